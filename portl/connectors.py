@@ -1,0 +1,481 @@
+"""What a connector implements: a source, a destination, a writer. No I/O happens in this module.
+
+A source author writes ``describe`` and ``rows``; a destination author ``describe``, ``create`` or ``propose``, and a
+``Writer``. Everything else has a default. The calls come in this order, all in one thread:
+
+* source: ``open``, ``describe``, ``examine``, ``formats``, ``count``, ``preview``, then ``chunks`` and ``read``, ``close``;
+* destination: ``open``, ``describe``, ``propose`` if the table is missing, ``examine``, ``formats``, then ``writer``, ``close``;
+* writer: ``begin``, ``write`` once a batch, ``commit`` or ``rollback``, again and again; at the end ``finish``, or
+  ``abandon`` after a failure.
+
+How rows travel is negotiated: the source offers formats, best first, for the fields of the job; the destination says
+which of them it takes; the first that both know is used. ``ROWS`` is the one that everybody has.
+"""
+
+from __future__ import annotations
+
+import abc
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Generic, TypeVar
+
+import attrs
+
+from portl.config import Conflict, DestinationConfig, Retry, SourceConfig, Strategy
+from portl.errors import Cancelled, DataError
+from portl.events import Event, Severity
+from portl.schema import Column, Conversion, Key, Table, Type, conversion
+
+S = TypeVar("S", bound=SourceConfig)
+D = TypeVar("D", bound=DestinationConfig)
+
+
+class CancelToken:
+    """Ends a run from another thread: hand it to ``portl.migrate`` and call ``cancel``."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._lock = threading.Lock()
+        self._callbacks: list[Callable[[], None]] = []
+
+    def cancel(self) -> None:
+        """Ask the run to end. What is open is rolled back; what is committed stays. Safe to call twice."""
+        self._event.set()
+        with self._lock:
+            callbacks = list(self._callbacks)
+        for callback in callbacks:
+            callback()
+
+    @property
+    def cancelled(self) -> bool:
+        """True once ``cancel`` was called."""
+        return self._event.is_set()
+
+    def check(self) -> None:
+        """Raise ``Cancelled`` once ``cancel`` was called."""
+        if self._event.is_set():
+            raise Cancelled("the run was cancelled")
+
+    def wait(self, seconds: float) -> None:
+        """Sleep for ``seconds``; raise ``Cancelled`` as soon as ``cancel`` is called."""
+        self._event.wait(seconds)
+        self.check()
+
+    def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call ``callback`` in the thread that cancels, for work that does not look at the token. Returns the undo."""
+        with self._lock:
+            self._callbacks.append(callback)
+
+        def undo() -> None:
+            with self._lock:
+                if callback in self._callbacks:
+                    self._callbacks.remove(callback)
+
+        return undo
+
+
+def _ignore(event: Event) -> None:
+    """Observe nothing."""
+
+
+@attrs.frozen(kw_only=True)
+class Context:
+    """What a run lends to both ends."""
+
+    #: Look at it in every loop that may take long.
+    token: CancelToken = attrs.field(factory=CancelToken)
+    #: Hands an event to the observers.
+    emit: Callable[[Event], None] = _ignore
+    retry: Retry = attrs.field(factory=Retry)
+
+
+@attrs.frozen(kw_only=True)
+class Finding:
+    """Something that a look at both ends has shown. A problem keeps the plan from running."""
+
+    severity: Severity
+    #: ``source``, ``destination``, or the column in question.
+    where: str
+    message: str
+    #: What to do about it.
+    remedy: str | None = None
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.message}"
+        return f"{text} -> {self.remedy}" if self.remedy else text
+
+
+def problem(where: str, message: str, remedy: str | None = None) -> Finding:
+    """Return a finding that keeps the plan from running."""
+    return Finding(severity=Severity.PROBLEM, where=where, message=message, remedy=remedy)
+
+
+def warning(where: str, message: str, remedy: str | None = None) -> Finding:
+    """Return a finding that the user should know before he runs the plan."""
+    return Finding(severity=Severity.WARNING, where=where, message=message, remedy=remedy)
+
+
+def note(where: str, message: str) -> Finding:
+    """Return a finding that explains."""
+    return Finding(severity=Severity.NOTE, where=where, message=message)
+
+
+@attrs.frozen(kw_only=True)
+class Format:
+    """One way for rows to travel. Two ends that name the same format understand each other's batches."""
+
+    name: str
+    #: ``rows``, ``relay`` or ``server``.
+    route: str
+    #: Why the source offers it, for the plan.
+    reason: str
+
+
+ROWS = Format(name="rows", route="rows", reason="decoded Python rows, which every connector understands")
+
+
+@attrs.frozen(kw_only=True)
+class Field:
+    """One column on its way from the source to the destination."""
+
+    #: As the source has it.
+    source: Column
+    #: As it leaves the source: equal to ``source`` unless the job's ``types`` ask for a conversion.
+    sent: Column
+    #: As the destination has it, or will have it.
+    target: Column
+    conversion: Conversion
+    #: The conversion the user asked for, an expression in the source's language.
+    using: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class RowCount:
+    """How many rows the source holds."""
+
+    rows: int
+    exact: bool
+
+
+@attrs.frozen(kw_only=True)
+class Chunk:
+    """A slice of the source that can be read again by itself. ``bounds`` belongs to the source; None is the whole."""
+
+    number: int = 1
+    bounds: Any = None
+
+
+@attrs.frozen(kw_only=True)
+class Counts:
+    """What became of rows at the destination."""
+
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    skipped: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(
+            inserted=self.inserted + other.inserted,
+            updated=self.updated + other.updated,
+            unchanged=self.unchanged + other.unchanged,
+            skipped=self.skipped + other.skipped,
+        )
+
+
+@attrs.define(kw_only=True)
+class Batch(abc.ABC):
+    """Consecutive rows that succeed or fail together."""
+
+    #: Counted from 1 within a table.
+    number: int
+    #: The position of the first row in what the source sends, counted from 1.
+    first_row: int
+    #: How many rows there are.
+    rows: int
+    #: How much memory they hold, in bytes; an estimate is enough.
+    size: int
+
+    @abc.abstractmethod
+    def take(self, start: int, stop: int) -> Batch:
+        """Return the rows from ``start`` up to ``stop`` (counted from 0) as a batch of the same number."""
+
+    @abc.abstractmethod
+    def values(self, row: int, fields: Sequence[Field]) -> dict[str, str | None]:
+        """Return row ``row`` (counted from 0) as texts under the destination's column names, for an error message."""
+
+
+@attrs.define(kw_only=True)
+class RowBatch(Batch):
+    """A batch of the format ``ROWS``."""
+
+    data: list[tuple[Any, ...]] = attrs.field(repr=False)
+
+    def take(self, start: int, stop: int) -> RowBatch:
+        """See ``Batch.take``."""
+        data = self.data[start:stop]
+        size = self.size * len(data) // max(1, self.rows)
+        return RowBatch(number=self.number, first_row=self.first_row + start, rows=len(data), size=size, data=data)
+
+    def values(self, row: int, fields: Sequence[Field]) -> dict[str, str | None]:
+        """See ``Batch.values``."""
+        pairs = zip(fields, self.data[row], strict=True)
+        return {field.target.name: None if value is None else str(value) for field, value in pairs}
+
+
+@attrs.frozen(kw_only=True)
+class Reading:
+    """What the engine asks of a source."""
+
+    fields: tuple[Field, ...]
+    format: Format
+    chunk: Chunk
+    #: Rows in a batch.
+    batch_rows: int
+    #: A batch ends early when it holds this many bytes; None: never.
+    batch_bytes: int | None = None
+
+
+class Source(abc.ABC, Generic[S]):
+    """Where rows come from.
+
+    Args:
+        config: an instance of the connector's own config class.
+        handle: a connection or pool of the caller's, where he gave one.
+    """
+
+    def __init__(self, config: S, handle: object | None = None) -> None:
+        self.config = config
+        self.handle = handle
+        self.context = Context()
+
+    def open(self, context: Context) -> None:
+        """Connect. Called once, first; ``close`` follows whatever happens."""
+        self.context = context
+
+    def close(self) -> None:
+        """Let go of everything. Called once, also after a failed ``open``."""
+
+    @abc.abstractmethod
+    def describe(self) -> Table:
+        """Return the table or query as it is. Raise ``SchemaError`` if it does not exist."""
+
+    @abc.abstractmethod
+    def rows(self) -> Iterable[tuple[Any, ...]]:
+        """Yield all rows as tuples in the order of ``describe().columns``, with the types of ``portl.schema``."""
+
+    def label(self) -> str:
+        """Return where this is, for people; never a secret."""
+        return type(self).__name__
+
+    def cast(self, column: Column, to: str, using: str | None) -> Column:
+        """Return ``column`` as it leaves the source when the job's ``types`` ask for ``to``.
+
+        Raises:
+            SchemaError: if this source evaluates no conversions, or does not know the type.
+        """
+        from portl.errors import SchemaError
+
+        raise SchemaError(f"the source {self.label()} cannot convert {column.name!r} to {to!r}")
+
+    def examine(self, fields: Sequence[Field]) -> list[Finding]:
+        """Return what the user should know: missing privileges, hidden rows. Writes nothing."""
+        return []
+
+    def formats(self, fields: Sequence[Field]) -> Sequence[Format]:
+        """Return the formats that suit these fields, best first; the last should be ``ROWS``."""
+        return (ROWS,)
+
+    def statement(self, fields: Sequence[Field], format: Format) -> str | None:
+        """Return what will be executed to read, where that means something to a person."""
+        return None
+
+    def count(self, *, exact: bool) -> RowCount | None:
+        """Return the number of rows, or None where it is unknown. ``exact=False`` must be cheap."""
+        return None
+
+    def preview(self, fields: Sequence[Field], rows: int) -> list[tuple[str | None, ...]]:
+        """Return the first rows as texts, as they will arrive."""
+        from itertools import islice
+
+        chosen = _chooser(self.describe(), fields)
+        return [
+            tuple(None if value is None else str(value) for value in chosen(row))
+            for row in islice(self._limited(), rows)
+        ]
+
+    def chunks(self) -> Sequence[Chunk]:
+        """Return the slices to read, in order."""
+        return (Chunk(),)
+
+    def read(self, reading: Reading) -> Iterator[Batch]:
+        """Yield the batches of one chunk in ``reading.format``, streaming."""
+        chosen = _chooser(self.describe(), reading.fields)
+        data: list[tuple[Any, ...]] = []
+        number, first = 1, 1
+        for row in self._limited():
+            data.append(chosen(row))
+            if len(data) >= reading.batch_rows:
+                yield RowBatch(number=number, first_row=first, rows=len(data), size=_estimate(data), data=data)
+                number, first, data = number + 1, first + len(data), []
+        if data:
+            yield RowBatch(number=number, first_row=first, rows=len(data), size=_estimate(data), data=data)
+
+    def _limited(self) -> Iterator[tuple[Any, ...]]:
+        from itertools import islice
+
+        return islice(self.rows(), self.config.limit)
+
+
+def _chooser(table: Table, fields: Sequence[Field]) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
+    positions = {column.name: index for index, column in enumerate(table.columns)}
+    wanted = [positions[field.source.name] for field in fields]
+    return lambda row: tuple(row[index] for index in wanted)
+
+
+def _estimate(data: Sequence[tuple[Any, ...]]) -> int:
+    """Return about how many bytes the rows hold, from the lengths of their texts and 16 bytes for other values."""
+    return sum(len(v) if isinstance(v, (str, bytes)) else 16 for row in data for v in row)
+
+
+@attrs.frozen(kw_only=True)
+class Examination:
+    """What a destination says of a job before it is run."""
+
+    findings: tuple[Finding, ...] = ()
+    #: What will be executed before the rows, in order.
+    before: tuple[str, ...] = ()
+    #: What will be executed after the rows.
+    after: tuple[str, ...] = ()
+    #: How rows are written, for people: one or more statements.
+    write: tuple[str, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class Intent:
+    """What the job wants of a destination: the part of the plan that it needs to examine and to write."""
+
+    source: Table
+    #: As it is, or as it will be.
+    target: Table
+    fields: tuple[Field, ...]
+    #: True if this run makes the table.
+    create: bool
+    #: Columns that this run adds to an existing table.
+    add: tuple[Column, ...]
+    conflict: Conflict
+    #: The columns that decide what a conflict is; None if there are none.
+    key: Key | None
+    #: True if the source cannot hold two rows with one such key.
+    distinct: bool
+    format: Format = ROWS
+
+
+class Writer(abc.ABC):
+    """Writes batches in transactions."""
+
+    @abc.abstractmethod
+    def begin(self) -> None:
+        """Open a transaction."""
+
+    @abc.abstractmethod
+    def write(self, batch: Batch) -> int:
+        """Write a batch; return the bytes sent. Raise ``DataError`` if a row is refused."""
+
+    def check(self) -> None:
+        """Bring to light what ``commit`` would refuse, without committing. Raise ``DataError``."""
+
+    @abc.abstractmethod
+    def commit(self) -> Counts:
+        """Make what was written since ``begin`` permanent. Raise ``DataError`` if a row is refused only now."""
+
+    @abc.abstractmethod
+    def rollback(self) -> None:
+        """Undo what was written since ``begin``. Called also when the connection is broken."""
+
+    def reconsider(self, error: DataError) -> bool:
+        """Answer a refusal after its rollback: True if the same batches shall be tried again in another way."""
+        return False
+
+    def finish(self) -> None:
+        """Do what comes after the rows, and make everything durable."""
+
+    def abandon(self) -> None:
+        """Tidy up after a failure so that what is committed is durable and the same job can be run again."""
+
+
+class Destination(abc.ABC, Generic[D]):
+    """Where rows go. The arguments are those of ``Source``."""
+
+    #: The strategies that this destination carries out.
+    strategies: ClassVar[Collection[Strategy]] = (Strategy.FAIL,)
+
+    def __init__(self, config: D, handle: object | None = None) -> None:
+        self.config = config
+        self.handle = handle
+        self.context = Context()
+
+    def open(self, context: Context) -> None:
+        """Connect. Called once, first; ``close`` follows whatever happens."""
+        self.context = context
+
+    def close(self) -> None:
+        """Let go of everything. Called once, also after a failed ``open``."""
+
+    def label(self) -> str:
+        """Return where this is, for people; never a secret."""
+        return type(self).__name__
+
+    @abc.abstractmethod
+    def describe(self) -> Table | None:
+        """Return the table as it is, None if it does not exist."""
+
+    @abc.abstractmethod
+    def propose(self, source: Table, columns: Mapping[str, Column]) -> Table:
+        """Return the table that this run would create.
+
+        Args:
+            source: the source's table.
+            columns: by their names there, the columns as they leave the source, under the destination's names.
+        """
+
+    def conversion(self, source: Column, target: Column) -> Conversion:
+        """Return the verdict on writing values of one column into another."""
+        return conversion(source.type, target.type)
+
+    def formats(self, fields: Sequence[Field]) -> Collection[str]:
+        """Return the names of the formats that it takes for these fields."""
+        return {ROWS.name}
+
+    def examine(self, intent: Intent) -> Examination:
+        """Return problems, the DDL, and how rows are written. Writes nothing."""
+        return Examination()
+
+    @abc.abstractmethod
+    def writer(self, intent: Intent) -> Writer:
+        """Return what writes this job's rows. The table is made in the first transaction, if it is to be made."""
+
+
+class TypeMapper(abc.ABC):
+    """Maps the native types of one system to the generic ones and back."""
+
+    @abc.abstractmethod
+    def generic(self, native: str) -> Type:
+        """Return the generic type of a native one; ``text`` for what has none."""
+
+    @abc.abstractmethod
+    def native(self, type: Type) -> str:
+        """Return the native type that holds every value of a generic one."""
+
+
+@attrs.frozen(kw_only=True)
+class Connector:
+    """A plugin's offer: a name, and for each end a config class and a class."""
+
+    name: str
+    #: One line for people.
+    summary: str = ""
+    source: type[Source[Any]] | None = None
+    source_config: type[SourceConfig] | None = None
+    destination: type[Destination[Any]] | None = None
+    destination_config: type[DestinationConfig] | None = None

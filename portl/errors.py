@@ -1,0 +1,160 @@
+"""What can go wrong, as one tree of exceptions.
+
+::
+
+Error:
+    ├── ConfigError          the job file, or the dict in its place, is wrong; ``problems`` lists everything
+    ├── PluginError          the connector that the job names is missing or does not import
+    ├── PlanError            the plan has problems; ``plan`` holds it
+    ├── ConnectionFailed     a server was not reached, or was lost
+    │   └── AuthenticationFailed   it was reached and refused the role, the password or the database
+    ├── PermissionDenied     the role lacks a privilege
+    ├── SchemaError          a table, column or type is not what the job needs
+    ├── QueryError           the source's query, or an expression of the job, is refused
+    ├── DataError            a row was refused; says which
+    │   └── ConflictError    … because its key is there already
+    ├── OperationError       the server refused or failed for a reason of its own
+    └── Cancelled            the caller's token ended the run
+        └── Interrupted      Ctrl-C ended it (a KeyboardInterrupt too)
+
+A connector raises these classes or subclasses of them. ``transient`` says whether the same call may succeed when it is
+made again without anybody mending anything.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from portl.planning import Plan
+    from portl.result import Result
+
+
+class Error(Exception):
+    """The root of all that portl raises on purpose.
+
+    Args:
+        message: what failed, where, and the server's own words.
+        hint: what to try, as one or two sentences; shown on a line of its own.
+        sqlstate: the five characters of the SQL standard, where a server gave them.
+        transient: True if trying again may succeed.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        sqlstate: str | None = None,
+        transient: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.sqlstate = sqlstate
+        self.transient = transient
+        #: What the run had committed when it failed; None before anything was written.
+        self.committed: Result | None = None
+
+    def __str__(self) -> str:
+        parts = [self.message]
+        if self.committed is not None:
+            parts.append(f"committed before this: {self.committed.summary()}")
+        if self.hint:
+            parts.append(f"hint: {self.hint}")
+        return "\n".join(parts)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+class ConfigError(Error):
+    """The job is wrong. ``problems`` holds one text for each thing to mend."""
+
+    def __init__(self, problems: Sequence[str], *, origin: str = "job") -> None:
+        count = len(problems)
+        head = f"{origin}: {count} problem{'s' if count != 1 else ''}"
+        super().__init__("\n".join([head, *(f"  {problem}" for problem in problems)]))
+        self.problems = list(problems)
+
+
+class PluginError(Error):
+    """A connector is missing, or failed to import."""
+
+
+class PlanError(Error):
+    """The plan has problems, so nothing was run. ``plan`` holds it."""
+
+    def __init__(self, plan: Plan) -> None:
+        texts = [str(problem) for problem in plan.problems]
+        count = len(texts)
+        head = f"the plan has {count} problem{'s' if count != 1 else ''}; nothing was written"
+        super().__init__("\n".join([head, *(f"  {text}" for text in texts)]))
+        self.plan = plan
+
+
+class ConnectionFailed(Error):
+    """A server was not reached, or the connection to it was lost."""
+
+
+class AuthenticationFailed(ConnectionFailed):
+    """The server refused the role, the password, the database or the encryption."""
+
+
+class PermissionDenied(Error):
+    """The role lacks a privilege."""
+
+
+class SchemaError(Error):
+    """A table, a column or a type is not what the job needs."""
+
+
+class QueryError(Error):
+    """The source's query, or an SQL expression of the job, is refused."""
+
+
+class DataError(Error):
+    """A row was refused. ``row`` is its position in the source, counted from 1."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        sqlstate: str | None = None,
+        table: str | None = None,
+        column: str | None = None,
+        constraint: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, sqlstate=sqlstate)
+        self.table = table
+        self.column = column
+        self.constraint = constraint
+        self.row: int | None = None
+        self.batch: int | None = None
+        self.values: dict[str, str | None] | None = None
+
+
+class ConflictError(DataError):
+    """A row's key is at the destination already, or twice in the source, and the strategy does not allow it."""
+
+
+class OperationError(Error):
+    """A server refused or failed for a reason of its own."""
+
+
+class Cancelled(Error):
+    """The run was cancelled; what was open is rolled back, what was committed stays."""
+
+
+class Interrupted(Cancelled, KeyboardInterrupt):
+    """Ctrl-C ended the run in the same orderly way."""
+
+
+def _rebuild(cls: type[Error], args: tuple[Any, ...], state: dict[str, Any]) -> Error:
+    error = cls.__new__(cls)
+    error.args = args
+    error.__dict__.update(state)
+    return error

@@ -1,0 +1,439 @@
+"""Look at both ends of a job and say what will be done: config + source + destination -> Plan. Nothing is written."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from portl.config import CreateTable, DestinationConfig, MigrationConfig, Route, SourceConfig, Strategy, TypeRule
+from portl.connectors import (
+    ROWS,
+    Destination,
+    Examination,
+    Field,
+    Finding,
+    Format,
+    Intent,
+    RowCount,
+    Source,
+    note,
+    problem,
+    warning,
+)
+from portl.errors import SchemaError
+from portl.events import Severity
+from portl.schema import Column, Key, Table, Verdict
+
+if TYPE_CHECKING:
+    from portl.api import Session
+    from portl.result import Result
+
+PREVIEW_ROWS = 5
+
+
+@attrs.frozen(kw_only=True)
+class TableTask:
+    """The part of a plan for one source table or query and its destination table."""
+
+    intent: Intent
+    #: What was found, problems first.
+    findings: tuple[Finding, ...]
+    examination: Examination
+    #: None where the source cannot tell.
+    count: RowCount | None
+    preview: tuple[tuple[str | None, ...], ...]
+    #: How the source is read, for people.
+    read: str | None
+    #: Columns of the source that are not read, and why.
+    ignored: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def source(self) -> Table:
+        """The source table or query."""
+        return self.intent.source
+
+    @property
+    def destination(self) -> Table:
+        """The destination table, as it is or will be."""
+        return self.intent.target
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """The columns on their way."""
+        return self.intent.fields
+
+    @property
+    def route(self) -> str:
+        """``server``, ``relay`` or ``rows``."""
+        return self.intent.format.route
+
+    @property
+    def statements(self) -> tuple[str, ...]:
+        """The DDL, in the order of its execution."""
+        return self.examination.before + self.examination.after
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, ready for JSON."""
+        intent = self.intent
+        return {
+            "source": intent.source.name,
+            "destination": intent.target.name,
+            "create": intent.create,
+            "route": intent.format.route,
+            "format": intent.format.name,
+            "reason": intent.format.reason,
+            "conflict": intent.conflict.strategy.value,
+            "key": list(intent.key.columns) if intent.key else None,
+            "rows": self.count.rows if self.count else None,
+            "rows_exact": self.count.exact if self.count else None,
+            "columns": [
+                {
+                    "source": field.source.name,
+                    "source_type": field.sent.native,
+                    "destination": field.target.name,
+                    "destination_type": field.target.native,
+                    "verdict": field.conversion.verdict.value,
+                    "risks": [risk.value for risk in field.conversion.risks],
+                }
+                for field in intent.fields
+            ],
+            "ignored": dict(self.ignored),
+            "read": self.read,
+            "before": list(self.examination.before),
+            "write": list(self.examination.write),
+            "after": list(self.examination.after),
+            "preview": [list(row) for row in self.preview],
+            "findings": [
+                {"severity": f.severity.value, "where": f.where, "message": f.message, "remedy": f.remedy}
+                for f in self.findings
+            ],
+        }
+
+
+@attrs.frozen(kw_only=True)
+class Plan:
+    """What a run will do. ``print(plan)`` shows it as ``--dry-run`` does."""
+
+    config: MigrationConfig
+    source: str
+    destination: str
+    tables: tuple[TableTask, ...]
+    _session: Session = attrs.field(repr=False, eq=False)
+
+    @property
+    def problems(self) -> tuple[Finding, ...]:
+        """What keeps the plan from running."""
+        return tuple(f for task in self.tables for f in task.findings if f.severity is Severity.PROBLEM)
+
+    @property
+    def warnings(self) -> tuple[Finding, ...]:
+        """What the user should know before he runs it."""
+        return tuple(f for task in self.tables for f in task.findings if f.severity is Severity.WARNING)
+
+    def execute(self) -> Result:
+        """Do it. Raises ``PlanError`` if there are problems, and whatever ``portl.migrate`` raises."""
+        return self._session.execute(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, ready for JSON."""
+        return {
+            "name": self.config.name,
+            "source": self.source,
+            "destination": self.destination,
+            "problems": len(self.problems),
+            "tables": [task.to_dict() for task in self.tables],
+        }
+
+    def __str__(self) -> str:
+        from portl.rendering import render_plan
+
+        return "\n".join(line.text for line in render_plan(self))
+
+
+def plan_table(
+    config: MigrationConfig,
+    source: Source[SourceConfig],
+    destination: Destination[DestinationConfig],
+    *,
+    exact: bool,
+) -> TableTask:
+    """Return the task for the job's table.
+
+    Args:
+        config: the job.
+        source: an open source.
+        destination: an open destination.
+        exact: True to count the rows and to fetch a preview, False for an estimate alone.
+    """
+    return _Planner(config, source, destination).plan(exact=exact)
+
+
+class _Planner:
+    def __init__(
+        self, config: MigrationConfig, source: Source[SourceConfig], destination: Destination[DestinationConfig]
+    ) -> None:
+        self._config = config
+        self._source = source
+        self._destination = destination
+        self._findings: list[Finding] = []
+        self._ignored: list[tuple[str, str]] = []
+
+    def plan(self, *, exact: bool) -> TableTask:
+        table = self._source.describe()
+        existing = self._destination.describe()
+        columns = self._chosen(table)
+        sent = [self._cast(column) for column in columns]
+        names = self._names(table, columns)
+        renamed = {
+            c.name: attrs.evolve(leaving, name=name) for c, leaving, name in zip(columns, sent, names, strict=True)
+        }
+        proposed = self._destination.propose(table, renamed)
+        target, added = self._target(existing, proposed, names)
+        fields = tuple(self._fields(columns, sent, names, target))
+        self._lacking(target, fields)
+        if not fields:
+            self._findings.append(problem("columns", "no column is left to copy"))
+        format = self._negotiate(fields)
+        key = self._key(target, existing is None)
+        intent = Intent(
+            source=table,
+            target=target,
+            fields=fields,
+            create=existing is None,
+            add=added,
+            conflict=self._config.conflict,
+            key=key,
+            distinct=_distinct(table, fields, key),
+            format=format,
+        )
+        self._findings += self._source.examine(fields)
+        examination = self._destination.examine(intent)
+        findings = sorted([*self._findings, *examination.findings], key=lambda f: list(Severity).index(f.severity))
+        readable = fields and not any(f.severity is Severity.PROBLEM and f.where == "source" for f in findings)
+        return TableTask(
+            intent=intent,
+            findings=tuple(dict.fromkeys(findings)),
+            examination=examination,
+            count=self._source.count(exact=exact) if readable else None,
+            preview=tuple(self._source.preview(fields, PREVIEW_ROWS)) if readable and exact else (),
+            read=self._source.statement(fields, format) if fields else None,
+            ignored=tuple(self._ignored),
+        )
+
+    def _chosen(self, table: Table) -> list[Column]:
+        """Return the columns to read, in the order of the job or of the table."""
+        config = self._config.source
+        known = table.by_name
+        for name in (*(config.columns or ()), *config.exclude_columns):
+            if name not in known:
+                self._unknown("columns" if name in (config.columns or ()) else "exclude_columns", name, known)
+        names = config.columns if config.columns is not None else tuple(known)
+        for name in set(config.exclude_columns) & set(known):
+            self._ignored.append((name, "excluded by the job"))
+        return [known[name] for name in names if name in known and name not in config.exclude_columns]
+
+    def _unknown(self, where: str, name: str, known: Sequence[str] | dict[str, Any] | Any) -> None:
+        near = difflib.get_close_matches(name, list(known), n=1)
+        remedy = f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(known)}"
+        self._findings.append(problem(where, f"the source has no column {name!r}", remedy))
+
+    def _cast(self, column: Column) -> Column:
+        rule = self._rule(column)
+        if rule is None:
+            return column
+        try:
+            return self._source.cast(column, rule.to, rule.using)
+        except SchemaError as error:
+            self._findings.append(problem(f"types, column {column.name!r}", error.message, error.hint))
+            return column
+
+    def _rule(self, column: Column) -> TypeRule | None:
+        """Return the rule for a column; one that names the column goes before one that names its type."""
+        rules = self._config.types
+        named = (rule for rule in rules if rule.column == column.name)
+        typed = (rule for rule in rules if rule.type in (column.native, column.type.kind.value, _bare(column.native)))
+        return next(named, None) or next(typed, None)
+
+    def _names(self, table: Table, columns: Sequence[Column]) -> list[str]:
+        mapping = self._config.schema_mapping
+        known = table.by_name
+        for name in mapping:
+            if name not in known:
+                self._unknown("schema_mapping", name, known)
+        for rule in self._config.types:
+            if rule.column is not None and rule.column not in known:
+                self._unknown("types", rule.column, known)
+        names = [mapping.get(column.name, column.name) for column in columns]
+        for column, name in zip(columns, names, strict=True):
+            if names.count(name) > 1 and column.name not in mapping:
+                self._findings.append(
+                    problem("schema_mapping", f"two columns would be called {name!r}", f"map {column.name!r} elsewhere")
+                )
+        return names
+
+    def _target(
+        self, existing: Table | None, proposed: Table, names: Sequence[str]
+    ) -> tuple[Table, tuple[Column, ...]]:
+        """Return the destination's table as it will be, and the columns that are added to it."""
+        if existing is None:
+            if self._config.destination.create_table is CreateTable.NEVER:
+                self._findings.append(
+                    problem(
+                        "destination",
+                        f"the table {proposed.name} does not exist",
+                        "create it, or leave `create_table: never` out",
+                    )
+                )
+            return proposed, ()
+        lacking = [name for name in dict.fromkeys(names) if name not in existing.by_name]
+        if not self._config.destination.add_columns:
+            for name in lacking:
+                near = difflib.get_close_matches(name, existing.by_name, n=1)
+                advice = f"map it to {near[0]!r} in `schema_mapping`, " if near else "map it in `schema_mapping`, "
+                self._findings.append(
+                    problem(
+                        f"column {name!r}",
+                        f"the destination {existing.name} has no such column",
+                        f"{advice}exclude it in `source.exclude_columns`, or set `destination.add_columns: true`",
+                    )
+                )
+            return existing, ()
+        added = tuple(attrs.evolve(proposed.by_name[name], nullable=True) for name in lacking)
+        return attrs.evolve(existing, columns=existing.columns + added), added
+
+    def _fields(
+        self, columns: Sequence[Column], sent: Sequence[Column], names: Sequence[str], target: Table
+    ) -> Iterator[Field]:
+        for column, leaving, name in zip(columns, sent, names, strict=True):
+            arriving = target.by_name.get(name)
+            if arriving is None:
+                continue
+            if not arriving.writable:
+                self._ignored.append((column.name, f"the destination generates {name!r} itself"))
+                continue
+            rule = self._rule(column)
+            conversion = self._destination.conversion(leaving, arriving)
+            where = f"column {column.name!r}"
+            types = f"{leaving.native} to {arriving.native}"
+            if conversion.verdict is Verdict.IMPOSSIBLE:
+                self._findings.append(
+                    problem(where, f"{types}: no conversion", "give one in `types` with `using`, or exclude the column")
+                )
+            elif conversion.verdict is Verdict.LOSSY:
+                self._findings.append(warning(where, f"{types}: {conversion.explanation}"))
+            if column.nullable and not arriving.nullable and arriving.default is None:
+                self._findings.append(
+                    warning(
+                        where,
+                        f"NULL is possible here, and {name!r} is NOT NULL at the destination: such a row is refused",
+                    )
+                )
+            yield Field(
+                source=column,
+                sent=leaving,
+                target=arriving,
+                conversion=conversion,
+                using=rule.using if rule else None,
+            )
+
+    def _lacking(self, target: Table, fields: Sequence[Field]) -> None:
+        """Report columns of the destination that nothing fills."""
+        filled = {field.target.name for field in fields}
+        for column in target.columns:
+            if column.name in filled or not column.writable:
+                continue
+            if not column.optional:
+                self._findings.append(
+                    problem(
+                        f"column {column.name!r}",
+                        f"{target.name} wants a value (NOT NULL, no default), and nothing from the source goes there",
+                        "map a column to it in `schema_mapping`, select one in a query, or give it a default",
+                    )
+                )
+            else:
+                self._findings.append(note(f"column {column.name!r}", "not filled by this job: it keeps its default"))
+
+    def _negotiate(self, fields: Sequence[Field]) -> Format:
+        """Return the first of the source's formats that the destination takes and the job allows."""
+        wanted = self._config.route
+        taken = set(self._destination.formats(fields))
+        for format in self._source.formats(fields):
+            if format.name in taken and wanted.value in (Route.AUTO.value, format.route):
+                return format if wanted is Route.AUTO else attrs.evolve(format, reason=f"the job asks for it: {wanted}")
+        remedy = None if wanted is Route.AUTO else "leave `route` out"
+        self._findings.append(problem("route", f"the two ends have no way in common for rows to travel ({wanted})", remedy))
+        return ROWS
+
+    def _key(self, target: Table, created: bool) -> Key | None:
+        """Return the key that decides what a conflict is."""
+        conflict = self._config.conflict
+        if conflict.strategy not in self._destination.strategies:
+            able = ", ".join(sorted(self._destination.strategies))
+            self._findings.append(
+                problem("conflict", f"the destination cannot {conflict.strategy.value}", f"it can: {able}")
+            )
+            return None
+        if conflict.key is None:
+            return target.primary_key or self._only_key(target, created)
+        wanted = set(conflict.key)
+        for key in target.keys:
+            if set(key.columns) == wanted:
+                return key
+        offers = "; ".join(", ".join(key.columns) for key in target.keys) or "none"
+        self._findings.append(
+            problem(
+                "conflict.key",
+                f"{target.name} has no unique constraint or index over exactly ({', '.join(conflict.key)})",
+                f"create one, or choose one of those that are there: {offers}",
+            )
+        )
+        return None
+
+    def _only_key(self, target: Table, created: bool) -> Key | None:
+        """Return what stands in for a missing primary key; explain what its absence means."""
+        strategy = self._config.conflict.strategy
+        if created:
+            self._findings.append(
+                warning(
+                    "destination",
+                    f"{target.name} is created without a key: another run would add the rows a second time or stop",
+                    "name its columns in `destination.primary_key`",
+                )
+            )
+            return None
+        if strategy is Strategy.FAIL:
+            return None
+        unique = "; ".join(", ".join(key.columns) for key in target.keys)
+        self._findings.append(
+            problem(
+                "conflict",
+                f"`{strategy.value}` needs a key, and {target.name} has no primary key",
+                f"name a unique key in `conflict.key`: {unique}"
+                if unique
+                else "add a primary key or a unique constraint there, or use `conflict: fail`",
+            )
+        )
+        return None
+
+
+def _bare(native: str) -> str:
+    """Return a type's name without its modifiers."""
+    return native.split("(", 1)[0].strip()
+
+
+def _distinct(source: Table, fields: Sequence[Field], key: Key | None) -> bool:
+    """Tell whether a key of the source, untouched on its way, guarantees that no two rows share the destination's."""
+    if key is None:
+        return False
+    arriving = {f.source.name: f.target.name for f in fields if f.sent.native == f.target.native and not f.using}
+    return any(
+        not k.nulls_equal
+        and all(name in arriving for name in k.columns)
+        and {arriving[name] for name in k.columns} <= set(key.columns)
+        and all(not source.by_name[name].nullable for name in k.columns)
+        for k in source.keys
+        if not k.deferrable
+    )

@@ -1,0 +1,107 @@
+"""What a run has done."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+
+@attrs.frozen(kw_only=True)
+class TableResult:
+    """What became of one table's rows."""
+
+    source: str
+    destination: str
+    #: ``server``, ``relay`` or ``rows``.
+    route: str
+    rows_read: int = 0
+    rows_inserted: int = 0
+    #: Rows whose key was there and whose other columns changed; a source row that a later one with the same key
+    #: replaced in the same run counts here too.
+    rows_updated: int = 0
+    #: Rows that the strategy left out because their key was there already.
+    rows_skipped: int = 0
+    #: Rows that stood there exactly so already; they are not rewritten.
+    rows_unchanged: int = 0
+    rows_rejected: int = 0
+    #: Bytes sent to the destination.
+    bytes: int = 0
+    batches: int = 0
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, ready for JSON."""
+        return attrs.asdict(self)
+
+
+@attrs.frozen(kw_only=True)
+class Result:
+    """What a run has done, in all and table by table. The totals are the sums over ``tables``."""
+
+    name: str
+    tables: tuple[TableResult, ...]
+    #: From the first look at the plan to the end.
+    seconds: float
+
+    @property
+    def rows_read(self) -> int:
+        """Rows that the source sent."""
+        return sum(table.rows_read for table in self.tables)
+
+    @property
+    def rows_inserted(self) -> int:
+        """Rows that are new at the destination."""
+        return sum(table.rows_inserted for table in self.tables)
+
+    @property
+    def rows_updated(self) -> int:
+        """Rows that were there and changed."""
+        return sum(table.rows_updated for table in self.tables)
+
+    @property
+    def rows_skipped(self) -> int:
+        """Rows that the strategy left out."""
+        return sum(table.rows_skipped for table in self.tables)
+
+    @property
+    def rows_unchanged(self) -> int:
+        """Rows that stood there exactly so already."""
+        return sum(table.rows_unchanged for table in self.tables)
+
+    @property
+    def rows_rejected(self) -> int:
+        """Rows that were put aside."""
+        return sum(table.rows_rejected for table in self.tables)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes sent to the destination."""
+        return sum(table.bytes for table in self.tables)
+
+    def summary(self) -> str:
+        """Return the counts in one line."""
+        parts = [f"{self.rows_read:,} rows read"]
+        for label in ("inserted", "updated", "unchanged", "skipped", "rejected"):
+            count = getattr(self, f"rows_{label}")
+            if count:
+                parts.append(f"{count:,} {label}")
+        return ", ".join(parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, ready for JSON."""
+        names = (
+            "rows_read",
+            "rows_inserted",
+            "rows_updated",
+            "rows_skipped",
+            "rows_unchanged",
+            "rows_rejected",
+            "bytes",
+        )
+        return {
+            "name": self.name,
+            **{name: getattr(self, name) for name in names},
+            "seconds": self.seconds,
+            "tables": [table.to_dict() for table in self.tables],
+        }

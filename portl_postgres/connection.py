@@ -1,0 +1,379 @@
+"""Reach a database: parameters, retries, the pool, and sessions with portl's settings.
+
+A caller's own connection is lent, not owned: the settings that portl changes on it are put back, a transaction that
+is open on it is neither committed nor rolled back (portl works in savepoints inside it), and it is never closed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+import psycopg_pool
+import tenacity
+from psycopg import pq
+from psycopg.conninfo import make_conninfo
+
+import portl
+from portl_postgres.config import PostgresEnd
+from portl_postgres.conninfo import parse_url
+from portl_postgres.failures import HINT_REFUSED, HINT_UNREACHABLE, translate
+
+logger = logging.getLogger("portl.postgres")
+sql_logger = logging.getLogger("portl.postgres.sql")
+
+#: Seconds that a request to cancel a statement may take.
+CANCEL_SECONDS = 5.0
+
+#: What fixes how values print and are read, so that text means the same at both ends (manual, 20.11). Left as the
+#: user has them: TimeZone and the order of DateStyle, which decide what his query means.
+PRINTING = {
+    "DateStyle": "ISO",
+    "IntervalStyle": "postgres",
+    "extra_float_digits": "3",  # before version 12, less than 3 loses digits
+    "bytea_output": "hex",
+    "client_encoding": "UTF8",
+    "xmloption": "content",
+    # A transaction that waits for the other end is not idle in the sense of these limits.
+    "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
+    "transaction_timeout": "0",
+}
+
+
+class Session:
+    """One connection in portl's hands.
+
+    Args:
+        connection: in autocommit mode, unless a caller's transaction is open on it.
+        label: which end this is, for messages.
+        secrets: to be kept out of messages.
+    """
+
+    def __init__(self, connection: psycopg.Connection[Any], label: str, secrets: Sequence[portl.Secret]) -> None:
+        self.connection = connection
+        self.label = label
+        self.secrets = tuple(secrets)
+        #: True inside a transaction of the caller's.
+        self.nested = connection.info.transaction_status is not pq.TransactionStatus.IDLE
+        # Transactions and savepoints that are open; the caller's transaction is the first.
+        self._depth = 1 if self.nested else 0
+
+    @property
+    def pgconn(self) -> pq.abc.PGconn:
+        """The connection at libpq's level."""
+        return self.connection.pgconn
+
+    @property
+    def version(self) -> int:
+        """The server's major version."""
+        return self.connection.info.server_version // 10000
+
+    @property
+    def broken(self) -> bool:
+        """True if the connection is lost."""
+        return self.connection.closed or self.pgconn.status != pq.ConnStatus.OK
+
+    def query(self, statement: str, *parameters: object, what: str = "query") -> list[tuple[Any, ...]]:
+        """Execute one statement, with $1, $2 … for parameters; return its rows."""
+        sql_logger.debug("%s: %s", self.label, statement)
+        with self.translated(what), psycopg.RawCursor(self.connection) as cursor:
+            cursor.execute(statement.encode(), parameters or None)
+            return cursor.fetchall() if cursor.description else []
+
+    def execute(self, statement: str, *parameters: object, what: str = "statement") -> str:
+        """Execute one statement; return its command tag."""
+        sql_logger.debug("%s: %s", self.label, statement)
+        with self.translated(what), psycopg.RawCursor(self.connection) as cursor:
+            cursor.execute(statement.encode(), parameters or None)
+            return cursor.statusmessage or ""
+
+    @contextmanager
+    def translated(self, what: str) -> Iterator[None]:
+        """Raise the driver's errors as portl's."""
+        try:
+            yield
+        except psycopg.Error as error:
+            raise translate(error, f"{self.label}, {what}", self.secrets) from None
+
+    def begin(self, mode: str = "") -> None:
+        """Open a transaction, or a savepoint inside one that is open."""
+        self.execute(f"SAVEPOINT portl_{self._depth}" if self._depth else f"BEGIN {mode}".strip())
+        self._depth += 1
+
+    def commit(self) -> None:
+        """Commit, or release the savepoint.
+
+        Raises:
+            OperationError: if the server rolled back instead, which it does without an error after one was swallowed.
+        """
+        if self._depth > 1:
+            self.execute(f"RELEASE SAVEPOINT portl_{self._depth - 1}")
+            self._depth -= 1
+            return
+        tag = self.execute("COMMIT", what="COMMIT")
+        self._depth = 0
+        if tag != "COMMIT":
+            raise portl.OperationError(f"{self.label}: COMMIT was answered by {tag!r}: nothing was committed")
+
+    def rollback(self) -> None:
+        """Roll back, or back to the savepoint. On a broken connection the server has done it."""
+        self._depth -= 1
+        if self.broken:
+            return
+        if self._depth == 0:
+            self.execute("ROLLBACK")
+            return
+        name = f"portl_{self._depth}"
+        self.execute(f"ROLLBACK TO SAVEPOINT {name}")
+        self.execute(f"RELEASE SAVEPOINT {name}")
+
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        """Keep a failure inside from spoiling the transaction that is open, if one is."""
+        if not self._depth:
+            yield
+            return
+        self.begin()
+        try:
+            yield
+        except BaseException:
+            self.rollback()
+            raise
+        self.commit()
+
+    def settings(self, wanted: Mapping[str, str]) -> dict[str, str]:
+        """Change settings of the session, or of the caller's transaction; return what they were.
+
+        Settings that this version of the server does not have are left out.
+        """
+        names = list(wanted)
+        before = {
+            name: value
+            for name, value in self.query(
+                "SELECT n, current_setting(n, true) FROM unnest($1::text[]) AS n", names, what="reading settings"
+            )
+            if value is not None
+        }
+        changes = {name: wanted[name] for name in before if before[name] != wanted[name]}
+        if changes:
+            self.query(
+                "SELECT set_config(n, v, $3) FROM unnest($1::text[], $2::text[]) AS s(n, v)",
+                list(changes),
+                list(changes.values()),
+                self.nested,
+                what="changing settings",
+            )
+        return {name: before[name] for name in changes}
+
+    @contextmanager
+    def bare_path(self) -> Iterator[None]:
+        """Make the server print every name outside pg_catalog with its schema."""
+        before = self.settings({"search_path": "pg_catalog"})
+        try:
+            yield
+        finally:
+            if self.connection.info.transaction_status in (pq.TransactionStatus.IDLE, pq.TransactionStatus.INTRANS):
+                self.settings(before)
+
+    def cancel(self) -> None:
+        """Ask the server to end the statement that is running; called from another thread."""
+        try:
+            self.connection.cancel_safe(timeout=CANCEL_SECONDS)
+        except psycopg.Error as error:
+            logger.warning("%s: the running statement could not be cancelled: %s", self.label, error)
+
+
+class Database:
+    """One end's database.
+
+    Args:
+        config: how to reach it.
+        handle: a psycopg connection or pool of the caller's, where he gave one.
+        role: ``source`` or ``destination``.
+    """
+
+    def __init__(self, config: PostgresEnd, handle: object | None, role: str) -> None:
+        self._config = config
+        self._role = role
+        self._handle = handle
+        self._pool: psycopg_pool.ConnectionPool[Any] | None = None
+        self.parameters = {} if handle is not None else _parameters(config)
+        self._secrets = _secrets(config, self.parameters)
+
+    @property
+    def label(self) -> str:
+        """Where this is, for people."""
+        if self._handle is not None:
+            return f"{self._role} (the caller's connection)"
+        parameters = self.parameters
+        user = f"{parameters['user']}@" if "user" in parameters else ""
+        host = str(parameters.get("host", "local socket"))
+        port = f":{parameters['port']}" if "port" in parameters else ""
+        database = f"/{parameters['dbname']}" if "dbname" in parameters else ""
+        return f"{self._role} {user}{host}{port}{database}"
+
+    @contextmanager
+    def session(self, context: portl.Context, settings: Mapping[str, str]) -> Iterator[Session]:
+        """Lend a session with portl's settings; what was changed on a caller's connection is put back."""
+        with self._connection(context) as connection:
+            own = self._handle is None
+            idle = connection.info.transaction_status is pq.TransactionStatus.IDLE
+            autocommit = connection.autocommit
+            if idle and not autocommit:
+                connection.autocommit = True
+            session = Session(connection, self.label, self._secrets)
+            threshold, connection.prepare_threshold = connection.prepare_threshold, None
+            undo = context.token.subscribe(session.cancel)
+            before: dict[str, str] = {}
+            try:
+                limits = {
+                    name: f"{round(seconds * 1000)}ms"
+                    for name, seconds in (
+                        ("statement_timeout", self._config.statement_timeout),
+                        ("lock_timeout", self._config.lock_timeout),
+                    )
+                    if seconds or own
+                }
+                before = session.settings({**PRINTING, **limits, **settings})
+                yield session
+            finally:
+                undo()
+                if not own and not session.broken:
+                    session.settings(before)
+                    connection.prepare_threshold = threshold
+                    if idle and not autocommit:
+                        connection.autocommit = False
+
+    def close(self) -> None:
+        """Close what is portl's own."""
+        if self._pool is not None:
+            self._pool.close(timeout=5)
+            self._pool = None
+
+    @contextmanager
+    def _connection(self, context: portl.Context) -> Iterator[psycopg.Connection[Any]]:
+        handle = self._handle
+        if isinstance(handle, psycopg.Connection):
+            yield handle
+            return
+        if handle is not None and not isinstance(handle, psycopg_pool.ConnectionPool):
+            raise portl.ConfigError(
+                [
+                    f"{self._role}: expected a psycopg.Connection or a psycopg_pool.ConnectionPool, "
+                    f"found {type(handle).__module__}.{type(handle).__name__}"
+                ]
+            )
+        pool = handle if handle is not None else self._own_pool(context)
+        timeout = self._config.pool.timeout
+        try:
+            connection = pool.getconn(timeout=timeout)
+        except psycopg_pool.PoolTimeout:
+            raise portl.ConnectionFailed(
+                f"{self.label}: no connection was free within {timeout:g} s",
+                hint="raise `pool.max_size` or `pool.timeout`",
+            ) from None
+        try:
+            yield connection
+        finally:
+            pool.putconn(connection)
+
+    def _own_pool(self, context: portl.Context) -> psycopg_pool.ConnectionPool[Any]:
+        if self._pool is None:
+            self._probe(context)  # a pool repeats a wrong password until its time is up, and hides the reason
+            size = self._config.pool
+            self._pool = psycopg_pool.ConnectionPool(
+                kwargs={**self.parameters, "autocommit": True},
+                min_size=size.min_size,
+                max_size=size.max_size,
+                timeout=size.timeout,
+                open=False,
+                name=f"portl-{self._role}",
+                num_workers=1,
+            )
+            self._pool.open()
+        return self._pool
+
+    def _probe(self, context: portl.Context) -> None:
+        """Connect once, with retries for what may pass.
+
+        Raises:
+            ConnectionFailed: after the last attempt.
+            AuthenticationFailed: at once.
+        """
+        retry = context.retry
+
+        def report(state: tenacity.RetryCallState) -> None:
+            error = state.outcome.exception() if state.outcome else None
+            pause = state.next_action.sleep if state.next_action else 0.0
+            text = error.message if isinstance(error, portl.Error) else str(error)
+            logger.warning(
+                "attempt %d of %d failed, again in %.1f s: %s", state.attempt_number, retry.attempts, pause, text
+            )
+            context.emit(
+                portl.Retrying(
+                    what=f"connecting to the {self._role}",
+                    attempt=state.attempt_number,
+                    attempts=retry.attempts,
+                    pause=pause,
+                    error=text,
+                )
+            )
+
+        tenacity.Retrying(
+            stop=tenacity.stop_after_attempt(retry.attempts),
+            wait=tenacity.wait_exponential_jitter(initial=0.5, max=retry.max_delay, jitter=0.5),
+            retry=tenacity.retry_if_exception(lambda error: isinstance(error, portl.Error) and error.transient),
+            sleep=context.token.wait,
+            before_sleep=report,
+            reraise=True,
+        )(self._connect_once)
+
+    def _connect_once(self) -> None:
+        try:
+            psycopg.connect(**self.parameters).close()  # type: ignore[arg-type]  # libpq's keywords
+        except psycopg.Error as error:
+            raise self._refused(error) from None
+
+    def _refused(self, error: psycopg.Error) -> portl.ConnectionFailed:
+        """Tell an unreachable server from one that says no.
+
+        A failed connect carries no SQLSTATE, so libpq's PQping is asked: it knows "starting up" from any other answer.
+        """
+        text = " ".join(str(error).split())
+        for secret in self._secrets:
+            text = secret.scrub(text)
+        message = f"{self.label}: {text}"
+        ping = pq.PGconn.ping(make_conninfo(**self.parameters).encode())  # type: ignore[arg-type]  # as above
+        if ping is pq.Ping.OK:
+            return portl.AuthenticationFailed(message, hint=HINT_REFUSED)
+        return portl.ConnectionFailed(message, hint=HINT_UNREACHABLE, transient=ping is not pq.Ping.NO_ATTEMPT)
+
+
+def _parameters(config: PostgresEnd) -> dict[str, str]:
+    """Return libpq's keywords for a config."""
+    found: dict[str, str] = {
+        "application_name": config.application_name,
+        "connect_timeout": str(config.connect_timeout),
+        **config.params,
+    }
+    if config.url is not None:
+        found.update(parse_url(config.url))
+    keys = {"host": "host", "port": "port", "database": "dbname", "username": "user"}
+    keys.update({name: name for name in ("sslmode", "sslrootcert", "sslcert", "sslkey")})
+    for key, keyword in keys.items():
+        value = getattr(config, key)
+        if value is not None:
+            found[keyword] = str(value)
+    if config.password is not None:
+        found["password"] = config.password.reveal()
+    return found
+
+
+def _secrets(config: PostgresEnd, parameters: Mapping[str, str]) -> tuple[portl.Secret, ...]:
+    passwords = (parameters.get(name) for name in ("password", "sslpassword"))
+    found = [portl.Secret(value) for value in passwords if value]
+    return (*found, *([config.url] if config.url is not None else []))

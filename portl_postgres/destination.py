@@ -1,0 +1,352 @@
+"""Write to a table: look at it, make it if it is missing, say how rows will be written."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
+from typing import ClassVar
+
+import portl
+from portl import Column, Conversion, Examination, Field, Finding, Intent, Strategy, Table
+from portl_postgres import catalog, ddl, types
+from portl_postgres.catalog import details, table_details
+from portl_postgres.config import PostgresDestinationConfig, check_name
+from portl_postgres.conflicts import Merge, check_merge
+from portl_postgres.connection import Database, Session
+from portl_postgres.copying import BINARY, TEXT
+from portl_postgres.sqltext import quoted
+from portl_postgres.types import PgType
+from portl_postgres.writer import PostgresWriter, copy_statement
+
+COMPRESSION_SINCE = 14
+
+
+class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
+    """A table of PostgreSQL's."""
+
+    strategies: ClassVar[Collection[Strategy]] = tuple(Strategy)
+
+    def __init__(self, config: PostgresDestinationConfig, handle: object | None = None) -> None:
+        super().__init__(config, handle)
+        self._database = Database(config, handle, "destination")
+        self._stack = ExitStack()
+        self._session_: Session | None = None
+        self._resolver: ddl.TypeResolver | None = None
+
+    @property
+    def _session(self) -> Session:
+        assert self._session_ is not None, "open() comes first"
+        return self._session_
+
+    def open(self, context: portl.Context) -> None:
+        """See ``Destination.open``."""
+        super().open(context)
+        # What is lost with a crash of the server is known and reported: the last commit waits for the disk.
+        settings = {"synchronous_commit": "off"}
+        self._session_ = self._stack.enter_context(self._database.session(context, settings))
+
+    def close(self) -> None:
+        """See ``Destination.close``."""
+        try:
+            self._stack.close()
+        finally:
+            self._database.close()
+
+    def label(self) -> str:
+        """See ``Destination.label``."""
+        return self._database.label
+
+    def describe(self) -> Table | None:
+        """See ``Destination.describe``."""
+        with self._session.scope():
+            return catalog.read_table(self._session, self.config.schema, self.config.table)
+
+    def propose(self, source: Table, columns: Mapping[str, Column]) -> Table:
+        """See ``Destination.propose``."""
+        with self._session.scope():
+            self._resolver = ddl.TypeResolver(
+                known=self._known_types(columns.values()),
+                schema=self.config.schema,
+                may_create=self.config.create_types,
+            )
+            collations = [name for (name,) in self._session.query(
+                "SELECT quote_ident(n.nspname) || '.' || quote_ident(c.collname) FROM pg_catalog.pg_collation AS c"
+                " JOIN pg_catalog.pg_namespace AS n ON n.oid = c.collnamespace"
+            )]  # fmt: skip
+        return ddl.propose_table(source, columns, self.config, self._resolver, self._session.version, collations)
+
+    def _known_types(self, columns: Collection[Column]) -> dict[tuple[str, str], PgType]:
+        """Return the user-made types here that bear the names of those in use there."""
+        found = [d.pg for column in columns if (d := details(column)) is not None]
+        names = {part.name for pg in found for part in pg.parts() if not part.builtin}
+        if not names:
+            return {}
+        oids = [
+            oid
+            for (oid,) in self._session.query(
+                "SELECT oid FROM pg_catalog.pg_type WHERE typname = ANY($1) AND oid >= $2",
+                sorted(names),
+                types.FIRST_USER_OID,
+                what="looking for types",
+            )
+        ]
+        return {(t.schema, t.name): t for t in catalog.read_types(self._session, oids).values() if not t.builtin}
+
+    def conversion(self, source: Column, target: Column) -> Conversion:
+        """See ``Destination.conversion``."""
+        left, right = details(source), details(target)
+        if left is None or right is None:
+            if right is not None and not types.has_generic(right.pg) and not types.is_text(right.pg):
+                return Conversion.of(portl.Risk.FORM)
+            return portl.conversion(source.type, target.type)
+        return types.conversion(left.pg, source.type, right.pg, target.type)
+
+    def formats(self, fields: Sequence[Field]) -> Collection[str]:
+        """See ``Destination.formats``."""
+        return {BINARY, TEXT, portl.ROWS.name}
+
+    def examine(self, intent: Intent) -> Examination:
+        """See ``Destination.examine``."""
+        with self._session.scope():
+            findings = self._server() + self._names(intent) + self._privileges(intent) + self._kind(intent)
+            findings += self._conflict(intent)
+        before, after = self._ddl(intent, findings)
+        return Examination(
+            findings=tuple(findings), before=tuple(before), after=tuple(after), write=tuple(self._writes(intent))
+        )
+
+    def writer(self, intent: Intent) -> portl.Writer:
+        """See ``Destination.writer``."""
+        examination = self.examine(intent)
+        return PostgresWriter(self._session, intent, self.context, before=examination.before, after=examination.after)
+
+    def _server(self) -> list[Finding]:
+        ((recovering, read_only),) = self._session.query(
+            "SELECT pg_is_in_recovery(), current_setting('default_transaction_read_only')::boolean"
+        )
+        if recovering:
+            return [portl.problem("destination", "the server is a standby, which only reads", "connect to its primary")]
+        if read_only:
+            return [
+                portl.problem(
+                    "destination", "default_transaction_read_only is on for this role or database", "turn it off"
+                )
+            ]
+        return []
+
+    def _names(self, intent: Intent) -> list[Finding]:
+        findings = []
+        for field in intent.fields:
+            try:
+                check_name("schema_mapping", field.target.name)
+            except portl.FieldError as error:
+                findings.append(portl.problem(f"column {field.source.name!r}", error.text))
+        return findings
+
+    def _privileges(self, intent: Intent) -> list[Finding]:
+        if intent.create:
+            return self._may_create()
+        found = table_details(intent.target)
+        table = quoted(found.schema, found.name)
+        updates = intent.conflict.strategy in (Strategy.OVERWRITE, Strategy.MERGE) and intent.key is not None
+        known = [d for field in intent.fields if (d := details(field.target)) is not None and d.pg.oid]
+        lacking = []
+        if not all(d.may_insert for d in known):
+            lacking.append("INSERT")
+        if updates and not all(d.may_update for d in known):
+            lacking.append("UPDATE")
+        if intent.key is not None and intent.conflict.strategy is not Strategy.FAIL and not found.may_select:
+            lacking.append("SELECT")
+        findings = []
+        if lacking:
+            findings.append(
+                portl.problem(
+                    "destination",
+                    f"the role may not {' or '.join(lacking)} on {intent.target.name}",
+                    f"GRANT {', '.join(lacking)} ON {table} TO the role",
+                )
+            )
+        if intent.add and not self._owns(found.oid):
+            findings.append(
+                portl.problem("destination", f"the role does not own {intent.target.name}, so it cannot add columns")
+            )
+        if intent.conflict.strategy is not Strategy.FAIL and not self._may_stage():
+            findings.append(
+                portl.problem(
+                    "destination",
+                    "the role may not create the temporary table that conflicts are resolved with",
+                    "GRANT TEMPORARY ON DATABASE … TO the role, or use `conflict: fail`",
+                )
+            )
+        return findings
+
+    def _owns(self, relation: int) -> bool:
+        ((owns,),) = self._session.query(
+            "SELECT pg_has_role(relowner, 'USAGE') FROM pg_catalog.pg_class WHERE oid = $1", relation
+        )
+        return bool(owns)
+
+    def _may_stage(self) -> bool:
+        ((may,),) = self._session.query("SELECT has_database_privilege(current_database(), 'TEMPORARY')")
+        return bool(may)
+
+    def _schema_exists(self) -> bool:
+        return bool(self._session.query("SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = $1", self.config.schema))
+
+    def _may_create(self) -> list[Finding]:
+        schema = self.config.schema
+        if self._schema_exists():
+            ((may,),) = self._session.query("SELECT has_schema_privilege($1, 'CREATE, USAGE')", schema)
+            text, grant = (
+                f"the role may not create tables in schema {schema!r}",
+                f"GRANT CREATE ON SCHEMA {quoted(schema)}",
+            )
+        else:
+            ((may,),) = self._session.query("SELECT has_database_privilege(current_database(), 'CREATE')")
+            text, grant = f"the role may not create the schema {schema!r}", "GRANT CREATE ON DATABASE …"
+        return [] if may else [portl.problem("destination", text, f"{grant} TO the role")]
+
+    def _kind(self, intent: Intent) -> list[Finding]:
+        """Say what is special about an existing table."""
+        if intent.create:
+            return []
+        found = table_details(intent.target)
+        name = intent.target.name
+        findings = []
+        if found.kind == "m":
+            findings.append(portl.problem("destination", f"{name} is a materialized view", "write to a table"))
+        if found.triggers:
+            findings.append(
+                portl.warning(
+                    "destination", f"triggers on {name} run for each row and may change it: {', '.join(found.triggers)}"
+                )
+            )
+        if found.rules:
+            findings.append(
+                portl.warning(
+                    "destination", f"rules on {name} do not see rows that COPY brings: {', '.join(found.rules)}"
+                )
+            )
+        if found.row_security:
+            findings.append(
+                portl.note("destination", f"row security on {name} applies: rows go through a staging table and INSERT")
+            )
+        if found.foreign_keys:
+            findings.append(
+                portl.note("destination", f"{found.foreign_keys} foreign key(s) of {name} are checked for each row")
+            )
+        for field in intent.fields:
+            if field.target.identity == "always":
+                findings.append(
+                    portl.note(
+                        f"column {field.source.name!r}",
+                        f"{field.target.name!r} is GENERATED ALWAYS AS IDENTITY: new rows keep the source's value, "
+                        "an update leaves it alone",
+                    )
+                )
+        return findings
+
+    def _conflict(self, intent: Intent) -> list[Finding]:
+        findings = []
+        filled = {field.target.name for field in intent.fields}
+        if intent.key is not None and intent.conflict.strategy is not Strategy.FAIL:
+            unfilled = [name for name in intent.key.columns if name not in filled]
+            if unfilled:
+                findings.append(
+                    portl.problem(
+                        "conflict",
+                        f"the key ({', '.join(intent.key.columns)}) has a column that nothing fills: {unfilled[0]!r}",
+                        "map a column to it in `schema_mapping`, or choose another `conflict.key`",
+                    )
+                )
+            elif intent.key.deferrable:
+                findings.append(
+                    portl.note(
+                        "conflict", f"the key {intent.key.name!r} is deferrable: rows are joined, not ON CONFLICT"
+                    )
+                )
+        if intent.conflict.strategy is Strategy.MERGE:
+            wrong = check_merge(intent)
+            findings += [portl.problem(where, text) for where, text in wrong]
+            if not wrong and intent.key is not None and not intent.create and not findings:
+                findings += self._try_merge(intent)
+        return findings
+
+    def _try_merge(self, intent: Intent) -> list[Finding]:
+        """Have the server parse the user's expressions, against the table itself in the part of both rows."""
+        table = quoted(self.config.schema, self.config.table)
+        for name, expression in intent.conflict.columns.items():
+            if expression in portl.MERGE_WORDS:
+                continue
+            source = f"(SELECT {', '.join(quoted(f.target.name) for f in intent.fields)} FROM {table}) AS source"
+            try:
+                with self._session.scope():
+                    self._session.query(
+                        f"EXPLAIN SELECT CAST(({expression}) AS {intent.target.by_name[name].native})"
+                        f" FROM {table} AS destination, {source}",
+                        what=f"conflict.columns.{name}",
+                    )
+            except portl.Error as error:
+                return [
+                    portl.problem(
+                        f"conflict.columns.{name}",
+                        error.message,
+                        f"expected one of {', '.join(portl.MERGE_WORDS)}, or an SQL expression over source.x and destination.x",
+                    )
+                ]
+        return []
+
+    def _ddl(self, intent: Intent, findings: list[Finding]) -> tuple[list[str], list[str]]:
+        """Return what is executed before the rows and after them."""
+        config = self.config
+        resolver = self._resolver
+        if not intent.create and not intent.add:
+            return [], []
+        if resolver is not None:
+            findings += resolver.findings
+        types_before = [ddl.create_type(made) for made in (resolver.missing.values() if resolver else ())]
+        if not intent.create:
+            return [*types_before, ddl.add_columns(intent.add, config)], []
+        findings += self._compression()
+        before = [] if self._schema_exists() else [f"CREATE SCHEMA {quoted(config.schema)}"]
+        # A key that the source guarantees is built after the rows, in half the time; another must be there to decide.
+        key_first = not intent.distinct
+        before += [*types_before, ddl.create_table(intent.target, config, key=key_first)]
+        before += ddl.comments(intent.target, config)
+        after = [] if key_first else list(ddl.add_primary_key(intent.target, config))
+        return before, [*after, f"ANALYZE {quoted(config.schema, config.table)}"]
+
+    def _compression(self) -> list[Finding]:
+        wanted = self.config.compression
+        if wanted is None:
+            return []
+        rows = self._session.query(
+            "SELECT enumvals FROM pg_catalog.pg_settings WHERE name = 'default_toast_compression'"
+        )
+        known = rows[0][0] if rows else []
+        if wanted.value in known:
+            return []
+        return [
+            portl.problem(
+                "destination.compression",
+                f"this server does not know {wanted.value}"
+                + ("" if self._session.version >= COMPRESSION_SINCE else f": it is older than {COMPRESSION_SINCE}"),
+                f"it knows: {', '.join(known) or 'none'}",
+            )
+        ]
+
+    def _writes(self, intent: Intent) -> list[str]:
+        """Return how rows are written, for the plan."""
+        table = quoted(self.config.schema, self.config.table)
+        binary = intent.format.name == BINARY
+        statements = []
+        if not PostgresWriter.must_stage(intent, nested=self._session.nested):
+            statements.append(copy_statement(table, intent, binary=binary))
+        if (
+            intent.conflict.strategy is not Strategy.FAIL
+            and intent.key is not None
+            and not (intent.create and intent.distinct)
+        ):
+            merge = Merge(intent, "portl_stage")
+            statements.append(merge.statement(merge.all_rows))
+        return statements

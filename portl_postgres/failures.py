@@ -1,0 +1,99 @@
+"""Translate psycopg's errors into portl's: the one boundary that they cross.
+
+What is transient is told by SQLSTATE (manual, appendix A) and by whether the connection is broken, never by the
+server's text, which may be in any language. Secrets are taken out of the text, and the cause is dropped: a driver's
+exception can hold the connection, and the connection knows the password.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import psycopg
+
+import portl
+
+_LOST = {"57P01", "57P02", "57P03", "25P03", "25P04", "57P05"}
+_AGAIN = {"40001", "40P01", "55P03", "53300", "53200"}
+#: Codes outside the classes 22 and 23 that a single row can bring about.
+_ROW = {"44000", "54000", "P0001", "P0004"}
+
+HINT_UNREACHABLE = (
+    "check that PostgreSQL is running and listens there (host and port), and that no firewall is in between"
+)
+HINT_REFUSED = (
+    "check username, password and database, whether the server wants TLS (sslmode), and the server's pg_hba.conf"
+)
+HINT_PRIVILEGE = (
+    "the source's role needs SELECT; the destination's needs INSERT, and UPDATE and SELECT for overwrite and merge, "
+    "CREATE on the schema to make a table, CREATE on the database to make a schema"
+)
+HINT_SCHEMA = "a dry run compares both ends: portl run JOB --dry-run; rename columns with `schema_mapping`"
+
+
+def is_lost(error: psycopg.Error) -> bool:
+    """Tell whether the connection is gone."""
+    state = error.sqlstate or ""
+    if state in _LOST or state.startswith("08"):
+        return True
+    return not state and isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
+
+
+def translate(error: psycopg.Error, where: str, secrets: Iterable[portl.Secret] = ()) -> portl.Error:
+    """Return portl's error for one of the driver's.
+
+    Args:
+        error: what psycopg raised during a statement.
+        where: which end, and what was being done.
+        secrets: to be taken out of the text.
+    """
+    state = error.sqlstate
+    text = words(error)
+    for secret in secrets:
+        text = secret.scrub(text)
+    message = f"{where}: {text}" + (f" (SQLSTATE {state})" if state else "")
+    if is_lost(error):
+        return portl.ConnectionFailed(message, hint=HINT_UNREACHABLE, sqlstate=state, transient=True)
+    if state == "42501":
+        return portl.PermissionDenied(message, hint=HINT_PRIVILEGE, sqlstate=state)
+    if state is None or state[:2] in ("22", "23") or state in _ROW:
+        return _row_error(error, message, state)
+    if state in ("42601", "42P18"):
+        return portl.QueryError(message, hint="check the SQL in the job file", sqlstate=state)
+    if state[:2] in ("42", "3F"):
+        return portl.SchemaError(message, hint=HINT_SCHEMA, sqlstate=state)
+    if state == "25006":
+        return portl.OperationError(
+            message, hint="this server, role or transaction allows reading only", sqlstate=state
+        )
+    if state == "57014":
+        return portl.OperationError(
+            message, hint="the statement was cancelled, or took longer than `statement_timeout` allows", sqlstate=state
+        )
+    return portl.OperationError(message, sqlstate=state, transient=state in _AGAIN)
+
+
+def _row_error(error: psycopg.Error, message: str, state: str | None) -> portl.DataError:
+    diagnosis = error.diag
+    conflict = state in ("23505", "23P01")
+    cls = portl.ConflictError if conflict else portl.DataError
+    hint = "use `conflict: overwrite`, `skip` or `merge` if such rows are to be expected" if conflict else None
+    return cls(
+        message,
+        hint=hint,
+        sqlstate=state,
+        table=diagnosis.table_name,
+        column=diagnosis.column_name,
+        constraint=diagnosis.constraint_name,
+    )
+
+
+def words(error: psycopg.Error) -> str:
+    """Return what the server said, without the position markers and the context."""
+    diagnosis = error.diag
+    primary = diagnosis.message_primary
+    if not primary:
+        return " ".join(str(error).split()) or type(error).__name__
+    detail = f"; {diagnosis.message_detail}" if diagnosis.message_detail else ""
+    advice = f" ({diagnosis.message_hint})" if diagnosis.message_hint else ""
+    return f"{primary}{detail}{advice}"

@@ -1,0 +1,21 @@
+"""The entry point: what the connector ``postgres`` offers."""
+
+from __future__ import annotations
+
+import portl
+from portl_postgres.config import PostgresDestinationConfig, PostgresSourceConfig
+from portl_postgres.destination import PostgresDestination
+from portl_postgres.source import PostgresSource
+
+
+@portl.hookimpl
+def portl_connector() -> portl.Connector:
+    """Return the connector."""
+    return portl.Connector(
+        name="postgres",
+        summary="PostgreSQL tables, views and queries",
+        source=PostgresSource,
+        source_config=PostgresSourceConfig,
+        destination=PostgresDestination,
+        destination_config=PostgresDestinationConfig,
+    )

@@ -1,0 +1,109 @@
+"""Look at a user's SQL just closely enough to embed it: where does it end, are its parentheses balanced.
+
+The lexical rules are those of the manual, 4.1: quoted strings, E'' strings, dollar quotes, quoted names, comments of
+both kinds, the second kind nested.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from psycopg import sql
+
+_TOKEN = re.compile(
+    r"""
+      (?P<space>\s+)
+    | (?P<line>--[^\n\r]*)
+    | (?P<block>/\*)
+    | (?P<escaped>[eE]'(?:[^'\\]|''|\\.)*')
+    | (?P<string>'(?:[^']|'')*')
+    | (?P<name>"(?:[^"]|"")*")
+    | (?P<dollar>\$(?:[A-Za-z_\x80-\uffff][A-Za-z0-9_\x80-\uffff]*)?\$)
+    | (?P<word>[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_$\x80-\U0010ffff]*)
+    | (?P<number>[0-9][0-9A-Za-z_.]*)
+    | (?P<other>.)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_COMMENT_EDGE = re.compile(r"/\*|\*/")
+
+
+class Unbalanced(ValueError):
+    """A quote, comment or parenthesis is not closed."""
+
+
+def tokens(text: str) -> Iterator[tuple[str, int, int]]:
+    """Yield kind, start and end of each token that is neither space nor comment."""
+    position = 0
+    while position < len(text):
+        match = _TOKEN.match(text, position)
+        assert match is not None  # the last alternative takes any character
+        kind, end = match.lastgroup or "other", match.end()
+        if kind == "block":
+            end = _block_end(text, end)
+        elif kind == "dollar":
+            close = text.find(match[0], end)
+            if close < 0:
+                raise Unbalanced("a dollar-quoted string is not closed")
+            end = close + len(match[0])
+        elif kind == "other" and match[0] in "'\"":
+            raise Unbalanced(f"a {match[0]} is not closed")
+        if kind not in ("space", "line", "block"):
+            yield kind, position, end
+        position = end
+
+
+def _block_end(text: str, position: int) -> int:
+    depth = 1
+    while depth:
+        edge = _COMMENT_EDGE.search(text, position)
+        if edge is None:
+            raise Unbalanced("a comment /* is not closed")
+        depth += 1 if edge[0] == "/*" else -1
+        position = edge.end()
+    return position
+
+
+def without_end(query: str) -> str:
+    """Return a query without what follows its last word: semicolons, spaces, comments."""
+    end = 0
+    for kind, start, stop in tokens(query):
+        if not (kind == "other" and query[start:stop] == ";"):
+            end = stop
+    return query[:end]
+
+
+def check_expression(text: str) -> None:
+    """Refuse an expression that could end the parentheses it is put in.
+
+    Raises:
+        Unbalanced: if a quote or parenthesis is open or closed too early, or a semicolon stands in it.
+    """
+    depth = 0
+    for kind, start, stop in tokens(text):
+        if kind != "other":
+            continue
+        character = text[start:stop]
+        depth += {"(": 1, ")": -1}.get(character, 0)
+        if depth < 0:
+            raise Unbalanced("a ) has no (")
+        if character == ";":
+            raise Unbalanced("a ; has no place in an expression")
+    if depth:
+        raise Unbalanced("a ( is not closed")
+
+
+def quoted(*names: str) -> str:
+    """Return a name, qualified if several parts are given, quoted whatever is in it."""
+    return sql.Identifier(*names).as_string(None)
+
+
+def literal(value: str) -> str:
+    """Return a string constant."""
+    return sql.Literal(value).as_string(None)
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return quoted names separated by commas."""
+    return ", ".join(quoted(name) for name in names)

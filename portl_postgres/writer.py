@@ -1,0 +1,299 @@
+"""Write batches: COPY straight into the table as long as nothing conflicts, through a staging table from then on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import portl
+from portl import Batch, Counts, DataError, Intent, Kind, Strategy
+from portl_postgres.catalog import details, table_details
+from portl_postgres.conflicts import Merge
+from portl_postgres.connection import Session
+from portl_postgres.copying import BINARY, CopyIn
+from portl_postgres.sqltext import listed, quoted
+
+logger = logging.getLogger("portl.postgres")
+
+UNIQUE_VIOLATION = "23505"
+SECOND_TIME = "21000"  # ON CONFLICT DO UPDATE met two rows with one key
+_WHOLE = {Kind.SMALLINT, Kind.INT, Kind.BIGINT}
+
+
+def copy_statement(table: str, intent: Intent, *, binary: bool) -> str:
+    """Return the COPY that brings rows into ``table``, which is quoted."""
+    columns = listed(field.target.name for field in intent.fields)
+    options = "FORMAT binary" if binary else "FORMAT text, ENCODING 'UTF8'"
+    return f"COPY {table} ({columns}) FROM STDIN ({options})"
+
+
+class PostgresWriter(portl.Writer):
+    """Writes one table's rows.
+
+    Args:
+        session: the destination's.
+        intent: the job.
+        context: the run's.
+        before: DDL, executed in the first transaction, so that it stands or falls with the first rows.
+        after: DDL, executed after the last.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        intent: Intent,
+        context: portl.Context,
+        *,
+        before: Sequence[str],
+        after: Sequence[str],
+    ) -> None:
+        self._session = session
+        self._intent = intent
+        self._context = context
+        self._before = list(before)
+        self._after = list(after)
+        found = table_details(intent.target)
+        self._table = quoted(found.schema, found.name)
+        self._binary = intent.format.name == BINARY
+        self._staged = self.must_stage(intent, nested=session.nested)
+        self._stage = ""
+        self._stage_made = False
+        self._dedupe = intent.distinct is False and bool(intent.key and intent.key.deferrable)
+        self._copy: CopyIn | None = None
+        self._taken = 0
+        self._sent = 0
+        self._committed = False
+
+    @staticmethod
+    def must_stage(intent: Intent, *, nested: bool) -> bool:
+        """Tell whether COPY straight into the table is out of the question.
+
+        COPY refuses a table with active row security, and a view. Inside a caller's transaction a deferrable key is
+        checked at his COMMIT, too late to do anything about it.
+        """
+        found = table_details(intent.target)
+        deferred = bool(
+            nested and intent.key and intent.key.deferrable and intent.conflict.strategy is not Strategy.FAIL
+        )
+        return found.row_security or found.kind in ("v", "f") or deferred
+
+    def begin(self) -> None:
+        """See ``Writer.begin``."""
+        self._taken = self._sent = 0
+        self._session.begin()
+        if not self._committed:
+            for statement in self._before:
+                self._session.execute(statement, what="creating what is missing")
+        if self._staged and not self._stage_made:
+            self._make_stage()
+
+    def _make_stage(self) -> None:
+        """Create the staging table: the destination's types and collations, none of its constraints."""
+        self._stage = quoted("pg_temp", "portl_stage")
+        columns = listed(field.target.name for field in self._intent.fields)
+        self._session.execute("DROP TABLE IF EXISTS pg_temp.portl_stage")
+        self._session.execute(
+            f"CREATE TEMPORARY TABLE portl_stage ON COMMIT DELETE ROWS AS SELECT {columns} FROM {self._table} WITH NO DATA",
+            what="creating the staging table",
+        )
+        for statement in Merge(self._intent, self._stage).prepare:
+            self._session.execute(statement, what="creating a temporary function")
+        self._stage_made = True
+
+    def write(self, batch: Batch) -> int:
+        """See ``Writer.write``."""
+        if self._copy is None:
+            target = self._stage if self._staged else self._table
+            self._copy = CopyIn(
+                self._session,
+                copy_statement(target, self._intent, binary=self._binary),
+                binary=self._binary,
+                token=self._context.token,
+                what=f"writing to {self._intent.target.name}",
+            )
+        sent = self._copy.write(batch)
+        self._sent += batch.rows
+        if self._copy.answered:
+            # In the middle of a COPY the server speaks up only to refuse (or to give a notice): no use going on.
+            self._end_copy()
+        return sent
+
+    def _end_copy(self) -> None:
+        if self._copy is not None:
+            copy, self._copy = self._copy, None
+            self._taken += copy.finish()
+
+    def check(self) -> None:
+        """See ``Writer.check``."""
+        self._conclude()
+
+    def commit(self) -> Counts:
+        """See ``Writer.commit``."""
+        counts = self._conclude()
+        self._session.commit()
+        self._committed = True
+        return counts
+
+    def _conclude(self) -> Counts:
+        self._end_copy()
+        if self._staged:
+            counts = self._take_over() if self._taken else Counts()
+        else:
+            counts = Counts(inserted=self._taken, skipped=self._sent - self._taken)
+        if not self._session.nested:
+            # A deferred constraint fails at COMMIT, too late to be handled there.
+            self._session.execute("SET CONSTRAINTS ALL IMMEDIATE", what=f"writing to {self._intent.target.name}")
+        elif self._staged:
+            self._session.execute(f"TRUNCATE {self._stage}")
+        return counts
+
+    def rollback(self) -> None:
+        """See ``Writer.rollback``."""
+        if self._copy is not None:
+            copy, self._copy = self._copy, None
+            copy.abort()
+        self._session.rollback()
+        if self._stage_made and not self._session.broken:
+            found = self._session.query("SELECT to_regclass('pg_temp.portl_stage')")
+            self._stage_made = found[0][0] is not None
+
+    def reconsider(self, error: DataError) -> bool:
+        """See ``Writer.reconsider``: from the first conflict on, rows go through the staging table."""
+        if self._staged or self._intent.key is None or self._intent.conflict.strategy is Strategy.FAIL:
+            return False
+        if error.sqlstate != UNIQUE_VIOLATION:
+            return False
+        logger.debug("a key is there already; going on through a staging table")
+        self._staged = True
+        return True
+
+    def _take_over(self) -> Counts:
+        """Take the staged rows into the table."""
+        merge = Merge(self._intent, self._stage)
+        strategy = self._intent.conflict.strategy
+        staged = self._taken
+        if strategy is Strategy.FAIL or self._intent.key is None:
+            inserted, _ = self._run(merge.statement(merge.all_rows))
+            return Counts(inserted=inserted, skipped=staged - inserted)
+        if strategy is Strategy.SKIP:
+            rows = merge.first_of_each() if self._dedupe else merge.all_rows
+            inserted, _ = self._run(merge.statement(rows))
+            return Counts(inserted=inserted, skipped=staged - inserted)
+        if strategy is Strategy.MERGE:
+            return self._merge_in_rounds(merge, staged)
+        return self._overwrite(merge, staged)
+
+    def _overwrite(self, merge: Merge, staged: int) -> Counts:
+        if not self._dedupe:
+            self._session.begin()
+            try:
+                inserted, updated = self._run(merge.statement(merge.all_rows))
+            except portl.Error as error:
+                self._session.rollback()
+                if error.sqlstate != SECOND_TIME:
+                    raise
+                self._dedupe = True
+            else:
+                self._session.commit()
+                return Counts(inserted=inserted, updated=updated, unchanged=staged - inserted - updated)
+        ((distinct,),) = self._session.query(f"SELECT count(*) FROM {merge.last_of_each()}")
+        inserted, updated = self._run(merge.statement(merge.last_of_each()))
+        replaced = staged - distinct
+        return Counts(inserted=inserted, updated=updated + replaced, unchanged=distinct - inserted - updated)
+
+    def _merge_in_rounds(self, merge: Merge, staged: int) -> Counts:
+        rounds = 1
+        if not self._intent.distinct:
+            ((rounds,),) = self._session.query(merge.duplicates())
+        done = Counts()
+        for number in range(1, rounds + 1):
+            rows = merge.all_rows if rounds == 1 else merge.round(number)
+            inserted, updated = self._run(merge.statement(rows))
+            done += Counts(inserted=inserted, updated=updated)
+        return done + Counts(unchanged=staged - done.inserted - done.updated)
+
+    def _run(self, statement: str) -> tuple[int, int]:
+        rows: list[tuple[Any, ...]] = self._session.query(statement, what=f"writing to {self._intent.target.name}")
+        inserted, updated = rows[0]
+        return inserted, updated
+
+    def finish(self) -> None:
+        """See ``Writer.finish``."""
+        self._session.begin()
+        try:
+            for statement in self._after:
+                self._session.execute(statement, what="finishing the table")
+            self._after = []
+            for field in self._intent.fields:
+                self._advance_sequence(field)
+            self._make_durable()
+        except BaseException:
+            self._session.rollback()
+            raise
+        self._session.commit()
+        if self._stage_made:
+            self._session.execute("DROP TABLE IF EXISTS pg_temp.portl_stage")
+
+    def _make_durable(self) -> None:
+        """Let the coming COMMIT wait for the disk: the WAL before it, with all earlier commits, goes first."""
+        self._session.execute("SET LOCAL synchronous_commit = on")
+        self._session.query("SELECT txid_current()")  # a transaction without an id writes no commit record
+
+    def abandon(self) -> None:
+        """See ``Writer.abandon``: the key of a table that was begun is built, so that the same job can go on."""
+        if self._session.broken or not self._committed:
+            return
+        self._session.begin()
+        try:
+            for statement in self._after:
+                self._session.execute(statement, what="finishing the table")
+            self._make_durable()
+        except BaseException:
+            self._session.rollback()
+            raise
+        self._session.commit()
+
+    def _advance_sequence(self, field: portl.Field) -> None:
+        """Set the sequence behind a column past what was loaded and past what the source had handed out."""
+        found = details(field.target)
+        if found is None or field.target.type.kind not in _WHOLE:
+            return
+        sequence = found.sequence or self._own_sequence(field.target.name)
+        if not sequence:
+            return
+        ((name, increment, low, high, may),) = self._session.query(
+            "SELECT c.oid::regclass::text, s.seqincrement, s.seqmin, s.seqmax,"
+            " has_sequence_privilege(c.oid, 'SELECT') AND has_sequence_privilege(c.oid, 'UPDATE')"
+            " FROM pg_catalog.pg_sequence AS s JOIN pg_catalog.pg_class AS c ON c.oid = s.seqrelid WHERE c.oid = $1",
+            sequence,
+        )
+        if not may:
+            self._warn(
+                field,
+                f"the role may not set the sequence {name}",
+                f"GRANT SELECT, UPDATE ON SEQUENCE {name} TO the role",
+            )
+            return
+        extreme = "max" if increment > 0 else "min"
+        ((value, last, called),) = self._session.query(
+            f"SELECT (SELECT {extreme}({quoted(field.target.name)}) FROM {self._table}), last_value, is_called FROM {name}"
+        )
+        origin = details(field.sent)
+        wanted = [v for v in (value, origin.sequence_last if origin else None) if v is not None]
+        if not wanted:
+            return
+        goal = max(wanted) if increment > 0 else min(wanted)
+        standing = last if called else last - increment
+        ahead = goal > standing if increment > 0 else goal < standing
+        if ahead and low <= goal <= high:
+            self._session.query("SELECT setval($1::oid::regclass, $2, true)", sequence, goal)
+        elif ahead:
+            self._warn(field, f"the sequence {name} cannot hold {goal}", "alter it before the next insert")
+
+    def _own_sequence(self, column: str) -> int:
+        ((found,),) = self._session.query("SELECT pg_get_serial_sequence($1, $2)::regclass::oid", self._table, column)
+        return int(found or 0)
+
+    def _warn(self, field: portl.Field, message: str, remedy: str) -> None:
+        self._context.emit(portl.Warned(where=f"column {field.target.name!r}", message=message, remedy=remedy))
