@@ -193,11 +193,11 @@ class _Loader:
 
 def _converter(find: Callable[[str], Connector]) -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
+    converter.register_structure_hook_func(_is_enum, _choice)
+    converter.register_structure_hook_factory(attrs.has, lambda cls: _model(cls, converter))
     # By identity: by class, an enum of strings would pass for a string.
     for kind, convert in ((str, _text), (int, _integer), (float, _number), (bool, _truth), (Secret, _secret)):
         converter.register_structure_hook_func(_exactly(kind), _structurer(convert))
-    converter.register_structure_hook_func(_is_enum, _choice)
-    converter.register_structure_hook_factory(attrs.has, lambda cls: _model(cls, converter))
     converter.register_structure_hook_func(_is_tuple, lambda value, cls: _sequence(value, cls, converter))
     converter.register_structure_hook_func(_is_mapping, lambda value, cls: _mapping(value, cls, converter))
 

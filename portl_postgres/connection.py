@@ -325,7 +325,7 @@ class Database:
 
         tenacity.Retrying(
             stop=tenacity.stop_after_attempt(retry.attempts),
-            wait=tenacity.wait_exponential_jitter(initial=0.5, max=retry.max_delay, jitter=0.5),
+            wait=tenacity.wait_exponential(multiplier=0.5, max=retry.max_delay) + tenacity.wait_random(0, 0.5),
             retry=tenacity.retry_if_exception(lambda error: isinstance(error, portl.Error) and error.transient),
             sleep=context.token.wait,
             before_sleep=report,
