@@ -1,0 +1,36 @@
+"""What is run before a change lands: ``nox`` runs lint, types and the tests on the Python at hand."""
+
+from __future__ import annotations
+
+import sys
+
+import nox
+
+PYTHONS = ["3.11", "3.12", "3.13"]
+HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+nox.needs_version = ">=2025.2.9"
+nox.options.sessions = ["lint", "types", f"tests-{HERE}"]
+nox.options.reuse_existing_virtualenvs = True
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and format."""
+    session.install(".[lint]")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types, strictly."""
+    session.install(".[types]")
+    session.run("mypy")
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run the tests against real servers; arguments go to pytest."""
+    session.install(".[test]")
+    session.run("pytest", *(session.posargs or ["-n", "auto", "--dist", "loadfile"]))

@@ -195,9 +195,9 @@ def _converter(find: Callable[[str], Connector]) -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
     converter.register_structure_hook_func(_is_enum, _choice)
     converter.register_structure_hook_factory(attrs.has, lambda cls: _model(cls, converter))
-    # By identity: by class, an enum of strings would pass for a string.
-    for kind, convert in ((str, _text), (int, _integer), (float, _number), (bool, _truth), (Secret, _secret)):
-        converter.register_structure_hook_func(_exactly(kind), _structurer(convert))
+    for kind, convert in ((str, _text), (int, _integer), (float, _number), (bool, _truth)):
+        converter.register_structure_hook(kind, _structurer(convert))
+    converter.register_structure_hook(Secret, lambda value, _: _secret(value))
     converter.register_structure_hook_func(_is_tuple, lambda value, cls: _sequence(value, cls, converter))
     converter.register_structure_hook_func(_is_mapping, lambda value, cls: _mapping(value, cls, converter))
 
@@ -235,12 +235,9 @@ def _converter(find: Callable[[str], Connector]) -> cattrs.Converter:
     return converter
 
 
-def _exactly(kind: type) -> Callable[[Any], bool]:
-    return lambda cls: cls is kind
-
-
 def _structurer(convert: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
-    return lambda value, _: convert(value)
+    # cattrs dispatches by class, so that an enum of strings comes here as a string.
+    return lambda value, cls: _choice(value, cls) if _is_enum(cls) else convert(value)
 
 
 def _secret(value: Any) -> Secret:

@@ -150,3 +150,29 @@ def pytest_report_header(config: pytest.Config) -> str:
     binaries = system_binaries()
     main = "PORTL_TEST_DSN" if os.environ.get("PORTL_TEST_DSN") else "embedded"
     return f"portl servers: {main}; system: {binaries or 'none'}"
+
+
+class _Skipped:
+    """Remembers which tests that need a server of the system were skipped."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.skipped and "system" in report.keywords:
+            self.names.append(report.nodeid)
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self.names and session.exitstatus == 0:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        if self.names:
+            names = ", ".join(self.names)
+            terminalreporter.write_line(f"skipped although a PostgreSQL of the system is here: {names}", red=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Fail a run that skips what it could have run, where PORTL_SYSTEM_TESTS_REQUIRED says so."""
+    if os.environ.get("PORTL_SYSTEM_TESTS_REQUIRED") and system_binaries() is not None:
+        config.pluginmanager.register(_Skipped(), "portl-skipped")

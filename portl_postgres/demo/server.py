@@ -145,6 +145,11 @@ class Server:
             "password": self.password,
         }
 
+    def start_command(self) -> str:
+        """Return the shell command that starts this server again."""
+        command = f"{self.binaries / 'pg_ctl'} -D {self.data} -l {self.log} -w start"
+        return f"setpriv --reuid={self._account.pw_uid} --clear-groups {command}" if self._account else command
+
     def run(self, program: str, *arguments: str) -> str:
         """Run a client program of the same version (psql, pgbench, pg_dump) and return what it printed."""
         return self._run(program, *arguments, environment={"PGPASSWORD": self.password})

@@ -1,0 +1,148 @@
+"""What the command line prints: people read standard error for progress and standard output for results.
+
+With ``--json`` standard output holds one event a line and nothing else. Colour and the progress bar appear on a
+terminal only; ``NO_COLOR`` is heeded (rich does both).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+import portl
+from portl.rendering import Line, human_bytes, printable, render_plan, render_result
+
+_STYLES = {
+    "title": "bold",
+    "head": "bold cyan",
+    "problem": "bold red",
+    "warning": "yellow",
+    "note": "default",
+    "good": "green",
+    "dim": "dim",
+    "plain": "default",
+}
+
+
+class Output:
+    """Prints events, plans, results and errors.
+
+    Args:
+        as_json: one event a line on standard output.
+        verbose: keep plain lines instead of a bar, for the log stands between them.
+    """
+
+    def __init__(self, *, as_json: bool = False, verbose: bool = False) -> None:
+        self._as_json = as_json
+        self._out = Console(highlight=False, soft_wrap=True)
+        self._err = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._with_bar = self._err.is_terminal and not as_json and not verbose
+
+    def observe(self, event: portl.Event) -> None:
+        """Show an event."""
+        if self._as_json:
+            self._print_json(event.to_dict())
+            return
+        if isinstance(event, portl.Warned):
+            remedy = f" -> {event.remedy}" if event.remedy else ""
+            self._say(f"warning: {event.where}: {event.message}{remedy}", "warning")
+        elif isinstance(event, portl.Retrying):
+            text = f"{event.what}: attempt {event.attempt} of {event.attempts} failed, again in {event.pause:.1f} s: {event.error}"
+            self._say(text, "warning")
+        elif isinstance(event, portl.TableStarted):
+            self._begin(event)
+        elif isinstance(event, portl.BatchCommitted):
+            self._advance(event)
+
+    def _begin(self, event: portl.TableStarted) -> None:
+        self._say(f"{event.source} -> {event.destination} ({event.route})", "plain")
+        if self._bar is not None:
+            total = event.rows_expected if event.rows_exact or event.rows_expected else None
+            self._task = self._bar.add_task("", total=total, rate="", size="")
+
+    def _advance(self, event: portl.BatchCommitted) -> None:
+        rate = f"{event.rows_per_second:,.0f} rows/s"
+        if self._bar is not None and self._task is not None:
+            task = next(task for task in self._bar.tasks if task.id == self._task)
+            # An estimate that proves too low must not show 100 % before the end.
+            total = max(task.total, event.total_rows) if task.total is not None else None
+            size = human_bytes(event.total_bytes)
+            self._bar.update(self._task, completed=event.total_rows, total=total, rate=rate, size=size)
+        elif not self._err.is_terminal:
+            self._say(f"{event.total_rows:,} rows, {human_bytes(event.total_bytes)}, {rate}", "plain")
+
+    @contextmanager
+    def progress(self) -> Iterator[None]:
+        """Show a bar while rows move, where there is a terminal."""
+        if not self._with_bar:
+            yield
+            return
+        columns = (
+            BarColumn(bar_width=20),
+            TaskProgressColumn(),
+            TextColumn("{task.completed:,.0f} rows"),
+            TextColumn("{task.fields[size]}"),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(compact=True),
+        )
+        with Progress(*columns, console=self._err, transient=True) as bar:
+            self._bar = bar
+            try:
+                yield
+            finally:
+                self._bar = None
+
+    def plan(self, plan: portl.Plan) -> None:
+        """Print a plan."""
+        if self._as_json:
+            self._print_json({"event": "plan", **plan.to_dict()})
+            return
+        self._lines(render_plan(plan, min(100, max(60, self._out.width if self._out.is_terminal else 80))))
+
+    def result(self, result: portl.Result) -> None:
+        """Print what a run has done."""
+        if not self._as_json:
+            self._lines(render_result(result, min(120, max(80, self._out.width))))
+
+    def error(self, error: portl.Error, trace: str | None) -> None:
+        """Print an error; with its stack trace if there is one."""
+        if trace is not None:
+            self._say(trace.rstrip(), "dim")
+        if self._as_json and isinstance(error, portl.ConfigError):
+            self._print_json({"event": "failed", "kind": type(error).__name__, "error": str(error)})
+        if isinstance(error, portl.PlanError):
+            self._say("the plan has problems; nothing was written", "problem")
+            for problem in error.plan.problems:
+                self._say(f"  {problem.where}: {problem.message}", "problem")
+                if problem.remedy:
+                    self._say(f"    -> {problem.remedy}", "plain")
+            return
+        head, *rest = str(error).split("\n")
+        self._say(f"error: {head}", "problem")
+        for line in rest:
+            self._say(line, "plain")
+
+    def say(self, text: str, style: str = "plain") -> None:
+        """Print a line for people on standard error."""
+        self._say(text, style)
+
+    def _say(self, text: str, style: str) -> None:
+        for line in text.split("\n"):
+            self._err.print(Text(printable(line), style=_STYLES[style]))
+
+    def _lines(self, lines: Sequence[Line]) -> None:
+        for line in lines:
+            self._out.print(Text(line.text, style=_STYLES[line.style]))
+
+    def _print_json(self, data: dict[str, Any]) -> None:
+        sys.stdout.write(json.dumps(data, ensure_ascii=False, default=str) + "\n")
+        sys.stdout.flush()

@@ -1,0 +1,194 @@
+"""Show plans and results to people: lines of text, each with a style that a terminal may colour."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import attrs
+
+from portl.events import Severity
+from portl.schema import Verdict
+
+if TYPE_CHECKING:
+    from portl.connectors import Finding
+    from portl.planning import Plan, TableTask
+    from portl.result import Result
+
+WIDTH = 80
+#: A value in the preview is cut at this many characters.
+VALUE_WIDTH = 60
+
+_HEADS = {Severity.PROBLEM: "problems", Severity.WARNING: "warnings", Severity.NOTE: "notes"}
+
+
+@attrs.frozen
+class Line:
+    """A line of text and how it should look: title, head, problem, warning, note, good, dim, or plain."""
+
+    text: str = ""
+    style: str = "plain"
+
+
+def printable(text: str) -> str:
+    """Return text with control characters written out, so that a value cannot drive the terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def render_plan(plan: Plan, width: int = WIDTH) -> list[Line]:
+    """Return the plan as lines of at most ``width`` characters, statements excepted."""
+    lines = [Line(f"plan {printable(plan.config.name)}", "title")]
+    for task in plan.tables:
+        lines += _ends(plan, task, width)
+        lines += _findings(task.findings, width)
+        lines += _columns(task, width)
+        lines += _statements("before the rows", task.examination.before)
+        lines += _statements("reading", [task.read] if task.read else [])
+        lines += _statements("writing", task.examination.write)
+        lines += _statements("after the rows", task.examination.after)
+        lines += _preview(task, width)
+    count = len(plan.problems)
+    verdict = f"{count} problem{'s' if count != 1 else ''}: this plan does not run" if count else "ready to run"
+    return [*lines, Line(), Line(verdict, "problem" if count else "good")]
+
+
+def _ends(plan: Plan, task: TableTask, width: int) -> Iterator[Line]:
+    intent = task.intent
+    created = " (new)" if intent.create else f" ({task.destination.kind})"
+    facts = [
+        ("from", f"{task.source.name} ({task.source.kind}), {plan.source}"),
+        ("to", f"{task.destination.name}{created}, {plan.destination}"),
+        ("rows", _count(task)),
+        ("route", f"{task.route}: {intent.format.reason}"),
+        ("conflict", _conflict(task)),
+        ("batch", _batch(plan)),
+    ]
+    for label, text in facts:
+        yield from _wrapped(f"  {label:<10}", printable(text), width)
+
+
+def _count(task: TableTask) -> str:
+    if task.count is None:
+        return "not known"
+    return f"{task.count.rows:,}" if task.count.exact else f"about {task.count.rows:,} (an estimate)"
+
+
+def _conflict(task: TableTask) -> str:
+    intent = task.intent
+    key = f" on ({', '.join(intent.key.columns)})" if intent.key else ""
+    return f"{intent.conflict.strategy.value}{key}"
+
+
+def _batch(plan: Plan) -> str:
+    size = plan.config.batch_size
+    return f"{size:,} rows" if size else "1,000 rows, fewer where they are wide"
+
+
+def _findings(findings: Sequence[Finding], width: int) -> Iterator[Line]:
+    for severity, head in _HEADS.items():
+        chosen = [finding for finding in findings if finding.severity is severity]
+        if not chosen:
+            continue
+        yield Line()
+        yield Line(f"{head} ({len(chosen)})", "head")
+        for finding in chosen:
+            text = printable(f"{finding.where}: {finding.message}")
+            yield from _wrapped("  - ", text, width, severity.value)
+            if finding.remedy:
+                yield from _wrapped("    -> ", printable(finding.remedy), width)
+
+
+def _columns(task: TableTask, width: int) -> Iterator[Line]:
+    if not task.fields:
+        return
+    yield Line()
+    yield Line("columns", "head")
+    rows = [("source", "type", "destination", "type", "")]
+    for field in task.fields:
+        verdict = "" if field.conversion.verdict is Verdict.LOSSLESS else field.conversion.verdict.value
+        rows.append((field.source.name, field.sent.native, field.target.name, field.target.native, verdict))
+    styles = ["dim", *("warning" if row[-1] else "plain" for row in rows[1:])]
+    for text, style in zip(_table(rows, width - 2), styles, strict=True):
+        yield Line(f"  {text}", style)
+    for name, reason in task.ignored:
+        yield from _wrapped("  ", printable(f"{name}: not copied, {reason}"), width, "dim")
+
+
+def _table(rows: Sequence[Sequence[str]], width: int) -> Iterator[str]:
+    """Yield rows as aligned lines; columns that are too wide together are cut, the widest first."""
+    cells = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(len(cell) for cell in column) for column in zip(*cells, strict=True)]
+    while sum(widths) + 2 * (len(widths) - 1) > width and max(widths) > 8:
+        widths[widths.index(max(widths))] -= 1
+    for row in cells:
+        yield "  ".join(_cut(cell, size).ljust(size) for cell, size in zip(row, widths, strict=True)).rstrip()
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: max(0, width - 3)] + "..."
+
+
+def _statements(head: str, statements: Iterable[str]) -> Iterator[Line]:
+    texts = list(statements)
+    if not texts:
+        return
+    yield Line()
+    yield Line(head, "head")
+    for text in texts:
+        for line in f"{text};".splitlines():
+            yield Line(f"  {printable(line)}", "dim")
+
+
+def _preview(task: TableTask, width: int) -> Iterator[Line]:
+    if not task.preview:
+        return
+    yield Line()
+    yield Line(f"preview (the first {len(task.preview)} rows as they will arrive)", "head")
+    names = [field.target.name for field in task.fields]
+    label = min(24, max(len(name) for name in names))
+    for number, row in enumerate(task.preview, 1):
+        yield Line(f"  row {number}", "dim")
+        for name, value in zip(names, row, strict=True):
+            text = "NULL" if value is None else printable(value)
+            room = max(8, min(VALUE_WIDTH, width - label - 6))
+            yield Line(f"    {_cut(printable(name), label):<{label}}  {_cut(text, room)}", "plain" if value else "dim")
+
+
+def render_result(result: Result, width: int = WIDTH) -> list[Line]:
+    """Return what a run has done as lines."""
+    counts = [
+        ("read", "rows_read"),
+        ("new", "rows_inserted"),
+        ("changed", "rows_updated"),
+        ("same", "rows_unchanged"),
+        ("skipped", "rows_skipped"),
+        ("rejected", "rows_rejected"),
+    ]
+    # What is zero everywhere is left out, so that the rest fits.
+    shown = [(head, name) for head, name in counts if name == "rows_read" or getattr(result, name)]
+    rows: list[tuple[str, ...]] = [("table", "route", *(head for head, _ in shown), "seconds", "rows/s")]
+    for table in result.tables:
+        rate = table.rows_read / table.seconds if table.seconds else 0.0
+        numbers = (f"{getattr(table, name):,}" for _, name in shown)
+        rows.append((table.destination, table.route, *numbers, f"{table.seconds:.2f}", f"{rate:,.0f}"))
+    lines = [Line(text, "plain" if number else "dim") for number, text in enumerate(_table(rows, width))]
+    done = f"{printable(result.name)}: {result.summary()}, {human_bytes(result.bytes)} in {result.seconds:.2f} s"
+    return [*lines, *_wrapped("", done, width, "good")]
+
+
+def human_bytes(count: int) -> str:
+    """Return a number of bytes with a binary unit."""
+    size = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:,.0f} {unit}" if unit == "B" else f"{size:,.1f} {unit}"
+        size /= 1024
+    return f"{size:,.1f} TiB"
+
+
+def _wrapped(prefix: str, text: str, width: int, style: str = "plain") -> Iterator[Line]:
+    """Yield text behind a prefix, further lines indented as far."""
+    room = max(20, width - len(prefix))
+    for number, line in enumerate(textwrap.wrap(text, room) or [""]):
+        yield Line(f"{prefix if number == 0 else ' ' * len(prefix)}{line}".rstrip(), style)

@@ -1,0 +1,1 @@
+"""``portl demo``: a server of its own, a generated shop, and the jobs that move it."""
