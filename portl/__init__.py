@@ -1,5 +1,7 @@
 """Move table data between databases from inside a Python program: ``portl.migrate(job)``."""
 
+import logging
+
 from portl._version import __version__
 from portl.api import migrate, plan
 from portl.config import (
@@ -152,3 +154,6 @@ __all__ = [
     "problem",
     "warning",
 ]
+
+# What the standard library asks of libraries: without it, warnings of an unconfigured application go to stderr.
+logging.getLogger("portl").addHandler(logging.NullHandler())

@@ -167,11 +167,11 @@ def render_result(result: Result, width: int = WIDTH) -> list[Line]:
     ]
     # What is zero everywhere is left out, so that the rest fits.
     shown = [(head, name) for head, name in counts if name == "rows_read" or getattr(result, name)]
-    rows: list[tuple[str, ...]] = [("table", "route", *(head for head, _ in shown), "seconds", "rows/s")]
+    rows: list[tuple[str, ...]] = [("table", "route", *(head for head, _ in shown), "rows/s")]
     for table in result.tables:
         rate = table.rows_read / table.seconds if table.seconds else 0.0
         numbers = (f"{getattr(table, name):,}" for _, name in shown)
-        rows.append((table.destination, table.route, *numbers, f"{table.seconds:.2f}", f"{rate:,.0f}"))
+        rows.append((table.destination, table.route, *numbers, f"{rate:,.0f}"))
     lines = [Line(text, "plain" if number else "dim") for number, text in enumerate(_table(rows, width))]
     done = f"{printable(result.name)}: {result.summary()}, {human_bytes(result.bytes)} in {result.seconds:.2f} s"
     return [*lines, *_wrapped("", done, width, "good")]

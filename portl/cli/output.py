@@ -31,6 +31,13 @@ _STYLES = {
 }
 
 
+def _console(*, stderr: bool) -> Console:
+    """Return a console that breaks lines between words on a terminal, and leaves them whole in a pipe or file."""
+    console = Console(stderr=stderr, highlight=False)
+    console.soft_wrap = not console.is_terminal
+    return console
+
+
 class Output:
     """Prints events, plans, results and errors.
 
@@ -41,8 +48,8 @@ class Output:
 
     def __init__(self, *, as_json: bool = False, verbose: bool = False) -> None:
         self._as_json = as_json
-        self._out = Console(highlight=False, soft_wrap=True)
-        self._err = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._out = _console(stderr=False)
+        self._err = _console(stderr=True)
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._with_bar = self._err.is_terminal and not as_json and not verbose
@@ -56,8 +63,8 @@ class Output:
             remedy = f" -> {event.remedy}" if event.remedy else ""
             self._say(f"warning: {event.where}: {event.message}{remedy}", "warning")
         elif isinstance(event, portl.Retrying):
-            text = f"{event.what}: attempt {event.attempt} of {event.attempts} failed, again in {event.pause:.1f} s: {event.error}"
-            self._say(text, "warning")
+            attempt = f"attempt {event.attempt} of {event.attempts} failed, again in {event.pause:.1f} s"
+            self._say(f"{event.what}: {attempt}: {event.error}", "warning")
         elif isinstance(event, portl.TableStarted):
             self._begin(event)
         elif isinstance(event, portl.BatchCommitted):
