@@ -28,22 +28,91 @@ MERGE_WORDS = ("keep", "replace", "coalesce", "greatest", "least", "sum", "appen
 
 
 class FieldError(ValueError):
-    """One field of a model is wrong; raised by a validator. ``text`` says what was expected and what was found."""
+    """One field of a model is wrong; raised by a validator, several of them in an ``ExceptionGroup``.
 
-    def __init__(self, field: str, text: str) -> None:
-        super().__init__(f"{field}: {text}")
-        self.field = field
+    Validators of attrs, those that look at other fields too, are the place for every check of a model: they all run
+    for one job, so that its errors come at once. ``__attrs_post_init__`` runs when nothing else is wrong.
+
+    Args:
+        field: the field's name, or the path to what is wrong inside it; ``()`` is the model itself.
+        text: what was expected and what was found.
+    """
+
+    def __init__(self, field: str | tuple[str | int, ...], text: str) -> None:
+        self.path = (field,) if isinstance(field, str) else field
+        self.field = ".".join(map(str, self.path))
+        super().__init__(f"{self.field}: {text}" if self.path else text)
         self.text = text
 
 
 def _positive(instance: object, attribute: attrs.Attribute[Any], value: float | None) -> None:
     if value is not None and value <= 0:
-        raise FieldError(attribute.name, f"expected a number greater than zero, found {value!r}")
+        raise FieldError(attribute.name, f"expected a number greater than zero, found {value:g}")
 
 
 def _not_negative(instance: object, attribute: attrs.Attribute[Any], value: int | None) -> None:
     if value is not None and value < 0:
-        raise FieldError(attribute.name, f"expected a number of at least zero, found {value!r}")
+        raise FieldError(attribute.name, f"expected zero or more, found {value}")
+
+
+def _some_once(instance: object, attribute: attrs.Attribute[Any], value: tuple[str, ...] | None) -> None:
+    if value is None:
+        return
+    if not value:
+        raise FieldError(attribute.name, "expected at least one column, found an empty list")
+    _once(instance, attribute, value)
+
+
+def _once(instance: object, attribute: attrs.Attribute[Any], value: tuple[str, ...]) -> None:
+    twice = next((name for name in value if value.count(name) > 1), None)
+    if twice is not None:
+        raise FieldError(attribute.name, f"names the column {twice!r} twice")
+
+
+def _for_merge(instance: Conflict, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value and instance.strategy is not Strategy.MERGE:
+        raise FieldError(
+            attribute.name, f"goes with `strategy: merge` alone, not with `strategy: {instance.strategy.value}`"
+        )
+
+
+def _instead_of_columns(instance: Conflict, attribute: attrs.Attribute[Any], value: str | None) -> None:
+    if value is not None and instance.columns:
+        raise FieldError(
+            attribute.name, "does not go together with `columns`: the newer row wins as a whole, not column by column"
+        )
+
+
+def _column_or_type(instance: TypeRule, attribute: attrs.Attribute[Any], value: str | None) -> None:
+    if (value is None) == (instance.type is None):
+        found = "neither" if value is None else "both"
+        raise FieldError((), f"expected either `column` or `type`, found {found}")
+
+
+def _for_a_column(instance: TypeRule, attribute: attrs.Attribute[Any], value: str | None) -> None:
+    if value is not None and instance.column is None:
+        raise FieldError(attribute.name, "goes with `column` alone, not with `type`")
+
+
+def _not_chosen(instance: SourceConfig, attribute: attrs.Attribute[Any], value: tuple[str, ...]) -> None:
+    both = [name for name in value if name in (instance.columns or ())]
+    if both:
+        raise FieldError(attribute.name, f"{both[0]!r} stands in `columns` too: name it in one of the two")
+
+
+def _to_different_columns(instance: object, attribute: attrs.Attribute[Any], value: Mapping[str, str]) -> None:
+    errors, seen = [], dict[str, str]()
+    for source, target in value.items():
+        if not target:
+            errors.append(FieldError((attribute.name, source), "expected the name of a column, found an empty text"))
+        elif target in seen:
+            errors.append(
+                FieldError((attribute.name, source), f"goes to the column {target!r}, and so does {seen[target]!r}")
+            )
+        else:
+            seen[target] = source
+    if errors:
+        raise ExceptionGroup(attribute.name, errors)
 
 
 @attrs.frozen(kw_only=True)
@@ -54,22 +123,12 @@ class Conflict:
     strategy: Strategy = Strategy.OVERWRITE
     #: The columns of the destination that decide what a conflict is: a unique constraint or index there. By default
     #: its primary key.
-    key: tuple[str, ...] | None = None
+    key: tuple[str, ...] | None = attrs.field(default=None, validator=_some_once)
     #: For merge: destination column to keep, replace, coalesce, greatest, least, sum, append, union, json, or an SQL
     #: expression over source.x and destination.x.
-    columns: dict[str, str] = attrs.Factory(dict)
+    columns: dict[str, str] = attrs.field(factory=dict, validator=_for_merge)
     #: For merge: the column that says which row is newer; the newer row wins as a whole.
-    newest_by: str | None = None
-
-    def __attrs_post_init__(self) -> None:
-        if self.strategy is not Strategy.MERGE:
-            for name, value in (("columns", self.columns), ("newest_by", self.newest_by)):
-                if value:
-                    raise FieldError(name, f"goes with `strategy: merge`, not with `strategy: {self.strategy.value}`")
-        if self.columns and self.newest_by:
-            raise FieldError("newest_by", "`columns` and `newest_by` exclude each other: the newer row wins as a whole")
-        if self.key is not None and (not self.key or len(set(self.key)) != len(self.key)):
-            raise FieldError("key", "must name at least one column, and none twice")
+    newest_by: str | None = attrs.field(default=None, validator=[_for_merge, _instead_of_columns])
 
 
 @attrs.frozen(kw_only=True)
@@ -77,19 +136,13 @@ class TypeRule:
     """A conversion that the user asks for: of one column, or of every column of one type."""
 
     #: The column, by its name at the source.
-    column: str | None = None
+    column: str | None = attrs.field(default=None, validator=_column_or_type)
     #: The source's type, as the source spells it.
     type: str | None = None
     #: The destination's type, as the destination spells it.
     to: str
     #: The conversion as an SQL expression over the source's columns; by default a cast.
-    using: str | None = None
-
-    def __attrs_post_init__(self) -> None:
-        if (self.column is None) == (self.type is None):
-            raise ValueError("expected exactly one of `column` and `type`")
-        if self.using is not None and self.column is None:
-            raise FieldError("using", "goes with `column`, not with `type`")
+    using: str | None = attrs.field(default=None, validator=_for_a_column)
 
 
 @attrs.frozen(kw_only=True)
@@ -109,18 +162,11 @@ class SourceConfig:
     #: The connector's name.
     type: str
     #: The columns to read; by default all.
-    columns: tuple[str, ...] | None = None
+    columns: tuple[str, ...] | None = attrs.field(default=None, validator=_some_once)
     #: Columns not to read.
-    exclude_columns: tuple[str, ...] = ()
+    exclude_columns: tuple[str, ...] = attrs.field(default=(), validator=[_once, _not_chosen])
     #: At most this many rows.
     limit: int | None = attrs.field(default=None, validator=_not_negative)
-
-    def __attrs_post_init__(self) -> None:
-        if self.columns is not None and not self.columns:
-            raise FieldError("columns", "must name at least one column")
-        both = set(self.columns or ()) & set(self.exclude_columns)
-        if both:
-            raise FieldError("exclude_columns", f"{min(both)!r} stands in `columns` too")
 
 
 class Route(enum.StrEnum):
@@ -156,10 +202,12 @@ class MigrationConfig:
 
     #: The job's name in reports; by default the file's name.
     name: str = "migration"
+    #: Where rows come from: `type` and the keys of that connector.
     source: SourceConfig
+    #: Where rows go: `type` and the keys of that connector.
     destination: DestinationConfig
     #: Source column to destination column. What is not named keeps its name.
-    schema_mapping: dict[str, str] = attrs.Factory(dict)
+    schema_mapping: dict[str, str] = attrs.field(factory=dict, validator=_to_different_columns)
     #: A strategy, or {strategy, key, columns, newest_by}.
     conflict: Conflict = attrs.Factory(Conflict)
     #: Rows that succeed or fail together. By default 1000, fewer where rows are so wide that they would fill memory.
@@ -170,15 +218,6 @@ class MigrationConfig:
     route: Route = Route.AUTO
     #: How transient failures are tried again: {attempts, max_delay}.
     retry: Retry = attrs.Factory(Retry)
-
-    def __attrs_post_init__(self) -> None:
-        seen: dict[str, str] = {}
-        for source, target in self.schema_mapping.items():
-            if target in seen:
-                raise FieldError(
-                    "schema_mapping", f"sends {seen[target]!r} and {source!r} to the same column {target!r}"
-                )
-            seen[target] = source
 
 
 #: Rows in a batch where the job says nothing.

@@ -1,30 +1,25 @@
 """Turn a job file, or the dict in its place, into the models of ``portl.config``.
 
-Every error comes with its file, line and path, and all errors of a job come at once. ``${NAME}`` and
-``${NAME:-default}`` in a string take a variable of the environment, ``$$`` is a dollar. What comes from the
-environment is never parsed as YAML and never printed: it may be a secret.
+Every error comes with its file, line and path, and all errors of a job come at once: a model's validators all run, also
+where some of its fields are wrong already. ``${NAME}`` and ``${NAME:-default}`` in a string take a variable of the
+environment, ``$$`` is a dollar. What comes from the environment is never parsed as YAML and never printed: it may be a
+secret. For the same reason errors are raised where no handled exception and no local variable holds the job's values.
 """
 
 from __future__ import annotations
 
 import difflib
 import enum
+import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, get_args, get_origin, get_type_hints
 
 import attrs
 import cattrs
-from cattrs.errors import (
-    AttributeValidationNote,
-    BaseValidationError,
-    ForbiddenExtraKeysError,
-    IterableValidationNote,
-)
-from cattrs.gen import make_dict_structure_fn
-
+from cattrs.errors import AttributeValidationNote, IterableValidationNote
 
 from portl import plugins, yamltree
 from portl.config import Conflict, DestinationConfig, FieldError, MigrationConfig, SourceConfig, TypeRule
@@ -35,14 +30,27 @@ from portl.yamltree import Path as KeyPath
 from portl.yamltree import Written
 
 _VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<default>:-[^}]*)?\}|\{(?P<bad>[^}]*)\}?)")
+_WHOLE = re.compile(rf"\s*[-+]?[0-9]{{1,{yamltree.MAX_DIGITS}}}\s*")
+
+Found = list[tuple[KeyPath, str]]
 
 
 class Mismatch(ValueError):
     """A value is not of the kind that the model wants."""
 
 
+class _Problems(ValueError):
+    """What is wrong below one place of the job; empty where all of it is reported already."""
+
+    def __init__(self, found: Found) -> None:
+        super().__init__("; ".join(text for _, text in found))
+        self.found = found
+
+
 class _FromEnvironment(str):
-    """A text with a variable in it: it may mean a number, and it must not be printed."""
+    """A text with variables in it: it may mean a number, and it must not be printed."""
+
+    names: tuple[str, ...] = ()
 
 
 class _Unknown:
@@ -72,28 +80,40 @@ def load(
             raise ConfigError(["overrides go with a file or a dict, not with a MigrationConfig"])
         return job
     if isinstance(job, Mapping):
-        return _Loader(origin="job", tree=yamltree.Tree(_plain(job)), name=None).load(overrides or {})
+        return _finish(_Loader(tree=yamltree.Tree(_plain(job))), overrides, "job")
     path = Path(job)
-    return _Loader(origin=str(path), tree=_read(path), name=path.stem).load(overrides or {})
+    tree, problem = _read(path)
+    if tree is None:
+        raise ConfigError([problem], origin=str(path))
+    return _finish(_Loader(tree=tree, name=path.stem), overrides, str(path))
 
 
-def _read(path: Path) -> yamltree.Tree:
+def _finish(loader: _Loader, overrides: Mapping[str, str] | None, origin: str) -> MigrationConfig:
+    config = loader.load(overrides or {})
+    if config is None or loader.problems:
+        raise ConfigError(loader.problems, origin=origin)
+    return config
+
+
+def _read(path: Path) -> tuple[yamltree.Tree | None, str]:
+    """Return the document of a file, or what keeps it from being read."""
     try:
         if path.stat().st_size > yamltree.MAX_BYTES:
-            raise ConfigError([f"the file is larger than {yamltree.MAX_BYTES:,} bytes"], origin=str(path))
+            return None, f"the file is larger than {yamltree.MAX_BYTES:,} bytes"
         text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ConfigError([f"cannot be read: {error.strerror}"], origin=str(path)) from None
-    except UnicodeDecodeError as error:
-        raise ConfigError([f"is not UTF-8 at byte {error.start}"], origin=str(path)) from None
-    try:
         tree = yamltree.parse(text)
+    except OSError as error:
+        return None, f"cannot be read: {error.strerror}"
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        return None, f"line {line}: the file is not UTF-8 (byte {error.start:,})"
     except yamltree.YAMLProblem as error:
-        where = f"line {error.line}: " if error.line else ""
-        raise ConfigError([f"{where}{error}"], origin=str(path)) from None
+        return None, f"line {error.line}: {error}" if error.line else str(error)
+    if tree.root is None:
+        return None, "the file is empty; expected a mapping with the keys source and destination"
     if not isinstance(tree.root, dict):
-        raise ConfigError(["expected a mapping with the keys source and destination"], origin=str(path))
-    return tree
+        return None, f"expected a mapping with the keys source and destination, found {_shown(tree.root)}"
+    return tree, ""
 
 
 def _plain(value: Any) -> Any:
@@ -106,78 +126,91 @@ def _plain(value: Any) -> Any:
 
 
 class _Loader:
-    def __init__(self, *, origin: str, tree: yamltree.Tree, name: str | None) -> None:
-        self._origin = origin
+    def __init__(self, *, tree: yamltree.Tree, name: str | None = None) -> None:
         self._tree = tree
         self._name = name
-        self._problems: list[tuple[int, str]] = []
-        self._converter = _converter(self._connector)
+        self._found: list[tuple[int, str]] = [(p.line, f"line {p.line}: {p}") for p in tree.problems]
+        self._set: set[KeyPath] = set()
+        self._converter = _converter(plugins.load)
 
-    def load(self, overrides: Mapping[str, str]) -> MigrationConfig:
+    @property
+    def problems(self) -> list[str]:
+        """Every problem once, in the order of the lines."""
+        return list(dict.fromkeys(text for _, text in sorted(self._found, key=lambda found: found[0])))
+
+    def load(self, overrides: Mapping[str, str]) -> MigrationConfig | None:
+        """Return the models, or None where there are problems."""
         for dotted, text in overrides.items():
             self._override(dotted, text)
         data = self._interpolate(self._tree.root, ())
-        if self._name is not None and isinstance(data, dict):
+        if self._name is not None:
             data.setdefault("name", self._name)
-        config: MigrationConfig | None = None
         try:
-            config = self._converter.structure(data, MigrationConfig)
-        except (BaseValidationError, ValueError) as error:
-            for path, message in _messages(error, ()):
+            return self._converter.structure(data, MigrationConfig)
+        except Exception as error:
+            for path, message in _below((), error):
                 self._report(path, message)
-        if self._problems or config is None:
-            texts = list(dict.fromkeys(text for _, text in sorted(self._problems, key=lambda p: p[0])))
-            raise ConfigError(texts, origin=self._origin) from None
-        return config
+        return None
 
     def _override(self, dotted: str, text: str) -> None:
-        *parents, last = dotted.split(".")
+        path = tuple(dotted.split("."))
         node = self._tree.root
-        for parent in parents:
-            node = node.setdefault(parent, {})
+        for part in path[:-1]:
+            node[part] = {} if node.get(part) is None else node[part]
+            node = node[part]
             if not isinstance(node, dict):
-                raise ConfigError([f"--set {dotted}: {parent!r} is not a mapping"], origin=self._origin)
+                self._found.append((0, f"--set {dotted}: {part!r} is not a mapping"))
+                return
         try:
-            node[last] = yamltree.parse(text).root
+            tree = yamltree.parse(text)
         except yamltree.YAMLProblem as error:
-            raise ConfigError([f"--set {dotted}: {error}"], origin=self._origin) from None
+            self._found.append((0, f"--set {dotted}: {error}"))
+            return
+        self._found += [(0, f"--set {dotted}: {problem}") for problem in tree.problems]
+        self._set.add(path)
+        node[path[-1]] = tree.root
 
     def _report(self, path: KeyPath, message: str) -> None:
-        line = next((self._tree.lines[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self._tree.lines), 0)
+        ways = [path[:length] for length in range(len(path), -1, -1)]
         dotted = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+        if any(way in self._set for way in ways):
+            self._found.append((0, f"--set {dotted}: {message}"))
+            return
+        line = next((self._tree.lines[way] for way in ways if way in self._tree.lines), 0)
         where = ": ".join(part for part in (f"line {line}" if line else "", dotted) if part)
-        self._problems.append((line, f"{where}: {message}" if where else message))
+        self._found.append((line, f"{where}: {message}" if where else message))
 
     def _interpolate(self, value: Any, path: KeyPath) -> Any:
         if isinstance(value, dict):
             return {key: self._interpolate(item, (*path, key)) for key, item in value.items()}
         if isinstance(value, list):
             return [self._interpolate(item, (*path, index)) for index, item in enumerate(value)]
-        if not isinstance(value, str) or "$" not in value:
+        if not isinstance(value, str) or isinstance(value, enum.Enum) or "$" not in value:
             return value
         return self._expand(value, path)
 
     def _expand(self, text: str, path: KeyPath) -> Any:
         missing = False
-        from_environment = False
+        names: list[str] = []
 
         def replace(match: re.Match[str]) -> str:
-            nonlocal missing, from_environment
+            nonlocal missing
             if match[0] == "$$":
                 return "$"
             name, default = match["name"], match["default"]
             if name is None:
                 missing = True
-                self._report(path, f"${{{match['bad']}}} is no variable: expected ${{NAME}} or ${{NAME:-default}}")
+                self._report(path, "after ${ expected NAME} or NAME:-default}; to write a dollar, double it: $${")
                 return ""
-            from_environment = True
+            names.append(name)
             value = os.environ.get(name)
             if default is not None:
                 return value or default[2:]
             if value is None:
                 missing = True
                 self._report(
-                    path, f"the environment variable {name} is not set; set it, or give a default: ${{{name}:-...}}"
+                    path,
+                    f"the environment variable {name} is not set; set it, or write a default: ${{{name}:-default}}",
                 )
                 return ""
             return value
@@ -185,80 +218,187 @@ class _Loader:
         result = _VARIABLE.sub(replace, text)
         if missing:
             return _Unknown()
-        return _FromEnvironment(result) if from_environment else result
-
-    def _connector(self, name: str) -> Connector:
-        return plugins.load(name)
+        if not names:
+            return result
+        found = _FromEnvironment(result)
+        found.names = tuple(dict.fromkeys(names))
+        return found
 
 
 def _converter(find: Callable[[str], Connector]) -> cattrs.Converter:
-    converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
+    converter = cattrs.Converter(detailed_validation=True)
     converter.register_structure_hook_func(_is_enum, _choice)
-    converter.register_structure_hook_factory(attrs.has, lambda cls: _model(cls, converter))
-    for kind, convert in ((str, _text), (int, _integer), (float, _number), (bool, _truth)):
-        converter.register_structure_hook(kind, _structurer(convert))
-    converter.register_structure_hook(Secret, lambda value, _: _secret(value))
+    converter.register_structure_hook_factory(attrs.has, lambda cls: _Model(cls, converter))
+    # By identity: by class, an enum of strings would pass for a string.
+    for kind, convert in ((str, _text), (int, _integer), (float, _number), (bool, _truth), (Secret, _secret)):
+        converter.register_structure_hook_func(_exactly(kind), _structurer(convert))
     converter.register_structure_hook_func(_is_tuple, lambda value, cls: _sequence(value, cls, converter))
     converter.register_structure_hook_func(_is_mapping, lambda value, cls: _mapping(value, cls, converter))
-
-    def end(kind: str) -> Callable[[Any, Any], Any]:
-        def structure(value: Any, _: Any) -> Any:
-            _expect_mapping(value)
-            if "type" not in value:
-                names = ", ".join(sorted(plugins.available()))
-                raise FieldError("type", f"missing: the connector's name; installed: {names}")
-            try:
-                connector = find(_text(value["type"]))
-            except PluginError as error:
-                raise FieldError("type", error.message) from None
-            model = getattr(connector, f"{kind}_config")
-            if model is None:
-                raise FieldError("type", f"the connector {connector.name!r} has no {kind}")
-            return converter.structure(value, model)
-
-        return structure
-
-    converter.register_structure_hook_func(lambda cls: cls is SourceConfig, end("source"))
-    converter.register_structure_hook_func(lambda cls: cls is DestinationConfig, end("destination"))
-    conflict = _model(Conflict, converter)
+    converter.register_structure_hook_func(_exactly(SourceConfig), _End("source", SourceConfig, find, converter))
     converter.register_structure_hook_func(
-        lambda cls: cls is Conflict,
-        lambda value, cls: conflict(value if isinstance(value, Mapping) else {"strategy": value}, cls),
+        _exactly(DestinationConfig), _End("destination", DestinationConfig, find, converter)
+    )
+    conflict = _Model(Conflict, converter)
+    converter.register_structure_hook_func(
+        _exactly(Conflict),
+        lambda value, cls: conflict(value, cls) if isinstance(value, (Mapping, Conflict)) else _strategy(value),
     )
     rules = tuple[TypeRule, ...]
     converter.register_structure_hook_func(
         lambda cls: cls == rules,
-        lambda value, cls: _sequence(
-            [{"type": k, "to": v} for k, v in value.items()] if isinstance(value, Mapping) else value, cls, converter
-        ),
+        lambda value, cls: _type_rules(value) if isinstance(value, Mapping) else _sequence(value, cls, converter),
     )
     return converter
 
 
+def _exactly(kind: type) -> Callable[[Any], bool]:
+    return lambda cls: cls is kind
+
+
 def _structurer(convert: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
-    # cattrs dispatches by class, so that an enum of strings comes here as a string.
-    return lambda value, cls: _choice(value, cls) if _is_enum(cls) else convert(value)
+    return lambda value, _: convert(value)
 
 
 def _secret(value: Any) -> Secret:
     return value if isinstance(value, Secret) else Secret(_text(value))
 
 
-def _model(cls: type, converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
-    inner = make_dict_structure_fn(cls, converter, _cattrs_forbid_extra_keys=True)
+class _End:
+    """Structure ``source`` or ``destination`` into the class that the plugin named by ``type`` offers."""
 
-    def structure(value: Any, _: Any) -> Any:
-        if isinstance(value, cls):
+    def __init__(self, kind: str, base: type, find: Callable[[str], Connector], converter: cattrs.Converter) -> None:
+        self._kind = kind
+        self._base = base
+        self._find = find
+        self._converter = converter
+
+    def __call__(self, value: Any, _: Any) -> Any:
+        if isinstance(value, self._base):
             return value
         _expect_mapping(value)
-        return inner(value, cls)
+        if "type" not in value:
+            names = ", ".join(sorted(plugins.available())) or "none"
+            raise FieldError("type", f"missing: the name of a connector; installed: {names}")
+        try:
+            connector = self._find(_text(value["type"]))
+        except PluginError as error:
+            raise FieldError("type", error.message) from None
+        except Mismatch as error:
+            raise FieldError("type", str(error)) from None
+        model = getattr(connector, f"{self._kind}_config")
+        if model is None:
+            other = {"source": "write to", "destination": "read from"}[self._kind]
+            raise FieldError("type", f"the connector {connector.name!r} is no {self._kind}: it can only {other}")
+        return self._converter.structure(value, model)
 
-    return structure
+
+class _Model:
+    """Structure one attrs class, and gather all that is wrong with it.
+
+    attrs stops at the first validator that raises, and runs none where an argument is missing. So the fields that are
+    right are put into a trial object, the validators run on that, and one that asks for a field that is wrong says
+    nothing. Only then is the object made.
+    """
+
+    def __init__(self, cls: type, converter: cattrs.Converter) -> None:
+        self._cls = cls
+        self._converter = converter
+        self._types = get_type_hints(cls)
+        self._fields = {field.name: field for field in attrs.fields(cls) if field.init}
+
+    def __call__(self, value: Any, _: Any) -> Any:
+        if isinstance(value, self._cls):
+            return value
+        _expect_mapping(value)
+        found: Found = [((key,), self._unknown(key)) for key in value if key not in self._fields]
+        values: dict[str, Any] = {}
+        failed = bool(found)
+        for name, field in self._fields.items():
+            try:
+                if name in value:
+                    values[name] = self._converter.structure(value[name], self._types[name])
+                elif field.default is attrs.NOTHING:
+                    found.append(((name,), "missing; it is required"))
+            except Exception as error:
+                failed = True
+                found += _below((name,), error)
+        found += self._refused(values, {*value, *(path[0] for path, _ in found)})
+        if failed or found:
+            raise _Problems(found)
+        return self._cls(**{self._fields[name].alias: item for name, item in values.items()})
+
+    def _unknown(self, key: str) -> str:
+        near = difflib.get_close_matches(key, self._fields, n=1, cutoff=0.6)
+        suggestion = f"did you mean `{near[0]}`? " if near else ""
+        return f"unknown key; {suggestion}allowed here: {', '.join(self._fields)}"
+
+    def _refused(self, values: Mapping[str, Any], mentioned: Iterable[object]) -> Found:
+        """Return what the validators say against the fields in ``values``.
+
+        Args:
+            values: the fields that are right.
+            mentioned: the fields that the job gives; those of them that are not in ``values`` are wrong.
+        """
+        if any(field.converter for field in self._fields.values()):
+            return []  # a validator expects what the converter makes: making the object will tell
+        trial: Any = object.__new__(self._cls)
+        absent = set(mentioned) - set(values)
+        for name, field in self._fields.items():
+            if name not in absent:
+                object.__setattr__(trial, name, values[name] if name in values else _default(field, trial))
+        found: Found = []
+        for name, field in self._fields.items():
+            if field.validator is None or name in absent:
+                continue
+            try:
+                field.validator(trial, field, getattr(trial, name))
+            except AttributeError as error:
+                if error.obj is not trial or error.name not in absent:
+                    raise
+            except Exception as error:
+                found += _below((), error)
+        return found
+
+
+def _default(field: attrs.Attribute[Any], instance: object) -> Any:
+    default: Any = field.default
+    if isinstance(default, attrs.Factory):  # type: ignore[arg-type]  # a class, which attrs' stubs call a function
+        return default.factory(instance) if default.takes_self else default.factory()
+    return default
+
+
+def _below(path: KeyPath, error: BaseException) -> Found:
+    """Return the problems that an exception stands for, each with its path; ``path`` is where it was raised.
+
+    Raises:
+        BaseException: the error itself, if it is a defect of a model and not of the job.
+    """
+    if isinstance(error, _Problems):
+        return [((*path, *inside), text) for inside, text in error.found]
+    if isinstance(error, FieldError):
+        return [((*path, *error.path), error.text)]
+    if isinstance(error, ExceptionGroup):  # several FieldErrors of one validator, or what cattrs gathers
+        return [found for inner in error.exceptions for found in _below((*path, *_noted(inner)), inner)]
+    if isinstance(error, _AlreadyReported):
+        return []
+    if isinstance(error, ValueError):
+        return [(path, str(error))]
+    raise error
+
+
+def _noted(error: BaseException) -> KeyPath:
+    """Return the place that cattrs notes on an exception."""
+    for text in getattr(error, "__notes__", ()):
+        if isinstance(text, AttributeValidationNote):
+            return (text.name,)
+        if isinstance(text, IterableValidationNote):
+            return (text.index,)
+    return ()
 
 
 def _expect_mapping(value: Any) -> None:
     if not isinstance(value, Mapping):
-        raise Mismatch(f"expected a mapping of keys to values, found {_shown(value)}")
+        raise Mismatch(f"expected a mapping of keys to values, {_but(value)}")
 
 
 def _is_enum(cls: Any) -> bool:
@@ -273,19 +413,26 @@ def _is_mapping(cls: Any) -> bool:
     return get_origin(cls) is dict
 
 
-def _shown(value: Any) -> str:
-    """Return a value for an error message, unless it may be a secret."""
+def _but(value: Any) -> str:
+    """Say what was found, unless it may be a secret."""
     if isinstance(value, _Unknown):
         raise _AlreadyReported
     if isinstance(value, _FromEnvironment):
-        return "something else in the environment variable"
+        names = ", ".join(f"${{{name}}}" for name in value.names)
+        return f"found something else in {names}"
+    return f"found {_shown(value)}"
+
+
+def _shown(value: Any) -> str:
     if value is None:
         return "nothing"
     if isinstance(value, Written):
         return value.text
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, Mapping):
         return "a mapping"
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return "a list"
     if isinstance(value, Secret):
         return "a secret"
@@ -297,7 +444,7 @@ def _text(value: Any) -> str:
         return value.text
     if isinstance(value, str) and not isinstance(value, enum.Enum):
         return str(value)
-    raise Mismatch(f"expected a text, found {_shown(value)}")
+    raise Mismatch(f"expected a text, {_but(value)}")
 
 
 def _integer(value: Any) -> int:
@@ -305,22 +452,19 @@ def _integer(value: Any) -> int:
         return value.value
     if type(value) is int:
         return value
-    if isinstance(value, _FromEnvironment) and re.fullmatch(r"\s*[-+]?[0-9]+\s*", value):
+    if isinstance(value, _FromEnvironment) and _WHOLE.fullmatch(value):
         return int(value)
-    raise Mismatch(f"expected a whole number, found {_shown(value)}")
+    raise Mismatch(f"expected a whole number, {_but(value)}")
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, Written) and type(value.value) in (int, float):
-        return float(value.value)
-    if type(value) in (int, float):
-        return float(value)
+    found = value.value if isinstance(value, Written) else value
     if isinstance(value, _FromEnvironment):
-        try:
-            return float(value)
-        except ValueError:
-            pass
-    raise Mismatch(f"expected a number, found {_shown(value)}")
+        resolved = yamltree.scalar(value.strip())
+        found = resolved.value if isinstance(resolved, Written) else None
+    if type(found) in (int, float) and math.isfinite(found):
+        return float(found)
+    raise Mismatch(f"expected a number, {_but(value)}")
 
 
 def _truth(value: Any) -> bool:
@@ -330,69 +474,54 @@ def _truth(value: Any) -> bool:
         return value
     if isinstance(value, _FromEnvironment) and value.strip().lower() in ("true", "false"):
         return value.strip().lower() == "true"
-    raise Mismatch(f"expected true or false, found {_shown(value)}")
+    raise Mismatch(f"expected true or false, {_but(value)}")
 
 
 def _choice(value: Any, cls: Any) -> Any:
     if isinstance(value, cls):
         return value
     allowed = [member.value for member in cls]
-    text = _text(value)
-    if text in allowed:
-        return cls(text)
-    near = difflib.get_close_matches(text, allowed, n=1)
-    suggestion = f"; did you mean {near[0]!r}?" if near else ""
-    raise Mismatch(f"expected one of {', '.join(allowed)}, found {_shown(value)}{suggestion}")
+    text = value.text if isinstance(value, Written) else value
+    if isinstance(text, str) and text in allowed:
+        return cls(str(text))
+    near = difflib.get_close_matches(text, allowed, n=1) if isinstance(text, str) else []
+    suggestion = f"; did you mean {near[0]!r}?" if near and not isinstance(value, _FromEnvironment) else ""
+    raise Mismatch(f"expected one of {', '.join(allowed)}; {_but(value)}{suggestion}")
 
 
-def _sequence(value: Any, cls: Any, converter: cattrs.Converter) -> Any:
+def _strategy(value: Any) -> Conflict:
+    if value is None or isinstance(value, list):
+        raise Mismatch(f"expected a strategy or a mapping with the key strategy, {_but(value)}")
+    return Conflict(strategy=_choice(value, get_type_hints(Conflict)["strategy"]))
+
+
+def _type_rules(value: Mapping[str, Any]) -> tuple[TypeRule, ...]:
+    """Return the rules of the short form, a mapping of type to type."""
+    return tuple(TypeRule(type=name, to=to) for name, to in _each(value.items(), _text))
+
+
+def _sequence(value: Any, cls: Any, converter: cattrs.Converter) -> tuple[Any, ...]:
     if not isinstance(value, (list, tuple)):
-        raise Mismatch(f"expected a list, found {_shown(value)}")
-    return tuple(converter.structure(list(value), list[get_args(cls)[0]]))  # type: ignore[misc]  # a run-time type
+        raise Mismatch(f"expected a list, {_but(value)}")
+    kind = get_args(cls)[0]
+    return tuple(item for _, item in _each(enumerate(value), lambda item: converter.structure(item, kind)))
 
 
-def _mapping(value: Any, cls: Any, converter: cattrs.Converter) -> Any:
+def _mapping(value: Any, cls: Any, converter: cattrs.Converter) -> dict[str, Any]:
     _expect_mapping(value)
-    result, errors = {}, []
-    for key, item in value.items():
+    kind = get_args(cls)[1]
+    return dict(_each(value.items(), lambda item: converter.structure(item, kind)))
+
+
+def _each(items: Iterable[tuple[Any, Any]], convert: Callable[[Any], Any]) -> Iterator[tuple[Any, Any]]:
+    """Convert every value, and only then fail for those that are wrong."""
+    found: Found = []
+    failed = False
+    for key, item in items:
         try:
-            result[key] = converter.structure(item, get_args(cls)[1])
+            yield key, convert(item)
         except Exception as error:
-            errors.append(FieldError(key, str(error)))
-    if errors:
-        raise ExceptionGroup("mapping", errors)
-    return result
-
-
-def _messages(error: BaseException, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
-    """Yield the path and the text of each error in the groups that cattrs raises."""
-    if isinstance(error, ExceptionGroup):
-        for inner in error.exceptions:
-            yield from _messages(inner, (*path, *_note(inner)))
-    elif isinstance(error, ForbiddenExtraKeysError):
-        fields = [field.name for field in attrs.fields(error.cl)]
-        for key in sorted(error.extra_fields):
-            yield (*path, key), _unknown_key(key, fields)
-    elif isinstance(error, FieldError):
-        yield (*path, error.field), error.text
-    elif isinstance(error, KeyError):
-        yield path, "missing; it is required"
-    elif not isinstance(error, ValueError):
-        raise error  # a defect of a model, not of the job
-    elif not isinstance(error, _AlreadyReported):
-        yield path, str(error)
-
-
-def _note(error: BaseException) -> KeyPath:
-    for text in getattr(error, "__notes__", ()):
-        if isinstance(text, AttributeValidationNote):
-            return (text.name,)
-        if isinstance(text, IterableValidationNote):
-            return (text.index,)
-    return ()
-
-
-def _unknown_key(key: str, fields: list[str]) -> str:
-    near = difflib.get_close_matches(key, fields, n=1, cutoff=0.6)
-    suggestion = f"did you mean `{near[0]}`? " if near else ""
-    return f"unknown key; {suggestion}allowed here: {', '.join(fields)}"
+            failed = True
+            found += _below((key,), error)
+    if failed:
+        raise _Problems(found)

@@ -13,6 +13,7 @@ module (or any object) with the hook ``portl_connector``::
 from __future__ import annotations
 
 import difflib
+import re
 from importlib.metadata import EntryPoint, entry_points
 
 import pluggy
@@ -57,17 +58,27 @@ def load(name: str) -> Connector:
     manager = pluggy.PluginManager(GROUP)
     manager.add_hookspecs(Hooks)
     manager.register(plugin)
-    connector = manager.hook.portl_connector()
+    try:
+        connector = manager.hook.portl_connector()
+    except Exception as error:
+        raise PluginError(f"the hook of the connector {origin} failed: {type(error).__name__}: {error}") from error
     if not isinstance(connector, Connector):
-        raise PluginError(f"the connector {origin} returned no portl.Connector from its hook portl_connector")
+        raise PluginError(
+            f"the connector {origin} offers nothing: expected a portl.Connector from a function portl_connector "
+            f"marked @portl.hookimpl, found {connector!r}"
+        )
     return connector
 
 
 def _missing(name: str, names: list[str]) -> str:
+    text = f"no connector {name!r} is installed; there {'are' if len(names) != 1 else 'is'} {_listed(names)}"
     near = difflib.get_close_matches(name, names, n=1)
-    suggestion = f"did you mean {near[0]!r}? " if near else ""
-    installed = ", ".join(sorted(names)) or "none"
-    return (
-        f"no connector is called {name!r}; {suggestion}installed: {installed}; "
-        f"a connector comes with a package of its own, by custom portl-{name}: python -m pip install portl-{name}"
-    )
+    if near:
+        return f"{text}; did you mean {near[0]!r}?"
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        return f"{text}; connectors come as packages, this one perhaps as: python -m pip install portl-{name}"
+    return text
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(map(repr, sorted(names))) or "none"

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-from urllib.parse import quote
-
-import attrs
+import re
+from functools import cached_property
+from typing import Any, NoReturn
 
 MASK = "********"
 
 
-@attrs.frozen(repr=False)
 class Secret:
-    """A password, or a text that holds one. Only ``reveal()`` gives it away; ``str`` and ``repr`` print a mask."""
+    """A password, or a text that holds one. Only ``reveal()`` gives it away; ``str`` and ``repr`` print a mask.
 
-    _value: str
+    It stays behind when it is pickled: the copy in the other process compares as a secret of its own, and its
+    ``reveal()`` raises.
+    """
+
+    def __init__(self, value: str) -> None:
+        self._value = value
 
     def reveal(self) -> str:
         """Return the secret in clear."""
         return self._value
 
     def scrub(self, text: str) -> str:
-        """Return ``text`` with every occurrence of the secret, percent-encoded ones too, replaced by the mask."""
-        for form in {self._value, quote(self._value), quote(self._value, safe="")}:
-            if form:
-                text = text.replace(form, MASK)
-        return text
+        """Return ``text`` with every occurrence of the secret replaced by the mask, however it is escaped there."""
+        return self._anywhere.sub(MASK, text) if self._value else text
+
+    @cached_property
+    def _anywhere(self) -> re.Pattern[str]:
+        return re.compile("".join(map(_escaped, self._value)))
 
     def __repr__(self) -> str:
         return MASK
@@ -33,3 +38,50 @@ class Secret:
 
     def __bool__(self) -> bool:
         return bool(self._value)
+
+    def __eq__(self, other: object) -> bool:
+        return self._value == other._value if isinstance(other, Secret) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __copy__(self) -> Secret:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Secret:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _LeftBehind, ()
+
+
+class _LeftBehind(Secret):
+    """Stands for a secret in what came out of a pickle."""
+
+    def __init__(self) -> None:
+        super().__init__("")
+
+    def reveal(self) -> NoReturn:
+        """Raise: the secret is not here."""
+        raise ValueError("a password does not travel in a pickle; load the job where it runs")
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    __hash__ = object.__hash__
+
+
+def _escaped(character: str) -> str:
+    """Return a pattern for one character: as it is, percent-encoded, or escaped for conninfo, SQL or repr."""
+    encoded = "".join(f"%{byte:02x}" for byte in character.encode("utf-8", "surrogatepass"))
+    ways = [re.escape(character), f"(?i:{encoded})"]
+    if character in "'\\\"":
+        ways.insert(0, re.escape(f"\\{character}"))
+    if character in "'\\":
+        ways.insert(0, re.escape(character * 2))
+    if character == " ":
+        ways.append(r"\+")
+    return f"(?:{'|'.join(ways)})"

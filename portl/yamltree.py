@@ -2,7 +2,7 @@
 
 A loader that resolves types at once cannot take ``012`` as the text of a password. Here a scalar stays a ``Written``
 until the model says what it wants. Refused: files over a megabyte, duplicate keys, tags, aliases that contain
-themselves or multiply beyond ``MAX_NODES``.
+themselves or multiply beyond ``MAX_NODES``. A message never repeats a value: it may be a password.
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ import attrs
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.reader import ReaderError
 
 MAX_BYTES = 1_000_000
 MAX_NODES = 20_000
+#: Python refuses to read longer numbers than 4,300 digits; no number of a job comes near this.
+MAX_DIGITS = 100
 
 Path = tuple[str | int, ...]
 
@@ -25,8 +28,14 @@ Path = tuple[str | int, ...]
 _NULL = re.compile(r"~|null|Null|NULL|")
 _TRUE = re.compile(r"true|True|TRUE")
 _FALSE = re.compile(r"false|False|FALSE")
-_INT = re.compile(r"[-+]?[0-9]+")
+_INT = re.compile(rf"[-+]?[0-9]{{1,{MAX_DIGITS}}}")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+
+_TAG = "tag:yaml.org,2002:"
+# What a parser gives to what has no tag of its own.
+_PLAIN_TAGS = {
+    _TAG + name for name in ("null", "bool", "int", "float", "timestamp", "str", "seq", "map", "merge", "value")
+}
 
 
 class YAMLProblem(ValueError):
@@ -51,6 +60,8 @@ class Tree:
 
     root: Any = None
     lines: dict[Path, int] = attrs.Factory(dict)
+    #: What is wrong but does not keep the rest from being read.
+    problems: list[YAMLProblem] = attrs.Factory(list)
 
 
 def parse(text: str) -> Tree:
@@ -61,17 +72,40 @@ def parse(text: str) -> Tree:
     """
     if len(text.encode()) > MAX_BYTES:
         raise YAMLProblem(f"the file is larger than {MAX_BYTES:,} bytes")
+    found = _compose(text)
+    if isinstance(found, YAMLProblem):
+        raise found  # here, where no handled exception holds the whole text
+    tree = Tree()
+    if found is not None:
+        tree.root = _Builder(tree).build(found, (), ())
+    return tree
+
+
+def _compose(text: str) -> Node | YAMLProblem | None:
     try:
-        node = YAML(typ="safe", pure=True).compose(text)
+        return YAML(typ="safe", pure=True).compose(text)  # type: ignore[no-any-return]  # Node or None
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise YAMLProblem(f"not valid YAML: {error.problem or error.context}", mark.line + 1 if mark else 0) from None
-    except (ValueError, RecursionError) as error:  # ruamel reports forbidden characters as ReaderError, a ValueError
-        raise YAMLProblem(f"not valid YAML: {str(error).splitlines()[0]}") from None
-    tree = Tree()
-    if node is not None:
-        tree.root = _Builder(tree).build(node, (), ())
-    return tree
+        return YAMLProblem(f"not valid YAML: {_words(error)}", mark.line + 1 if mark else 0)
+    except ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        return YAMLProblem(f"not valid YAML: the character U+{ord(str(error.character)):04X} is not allowed", line)
+    except RecursionError:
+        return YAMLProblem("not valid YAML: nested too deeply")
+
+
+def _words(error: MarkedYAMLError) -> str:
+    """Return what the parser says, without the text of an alias or tag: it may be a password without quotes."""
+    said = str(error.problem or error.context)
+    if said.startswith("found undefined alias"):
+        return "an alias (*) of something that is not defined above; a text that begins with * needs quotes"
+    if "tag" in said or "tag" in str(error.context):
+        return "a tag (!) is not allowed; a text that begins with ! needs quotes"
+    if "anchor" in said or "anchor" in str(error.context):
+        return "an anchor (&) that is malformed or stands twice; a text that begins with & needs quotes"
+    if "cannot start any token" in said:
+        return f"{said}; a text that begins with it needs quotes"
+    return said
 
 
 def scalar(text: str) -> Any:
@@ -94,50 +128,56 @@ class _Builder:
 
     def build(self, node: Node, path: Path, ancestors: tuple[Node, ...]) -> Any:
         line = node.start_mark.line + 1
-        self._nodes += 1
-        if self._nodes > MAX_NODES:
-            raise YAMLProblem("aliases multiply the document beyond all bounds", line)
-        if any(node is ancestor for ancestor in ancestors):
-            raise YAMLProblem("an alias contains itself", line)
-        if not str(node.tag).startswith("tag:yaml.org,2002:"):
-            raise YAMLProblem(f"the tag {node.tag} is not allowed", line)
+        self._count(node, ancestors)
+        if str(node.tag) not in _PLAIN_TAGS:
+            self._complain("a tag (!) is not allowed; a text that begins with ! needs quotes", line)
         self._tree.lines.setdefault(path, line)
         if isinstance(node, ScalarNode):
             return node.value if node.style else scalar(node.value)
         inner = (*ancestors, node)
         if isinstance(node, SequenceNode):
             return [self.build(item, (*path, index), inner) for index, item in enumerate(node.value)]
-        return self._mapping(node, path, inner)
-
-    def _mapping(self, node: Node, path: Path, ancestors: tuple[Node, ...]) -> dict[str, Any]:
         result: dict[str, Any] = {}
-        for key, value in self._entries(node):
-            name = self._key(key)
-            if name in result:
-                raise YAMLProblem(f"the key {name!r} stands twice", key.start_mark.line + 1)
-            self._tree.lines[(*path, name)] = key.start_mark.line + 1
-            result[name] = self.build(value, (*path, name), ancestors)
-        for merged in self._merged(node):
-            for name, item in self.build(merged, (*path, "<<"), ancestors).items():
-                result.setdefault(name, item)
+        assert isinstance(node, MappingNode)
+        for name, key, value in self._entries(node, ancestors):
+            if name not in result:
+                self._tree.lines[(*path, name)] = key.start_mark.line + 1
+                result[name] = self.build(value, (*path, name), inner)
         return result
 
-    @staticmethod
-    def _key(key: Node) -> str:
-        if not isinstance(key, ScalarNode):
-            raise YAMLProblem("a key must be a plain text", key.start_mark.line + 1)
-        return str(key.value)
+    def _count(self, node: Node, ancestors: tuple[Node, ...]) -> None:
+        line = node.start_mark.line + 1
+        self._nodes += 1
+        if self._nodes > MAX_NODES:
+            raise YAMLProblem(f"the file holds more than {MAX_NODES:,} values, those behind aliases counted", line)
+        if any(node is ancestor for ancestor in ancestors):
+            raise YAMLProblem("an alias stands inside what it refers to", line)
 
-    @staticmethod
-    def _entries(node: Node) -> Iterator[tuple[Node, Node]]:
-        return ((key, value) for key, value in node.value if key.value != "<<")
+    def _complain(self, message: str, line: int) -> None:
+        self._tree.problems.append(YAMLProblem(message, line))
 
-    @staticmethod
-    def _merged(node: Node) -> Iterator[MappingNode]:
+    def _entries(self, node: MappingNode, ancestors: tuple[Node, ...]) -> list[tuple[str, Node, Node]]:
+        """Return the keys and values of a mapping, its own before those that ``<<`` merges into it."""
+        own: dict[str, tuple[str, Node, Node]] = {}
+        merged: list[tuple[str, Node, Node]] = []
         for key, value in node.value:
-            if key.value != "<<":
-                continue
-            for target in value.value if isinstance(value, SequenceNode) else [value]:
-                if not isinstance(target, MappingNode):
-                    raise YAMLProblem("<< needs a mapping", key.start_mark.line + 1)
+            line = key.start_mark.line + 1
+            if not isinstance(key, ScalarNode):
+                self._complain("a key must be a text; a value that begins with { or [ needs quotes", line)
+            elif key.value == "<<" and not key.style:
+                for target in self._merged(value, line):
+                    self._count(target, (*ancestors, node))
+                    merged += self._entries(target, (*ancestors, node))
+            elif key.value in own:
+                first = own[key.value][1].start_mark.line + 1
+                self._complain(f"the key {key.value!r} stands in line {first} already", line)
+            else:
+                own[key.value] = (str(key.value), key, value)
+        return [*own.values(), *merged]
+
+    def _merged(self, value: Node, line: int) -> Iterator[MappingNode]:
+        for target in value.value if isinstance(value, SequenceNode) else [value]:
+            if isinstance(target, MappingNode):
                 yield target
+            else:
+                self._complain("<< needs a mapping", line)

@@ -7,10 +7,9 @@ import enum
 from typing import Any
 
 import attrs
-from psycopg import pq
 
 from portl import DestinationConfig, FieldError, Secret, SourceConfig
-from portl_postgres.conninfo import parse_url
+from portl_postgres.conninfo import KEYWORDS, SECRET_KEYWORDS, parse_url
 
 #: PostgreSQL cuts longer names off with no more than a notice (manual, 4.1.1: NAMEDATALEN - 1).
 MAX_NAME_BYTES = 63
@@ -46,7 +45,7 @@ def _names(instance: object, attribute: attrs.Attribute[Any], value: tuple[str, 
 
 def _positive(instance: object, attribute: attrs.Attribute[Any], value: float | None) -> None:
     if value is not None and value <= 0:
-        raise FieldError(attribute.name, f"expected a number greater than zero, found {value!r}")
+        raise FieldError(attribute.name, f"expected a number greater than zero, found {value:g}")
 
 
 def _port(instance: object, attribute: attrs.Attribute[Any], value: int | None) -> None:
@@ -56,7 +55,64 @@ def _port(instance: object, attribute: attrs.Attribute[Any], value: int | None) 
 
 def _timeout(instance: object, attribute: attrs.Attribute[Any], value: float | None) -> None:
     if value is not None and value < 0:
-        raise FieldError(attribute.name, f"expected seconds, 0 for none, found {value!r}")
+        raise FieldError(attribute.name, f"expected a number of seconds, 0 for no limit, found {value:g}")
+
+
+def _columns(instance: object, attribute: attrs.Attribute[Any], value: tuple[str, ...] | None) -> None:
+    if value is None:
+        return
+    if not value:
+        raise FieldError(attribute.name, "expected at least one column, found an empty list")
+    twice = next((name for name in value if value.count(name) > 1), None)
+    if twice is not None:
+        raise FieldError(attribute.name, f"names the column {twice!r} twice")
+
+
+def _url(instance: PostgresEnd, attribute: attrs.Attribute[Any], value: Secret | None) -> None:
+    if value is not None:
+        parse_url(value)
+
+
+def _not_in_url(instance: PostgresEnd, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value is not None and instance.url is not None:
+        raise FieldError(attribute.name, "does not go together with `url`, which says it already")
+
+
+def _params(instance: PostgresEnd, attribute: attrs.Attribute[Any], value: dict[str, str]) -> None:
+    own = {"user": "username", "dbname": "database"}
+    keys = {field.name for field in attrs.fields(PostgresEnd)}
+    errors = []
+    for name in value:
+        place = (attribute.name, name)
+        key = own.get(name, name)
+        if key in keys:
+            errors.append(FieldError(place, f"has a key of its own: write `{key}` beside `params`, not inside"))
+        elif name in SECRET_KEYWORDS:
+            errors.append(FieldError(place, "is a secret, and `params` are shown: write it into `url`"))
+        elif name not in KEYWORDS:
+            near = difflib.get_close_matches(name, KEYWORDS, n=1)
+            suggestion = f"; did you mean {near[0]!r}?" if near else ""
+            errors.append(FieldError(place, f"libpq has no such parameter{suggestion}"))
+    if errors:
+        raise ExceptionGroup(attribute.name, errors)
+
+
+def _table_or_query(instance: PostgresSourceConfig, attribute: attrs.Attribute[Any], value: str | None) -> None:
+    if (value is None) == (instance.query is None):
+        found = "neither" if value is None else "both"
+        raise FieldError((), f"expected either `table` or `query`, found {found}")
+
+
+def _not_empty(instance: object, attribute: attrs.Attribute[Any], value: str | None) -> None:
+    if value is not None and not value.strip():
+        raise FieldError(attribute.name, "must not be empty")
+
+
+def _at_most_max_size(instance: Pool, attribute: attrs.Attribute[Any], value: int) -> None:
+    if value < 0:
+        raise FieldError(attribute.name, f"expected zero or more, found {value}")
+    if value > instance.max_size:
+        raise FieldError(attribute.name, f"expected at most `max_size`, which is {instance.max_size}, found {value}")
 
 
 class SSLMode(enum.StrEnum):
@@ -82,17 +138,11 @@ class Pool:
     """The pool of connections to one end."""
 
     #: Connections kept open.
-    min_size: int = attrs.field(default=0)
+    min_size: int = attrs.field(default=0, validator=_at_most_max_size)
     #: Connections at most.
     max_size: int = attrs.field(default=4, validator=_positive)
     #: Seconds to wait for a free connection.
     timeout: float = attrs.field(default=30.0, validator=_positive)
-
-    def __attrs_post_init__(self) -> None:
-        if not 0 <= self.min_size <= self.max_size:
-            raise FieldError(
-                "min_size", f"expected a number from 0 to max_size ({self.max_size}), found {self.min_size}"
-            )
 
 
 @attrs.frozen(kw_only=True, slots=False)
@@ -100,15 +150,15 @@ class PostgresEnd:
     """How to reach a database. What is left out is libpq's default, the variables PGHOST, PGUSER and so on included."""
 
     #: A libpq URI or conninfo string, instead of host, port, database and username.
-    url: Secret | None = None
+    url: Secret | None = attrs.field(default=None, validator=_url)
     #: The server's name, address or socket directory.
-    host: str | None = None
+    host: str | None = attrs.field(default=None, validator=_not_in_url)
     #: The server's port.
-    port: int | None = attrs.field(default=None, validator=_port)
+    port: int | None = attrs.field(default=None, validator=[_port, _not_in_url])
     #: The database's name.
-    database: str | None = attrs.field(default=None, validator=_name)
+    database: str | None = attrs.field(default=None, validator=[_name, _not_in_url])
     #: The role to connect as.
-    username: str | None = attrs.field(default=None, validator=_name)
+    username: str | None = attrs.field(default=None, validator=[_name, _not_in_url])
     #: The role's password. Better as ${NAME} than in the file.
     password: Secret | None = None
     #: The schema of the table; for a query, the schema that its names are looked up in first.
@@ -126,7 +176,7 @@ class PostgresEnd:
     #: What pg_stat_activity shows.
     application_name: str = "portl"
     #: Any other parameter of libpq, by its name there.
-    params: dict[str, str] = attrs.Factory(dict)
+    params: dict[str, str] = attrs.field(factory=dict, validator=_params)
     #: The pool of connections: {min_size, max_size, timeout}.
     pool: Pool = attrs.Factory(Pool)
     #: Seconds that one statement may take; 0 for no limit.
@@ -134,42 +184,17 @@ class PostgresEnd:
     #: Seconds to wait for a lock; 0 for no limit.
     lock_timeout: float = attrs.field(default=0.0, validator=_timeout)
 
-    def __attrs_post_init__(self) -> None:
-        known = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
-        for name in self.params:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                suggestion = f"; did you mean {near[0]!r}?" if near else ""
-                raise FieldError("params", f"libpq has no parameter {name!r}{suggestion}")
-            if "password" in name:
-                raise FieldError(
-                    "params", f"{name!r} does not belong here: use the key `password`, which is kept secret"
-                )
-        if self.url is not None:
-            for field in ("host", "port", "database", "username"):
-                if getattr(self, field) is not None:
-                    raise FieldError(field, "does not go together with `url`, which says it already")
-            parse_url(self.url)
-
 
 @attrs.frozen(kw_only=True)
 class PostgresSourceConfig(PostgresEnd, SourceConfig):
     """A table, a view or a query to read."""
 
     #: The table, view, materialized view or foreign table; exactly as it is called, in `schema`.
-    table: str | None = attrs.field(default=None, validator=_name)
+    table: str | None = attrs.field(default=None, validator=[_name, _table_or_query])
     #: One SELECT, WITH, VALUES or TABLE, instead of a table. It runs in a read-only transaction.
-    query: str | None = None
+    query: str | None = attrs.field(default=None, validator=_not_empty)
     #: An SQL condition on the rows to read.
-    where: str | None = None
-
-    def __attrs_post_init__(self) -> None:
-        PostgresEnd.__attrs_post_init__(self)
-        SourceConfig.__attrs_post_init__(self)
-        if (self.table is None) == (self.query is None):
-            raise FieldError("table", "expected exactly one of `table` and `query`")
-        if self.query is not None and not self.query.strip():
-            raise FieldError("query", "must not be empty")
+    where: str | None = attrs.field(default=None, validator=_not_empty)
 
 
 @attrs.frozen(kw_only=True)
@@ -179,15 +204,10 @@ class PostgresDestinationConfig(PostgresEnd, DestinationConfig):
     #: The table; exactly as it is called, in `schema`.
     table: str = attrs.field(validator=_name)
     #: The primary key of a table that this run creates. By default the source's.
-    primary_key: tuple[str, ...] | None = attrs.field(default=None, validator=_names)
+    primary_key: tuple[str, ...] | None = attrs.field(default=None, validator=[_names, _columns])
     #: lz4 or pglz, for the text, json and bytea columns of a table that this run creates.
     compression: Compression | None = None
     #: True: a table that this run creates is not written to the WAL. Fast, and empty after a crash.
     unlogged: bool = False
     #: True: enums, domains and composite types that the destination lacks are created; false: they are a problem.
     create_types: bool = True
-
-    def __attrs_post_init__(self) -> None:
-        PostgresEnd.__attrs_post_init__(self)
-        if self.primary_key is not None and not self.primary_key:
-            raise FieldError("primary_key", "must name at least one column")
