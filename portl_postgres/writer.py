@@ -236,9 +236,13 @@ class PostgresWriter(portl.Writer):
             self._session.execute("DROP TABLE IF EXISTS pg_temp.portl_stage")
 
     def _make_durable(self) -> None:
-        """Let the coming COMMIT wait for the disk: the WAL before it, with all earlier commits, goes first."""
+        """Let the coming COMMIT wait for the disk: the WAL before it, with all earlier commits, goes first.
+
+        A transaction that has written no WAL does not wait (xact.c, RecordTransactionCommit), so this one writes a
+        record that changes nothing.
+        """
         self._session.execute("SET LOCAL synchronous_commit = on")
-        self._session.query("SELECT txid_current()")  # a transaction without an id writes no commit record
+        self._session.query("SELECT pg_logical_emit_message(true, 'portl', '')")
 
     def abandon(self) -> None:
         """See ``Writer.abandon``: the key of a table that was begun is built, so that the same job can go on."""

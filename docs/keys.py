@@ -1,0 +1,49 @@
+"""Write the tables of keys into the docs, from the models: ``python docs/keys.py``. The tests compare."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import attrs
+
+import portl
+from portl.config import field_docs
+from portl_postgres.config import Pool, PostgresDestinationConfig, PostgresSourceConfig
+
+PAGE = Path(__file__).with_name("postgres.md")
+MODELS = {
+    "job": portl.MigrationConfig,
+    "source": PostgresSourceConfig,
+    "destination": PostgresDestinationConfig,
+    "conflict": portl.Conflict,
+    "types": portl.TypeRule,
+    "retry": portl.Retry,
+    "pool": Pool,
+}
+_REGION = re.compile(r"(<!-- keys of (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def table(model: type[attrs.AttrsInstance]) -> str:
+    """Return a model's keys as a Markdown table."""
+    docs = field_docs(model)
+    lines = ["| key | default | meaning |", "|---|---|---|"]
+    lines += [f"| `{field.name}` | {_default(field.default)} | {docs[field.name]} |" for field in attrs.fields(model)]
+    return "\n".join(lines) + "\n"
+
+
+def _default(value: object) -> str:
+    if value is attrs.NOTHING:
+        return "required"
+    if value is None or value == () or not isinstance(value, (str, int, float)):
+        return ""
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def filled(text: str) -> str:
+    """Return a page with its tables as they should be."""
+    return _REGION.sub(lambda match: f"{match[1]}{table(MODELS[match[2]])}{match[3]}", text)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,0 +1,113 @@
+"""What the README and the docs show is run as it stands there."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import portl
+from portl.loading import load
+from portl_postgres.config import PostgresSourceConfig
+from tests.servers import Db
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def whole_jobs() -> list[Any]:
+    found = [(page, text) for page in PAGES for text in blocks(page, "yaml") if text.startswith("source:")]
+    return [pytest.param(text, id=f"{page.stem}-{number}") for number, (page, text) in enumerate(found)]
+
+
+def fragments() -> list[Any]:
+    found = [(page, text) for page in PAGES for text in blocks(page, "yaml") if not text.startswith("source:")]
+    return [pytest.param(text, id=f"{page.stem}-{number}") for number, (page, text) in enumerate(found)]
+
+
+@pytest.fixture
+def shop(source: Db, destination: Db, monkeypatch: pytest.MonkeyPatch) -> tuple[Db, Db]:
+    """The tables that the examples speak of."""
+    source.execute("""
+        CREATE TABLE users (user_id int PRIMARY KEY, full_name text, email text);
+        INSERT INTO users VALUES (1, 'Ada', 'ada@example.com'), (2, NULL, 'bela@example.com');
+        CREATE TABLE customers (id int PRIMARY KEY, email text);
+        INSERT INTO customers VALUES (1, 'ada@example.com');
+        CREATE TABLE orders (id int PRIMARY KEY, customer_id int, total numeric(12, 2));
+        INSERT INTO orders VALUES (7, 1, 5), (8, 1, 50), (9, 1, 12.34)
+    """)
+    monkeypatch.setenv("SHOP_PASSWORD", source.endpoint.password)
+    monkeypatch.setenv("ANALYTICS_PASSWORD", destination.endpoint.password)
+    return source, destination
+
+
+def here(text: str, source: Db, destination: Db) -> str:
+    """Return a job file whose servers are those of the test; nothing else is changed."""
+    reader, writer = source.endpoint, destination.endpoint
+    for db, database, role in ((source, "shop", "reader"), (destination, "analytics", "writer")):
+        text = text.replace(f"database: {database}", f"database: {db.connection.info.dbname}")
+        text = text.replace(f"username: {role}", f"username: {db.endpoint.user}")
+    first, second = (f"host: {e.host}\n  port: {e.port}" for e in (reader, writer))
+    return text.replace("host: localhost", first, 1).replace("host: localhost", second, 1)
+
+
+@pytest.mark.parametrize("text", whole_jobs())
+def test_a_whole_job_file_in_the_docs_runs(text: str, shop: tuple[Db, Db], tmp_path: Path) -> None:
+    source, destination = shop
+    path = tmp_path / "job.yaml"
+    path.write_text(here(text, source, destination), encoding="utf-8")
+    assert portl.migrate(path).rows_inserted == 2
+
+
+@pytest.mark.parametrize("text", fragments())
+def test_a_fragment_of_a_job_file_in_the_docs_is_accepted(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    head = "source: {type: postgres, table: t}\ndestination: {type: postgres, table: t}\n"
+    path.write_text(head + text, encoding="utf-8")
+    config = load(path)
+    assert isinstance(config.source, PostgresSourceConfig)
+
+
+def test_the_python_of_the_readme_runs(
+    shop: tuple[Db, Db], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, destination = shop
+    job = blocks(ROOT / "README.md", "yaml")[0]
+    (tmp_path / "job.yaml").write_text(here(job, source, destination), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    endpoint = destination.endpoint
+    dsn = (
+        f"host={endpoint.host} port={endpoint.port} user={endpoint.user} password={endpoint.password}"
+        f" dbname={destination.connection.info.dbname}"
+    )
+    for number, code in enumerate(blocks(ROOT / "README.md", "python")):
+        script = tmp_path / f"block{number}.py"
+        script.write_text(code, encoding="utf-8")
+        runpy.run_path(str(script), init_globals={"DSN": dsn})
+    said = capsys.readouterr().out
+    assert "ready to run" in said
+    assert "2 2 0 0\nrelay" in said
+    assert destination.execute("SELECT * FROM user_profiles ORDER BY id") == source.execute("SELECT * FROM users")
+
+
+def test_the_tables_of_keys_are_those_of_the_models() -> None:
+    keys = runpy.run_path(str(ROOT / "docs" / "keys.py"))
+    page = (ROOT / "docs" / "postgres.md").read_text(encoding="utf-8")
+    assert keys["filled"](page) == page, "run: python docs/keys.py"
+
+
+def test_links_between_the_pages_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_change_log_names_the_version() -> None:
+    assert f"## {portl.__version__} " in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")

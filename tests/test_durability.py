@@ -1,0 +1,38 @@
+"""Success is reported only after the disk has everything."""
+
+from __future__ import annotations
+
+import psycopg
+
+import portl
+from portl_postgres.demo.server import Server
+from tests.servers import temporary_folder
+
+
+def connect(server: Server, database: str = "postgres") -> psycopg.Connection[tuple[object, ...]]:
+    return psycopg.connect(
+        host=server.host,
+        port=server.port,
+        user=server.user,
+        password=server.password,
+        dbname=database,
+        autocommit=True,
+    )
+
+
+def test_what_was_reported_as_done_survives_a_crash_of_the_server() -> None:
+    # The WAL writer sleeps, so that nothing reaches the disk by its doing.
+    server = Server(temporary_folder("portl-crash-"), settings={"wal_writer_delay": "10s"})
+    with server:
+        with connect(server) as connection:
+            connection.execute("CREATE ROLE plain LOGIN PASSWORD 'plain'")
+            connection.execute("CREATE TABLE t AS SELECT g AS id, g AS x FROM generate_series(1, 1000) AS g")
+            connection.execute("CREATE TABLE copied (id int PRIMARY KEY, x int)")
+            connection.execute("GRANT SELECT ON t TO plain; GRANT ALL ON copied TO plain; CHECKPOINT")
+        end = {**server.parameters(), "type": "postgres", "username": "plain", "password": "plain"}
+        job = {"source": {**end, "table": "t"}, "destination": {**end, "table": "copied"}}
+        assert portl.migrate(job).rows_inserted == 1000
+        server.stop("immediate")
+        server.start()
+        with connect(server) as connection:
+            assert connection.execute("SELECT count(*) FROM copied").fetchone() == (1000,)
