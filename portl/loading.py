@@ -173,7 +173,8 @@ class _Loader:
     def _report(self, path: KeyPath, message: str) -> None:
         ways = [path[:length] for length in range(len(path), -1, -1)]
         dotted = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
-        if any(way in self._set for way in ways):
+        made = path not in self._tree.lines and any(given[: len(path)] == path for given in self._set)
+        if path and (made or any(way in self._set for way in ways)):
             self._found.append((0, f"--set {dotted}: {message}"))
             return
         line = next((self._tree.lines[way] for way in ways if way in self._tree.lines), 0)
@@ -227,11 +228,13 @@ class _Loader:
 
 def _converter(find: Callable[[str], Connector]) -> cattrs.Converter:
     converter = cattrs.Converter(detailed_validation=True)
-    converter.register_structure_hook_func(_is_enum, _choice)
     converter.register_structure_hook_factory(attrs.has, lambda cls: _Model(cls, converter))
-    # By identity: by class, an enum of strings would pass for a string.
-    for kind, convert in ((str, _text), (int, _integer), (float, _number), (bool, _truth), (Secret, _secret)):
-        converter.register_structure_hook_func(_exactly(kind), _structurer(convert))
+    # cattrs looks for a hook by class before any other, and finds that of a base class too: an enum of strings is a
+    # string to it, and a bool is an int.
+    for kind in (str, int, float, Path):
+        converter.register_structure_hook(kind, _scalar)
+    converter.register_structure_hook_func(_is_enum, _choice)
+    converter.register_structure_hook_func(_exactly(Secret), _structurer(_secret))
     converter.register_structure_hook_func(_is_tuple, lambda value, cls: _sequence(value, cls, converter))
     converter.register_structure_hook_func(_is_mapping, lambda value, cls: _mapping(value, cls, converter))
     converter.register_structure_hook_func(_exactly(SourceConfig), _End("source", SourceConfig, find, converter))
@@ -259,8 +262,25 @@ def _structurer(convert: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
     return lambda value, _: convert(value)
 
 
+def _scalar(value: Any, cls: Any) -> Any:
+    """Structure a class that is, or derives from, one of Python's plain types."""
+    if _is_enum(cls):
+        return _choice(value, cls)
+    for kind, convert in ((bool, _truth), (int, _integer), (float, _number), (str, _text)):
+        if issubclass(cls, kind):
+            return cls(convert(value))
+    return cls(_text(value))  # a path
+
+
 def _secret(value: Any) -> Secret:
-    return value if isinstance(value, Secret) else Secret(_text(value))
+    if isinstance(value, Secret):
+        return value
+    try:
+        return Secret(_text(value))
+    except Mismatch:  # which may repeat the value
+        kind = _shown(value) if isinstance(value, (Mapping, list, tuple)) else type(value).__name__
+        problem = Mismatch(f"expected a text, found {kind}")
+    raise problem
 
 
 class _End:

@@ -89,7 +89,8 @@ def _compose(text: str) -> Node | YAMLProblem | None:
         return YAMLProblem(f"not valid YAML: {_words(error)}", mark.line + 1 if mark else 0)
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        return YAMLProblem(f"not valid YAML: the character U+{ord(str(error.character)):04X} is not allowed", line)
+        code = error.character if isinstance(error.character, int) else ord(error.character)
+        return YAMLProblem(f"not valid YAML: the character U+{code:04X} is not allowed", line)
     except RecursionError:
         return YAMLProblem("not valid YAML: nested too deeply")
 
@@ -151,7 +152,7 @@ class _Builder:
         if self._nodes > MAX_NODES:
             raise YAMLProblem(f"the file holds more than {MAX_NODES:,} values, those behind aliases counted", line)
         if any(node is ancestor for ancestor in ancestors):
-            raise YAMLProblem("an alias stands inside what it refers to", line)
+            raise YAMLProblem("this value holds an alias (*) to itself", line)
 
     def _complain(self, message: str, line: int) -> None:
         self._tree.problems.append(YAMLProblem(message, line))
