@@ -72,7 +72,7 @@ def test_a_server_that_does_not_start_says_why() -> None:
 
 def test_a_server_stops_with_its_block() -> None:
     with Server(temporary_folder("portl-stops-")) as server:
-        assert server.running
+        assert server.pid is not None
         address = server.parameters()
         with psycopg.connect(
             host=server.host, port=server.port, user=server.user, password=server.password, dbname="postgres"

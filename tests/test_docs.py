@@ -111,3 +111,20 @@ def test_links_between_the_pages_lead_somewhere() -> None:
 
 def test_the_change_log_names_the_version() -> None:
     assert f"## {portl.__version__} " in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_the_examples_run(
+    source: Db, destination: Db, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    source.execute("CREATE TABLE users AS SELECT g AS id FROM generate_series(1, 10) AS g")
+    for prefix, db in (("SOURCE", source), ("DEST", destination)):
+        monkeypatch.setenv(f"{prefix}_HOST", db.endpoint.host)
+        monkeypatch.setenv(f"{prefix}_PORT", str(db.endpoint.port))
+        monkeypatch.setenv(f"{prefix}_DATABASE", db.connection.info.dbname)
+        monkeypatch.setenv(f"{prefix}_USER", db.endpoint.user)
+        monkeypatch.setenv(f"{prefix}_PASSWORD", db.endpoint.password)
+    embed = runpy.run_path(str(ROOT / "examples" / "embed.py"))
+    caplog.set_level("INFO", "application")
+    result = embed["copy"](str(ROOT / "examples" / "users.yaml"))
+    assert result.rows_inserted == 10
+    assert "public.users: 10 rows so far" in caplog.text

@@ -129,7 +129,7 @@ def change(server: Server) -> None:
 
 def same(server: Server, job: Job) -> bool:
     """Compare what should have come out with what is there: both sides count and hash their rows."""
-    return _digest(server, SOURCE, job.expected) == _digest(server, DESTINATION, f"TABLE {job.table}")
+    return bool(_digest(server, SOURCE, job.expected) == _digest(server, DESTINATION, f"TABLE {job.table}"))
 
 
 def _digest(server: Server, database: str, query: str) -> Any:
