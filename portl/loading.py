@@ -201,7 +201,7 @@ class _Loader:
             name, default = match["name"], match["default"]
             if name is None:
                 missing = True
-                self._report(path, "after ${ expected NAME} or NAME:-default}; to write a dollar, double it: $${")
+                self._report(path, "a ${ must go on as ${NAME} or ${NAME:-default}; a dollar itself is written $$")
                 return ""
             names.append(name)
             value = os.environ.get(name)

@@ -85,8 +85,7 @@ def _compose(text: str) -> Node | YAMLProblem | None:
     try:
         return YAML(typ="safe", pure=True).compose(text)  # type: ignore[no-any-return]  # Node or None
     except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        return YAMLProblem(f"not valid YAML: {_words(error)}", mark.line + 1 if mark else 0)
+        return _in_words(error)
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         code = error.character if isinstance(error.character, int) else ord(error.character)
@@ -95,18 +94,39 @@ def _compose(text: str) -> Node | YAMLProblem | None:
         return YAMLProblem("not valid YAML: nested too deeply")
 
 
-def _words(error: MarkedYAMLError) -> str:
-    """Return what the parser says, without the text of an alias or tag: it may be a password without quotes."""
-    said = str(error.problem or error.context)
-    if said.startswith("found undefined alias"):
-        return "an alias (*) of something that is not defined above; a text that begins with * needs quotes"
-    if "tag" in said or "tag" in str(error.context):
-        return "a tag (!) is not allowed; a text that begins with ! needs quotes"
-    if "anchor" in said or "anchor" in str(error.context):
-        return "an anchor (&) that is malformed or stands twice; a text that begins with & needs quotes"
-    if "cannot start any token" in said:
-        return f"{said}; a text that begins with it needs quotes"
-    return said
+# What the parser says, or says it was doing, and what a person wants to read. The text of an alias or a tag is not
+# repeated: it may be a password without quotes.
+_WORDS = (
+    (
+        "found undefined alias",
+        "an alias (*) of something that is not defined above; a text that begins with * needs quotes",
+    ),
+    ("tag", "a tag (!) is not allowed; a text that begins with ! needs quotes"),
+    ("anchor", "an anchor (&) is malformed or stands twice; a text that begins with & needs quotes"),
+    (r"'\t'", "a tab cannot indent a line; use spaces"),
+    ("cannot start any token", "a text that begins with @, ` or % needs quotes"),
+    ("mapping values are not allowed", "a second `: ` in one line; a text that holds `: ` needs quotes"),
+    ("another document", "a second document begins here (---); a job file holds one"),
+    ("expected the node content", "a value is missing here, or its text needs quotes"),
+    ("expected <block end>", "this fits neither the indent of the lines above nor the value before it"),
+)
+_CONTEXTS = (
+    ("flow sequence", "a list that begins with [ lacks its ] or a comma"),
+    ("flow mapping", "a mapping that begins with { lacks its } or a comma"),
+    ("simple key", "a key lacks its colon"),
+    ("quoted scalar", "a text in quotes lacks its closing quote, or holds a backslash that means nothing"),
+)
+
+
+def _in_words(error: MarkedYAMLError) -> YAMLProblem:
+    problem, context = str(error.problem), str(error.context)
+    mark = error.problem_mark or error.context_mark
+    said = next((words for key, words in _WORDS if key in problem), None)
+    if said is None and error.context_mark is not None:
+        said = next((words for key, words in _CONTEXTS if key in context), None)
+        mark = error.context_mark if said else mark
+    said = said or next((words for key, words in _WORDS if key in context), None)
+    return YAMLProblem(f"not valid YAML: {said or problem}", mark.line + 1 if mark else 0)
 
 
 def scalar(text: str) -> Any:
@@ -132,6 +152,8 @@ class _Builder:
         self._count(node, ancestors)
         if str(node.tag) not in _PLAIN_TAGS:
             self._complain("a tag (!) is not allowed; a text that begins with ! needs quotes", line)
+        if isinstance(node, ScalarNode) and node.anchor and not node.value and not node.style:
+            self._complain("an anchor (&) with nothing behind it; a text that begins with & needs quotes", line)
         self._tree.lines.setdefault(path, line)
         if isinstance(node, ScalarNode):
             return node.value if node.style else scalar(node.value)

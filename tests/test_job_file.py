@@ -263,8 +263,8 @@ def test_problems_of_overrides_say_so_and_come_with_the_others(write) -> None:
         load(path, overrides=overrides)
     assert caught.value.problems == [
         "--set source.table.x: 'table' is not a mapping",
-        "--set route: not valid YAML: expected the node content, but found '<stream end>'",
-        "--set name: not valid YAML: mapping values are not allowed here",
+        "--set route: not valid YAML: a value is missing here, or its text needs quotes",
+        "--set name: not valid YAML: a second `: ` in one line; a text that holds `: ` needs quotes",
         "--set sorce: unknown key; did you mean `source`? allowed here: name, source, destination, schema_mapping, "
         "conflict, batch_size, types, route, retry",
         "--set source.port: expected a whole number, found 'high'",
