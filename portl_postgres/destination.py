@@ -11,7 +11,7 @@ from portl import Column, Conversion, Examination, Field, Finding, Intent, Strat
 from portl_postgres import catalog, ddl, types
 from portl_postgres.catalog import details, table_details
 from portl_postgres.config import PostgresDestinationConfig, check_name
-from portl_postgres.conflicts import Merge, check_merge
+from portl_postgres.conflicts import Merge, check_merge, trials
 from portl_postgres.connection import Database, Session
 from portl_postgres.copying import BINARY, TEXT
 from portl_postgres.sqltext import quoted
@@ -273,25 +273,18 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         return findings
 
     def _try_merge(self, intent: Intent) -> list[Finding]:
-        """Have the server parse the user's expressions, against the table itself in the part of both rows."""
-        table = quoted(self.config.schema, self.config.table)
-        for name, expression in intent.conflict.columns.items():
-            if expression in portl.MERGE_WORDS:
-                continue
-            source = f"(SELECT {', '.join(quoted(f.target.name) for f in intent.fields)} FROM {table}) AS source"
+        """Have the server parse what ``conflict`` asks for."""
+        for where, statement in trials(intent):
             try:
                 with self._session.scope():
-                    self._session.query(
-                        f"EXPLAIN SELECT CAST(({expression}) AS {intent.target.by_name[name].native})"
-                        f" FROM {table} AS destination, {source}",
-                        what=f"conflict.columns.{name}",
-                    )
+                    self._session.query(f"EXPLAIN {statement}", what=where)
             except portl.Error as error:
                 return [
                     portl.problem(
-                        f"conflict.columns.{name}",
+                        where,
                         error.message,
-                        f"expected one of {', '.join(portl.MERGE_WORDS)}, or an SQL expression over source.x and destination.x",
+                        f"expected one of {', '.join(portl.MERGE_WORDS)}, or an SQL expression over source.x and"
+                        " destination.x",
                     )
                 ]
         return []
@@ -347,6 +340,6 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
             and intent.key is not None
             and not (intent.create and intent.distinct)
         ):
-            merge = Merge(intent, "portl_stage")
-            statements.append(merge.statement(merge.all_rows))
+            merge = Merge(intent)
+            statements.append(merge.statement(merge.rows))
         return statements

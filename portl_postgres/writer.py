@@ -1,8 +1,13 @@
-"""Write batches: COPY straight into the table as long as nothing conflicts, through a staging table from then on."""
+"""Write batches: COPY straight into the table as long as nothing conflicts, through a staging table from then on.
+
+Where the table has rows already, the first transaction goes through the staging table: a COPY that meets a key that is
+there leaves dead rows behind. If nothing in it conflicts, the next go straight into the table.
+"""
 
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +22,7 @@ from portl_postgres.sqltext import listed, quoted
 logger = logging.getLogger("portl.postgres")
 
 UNIQUE_VIOLATION = "23505"
-SECOND_TIME = "21000"  # ON CONFLICT DO UPDATE met two rows with one key
+EXCLUSION_VIOLATION = "23P01"
 _WHOLE = {Kind.SMALLINT, Kind.INT, Kind.BIGINT}
 
 
@@ -56,10 +61,13 @@ class PostgresWriter(portl.Writer):
         found = table_details(intent.target)
         self._table = quoted(found.schema, found.name)
         self._binary = intent.format.name == BINARY
-        self._staged = self.must_stage(intent, nested=session.nested)
-        self._stage = ""
+        self._resolves = intent.key is not None and intent.conflict.strategy is not Strategy.FAIL
+        self._must_stage = self._staged = self.must_stage(intent, nested=session.nested)
+        self._probed = self._must_stage or not self._resolves or intent.create
+        # A caller's session may have temporary tables of its own.
+        self._stage_name = f"portl_stage_{secrets.token_hex(4)}"
         self._stage_made = False
-        self._dedupe = intent.distinct is False and bool(intent.key and intent.key.deferrable)
+        self._merge = Merge(intent, self._stage_name)
         self._copy: CopyIn | None = None
         self._taken = 0
         self._sent = 0
@@ -85,26 +93,48 @@ class PostgresWriter(portl.Writer):
         if not self._committed:
             for statement in self._before:
                 self._session.execute(statement, what="creating what is missing")
+        if not self._probed:
+            self._staged = self._session.query(f"SELECT EXISTS (SELECT FROM {self._table})")[0][0]
+            self._probed = not self._staged
         if self._staged and not self._stage_made:
             self._make_stage()
 
     def _make_stage(self) -> None:
         """Create the staging table: the destination's types and collations, none of its constraints."""
-        self._stage = quoted("pg_temp", "portl_stage")
-        columns = listed(field.target.name for field in self._intent.fields)
-        self._session.execute("DROP TABLE IF EXISTS pg_temp.portl_stage")
-        self._session.execute(
-            f"CREATE TEMPORARY TABLE portl_stage ON COMMIT DELETE ROWS AS SELECT {columns} FROM {self._table} WITH NO DATA",
-            what="creating the staging table",
-        )
-        for statement in Merge(self._intent, self._stage).prepare:
-            self._session.execute(statement, what="creating a temporary function")
+        self._merge = Merge(self._intent, self._stage_name, self._operators() if self._resolves else {})
+        for statement in self._merge.prepare:
+            self._session.execute(statement, what="creating the staging table")
         self._stage_made = True
+
+    def _operators(self) -> dict[str, str]:
+        """Return the equality of the key's columns by which the index compares, where it is an extension's.
+
+        Its schema need not be in the search path; then ``=`` would be another operator, or none.
+        """
+        assert self._intent.key is not None
+        rows = self._session.query(
+            "SELECT a.attname::text, n.nspname::text, o.oprname::text FROM pg_catalog.pg_index AS i"
+            " CROSS JOIN LATERAL unnest(i.indkey::int2[], i.indclass::oid[]) AS x(num, class)"
+            " JOIN pg_catalog.pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = x.num"
+            " JOIN pg_catalog.pg_opclass AS c ON c.oid = x.class"
+            " JOIN pg_catalog.pg_amop AS m ON m.amopfamily = c.opcfamily AND m.amoplefttype = c.opcintype"
+            " AND m.amoprighttype = c.opcintype AND m.amopstrategy = 3"
+            " JOIN pg_catalog.pg_operator AS o ON o.oid = m.amopopr"
+            " JOIN pg_catalog.pg_namespace AS n ON n.oid = o.oprnamespace"
+            " WHERE i.indrelid = $1::regclass AND i.indisunique AND n.nspname <> 'pg_catalog'",
+            self._table,
+            what="looking at the key",
+        )
+        return {
+            column: f"OPERATOR({quoted(schema)}.{operator})"
+            for column, schema, operator in rows
+            if column in self._intent.key.columns
+        }
 
     def write(self, batch: Batch) -> int:
         """See ``Writer.write``."""
         if self._copy is None:
-            target = self._stage if self._staged else self._table
+            target = self._merge.stage if self._staged else self._table
             self._copy = CopyIn(
                 self._session,
                 copy_statement(target, self._intent, binary=self._binary),
@@ -133,9 +163,19 @@ class PostgresWriter(portl.Writer):
         counts = self._conclude()
         self._session.commit()
         self._committed = True
+        if not self._probed and self._taken:
+            self._probed = True
+            self._staged = counts.inserted != self._taken
         return counts
 
     def _conclude(self) -> Counts:
+        try:
+            return self._take_in()
+        except DataError as error:
+            error.hint = self._advice(error) or error.hint
+            raise
+
+    def _take_in(self) -> Counts:
         self._end_copy()
         if self._staged:
             counts = self._take_over() if self._taken else Counts()
@@ -145,8 +185,20 @@ class PostgresWriter(portl.Writer):
             # A deferred constraint fails at COMMIT, too late to be handled there.
             self._session.execute("SET CONSTRAINTS ALL IMMEDIATE", what=f"writing to {self._intent.target.name}")
         elif self._staged:
-            self._session.execute(f"TRUNCATE {self._stage}")
+            self._session.execute(f"TRUNCATE {self._merge.stage}")
         return counts
+
+    def _advice(self, error: DataError) -> str | None:
+        """Return what to try where a conflict is none that the strategy resolves."""
+        if error.sqlstate == EXCLUSION_VIOLATION:
+            return "an exclusion constraint is no key: no strategy resolves it; leave such rows out in the source"
+        if error.sqlstate == UNIQUE_VIOLATION and self._resolves and self._intent.key is not None:
+            return (
+                f"`{self._intent.conflict.strategy.value}` resolves conflicts of the key"
+                f" ({', '.join(self._intent.key.columns)}) alone; name the columns of {error.constraint!r} in"
+                " `conflict.key`, or leave such rows out in the source"
+            )
+        return None
 
     def rollback(self) -> None:
         """See ``Writer.rollback``."""
@@ -155,62 +207,46 @@ class PostgresWriter(portl.Writer):
             copy.abort()
         self._session.rollback()
         if self._stage_made and not self._session.broken:
-            found = self._session.query("SELECT to_regclass('pg_temp.portl_stage')")
+            found = self._session.query("SELECT to_regclass($1)", self._merge.stage)
             self._stage_made = found[0][0] is not None
 
     def reconsider(self, error: DataError) -> bool:
         """See ``Writer.reconsider``: from the first conflict on, rows go through the staging table."""
-        if self._staged or self._intent.key is None or self._intent.conflict.strategy is Strategy.FAIL:
-            return False
-        if error.sqlstate != UNIQUE_VIOLATION:
+        if self._staged or not self._resolves or error.sqlstate != UNIQUE_VIOLATION:
             return False
         logger.debug("a key is there already; going on through a staging table")
-        self._staged = True
+        self._staged = self._probed = True
         return True
 
     def _take_over(self) -> Counts:
         """Take the staged rows into the table."""
-        merge = Merge(self._intent, self._stage)
-        strategy = self._intent.conflict.strategy
-        staged = self._taken
-        if strategy is Strategy.FAIL or self._intent.key is None:
-            inserted, _ = self._run(merge.statement(merge.all_rows))
-            return Counts(inserted=inserted, skipped=staged - inserted)
-        if strategy is Strategy.SKIP:
-            rows = merge.first_of_each() if self._dedupe else merge.all_rows
-            inserted, _ = self._run(merge.statement(rows))
-            return Counts(inserted=inserted, skipped=staged - inserted)
-        if strategy is Strategy.MERGE:
-            return self._merge_in_rounds(merge, staged)
-        return self._overwrite(merge, staged)
+        merge, strategy, staged = self._merge, self._intent.conflict.strategy, self._taken
+        if strategy is Strategy.MERGE and self._resolves and merge.repeats:
+            return self._merge_in_rounds(staged)
+        inserted, updated = self._run(merge.statement(merge.rows))
+        rest = staged - inserted - updated
+        if not self._resolves or strategy is Strategy.SKIP:
+            return Counts(inserted=inserted, skipped=rest)
+        if strategy is Strategy.OVERWRITE and merge.repeats and rest:
+            ((distinct,),) = self._session.query(f"SELECT count(*) FROM {merge.rows}")
+            replaced = staged - distinct
+            return Counts(inserted=inserted, updated=updated + replaced, unchanged=rest - replaced)
+        return Counts(inserted=inserted, updated=updated, unchanged=rest)
 
-    def _overwrite(self, merge: Merge, staged: int) -> Counts:
-        if not self._dedupe:
-            self._session.begin()
-            try:
-                inserted, updated = self._run(merge.statement(merge.all_rows))
-            except portl.Error as error:
-                self._session.rollback()
-                if error.sqlstate != SECOND_TIME:
-                    raise
-                self._dedupe = True
-            else:
-                self._session.commit()
-                return Counts(inserted=inserted, updated=updated, unchanged=staged - inserted - updated)
-        ((distinct,),) = self._session.query(f"SELECT count(*) FROM {merge.last_of_each()}")
-        inserted, updated = self._run(merge.statement(merge.last_of_each()))
-        replaced = staged - distinct
-        return Counts(inserted=inserted, updated=updated + replaced, unchanged=distinct - inserted - updated)
-
-    def _merge_in_rounds(self, merge: Merge, staged: int) -> Counts:
-        rounds = 1
-        if not self._intent.distinct:
-            ((rounds,),) = self._session.query(merge.duplicates())
+    def _merge_in_rounds(self, staged: int) -> Counts:
+        """Merge the rows with one key one after the other: as many statements as the most frequent key has rows."""
+        merge = self._merge
+        ((rounds,),) = self._session.query(merge.most_repeats)
+        if rounds == 1:
+            inserted, updated = self._run(merge.statement(merge.all_rows))
+            return Counts(inserted=inserted, updated=updated, unchanged=staged - inserted - updated)
+        for statement in merge.number_rounds:
+            self._session.execute(statement, what="numbering rows with one key")
         done = Counts()
         for number in range(1, rounds + 1):
-            rows = merge.all_rows if rounds == 1 else merge.round(number)
-            inserted, updated = self._run(merge.statement(rows))
+            inserted, updated = self._run(merge.statement(merge.round(number)))
             done += Counts(inserted=inserted, updated=updated)
+        self._session.execute(merge.drop_rounds)
         return done + Counts(unchanged=staged - done.inserted - done.updated)
 
     def _run(self, statement: str) -> tuple[int, int]:
@@ -232,8 +268,14 @@ class PostgresWriter(portl.Writer):
             self._session.rollback()
             raise
         self._session.commit()
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """Drop the temporary things: the session may be a caller's."""
         if self._stage_made:
-            self._session.execute("DROP TABLE IF EXISTS pg_temp.portl_stage")
+            for statement in self._merge.tidy:
+                self._session.execute(statement)
+            self._stage_made = False
 
     def _make_durable(self) -> None:
         """Let the coming COMMIT wait for the disk: the WAL before it, with all earlier commits, goes first.
@@ -246,7 +288,10 @@ class PostgresWriter(portl.Writer):
 
     def abandon(self) -> None:
         """See ``Writer.abandon``: the key of a table that was begun is built, so that the same job can go on."""
-        if self._session.broken or not self._committed:
+        if self._session.broken:
+            return
+        self._tidy()
+        if not self._committed:
             return
         self._session.begin()
         try:
@@ -281,7 +326,8 @@ class PostgresWriter(portl.Writer):
             return
         extreme = "max" if increment > 0 else "min"
         ((value, last, called),) = self._session.query(
-            f"SELECT (SELECT {extreme}({quoted(field.target.name)}) FROM {self._table}), last_value, is_called FROM {name}"
+            f"SELECT (SELECT {extreme}({quoted(field.target.name)}) FROM {self._table}), last_value, is_called"
+            f" FROM {name}"
         )
         origin = details(field.sent)
         wanted = [v for v in (value, origin.sequence_last if origin else None) if v is not None]
