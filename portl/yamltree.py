@@ -58,7 +58,7 @@ class Written:
 class Tree:
     """A document: plain dicts, lists, strings, None and ``Written``, and the line of each path."""
 
-    root: Any = None
+    root: Any = attrs.field(default=None, repr=False)  # may hold passwords
     lines: dict[Path, int] = attrs.Factory(dict)
     #: What is wrong but does not keep the rest from being read.
     problems: list[YAMLProblem] = attrs.Factory(list)

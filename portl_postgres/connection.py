@@ -19,7 +19,7 @@ from psycopg.conninfo import make_conninfo
 
 import portl
 from portl_postgres.config import PostgresEnd
-from portl_postgres.conninfo import parse_url
+from portl_postgres.conninfo import SECRET_KEYWORDS, parse_url
 from portl_postgres.failures import HINT_REFUSED, HINT_UNREACHABLE, translate
 
 logger = logging.getLogger("portl.postgres")
@@ -90,6 +90,12 @@ class Session:
         with self.translated(what), psycopg.RawCursor(self.connection) as cursor:
             cursor.execute(statement.encode(), parameters or None)
             return cursor.statusmessage or ""
+
+    def scrubbed(self, text: str) -> str:
+        """Return a server's words without the secrets of this connection."""
+        for secret in self.secrets:
+            text = secret.scrub(text)
+        return text
 
     @contextmanager
     def translated(self, what: str) -> Iterator[None]:
@@ -335,8 +341,10 @@ class Database:
     def _connect_once(self) -> None:
         try:
             psycopg.connect(**self.parameters).close()  # type: ignore[arg-type]  # libpq's keywords
+            return
         except psycopg.Error as error:
-            raise self._refused(error) from None
+            refusal = self._refused(error)
+        raise refusal  # here, where it chains nothing: psycopg's error holds libpq's parameters
 
     def _refused(self, error: psycopg.Error) -> portl.ConnectionFailed:
         """Tell an unreachable server from one that says no.
@@ -347,7 +355,8 @@ class Database:
         for secret in self._secrets:
             text = secret.scrub(text)
         message = f"{self.label}: {text}"
-        ping = pq.PGconn.ping(make_conninfo(**self.parameters).encode())  # type: ignore[arg-type]  # as above
+        # psycopg's compiled implementation returns a bare int.
+        ping = pq.Ping(pq.PGconn.ping(make_conninfo(**self.parameters).encode()))
         if ping is pq.Ping.OK:
             return portl.AuthenticationFailed(message, hint=HINT_REFUSED)
         return portl.ConnectionFailed(message, hint=HINT_UNREACHABLE, transient=ping is not pq.Ping.NO_ATTEMPT)
@@ -374,6 +383,6 @@ def _parameters(config: PostgresEnd) -> dict[str, str]:
 
 
 def _secrets(config: PostgresEnd, parameters: Mapping[str, str]) -> tuple[portl.Secret, ...]:
-    passwords = (parameters.get(name) for name in ("password", "sslpassword"))
+    passwords = (parameters.get(name) for name in SECRET_KEYWORDS)
     found = [portl.Secret(value) for value in passwords if value]
     return (*found, *([config.url] if config.url is not None else []))

@@ -119,7 +119,8 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         for result in (pgconn.prepare(b"portl_probe", statement.encode()), pgconn.describe_prepared(b"portl_probe")):
             if result.status != pq.ExecStatus.COMMAND_OK:
                 error = psycopg.errors.error_from_result(result)
-                raise self._query_error(error.diag.message_primary or str(error), error.sqlstate)
+                text = error.diag.message_primary or str(error)
+                raise self._query_error(self._session.scrubbed(text), error.sqlstate)
         names = [(result.fname(i) or b"").decode() for i in range(result.nfields)]
         found = [(name, result.ftype(i), result.fmod(i)) for i, name in enumerate(names)]
         self._session.execute("DEALLOCATE portl_probe")
