@@ -144,6 +144,7 @@ def test_a_wrong_password_is_not_shown(way: str, role: str, source: Db, destinat
     watched.run({"source": ends(source, way, table="t"), "destination": destination.end(table="t")})
     assert isinstance(watched.error, portl.AuthenticationFailed)
     assert "password authentication failed" in watched.error.message
+    assert [type(event) for event in watched.events] == [portl.Failed]
     assert leaks(watched.seen()) == []
 
 
