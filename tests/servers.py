@@ -89,6 +89,14 @@ def _running(prefix: str, binaries: Path | None = None) -> Iterator[Endpoint]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.fixture
+def server_folder() -> Iterator[Path]:
+    """A folder for a server of the test's own; it is gone afterwards."""
+    folder = temporary_folder("portl-own-")
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[Endpoint]:
     """The server that the tests run against: PORTL_TEST_DSN's if it is set, else the embedded one."""

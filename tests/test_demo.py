@@ -12,7 +12,6 @@ import psycopg
 import pytest
 
 from portl_postgres.demo.server import Server, ServerError
-from tests.servers import temporary_folder
 
 
 def demo(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -29,9 +28,8 @@ def test_the_demo_moves_a_shop_and_both_sides_agree() -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_what_is_kept_can_be_gone_on_with() -> None:
-    folder = temporary_folder("portl-kept-")
-    kept = folder / "demo"
+def test_what_is_kept_can_be_gone_on_with(server_folder: Path) -> None:
+    kept = server_folder / "demo"
     done = demo("--rows", 100, "--keep", kept)
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in (kept / "jobs").iterdir()) == [
@@ -64,14 +62,14 @@ def test_a_folder_with_something_in_it_is_not_touched(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
-def test_a_server_that_does_not_start_says_why() -> None:
-    server = Server(temporary_folder("portl-broken-"), settings={"no_such_setting": "1"})
+def test_a_server_that_does_not_start_says_why(server_folder: Path) -> None:
+    server = Server(server_folder, settings={"no_such_setting": "1"})
     with pytest.raises(ServerError, match=r"no_such_setting"):
         server.start()
 
 
-def test_a_server_stops_with_its_block() -> None:
-    with Server(temporary_folder("portl-stops-")) as server:
+def test_a_server_stops_with_its_block(server_folder: Path) -> None:
+    with Server(server_folder) as server:
         assert server.pid is not None
         address = server.parameters()
         with psycopg.connect(
@@ -79,4 +77,4 @@ def test_a_server_stops_with_its_block() -> None:
         ) as connection:
             assert connection.execute("SELECT 1").fetchone() == (1,)
     assert not server.running
-    assert address["password"] not in repr(server)
+    assert str(address["password"]) not in repr(server)

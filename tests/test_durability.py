@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import psycopg
 
 import portl
 from portl_postgres.demo.server import Server
-from tests.servers import temporary_folder
 
 
 def connect(server: Server, database: str = "postgres") -> psycopg.Connection[tuple[object, ...]]:
@@ -20,9 +21,9 @@ def connect(server: Server, database: str = "postgres") -> psycopg.Connection[tu
     )
 
 
-def test_what_was_reported_as_done_survives_a_crash_of_the_server() -> None:
+def test_what_was_reported_as_done_survives_a_crash_of_the_server(server_folder: Path) -> None:
     # The WAL writer sleeps, so that nothing reaches the disk by its doing.
-    server = Server(temporary_folder("portl-crash-"), settings={"wal_writer_delay": "10s"})
+    server = Server(server_folder, settings={"wal_writer_delay": "10s"})
     with server:
         with connect(server) as connection:
             connection.execute("CREATE ROLE plain LOGIN PASSWORD 'plain'")
