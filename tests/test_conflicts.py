@@ -511,7 +511,8 @@ def test_the_order_of_arrival_holds_for_rows_of_very_different_sizes(
     destination.execute("CREATE TABLE t (n int, id int PRIMARY KEY, pad text)")
     destination.execute("INSERT INTO t VALUES (0, 0, '')")
     columns = {"n": "CASE WHEN source.n < destination.n THEN NULL ELSE source.n END"}
-    run(source, destination, {"strategy": "merge", "columns": columns} if strategy == "merge" else strategy)
+    conflict = {"strategy": "merge", "columns": columns} if strategy == "merge" else strategy
+    run(source, destination, conflict, reading={"query": "SELECT * FROM t ORDER BY n"})
     extreme = "min" if strategy == "skip" else "max"
     expected = rows(source, f"SELECT id, {extreme}(n) FROM t GROUP BY id ORDER BY id")
     assert rows(destination, "SELECT id, n FROM t WHERE id <> 0 ORDER BY id") == expected
