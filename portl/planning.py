@@ -23,7 +23,7 @@ from portl.connectors import (
     problem,
     warning,
 )
-from portl.errors import SchemaError
+from portl.errors import Error, SchemaError
 from portl.events import Severity
 from portl.schema import Column, Key, Table, Verdict
 
@@ -121,7 +121,7 @@ class Plan:
     source: str
     destination: str
     tables: tuple[TableTask, ...]
-    _session: Session = attrs.field(repr=False, eq=False)
+    _session: Session | None = attrs.field(repr=False, eq=False)
 
     @property
     def problems(self) -> tuple[Finding, ...]:
@@ -133,8 +133,18 @@ class Plan:
         """What the user should know before he runs it."""
         return tuple(f for task in self.tables for f in task.findings if f.severity is Severity.WARNING)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the caller's observers, token and connections behind: a copy can be shown, but not executed."""
+        return {**{name: getattr(self, name) for name in ("config", "source", "destination", "tables")}, "_session": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            object.__setattr__(self, name, value)
+
     def execute(self) -> Result:
         """Do it. Raises ``PlanError`` if there are problems, and whatever ``portl.migrate`` raises."""
+        if self._session is None:
+            raise Error("this plan is a copy without the means to execute it", hint="make a new one with portl.plan")
         return self._session.execute(self)
 
     def to_dict(self) -> dict[str, Any]:
@@ -325,12 +335,10 @@ class _Planner:
             elif conversion.verdict is Verdict.LOSSY:
                 self._findings.append(warning(where, f"{types}: {conversion.explanation}"))
             if column.nullable and not arriving.nullable and arriving.default is None:
-                self._findings.append(
-                    warning(
-                        where,
-                        f"NULL is possible here, and {name!r} is NOT NULL at the destination: such a row is refused",
-                    )
-                )
+                # Of a query or view nobody knows whether a column can be NULL: that deserves no warning each time.
+                say = warning if self._source.describe().kind == "table" else note
+                said = f"NULL is possible here, and {name!r} is NOT NULL at the destination: such a row is refused"
+                self._findings.append(say(where, said))
             yield Field(
                 source=column,
                 sent=leaving,

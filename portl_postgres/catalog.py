@@ -177,7 +177,7 @@ def _sequence_lasts(session: Session, sequences: Sequence[int]) -> dict[int, int
         list(sequences),
         what="looking at sequences",
     )
-    return dict(rows)  # type: ignore[arg-type]  # rows of two
+    return dict(rows)
 
 
 def _keys(session: Session, relation: int) -> Iterable[Key]:

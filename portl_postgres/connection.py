@@ -77,6 +77,19 @@ class Session:
         """True if the connection is lost."""
         return self.connection.closed or self.pgconn.status != pq.ConnStatus.OK
 
+    def log_details(self) -> None:
+        """Log where this connection leads."""
+        info, pgconn = self.connection.info, self.pgconn
+        logger.debug(
+            "%s: PostgreSQL %s, backend %d, role %s, database %s, %s",
+            self.label,
+            info.parameter_status("server_version"),
+            info.backend_pid,
+            info.user,
+            info.dbname,
+            "TLS" if pgconn.ssl_in_use else "no TLS",
+        )
+
     def query(self, statement: str, *parameters: object, what: str = "query") -> list[tuple[Any, ...]]:
         """Execute one statement, with $1, $2 … for parameters; return its rows."""
         sql_logger.debug("%s: %s", self.label, statement)
@@ -245,6 +258,7 @@ class Database:
                     if seconds or own
                 }
                 before = session.settings({**PRINTING, **limits, **settings})
+                session.log_details()
                 yield session
             finally:
                 undo()
