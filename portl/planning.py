@@ -222,7 +222,7 @@ class _Planner:
         self._findings += self._source.examine(fields)
         examination = self._destination.examine(intent)
         findings = sorted([*self._findings, *examination.findings], key=lambda f: list(Severity).index(f.severity))
-        readable = fields and not any(f.severity is Severity.PROBLEM and f.where == "source" for f in findings)
+        readable = fields and not any(f.severity is Severity.PROBLEM and f.where.startswith("source") for f in findings)
         return TableTask(
             intent=intent,
             findings=tuple(dict.fromkeys(findings)),
@@ -326,6 +326,12 @@ class _Planner:
                 continue
             rule = self._rule(column)
             conversion = self._destination.conversion(leaving, arriving)
+            if rule is not None and rule.using is None and leaving.native == arriving.native:
+                # A cast may cut, and one that fails ends the reading without naming its row. So the rule only says
+                # what the column becomes, and the values go as they would without it; if there is a way at all.
+                plain = self._destination.conversion(column, arriving)
+                if plain.verdict is not Verdict.IMPOSSIBLE:
+                    leaving, conversion = column, plain
             where = f"column {column.name!r}"
             types = f"{leaving.native} to {arriving.native}"
             if conversion.verdict is Verdict.IMPOSSIBLE:

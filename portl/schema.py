@@ -231,7 +231,7 @@ def conversion(source: Type, target: Type) -> Conversion:
     if target.kind in _TEXTS:
         return _to_text(source, target)
     if source.kind in _TEXTS:
-        return Conversion.of(Risk.FORM)
+        return _from_text(target)
     if Kind.ARRAY in (source.kind, target.kind):
         if source.element is None or target.element is None:
             return IMPOSSIBLE
@@ -256,13 +256,22 @@ def _to_text(source: Type, target: Type) -> Conversion:
     return Conversion.of() if width is not None and width <= target.length else Conversion.of(Risk.TRUNCATION)
 
 
+def _from_text(target: Type) -> Conversion:
+    rounds = target.kind in _REALS or target.precision is not None
+    return Conversion.of(Risk.FORM, Risk.PRECISION) if rounds else Conversion.of(Risk.FORM)
+
+
 def _from_integer(source: Type, target: Type) -> Conversion:
     digits = _INTEGER_DIGITS[source.kind]
     if target.kind in _INTEGER_DIGITS:
         return Conversion.of(*([Risk.OVERFLOW] if digits > _INTEGER_DIGITS[target.kind] else []))
     if target.kind is Kind.DECIMAL:
-        room = target.precision is None or target.precision - (target.scale or 0) >= digits
-        return Conversion.of() if room else Conversion.of(Risk.OVERFLOW)
+        risks = []
+        if target.precision is not None and target.precision - (target.scale or 0) < digits:
+            risks.append(Risk.OVERFLOW)
+        if (target.scale or 0) < 0:
+            risks.append(Risk.PRECISION)
+        return Conversion.of(*risks)
     if target.kind in _REALS:
         exact = _INTEGER_BITS[source.kind] <= _REALS[target.kind]
         return Conversion.of() if exact else Conversion.of(Risk.PRECISION)
@@ -274,7 +283,7 @@ def _from_decimal(source: Type, target: Type) -> Conversion:
         return Conversion.of(Risk.PRECISION, Risk.OVERFLOW)
     if target.kind in _INTEGER_DIGITS:
         risks = [Risk.OVERFLOW]
-        if source.precision is None or source.scale:
+        if source.precision is None or (source.scale or 0) > 0:
             risks.append(Risk.PRECISION)
         return Conversion.of(*risks)
     if target.kind is not Kind.DECIMAL:

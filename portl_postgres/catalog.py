@@ -207,8 +207,8 @@ def read_types(session: Session, oids: Sequence[int]) -> dict[int, PgType]:
 
 
 def _type(row: tuple[Any, ...], make: Any) -> PgType:
-    (oid, schema, name, spelled, kind, element, base, base_modifier, subtype, sendable, labels, names, types, base_native,
-     natives, not_null, default, checks, extension) = row  # fmt: skip
+    (oid, schema, name, spelled, kind, element, base, base_modifier, subtype, sendable, labels, names, types,
+     base_native, natives, not_null, default, checks, extension, delimiter) = row  # fmt: skip
     return PgType(
         oid=oid,
         schema=schema,
@@ -227,6 +227,7 @@ def _type(row: tuple[Any, ...], make: Any) -> PgType:
         default=default,
         checks=tuple(checks),
         extension=extension,
+        delimiter=delimiter,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import attrs
@@ -28,13 +29,34 @@ class TypeResolver:
     known: Mapping[tuple[str, str], PgType]
     schema: str
     may_create: bool
-    #: The types to create, in order.
-    missing: dict[str, PgType] = attrs.Factory(dict)
-    findings: list[Finding] = attrs.Factory(list)
+    #: The types to create, by name, in order; with the oid that each has at the source.
+    missing: dict[str, tuple[int, PgType]] = attrs.Factory(dict)
+    #: What is wrong with types, by their names.
+    problems: dict[str, Finding] = attrs.Factory(dict)
+    #: What is to be said of columns, by their new names.
+    remarks: list[tuple[str, Finding]] = attrs.Factory(list)
+
+    def needed(self, columns: Iterable[Column]) -> Iterator[PgType]:
+        """Yield the types to create for these columns, in order."""
+        names = self._names(columns)
+        return (made for name, (_, made) in self.missing.items() if name in names)
+
+    def findings_of(self, columns: Iterable[Column]) -> list[Finding]:
+        """Return what was found about these columns and their types."""
+        columns = tuple(columns)
+        types, names = self._names(columns), {column.name for column in columns}
+        wrong = [finding for name, finding in self.problems.items() if name in types]
+        return [*wrong, *(finding for name, finding in self.remarks if name in names)]
+
+    def _names(self, columns: Iterable[Column]) -> set[str]:
+        found = (details(column) for column in columns)
+        return {part.name for d in found if d is not None for part in d.pg.parts()}
 
     def resolve(self, wanted: PgType) -> PgType:
         """Return the type at the destination."""
         if wanted.builtin:
+            if wanted.kind == "p" or (wanted.element is not None and wanted.element.kind == "p"):
+                self._refuse(wanted, "no column can have it", "convert it in a query, or with `types`: to text, say")
             return wanted
         if wanted.kind == "A" and wanted.element is not None:
             element = self.resolve(wanted.element)
@@ -43,8 +65,18 @@ class TypeResolver:
         if found is not None:
             return found
         if wanted.name in self.missing:
-            return self.missing[wanted.name]
+            oid, made = self.missing[wanted.name]
+            if oid != wanted.oid:
+                self._refuse(
+                    wanted,
+                    f"another type of this name is to be created in schema {self.schema!r} too",
+                    "create both there, in the schemas that they have, or convert one with `types`",
+                )
+            return made
         return self._create(wanted)
+
+    def _refuse(self, wanted: PgType, message: str, remedy: str) -> None:
+        self.problems[wanted.name] = problem(f"type {wanted.spelled}", message, remedy)
 
     def _find(self, wanted: PgType) -> PgType | None:
         for schema in (self.schema, wanted.schema):
@@ -57,39 +89,30 @@ class TypeResolver:
         return next(same, None)
 
     def _create(self, wanted: PgType) -> PgType:
-        where = f"type {wanted.spelled}"
         spelled = quoted(self.schema, wanted.name)
+        made = attrs.evolve(wanted, oid=FIRST_USER_OID, schema=self.schema, spelled=spelled)
         if wanted.extension is not None:
-            self.findings.append(
-                problem(
-                    where,
-                    f"the destination lacks the extension {wanted.extension!r}",
-                    f"CREATE EXTENSION {quoted(wanted.extension)}",
-                )
+            extension = wanted.extension
+            self._refuse(
+                wanted, f"the destination lacks the extension {extension!r}", f"CREATE EXTENSION {quoted(extension)}"
             )
         elif wanted.kind not in ("e", "d", "c"):
-            self.findings.append(problem(where, "the destination lacks it", "create it there, with pg_dump's words"))
+            self._refuse(wanted, "the destination lacks it", "create it there, with pg_dump's words")
         elif not self.may_create:
-            self.findings.append(
-                problem(where, "the destination lacks it", "create it there, or leave `create_types: false` out")
+            self._refuse(wanted, "the destination lacks it", "create it there, or leave `create_types: false` out")
+        else:
+            made = attrs.evolve(
+                made,
+                base=self.resolve(wanted.base) if wanted.base else None,
+                attributes=tuple(
+                    (name, self.resolve(t), self.native(native, t)) for name, t, native in wanted.attributes
+                ),
+                base_native=self.native(wanted.base_native, wanted.base)
+                if wanted.base and wanted.base_native
+                else None,
             )
-        made = attrs.evolve(
-            wanted,
-            oid=FIRST_USER_OID,
-            schema=self.schema,
-            spelled=spelled,
-            base=self.resolve(wanted.base) if wanted.base else None,
-            attributes=tuple((name, self.resolve(t), native) for name, t, native in wanted.attributes),
-            base_native=self.native(wanted.base_native, wanted.base) if wanted.base and wanted.base_native else None,
-        )
-        self.missing[wanted.name] = attrs.evolve(
-            made,
-            attributes=tuple(
-                (name, t, self.native(native, original))
-                for (name, t, native), (_, original, _) in zip(made.attributes, wanted.attributes, strict=True)
-            ),
-        )
-        return self.missing[wanted.name]
+            self.missing[wanted.name] = wanted.oid, made
+        return made
 
     def native(self, spelled: str, wanted: PgType) -> str:
         """Return the destination's spelling of a type, with the modifier that the source's spelling has."""
@@ -126,17 +149,14 @@ def propose_table(
 ) -> Table:
     """Return the table that would be created. ``columns`` is source name to the column under its new name."""
     known = set(collations)
-    keys = _keys(source, columns, config, resolver.findings)
+    keys = _keys(source, columns, config)
     required = {name for key in keys for name in key.columns}
     made = []
     for name, column in columns.items():
         proposed = _column(source, name, column, columns, resolver, version)
         if proposed.collation is not None and proposed.collation not in known:
-            resolver.findings.append(
-                warning(
-                    f"column {name!r}", f"the destination has no collation {proposed.collation}; its default is used"
-                )
-            )
+            text = f"the destination has no collation {proposed.collation}; its default is used"
+            resolver.remarks.append((proposed.name, warning(f"column {name!r}", text)))
             proposed = attrs.evolve(proposed, collation=None)
         made.append(attrs.evolve(proposed, nullable=proposed.nullable and proposed.name not in required))
     from portl_postgres.catalog import DIALECT, shown
@@ -151,18 +171,20 @@ def propose_table(
     )
 
 
-def _keys(
-    source: Table, columns: Mapping[str, Column], config: PostgresDestinationConfig, findings: list[Finding]
-) -> tuple[Key, ...]:
+def unknown_keys(table: Table, config: PostgresDestinationConfig) -> list[Finding]:
+    """Return a problem for each column of ``primary_key`` that the table to be created does not have."""
+    names = table.by_name
+    return [
+        problem("destination.primary_key", f"no column is called {name!r}", f"there are: {', '.join(names)}")
+        for name in config.primary_key or ()
+        if name not in names
+    ]
+
+
+def _keys(source: Table, columns: Mapping[str, Column], config: PostgresDestinationConfig) -> tuple[Key, ...]:
     names = {column.name for column in columns.values()}
     if config.primary_key is not None:
-        unknown = [name for name in config.primary_key if name not in names]
-        if unknown:
-            findings.append(
-                problem(
-                    "destination.primary_key", f"no column is called {unknown[0]!r}", f"there are: {', '.join(names)}"
-                )
-            )
+        if not set(config.primary_key) <= names:
             return ()
         return (Key(name=f"{config.table}_pkey", columns=config.primary_key, primary=True),)
     key = source.primary_key
@@ -180,7 +202,9 @@ def _column(
         return _foreign_column(column, version)
     pg = resolver.resolve(found.pg)
     modifier = found.modifier
-    default, identity = _default(column, found, resolver.findings)
+    default, identity, remark = _default(column, found, pg)
+    if remark is not None:
+        resolver.remarks.append((column.name, warning(f"column {name!r}", *remark)))
     generated = column.generated if _can_generate(source, found, columns, version) else None
     return attrs.evolve(
         column,
@@ -219,33 +243,31 @@ def _builtin(type: Type) -> PgType:
     return PgType(oid=0, schema="pg_catalog", name=name, spelled=PostgresTypeMapper().native(type), kind="b")
 
 
-def _default(column: Column, found: ColumnDetails, findings: list[Finding]) -> tuple[str | None, str | None]:
-    """Return default and identity as they make sense elsewhere: a serial becomes an identity column."""
-    if column.identity is not None:
-        return None, column.identity
-    if column.default is None:
-        return None, None
-    if (
-        found.sequence
-        and found.default_needs == ("relation",)
-        and column.type.kind
-        in (
-            Kind.SMALLINT,
-            Kind.INT,
-            Kind.BIGINT,
-        )
-    ):
-        return None, "by default"
-    if found.default_needs:
-        findings.append(
-            warning(
-                f"column {column.name!r}",
-                f"its default {column.default} needs things of the source's database; the new column has no default",
-                "set one at the destination, if inserts there need it",
-            )
-        )
-        return None, None
-    return column.default, None
+# A constant of a user-made type, as pg_get_expr prints it.
+_TYPED_CONSTANT = re.compile(r"(E?'(?:[^'\\]|''|\\.)*')::(.+)", re.DOTALL)
+_WHOLE = (Kind.SMALLINT, Kind.INT, Kind.BIGINT)
+
+
+def _default(column: Column, found: ColumnDetails, pg: PgType) -> tuple[str | None, str | None, tuple[str, str] | None]:
+    """Return default and identity as they make sense elsewhere, and what to say: a serial becomes an identity."""
+    if column.identity is not None or column.default is None:
+        return None, column.identity, None
+    serial = found.sequence and found.default_needs == ("relation",) and column.type.kind in _WHOLE
+    if serial and not column.nullable:
+        return None, "by default", None
+    constant = _TYPED_CONSTANT.fullmatch(column.default)
+    if constant is not None and constant[2] == found.pg.spelled and set(found.default_needs) == {"type"}:
+        return f"{constant[1]}::{pg.spelled}", None, None
+    if not found.default_needs:
+        return column.default, None, None
+    return (
+        None,
+        None,
+        (
+            f"its default {column.default} needs things of the source's database; the new column has no default",
+            "set one at the destination, if inserts there need it",
+        ),
+    )
 
 
 def _can_generate(source: Table, found: ColumnDetails, columns: Mapping[str, Column], version: int) -> bool:
@@ -253,7 +275,7 @@ def _can_generate(source: Table, found: ColumnDetails, columns: Mapping[str, Col
     if found.generated_kind == "v" and version < 18:
         return False
     kept = source.by_name
-    return "function" not in found.default_needs and all(
+    return not found.default_needs and all(
         name in columns and columns[name].name == name and columns[name].native == kept[name].native
         for name in found.made_of
     )

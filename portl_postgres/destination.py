@@ -99,7 +99,7 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
             if right is not None and not types.has_generic(right.pg) and not types.is_text(right.pg):
                 return Conversion.of(portl.Risk.FORM)
             return portl.conversion(source.type, target.type)
-        return types.conversion(left.pg, source.type, right.pg, target.type)
+        return types.conversion(left.pg, source.type, right.pg, target.type, (left.modifier, right.modifier))
 
     def formats(self, fields: Sequence[Field]) -> Collection[str]:
         """See ``Destination.formats``."""
@@ -109,8 +109,8 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         """See ``Destination.examine``."""
         with self._session.scope():
             findings = self._server() + self._names(intent) + self._privileges(intent) + self._kind(intent)
-            findings += self._conflict(intent)
-        before, after = self._ddl(intent, findings)
+            findings += self._conflict(intent) + self._staging(intent)
+            before, after = self._ddl(intent, findings)
         return Examination(
             findings=tuple(findings), before=tuple(before), after=tuple(after), write=tuple(self._writes(intent))
         )
@@ -122,17 +122,23 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
 
     def _server(self) -> list[Finding]:
         ((recovering, read_only),) = self._session.query(
-            "SELECT pg_is_in_recovery(), current_setting('default_transaction_read_only')::boolean"
+            "SELECT pg_is_in_recovery(), current_setting('transaction_read_only')::boolean"
         )
         if recovering:
             return [portl.problem("destination", "the server is a standby, which only reads", "connect to its primary")]
-        if read_only:
+        if not read_only:
+            return []
+        if self._session.nested:
             return [
                 portl.problem(
-                    "destination", "default_transaction_read_only is on for this role or database", "turn it off"
+                    "destination", "the transaction that was handed in is read-only", "open one that may write"
                 )
             ]
-        return []
+        return [
+            portl.problem(
+                "destination", "default_transaction_read_only is on for this role or database", "turn it off"
+            )
+        ]
 
     def _names(self, intent: Intent) -> list[Finding]:
         findings = []
@@ -148,14 +154,19 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
             return self._may_create()
         found = table_details(intent.target)
         table = quoted(found.schema, found.name)
-        updates = intent.conflict.strategy in (Strategy.OVERWRITE, Strategy.MERGE) and intent.key is not None
+        resolves = intent.conflict.strategy is not Strategy.FAIL and intent.key is not None
+        updates = resolves and intent.conflict.strategy is not Strategy.SKIP
+        key = intent.key.columns if resolves and intent.key is not None else ()
         known = [d for field in intent.fields if (d := details(field.target)) is not None and d.pg.oid]
+        others = [d for f in intent.fields if f.target.name not in key and (d := details(f.target)) in known]
+        deciding = [d for column in intent.target.columns if column.name in key and (d := details(column)) is not None]
         lacking = []
         if not all(d.may_insert for d in known):
             lacking.append("INSERT")
-        if updates and not all(d.may_update for d in known):
+        if updates and not all(d.may_update for d in others if d is not None):
             lacking.append("UPDATE")
-        if intent.key is not None and intent.conflict.strategy is not Strategy.FAIL and not found.may_select:
+        # Rows are found by their key, and compared before they are rewritten.
+        if not all(d.may_select for d in [*deciding, *(others if updates else ())] if d is not None):
             lacking.append("SELECT")
         findings = []
         if lacking:
@@ -170,15 +181,32 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
             findings.append(
                 portl.problem("destination", f"the role does not own {intent.target.name}, so it cannot add columns")
             )
-        if intent.conflict.strategy is not Strategy.FAIL and not self._may_stage():
+        if not self._may_use(found.schema):
             findings.append(
                 portl.problem(
                     "destination",
-                    "the role may not create the temporary table that conflicts are resolved with",
-                    "GRANT TEMPORARY ON DATABASE … TO the role, or use `conflict: fail`",
+                    f"the role may not use the schema {found.schema!r}",
+                    f"GRANT USAGE ON SCHEMA {quoted(found.schema)} TO the role",
                 )
             )
         return findings
+
+    def _staging(self, intent: Intent) -> list[Finding]:
+        """Say if the staging table may be needed and cannot be made."""
+        resolves = intent.conflict.strategy is not Strategy.FAIL and intent.key is not None
+        may_conflict = resolves and not (intent.create and intent.distinct)
+        if not may_conflict and not PostgresWriter.must_stage(intent, nested=self._session.nested):
+            return []
+        ((may,),) = self._session.query("SELECT has_database_privilege(current_database(), 'TEMPORARY')")
+        if may:
+            return []
+        return [
+            portl.problem(
+                "destination",
+                "the role may not create the temporary table that conflicts are resolved with",
+                "GRANT TEMPORARY ON DATABASE … TO the role, or use `conflict: fail`",
+            )
+        ]
 
     def _owns(self, relation: int) -> bool:
         ((owns,),) = self._session.query(
@@ -186,8 +214,8 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         )
         return bool(owns)
 
-    def _may_stage(self) -> bool:
-        ((may,),) = self._session.query("SELECT has_database_privilege(current_database(), 'TEMPORARY')")
+    def _may_use(self, schema: str) -> bool:
+        ((may,),) = self._session.query("SELECT has_schema_privilege($1, 'USAGE')", schema)
         return bool(may)
 
     def _schema_exists(self) -> bool:
@@ -196,10 +224,13 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
     def _may_create(self) -> list[Finding]:
         schema = self.config.schema
         if self._schema_exists():
-            ((may,),) = self._session.query("SELECT has_schema_privilege($1, 'CREATE, USAGE')", schema)
+            # A list of privileges in one call asks for any of them.
+            ((may,),) = self._session.query(
+                "SELECT has_schema_privilege($1, 'CREATE') AND has_schema_privilege($1, 'USAGE')", schema
+            )
             text, grant = (
                 f"the role may not create tables in schema {schema!r}",
-                f"GRANT CREATE ON SCHEMA {quoted(schema)}",
+                f"GRANT CREATE, USAGE ON SCHEMA {quoted(schema)}",
             )
         else:
             ((may,),) = self._session.query("SELECT has_database_privilege(current_database(), 'CREATE')")
@@ -295,12 +326,13 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         resolver = self._resolver
         if not intent.create and not intent.add:
             return [], []
+        made_columns = intent.target.columns if intent.create else intent.add
         if resolver is not None:
-            findings += resolver.findings
-        types_before = [ddl.create_type(made) for made in (resolver.missing.values() if resolver else ())]
+            findings += resolver.findings_of(made_columns)
+        types_before = [ddl.create_type(made) for made in (resolver.needed(made_columns) if resolver else ())]
         if not intent.create:
             return [*types_before, ddl.add_columns(intent.add, config)], []
-        findings += self._compression()
+        findings += self._compression() + ddl.unknown_keys(intent.target, config)
         before = [] if self._schema_exists() else [f"CREATE SCHEMA {quoted(config.schema)}"]
         # A key that the source guarantees is built after the rows, in half the time; another must be there to decide.
         key_first = not intent.distinct

@@ -17,6 +17,7 @@ from portl_postgres.sqltext import quoted
 from portl_postgres.types import PgType, has_generic, is_text
 
 _WHOLE = {Kind.SMALLINT, Kind.INT, Kind.BIGINT}
+_REALS = {Kind.FLOAT, Kind.DOUBLE}
 _CLOCKS = {Kind.DATE, Kind.TIME, Kind.TIMETZ, Kind.TIMESTAMP, Kind.TIMESTAMPTZ, Kind.INTERVAL}
 
 
@@ -42,16 +43,16 @@ def item(field: Field) -> Item:
         return Item(expression, f"the type {field.sent.native} of {name!r} is not known at the source", False)
     s, t = sent.pg, target.pg
     if s.same_as(t) or s.root.same_as(t.root):
-        binary = s.binary(target.version) and t.binary(target.version)
+        binary = s.binary(target.version) and t.binary(target.version) and s.makeup == t.makeup
         return Item(expression, None if binary else f"the binary form of {s.spelled} ({name!r}) is not portable")
     if is_text(s) and is_text(t) and s.root.name != "bpchar":
         return Item(expression)
     if is_text(t):
         return Item(f"CAST({expression} AS text)", keeps_type=False)
-    left_to_destination = f"{name!r} becomes {field.target.native} at the destination, from its text"
+    obstacle = f"{name!r} becomes {field.target.native} at the destination, from its text"
     if is_text(s) or not (has_generic(s) and has_generic(t)):
-        return Item(expression, left_to_destination)
-    return _between_generics(expression, field, t.root, left_to_destination)
+        return Item(expression, obstacle)
+    return _between_generics(expression, field, t.root, obstacle)
 
 
 def _base(field: Field, sent: ColumnDetails | None) -> str:
@@ -61,16 +62,31 @@ def _base(field: Field, sent: ColumnDetails | None) -> str:
     return f"CAST({expression} AS {field.sent.native if sent is not None else 'text'})"
 
 
-def _between_generics(expression: str, field: Field, target: PgType, left_to_destination: str) -> Item:
-    source_kind, target_kind = field.sent.type.kind, field.target.type.kind
+def _between_generics(expression: str, field: Field, target: PgType, obstacle: str) -> Item:
+    sent, wanted = field.sent.type.kind, field.target.type.kind
+    left_to_destination = Item(expression, obstacle)
+    if not target.builtin or wanted is Kind.TIME:
+        # A cast to time makes NULL of an infinite timestamp; time's input function refuses it.
+        return left_to_destination
     cast = Item(f"CAST({expression} AS {target.spelled})", keeps_type=False)
-    if field.conversion.verdict is Verdict.LOSSLESS or source_kind in _CLOCKS:
+    if field.conversion.verdict is Verdict.LOSSLESS or sent in _CLOCKS:
         return cast
-    if source_kind in _WHOLE and target_kind not in _WHOLE:
+    if sent in _WHOLE and wanted not in _WHOLE:
         return cast  # the modifier is applied, and an overflow found, at the destination
-    if target_kind in _WHOLE and source_kind not in _WHOLE:
-        return Item(f"round({expression})", left_to_destination)
-    return Item(expression, left_to_destination)
+    if wanted in _WHOLE and sent is Kind.DECIMAL:
+        return Item(f"pg_catalog.round({expression})", obstacle)
+    if wanted in _WHOLE and sent in _REALS:
+        return Item(_whole_text(expression), obstacle, keeps_type=False)
+    return left_to_destination
+
+
+def _whole_text(expression: str) -> str:
+    """Return the text of a float as an integer: every digit, where the float's own text may be 1e+15.
+
+    What no bigint holds keeps the float's text, which the destination refuses.
+    """
+    fits = f"{expression} >= -9223372036854775808 AND {expression} < 9223372036854775808"
+    return f"CASE WHEN {fits} THEN CAST(CAST({expression} AS bigint) AS text) ELSE CAST({expression} AS text) END"
 
 
 def select_item(field: Field, *, named: bool = True) -> str:

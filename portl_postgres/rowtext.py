@@ -94,7 +94,7 @@ def loader(type: Type) -> Loader | None:
 
 def _array_loader(element: Loader | None) -> Loader:
     def load(text: str) -> Any:
-        # A text with bounds ([5:6]={1,2}) or with a delimiter of its own stays as it is.
+        # A text with bounds ([5:6]={1,2}) stays as it is.
         if not text.startswith("{"):
             return text
         value, end = _array(text, 1, element)

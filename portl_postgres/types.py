@@ -67,6 +67,12 @@ _ALIASES: Mapping[str, Kind] = {
     "char": Kind.CHAR,
     "time": Kind.TIME,
     "timestamp": Kind.TIMESTAMP,
+    "dec": Kind.DECIMAL,
+    "float": Kind.DOUBLE,
+    "char varying": Kind.VARCHAR,
+    "serial": Kind.INT,
+    "bigserial": Kind.BIGINT,
+    "smallserial": Kind.SMALLINT,
 }
 #: Types whose binary form holds an oid of this very database (manual, 8.19), or that have none.
 _OID_BEARERS = {
@@ -103,6 +109,8 @@ class PgType:
     default: str | None = None
     checks: tuple[str, ...] = ()
     extension: str | None = None
+    #: What separates the elements in the text form of an array of it, or of the array that it is.
+    delimiter: str = ","
 
     @property
     def builtin(self) -> bool:
@@ -127,6 +135,8 @@ class PgType:
             return self.oid == other.oid and self.builtin == other.builtin
         if self.kind == "A" and other.kind == "A" and self.element and other.element:
             return self.element.same_as(other.element)
+        if self.base is not None and other.base is not None and not self.base.same_as(other.base):
+            return False
         return self.name == other.name and self.kind == other.kind and self.extension == other.extension
 
     def binary(self, version: int) -> bool:
@@ -140,12 +150,22 @@ class PgType:
             return False  # array_recv and record_recv insist on equal oids of user-made types before version 14
         return all(part.binary(version) for part in inner)
 
+    @property
+    def makeup(self) -> tuple[tuple[str, str], ...]:
+        """The names and types of a composite's attributes, or of those of an array's elements."""
+        if self.root.kind == "A" and self.root.element is not None:
+            return self.root.element.makeup
+        return tuple((name, attribute.name) for name, attribute, _ in self.root.attributes)
+
 
 def generic(type: PgType, modifier: int) -> Type:
     """Return the generic type; ``text`` for what has none."""
     if type.base is not None:
         return generic(type.base, type.base_modifier)
     if type.kind == "A" and type.element is not None:
+        if type.delimiter != "," or type.element.root.kind == "A":
+            # Nested lists could not tell an array of arrays-in-a-domain from one of two dimensions.
+            return Type(kind=Kind.TEXT)
         return Type(kind=Kind.ARRAY, element=generic(type.element, modifier))
     kind = KINDS.get(type.name) if type.schema == "pg_catalog" else None
     if kind is None:
@@ -176,83 +196,155 @@ def is_text(type: PgType) -> bool:
     return type.root.schema == "pg_catalog" and type.root.name in _TEXTS
 
 
-def conversion(source: PgType, source_type: Type, target: PgType, target_type: Type) -> Conversion:
-    """Return the verdict on values of one PostgreSQL type in a column of another."""
+def conversion(
+    source: PgType,
+    source_type: Type,
+    target: PgType,
+    target_type: Type,
+    modifiers: tuple[int, int] = (-1, -1),
+) -> Conversion:
+    """Return the verdict on values of one PostgreSQL type in a column of another.
+
+    Args:
+        source: the type of the values.
+        source_type: its generic type.
+        target: the type of the column.
+        target_type: its generic type.
+        modifiers: those of both, for the types whose modifiers the generic types do not have.
+    """
     if source.same_as(target):
-        return _same_name(source, source_type, target, target_type)
-    if source.kind == "d" and source.root.same_as(target):
-        return portl.conversion(source_type, target_type)
-    if target.kind == "d":
-        inner = conversion(source, source_type, target.root, target_type)
+        return _same_name(source, source_type, target, target_type, modifiers)
+    if source.kind == "d" and source.base is not None:
+        return conversion(source.base, source_type, target, target_type, (source.base_modifier, modifiers[1]))
+    if target.kind == "d" and target.base is not None:
+        inner = conversion(source, source_type, target.base, target_type, (modifiers[0], target.base_modifier))
         return _also(inner, Risk.FORM) if target.checks or target.not_null else inner
+    if source.kind == "A" and target.kind == "A" and source.element and target.element:
+        elements = (source_type.element or source_type, target_type.element or target_type)
+        return conversion(source.element, elements[0], target.element, elements[1], modifiers)
+    if _is(target, "char"):
+        return _IMPOSSIBLE  # its input function takes the first byte and drops the rest without a word
+    if _is(target, "name"):
+        return _to_name(source_type)
     if is_text(target):
         return portl.conversion(Type(kind=Kind.TEXT) if not has_generic(source) else source_type, target_type)
     if is_text(source):
-        return Conversion.of(Risk.FORM)
+        return portl.conversion(source_type, target_type) if has_generic(target) else Conversion.of(Risk.FORM)
     if has_generic(source) and has_generic(target):
         return portl.conversion(source_type, target_type)
-    pair = (source.root.name, target.root.name)
-    return _CASTS.get(pair, Conversion(Verdict.IMPOSSIBLE))
+    found = _CASTS.get((source.name, target.name), _IMPOSSIBLE)
+    return found if found.verdict is Verdict.IMPOSSIBLE else _also(found, *_narrowed(target, modifiers))
 
 
-#: Conversions between types without a generic one, by their text forms.
+_IMPOSSIBLE = Conversion(Verdict.IMPOSSIBLE)
+#: Conversions between types without a generic one, by their text forms. Not integer to oid: what reads an oid takes
+#: -1 for 4294967295.
 _CASTS: Mapping[tuple[str, str], Conversion] = {
     ("cidr", "inet"): Conversion.of(),
     ("inet", "cidr"): Conversion.of(Risk.FORM),
     ("bit", "varbit"): Conversion.of(),
     ("varbit", "bit"): Conversion.of(Risk.FORM),
     ("macaddr", "macaddr8"): Conversion.of(Risk.FORM),
-    ("int4", "oid"): Conversion.of(Risk.OVERFLOW),
-    ("int8", "oid"): Conversion.of(Risk.OVERFLOW),
     ("oid", "int8"): Conversion.of(),
     ("oid", "int4"): Conversion.of(Risk.OVERFLOW),
     ("xid", "int8"): Conversion.of(),
-    ("regclass", "oid"): Conversion(Verdict.IMPOSSIBLE),
 }
 
 
-def _also(verdict: Conversion, risk: Risk) -> Conversion:
-    if verdict.verdict is Verdict.IMPOSSIBLE or risk in verdict.risks:
+def _is(type: PgType, name: str) -> bool:
+    return type.name == name and type.schema == "pg_catalog"
+
+
+def _to_name(source_type: Type) -> Conversion:
+    """Return the verdict on a column of type name: what reads it cuts at 63 bytes without a word."""
+    bytes_per_character = 4 if source_type.kind in (Kind.CHAR, Kind.VARCHAR, Kind.TEXT) else 1
+    room = Type(kind=Kind.VARCHAR, length=63 // bytes_per_character)
+    fits = portl.conversion(source_type, room).verdict is Verdict.LOSSLESS
+    return Conversion.of() if fits else _IMPOSSIBLE
+
+
+def _also(verdict: Conversion, *risks: Risk) -> Conversion:
+    if verdict.verdict is Verdict.IMPOSSIBLE:
         return verdict
-    return Conversion.of(*verdict.risks, risk)
+    return Conversion.of(*dict.fromkeys((*verdict.risks, *risks)))
 
 
-def _same_name(source: PgType, source_type: Type, target: PgType, target_type: Type) -> Conversion:
+def _narrowed(target: PgType, modifiers: tuple[int, int]) -> list[Risk]:
+    """Return what the modifier of a bit string's or an interval's column does to values."""
+    before, after = modifiers
+    if _is(target, "bit") and before != after:
+        return [Risk.FORM]
+    if _is(target, "varbit") and after >= 0 and not 0 <= before <= after:
+        return [Risk.TRUNCATION]
+    if _is(target, "interval") and _finest(before) > _finest(after):
+        return [Risk.PRECISION]
+    return []
+
+
+def _finest(modifier: int) -> int:
+    """Return the rank of the finest field that an interval's modifier keeps: 0 year to 5 second.
+
+    The upper half of the modifier has one bit a field (timestamp.h, datetime.h).
+    """
+    if modifier < 0:
+        return 5
+    year, month, day, hour, minute, second = 2, 1, 3, 10, 11, 12
+    fields = (year, month, day, hour, minute, second)
+    return max((rank for rank, bit in enumerate(fields) if modifier >> 16 & 1 << bit), default=5)
+
+
+def _same_name(
+    source: PgType, source_type: Type, target: PgType, target_type: Type, modifiers: tuple[int, int]
+) -> Conversion:
+    if source.kind == "A" and source.element and target.element:
+        elements = (source_type.element or source_type, target_type.element or target_type)
+        return _same_name(source.element, elements[0], target.element, elements[1], modifiers)
+    if [name for name, _ in source.makeup] != [name for name, _ in target.makeup]:
+        return _IMPOSSIBLE  # the values of a row go by place
     verdict = portl.conversion(source_type, target_type) if has_generic(source) else Conversion.of()
-    if not set(source.labels) <= set(target.labels):
-        return _also(verdict, Risk.FORM)
-    if [(name, t.name) for name, t, _ in source.attributes] != [(name, t.name) for name, t, _ in target.attributes]:
+    if not set(source.labels) <= set(target.labels) or source.makeup != target.makeup:
         return _also(verdict, Risk.FORM)
     if target.kind == "d" and (set(target.checks) - set(source.checks) or target.not_null > source.not_null):
         return _also(verdict, Risk.FORM)
-    return verdict
+    return _also(verdict, *_narrowed(target, modifiers))
 
 
 class PostgresTypeMapper(portl.TypeMapper):
     """Maps the spelling of a built-in type to the generic type and back."""
 
     _SPELLING = re.compile(
-        r"^\s*(?P<name>[^(\[]+?)\s*(?:\((?P<p>\d+)(?:\s*,\s*(?P<s>-?\d+))?\))?(?P<rest>[^(\[]*?)(?P<a>(\[\d*\])*)\s*$"
+        r"""
+        \s* (?P<name> "[^"]+" | [a-z_0-9.]+ (?:\s+ (?:precision | varying))? )
+        (?P<fields> (?:\s+ (?:year | month | day | hour | minute | second | to))* )
+        \s* (?: \( \s* (?P<p>\d+) \s* (?: , \s* (?P<s>-?\d+) \s* )? \) )?
+        \s* (?P<zone> with(?:out)? \s+ time \s+ zone )?
+        \s* (?P<array> (?: \[ \d* \] \s* | array \b \s* )* )
+        """,
+        re.VERBOSE,
     )
 
     def generic(self, native: str) -> Type:
         """See ``TypeMapper.generic``."""
-        match = self._SPELLING.match(native.lower())
+        match = self._SPELLING.fullmatch(native.lower())
         if match is None:
             return Type(kind=Kind.TEXT)
-        name = " ".join(f"{match['name']} {match['rest']}".split())
-        kind = _ALIASES.get(name)
-        if kind is None:
-            found = Type(kind=Kind.TEXT)
-        else:
-            found = self._with_parameters(kind, match["p"], match["s"])
-        return Type(kind=Kind.ARRAY, element=found) if match["a"] else found
+        name = " ".join(f"{match['name'].removeprefix('pg_catalog.')} {match['zone'] or ''}".split())
+        found = self._with_parameters(name, match["p"], match["s"])
+        return Type(kind=Kind.ARRAY, element=found) if match["array"] else found
 
     @staticmethod
-    def _with_parameters(kind: Kind, first: str | None, second: str | None) -> Type:
+    def _with_parameters(name: str, first: str | None, second: str | None) -> Type:
+        kind = _ALIASES.get(name)
+        if kind is None:
+            return Type(kind=Kind.TEXT)
+        if name == "float":
+            # Up to 24 bits of the significand are a real (manual, 8.1.3).
+            return Type(kind=Kind.FLOAT if first and int(first) <= 24 else Kind.DOUBLE)
+        if kind is Kind.CHAR:
+            return Type(kind=kind, length=int(first) if first else None if name == "bpchar" else 1)
         if first is None:
-            return Type(kind=kind, length=1) if kind is Kind.CHAR else Type(kind=kind)
-        if kind in (Kind.CHAR, Kind.VARCHAR):
+            return Type(kind=kind)
+        if kind is Kind.VARCHAR:
             return Type(kind=kind, length=int(first))
         if kind is Kind.DECIMAL:
             return Type(kind=kind, precision=int(first), scale=int(second or 0))
@@ -263,6 +355,8 @@ class PostgresTypeMapper(portl.TypeMapper):
         if type.kind is Kind.ARRAY:
             element = type.element or Type(kind=Kind.TEXT)
             return f"{self.native(element)}[]" if element.kind is not Kind.ARRAY else self.native(element)
+        if type.kind is Kind.CHAR and type.length is None:
+            return "bpchar"  # character without a length would be one of a single character
         spelling = _SPELLINGS[type.kind]
         parameters = [str(p) for p in (type.length, type.precision, type.scale) if p is not None]
         if not parameters:

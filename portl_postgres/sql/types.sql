@@ -7,7 +7,7 @@ WITH RECURSIVE wanted AS (
       FROM wanted AS w
       JOIN pg_catalog.pg_type AS t ON t.oid = w.oid
      CROSS JOIN LATERAL (
-           SELECT t.typelem WHERE t.typelem <> 0 AND t.typcategory = 'A'
+           SELECT e.oid FROM pg_catalog.pg_type AS e WHERE e.oid = t.typelem AND e.typarray = t.oid
             UNION ALL SELECT t.typbasetype WHERE t.typbasetype <> 0
             UNION ALL SELECT r.rngsubtype FROM pg_catalog.pg_range AS r WHERE r.rngtypid = t.oid
             UNION ALL SELECT a.atttypid FROM pg_catalog.pg_attribute AS a
@@ -17,9 +17,11 @@ WITH RECURSIVE wanted AS (
 SELECT t.oid,
        n.nspname::text,
        t.typname::text,
-       pg_catalog.format_type(t.oid, NULL),
-       CASE WHEN t.typcategory = 'A' AND t.typelem <> 0 THEN 'A' ELSE t.typtype::text END,
-       CASE WHEN t.typcategory = 'A' THEN t.typelem ELSE 0::oid END,
+       -- With -1, not NULL: "bpchar" and "bit" without a length, where character and bit would mean a length of 1.
+       pg_catalog.format_type(t.oid, -1),
+       -- A true array is what its element names as its array: not a vector, nor a domain over an array.
+       CASE WHEN e.oid IS NOT NULL THEN 'A' ELSE t.typtype::text END,
+       coalesce(e.oid, 0::oid),
        t.typbasetype,
        t.typtypmod,
        coalesce(r.rngsubtype, 0::oid),
@@ -39,15 +41,17 @@ SELECT t.oid,
        pg_catalog.pg_get_expr(t.typdefaultbin, 0),
        ARRAY(SELECT pg_catalog.pg_get_constraintdef(k.oid)
                FROM pg_catalog.pg_constraint AS k
-              WHERE k.contypid = t.oid AND k.contype = 'c'
+              WHERE k.contypid = t.oid AND k.contype = 'c' AND k.convalidated
               ORDER BY k.conname),
        (SELECT x.extname::text
           FROM pg_catalog.pg_depend AS p
           JOIN pg_catalog.pg_extension AS x ON x.oid = p.refobjid
          WHERE p.classid = 'pg_catalog.pg_type'::regclass AND p.objid = t.oid AND p.deptype = 'e'
            AND p.refclassid = 'pg_catalog.pg_extension'::regclass
-         LIMIT 1)
+         LIMIT 1),
+       t.typdelim::text
   FROM wanted AS w
   JOIN pg_catalog.pg_type AS t ON t.oid = w.oid
+  LEFT JOIN pg_catalog.pg_type AS e ON e.oid = t.typelem AND e.typarray = t.oid
   JOIN pg_catalog.pg_namespace AS n ON n.oid = t.typnamespace
   LEFT JOIN pg_catalog.pg_range AS r ON r.rngtypid = t.oid
