@@ -158,9 +158,13 @@ class Session:
     def _reported(self) -> Iterator[None]:
         """Tell the observers of a failure before the engine is at work, and make Ctrl-C one of portl's errors."""
         try:
+            self._context.token.check()
             yield
         except KeyboardInterrupt:
-            raise Interrupted("interrupted by Ctrl-C; nothing was written") from None
+            raise self._failed(Interrupted("interrupted by Ctrl-C; nothing was written")) from None
         except Error as error:
-            self._context.emit(Failed(kind=type(error).__name__, error=str(error)))
-            raise
+            raise self._failed(self._context.token.verdict(error))
+
+    def _failed(self, error: Error) -> Error:
+        self._context.emit(Failed(kind=type(error).__name__, error=str(error)))
+        return error

@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import attrs
 
 from portl.config import Conflict, DestinationConfig, Retry, SourceConfig, Strategy
-from portl.errors import Cancelled, DataError
+from portl.errors import Cancelled, DataError, Error
 from portl.events import Event, Severity
 from portl.schema import Column, Conversion, Key, Table, Type, conversion
 
@@ -55,6 +55,12 @@ class CancelToken:
         """Raise ``Cancelled`` once ``cancel`` was called."""
         if self._event.is_set():
             raise Cancelled("the run was cancelled")
+
+    def verdict(self, error: Error) -> Error:
+        """Return what a run has failed with: once ``cancel`` was called, what a server says is only its echo."""
+        if not self._event.is_set() or isinstance(error, Cancelled):
+            return error
+        return Cancelled("the run was cancelled")
 
     def wait(self, seconds: float) -> None:
         """Sleep for ``seconds``; raise ``Cancelled`` as soon as ``cancel`` is called."""

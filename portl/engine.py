@@ -62,7 +62,7 @@ def execute(
             interrupted = error if isinstance(error, Interrupted) else Interrupted("interrupted by Ctrl-C")
             raise _failed(interrupted, result(load.result()), context) from None
         except Error as error:
-            raise _failed(error, result(load.result()), context)
+            raise _failed(context.token.verdict(error), result(load.result()), context)
         context.emit(events.TableDone(result=done[-1]))
     final = result()
     context.emit(events.Done(result=final))

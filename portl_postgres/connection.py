@@ -7,6 +7,8 @@ is open on it is neither committed nor rolled back (portl works in savepoints in
 from __future__ import annotations
 
 import logging
+import threading
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,12 +17,13 @@ import psycopg
 import psycopg_pool
 import tenacity
 from psycopg import pq
-from psycopg.conninfo import make_conninfo
+from psycopg.rows import tuple_row
 
 import portl
 from portl_postgres.config import PostgresEnd
 from portl_postgres.conninfo import SECRET_KEYWORDS, parse_url
-from portl_postgres.failures import HINT_REFUSED, HINT_UNREACHABLE, translate
+from portl_postgres.failures import translate
+from portl_postgres.reaching import connect_once, refusal
 
 logger = logging.getLogger("portl.postgres")
 sql_logger = logging.getLogger("portl.postgres.sql")
@@ -43,6 +46,10 @@ PRINTING = {
     "transaction_timeout": "0",
 }
 
+#: Callers' connections that a run has in hand. Two ends, or two runs, on one would spoil each other's statements.
+_lent: weakref.WeakSet[psycopg.Connection[Any]] = weakref.WeakSet()
+_lending = threading.Lock()
+
 
 class Session:
     """One connection in portl's hands.
@@ -51,12 +58,25 @@ class Session:
         connection: in autocommit mode, unless a caller's transaction is open on it.
         label: which end this is, for messages.
         secrets: to be kept out of messages.
+        token: a cancelled one keeps further statements from being sent, until ``rollback``.
     """
 
-    def __init__(self, connection: psycopg.Connection[Any], label: str, secrets: Sequence[portl.Secret]) -> None:
+    def __init__(
+        self,
+        connection: psycopg.Connection[Any],
+        label: str,
+        secrets: Sequence[portl.Secret],
+        token: portl.CancelToken | None = None,
+    ) -> None:
         self.connection = connection
         self.label = label
         self.secrets = tuple(secrets)
+        self._token = token or portl.CancelToken()
+        self._cancelling = threading.Lock()
+        #: True once nothing is to be cancelled any more: a cancelled run tidies up, or the session has ended.
+        self._settled = False
+        #: What ``settings`` has changed for the session to what it was.
+        self._original: dict[str, str] = {}
         #: True inside a transaction of the caller's.
         self.nested = connection.info.transaction_status is not pq.TransactionStatus.IDLE
         # Transactions and savepoints that are open; the caller's transaction is the first.
@@ -92,17 +112,22 @@ class Session:
 
     def query(self, statement: str, *parameters: object, what: str = "query") -> list[tuple[Any, ...]]:
         """Execute one statement, with $1, $2 … for parameters; return its rows."""
-        sql_logger.debug("%s: %s", self.label, statement)
-        with self.translated(what), psycopg.RawCursor(self.connection) as cursor:
-            cursor.execute(statement.encode(), parameters or None)
+        with self._cursor(statement, parameters, what) as cursor:
             return cursor.fetchall() if cursor.description else []
 
     def execute(self, statement: str, *parameters: object, what: str = "statement") -> str:
         """Execute one statement; return its command tag."""
-        sql_logger.debug("%s: %s", self.label, statement)
-        with self.translated(what), psycopg.RawCursor(self.connection) as cursor:
-            cursor.execute(statement.encode(), parameters or None)
+        with self._cursor(statement, parameters, what) as cursor:
             return cursor.statusmessage or ""
+
+    @contextmanager
+    def _cursor(self, statement: str, parameters: Sequence[object], what: str) -> Iterator[psycopg.RawCursor[Any]]:
+        self.check()
+        sql_logger.debug("%s: %s", self.label, statement)
+        # A caller's connection may make rows in another way.
+        with self.translated(what), psycopg.RawCursor(self.connection, row_factory=tuple_row) as cursor:
+            cursor.execute(statement.encode(), parameters or None)
+            yield cursor
 
     def scrubbed(self, text: str) -> str:
         """Return a server's words without the secrets of this connection."""
@@ -140,6 +165,8 @@ class Session:
 
     def rollback(self) -> None:
         """Roll back, or back to the savepoint. On a broken connection the server has done it."""
+        if self._token.cancelled:
+            self.settle()
         self._depth -= 1
         if self.broken:
             return
@@ -179,6 +206,8 @@ class Session:
         }
         changes = {name: wanted[name] for name in before if before[name] != wanted[name]}
         if changes:
+            for name in changes:
+                self._original.setdefault(name, before[name])
             self.query(
                 "SELECT set_config(n, v, $3) FROM unnest($1::text[], $2::text[]) AS s(n, v)",
                 list(changes),
@@ -198,12 +227,38 @@ class Session:
             if self.connection.info.transaction_status in (pq.TransactionStatus.IDLE, pq.TransactionStatus.INTRANS):
                 self.settings(before)
 
+    def check(self) -> None:
+        """Raise ``Cancelled`` once the run is cancelled, unless it is tidying up already."""
+        if not self._settled:
+            self._token.check()
+
+    def interrupt(self) -> None:
+        """End the statement that is running because the run is cancelled; called from another thread."""
+        with self._cancelling:
+            if not self._settled:
+                self.cancel()
+
+    def settle(self) -> None:
+        """Wait for a request to cancel that is on its way, and let no other hit what comes now."""
+        with self._cancelling:
+            self._settled = True
+
     def cancel(self) -> None:
-        """Ask the server to end the statement that is running; called from another thread."""
+        """Ask the server to end the statement that is running."""
         try:
             self.connection.cancel_safe(timeout=CANCEL_SECONDS)
         except psycopg.Error as error:
             logger.warning("%s: the running statement could not be cancelled: %s", self.label, error)
+
+    def give_back(self) -> None:
+        """Put back the settings that were changed on a caller's connection."""
+        status = self.connection.info.transaction_status
+        if self.broken or status not in (pq.TransactionStatus.IDLE, pq.TransactionStatus.INTRANS):
+            return  # a failed transaction takes the settings of its own back
+        try:
+            self.settings(self._original)
+        except portl.Error as error:
+            logger.warning("%s: its settings could not be put back: %s", self.label, error.message)
 
 
 class Database:
@@ -238,17 +293,16 @@ class Database:
     @contextmanager
     def session(self, context: portl.Context, settings: Mapping[str, str]) -> Iterator[Session]:
         """Lend a session with portl's settings; what was changed on a caller's connection is put back."""
-        with self._connection(context) as connection:
+        with self._connection(context) as connection, self._exclusive(connection):
             own = self._handle is None
             idle = connection.info.transaction_status is pq.TransactionStatus.IDLE
-            autocommit = connection.autocommit
-            if idle and not autocommit:
-                connection.autocommit = True
-            session = Session(connection, self.label, self._secrets)
-            threshold, connection.prepare_threshold = connection.prepare_threshold, None
-            undo = context.token.subscribe(session.cancel)
-            before: dict[str, str] = {}
+            autocommit, threshold = connection.autocommit, connection.prepare_threshold
+            session = Session(connection, self.label, self._secrets, context.token)
+            undo = context.token.subscribe(session.interrupt)
             try:
+                if idle and not autocommit:
+                    connection.autocommit = True
+                connection.prepare_threshold = None
                 limits = {
                     name: f"{round(seconds * 1000)}ms"
                     for name, seconds in (
@@ -257,16 +311,48 @@ class Database:
                     )
                     if seconds or own
                 }
-                before = session.settings({**PRINTING, **limits, **settings})
-                session.log_details()
+                session.settings({**PRINTING, **limits, **settings})
                 yield session
             finally:
                 undo()
-                if not own and not session.broken:
-                    session.settings(before)
+                session.settle()
+                if not own:
+                    session.give_back()
                     connection.prepare_threshold = threshold
-                    if idle and not autocommit:
-                        connection.autocommit = False
+                    if idle and connection.info.transaction_status is pq.TransactionStatus.IDLE:
+                        connection.autocommit = autocommit
+
+    @contextmanager
+    def _exclusive(self, connection: psycopg.Connection[Any]) -> Iterator[None]:
+        """Refuse a caller's connection that cannot be worked with, or that is in use by a run already."""
+        if self._handle is None:
+            yield
+            return
+        status = connection.info.transaction_status
+        obstacles = {
+            "is closed": connection.closed,
+            "is in pipeline mode; leave it first": connection.pgconn.pipeline_status != pq.PipelineStatus.OFF,
+            "is busy with a statement; finish it first": status is pq.TransactionStatus.ACTIVE,
+            "is in a transaction that has failed; roll it back first": status is pq.TransactionStatus.INERROR,
+        }
+        found = [obstacle for obstacle, present in obstacles.items() if present]
+        if found:
+            raise self._unusable(f"the connection {found[0]}")
+        with _lending:
+            if connection in _lent:
+                raise self._unusable(
+                    "the connection is in use by portl already; each end, and each run at the same time, needs one of"
+                    " its own, or a pool that has them"
+                )
+            _lent.add(connection)
+        try:
+            yield
+        finally:
+            with _lending:
+                _lent.discard(connection)
+
+    def _unusable(self, text: str) -> portl.ConfigError:
+        return portl.ConfigError([f"{self._role}: {text}"], origin="what was handed in")
 
     def close(self) -> None:
         """Close what is portl's own."""
@@ -281,11 +367,9 @@ class Database:
             yield handle
             return
         if handle is not None and not isinstance(handle, psycopg_pool.ConnectionPool):
-            raise portl.ConfigError(
-                [
-                    f"{self._role}: expected a psycopg.Connection or a psycopg_pool.ConnectionPool, "
-                    f"found {type(handle).__module__}.{type(handle).__name__}"
-                ]
+            raise self._unusable(
+                f"expected a psycopg.Connection or a psycopg_pool.ConnectionPool, "
+                f"found {type(handle).__module__}.{type(handle).__name__}"
             )
         pool = handle if handle is not None else self._own_pool(context)
         timeout = self._config.pool.timeout
@@ -296,6 +380,8 @@ class Database:
                 f"{self.label}: no connection was free within {timeout:g} s",
                 hint="raise `pool.max_size` or `pool.timeout`",
             ) from None
+        except (psycopg_pool.PoolClosed, psycopg_pool.TooManyRequests) as error:
+            raise portl.ConnectionFailed(f"{self.label}: {error}", hint="look at the pool that was handed in") from None
         try:
             yield connection
         finally:
@@ -353,27 +439,15 @@ class Database:
         )(self._connect_once)
 
     def _connect_once(self) -> None:
-        try:
-            psycopg.connect(**self.parameters).close()  # type: ignore[arg-type]  # libpq's keywords
+        error = connect_once(self.parameters)
+        if error is None:
             return
-        except psycopg.Error as error:
-            refusal = self._refused(error)
-        raise refusal  # here, where it chains nothing: psycopg's error holds libpq's parameters
-
-    def _refused(self, error: psycopg.Error) -> portl.ConnectionFailed:
-        """Tell an unreachable server from one that says no.
-
-        A failed connect carries no SQLSTATE, so libpq's PQping is asked: it knows "starting up" from any other answer.
-        """
         text = " ".join(str(error).split())
         for secret in self._secrets:
             text = secret.scrub(text)
-        message = f"{self.label}: {text}"
-        # psycopg's compiled implementation returns a bare int.
-        ping = pq.Ping(pq.PGconn.ping(make_conninfo(**self.parameters).encode()))
-        if ping is pq.Ping.OK:
-            return portl.AuthenticationFailed(message, hint=HINT_REFUSED)
-        return portl.ConnectionFailed(message, hint=HINT_UNREACHABLE, transient=ping is not pq.Ping.NO_ATTEMPT)
+        found = refusal(error, f"{self.label}: {text}", self.parameters)
+        del error  # psycopg's error holds libpq's parameters, and this frame goes with the exception
+        raise found
 
 
 def _parameters(config: PostgresEnd) -> dict[str, str]:

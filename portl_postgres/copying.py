@@ -323,8 +323,10 @@ class CopyIn:
         with self._session.translated(self._what):
             try:
                 pgconn.put_copy_end(reason)
-                flush(pgconn, self._token)
-                while (result := wait_result(pgconn, self._token)) is not None:
+                # To give up is what a cancelled run does: it must not be cancelled in turn.
+                token = self._token if reason is None else portl.CancelToken()
+                flush(pgconn, token)
+                while (result := wait_result(pgconn, token)) is not None:
                     if result.status == pq.ExecStatus.COMMAND_OK:
                         taken = result.command_tuples or 0
                     elif failed is None:

@@ -12,18 +12,13 @@ from collections.abc import Iterable
 import psycopg
 
 import portl
+from portl_postgres.reaching import HINT_UNREACHABLE
 
 _LOST = {"57P01", "57P02", "57P03", "25P03", "25P04", "57P05"}
 _AGAIN = {"40001", "40P01", "55P03", "53300", "53200"}
 #: Codes outside the classes 22 and 23 that a single row can bring about.
 _ROW = {"44000", "54000", "P0001", "P0004"}
 
-HINT_UNREACHABLE = (
-    "check that PostgreSQL is running and listens there (host and port), and that no firewall is in between"
-)
-HINT_REFUSED = (
-    "check username, password and database, whether the server wants TLS (sslmode), and the server's pg_hba.conf"
-)
 HINT_PRIVILEGE = (
     "the source's role needs SELECT; the destination's needs INSERT, and UPDATE and SELECT for overwrite and merge, "
     "CREATE on the schema to make a table, CREATE on the database to make a schema"
@@ -65,6 +60,13 @@ def translate(error: psycopg.Error, where: str, secrets: Iterable[portl.Secret] 
     if state == "25006":
         return portl.OperationError(
             message, hint="this server, role or transaction allows reading only", sqlstate=state
+        )
+    if state == "55P03":
+        return portl.OperationError(
+            message,
+            hint="somebody else holds a lock there for longer than `lock_timeout` allows (pg_locks shows who)",
+            sqlstate=state,
+            transient=True,
         )
     if state == "57014":
         return portl.OperationError(

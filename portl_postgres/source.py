@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+import logging
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import attrs
@@ -16,15 +17,25 @@ from portl_postgres import catalog, expressions
 from portl_postgres.catalog import details, shown
 from portl_postgres.config import PostgresSourceConfig
 from portl_postgres.connection import Database, Session
-from portl_postgres.copying import BINARY, TEXT, CopyOut
+from portl_postgres.copying import BINARY, TEXT, CopyBatch, CopyOut, flush, wait_result
+from portl_postgres.failures import translate, words
 from portl_postgres.rowtext import row_loader
-from portl_postgres.sqltext import Unbalanced, check_expression, quoted, without_end
+from portl_postgres.sqltext import QUERY_WORDS, Unbalanced, check_expression, first_word, quoted, without_end
 
 #: A table or query of more rows than this (as the planner of the server guesses) is not counted, but estimated.
 COUNT_ROWS = 5_000_000
-TEXT_TYPE_OID = 25
+
+READ_ONLY_VIOLATION = "25006"
+INSUFFICIENT_PRIVILEGE = "42501"
+logger = logging.getLogger("portl.postgres")
+
+#: SQLSTATE classes that blame the text of a query: feature, cardinality, data, schema, syntax.
+_FAULT_CLASSES = ("0A", "21", "22", "3D", "3F", "42", "54")
 
 _TRANSACTION = "ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+
+_HIDES = "would hide rows from this role without a word"
+_SEE_ALL = "use its owner or a role with BYPASSRLS, or write a query that says which rows are meant"
 
 
 class PostgresSource(portl.Source[PostgresSourceConfig]):
@@ -37,6 +48,7 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         self._session_: Session | None = None
         self._table: Table | None = None
         self._from = ""
+        self._batches: Iterator[CopyBatch] | None = None
 
     @property
     def _session(self) -> Session:
@@ -58,8 +70,16 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         self._session.execute(f"SET LOCAL search_path = {', '.join(part for part in (own, path) if part)}")
 
     def _end(self) -> None:
-        if self._session_ is not None:
+        if self._session_ is None:
+            return
+        if self._session_.broken:
+            return  # the server has rolled back
+        try:
+            if isinstance(self._batches, Generator):
+                self._batches.close()  # ends a COPY that was left in the middle
             self._session_.rollback()
+        except portl.Error as error:
+            logger.warning("%s: ending the reading transaction failed: %s", self.label(), error.message)
 
     def close(self) -> None:
         """See ``Source.close``."""
@@ -97,9 +117,11 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         # then can it be put into parentheses without getting out of them.
         self._describe_statement(query)
         try:
-            inner = without_end(query)
+            inner, word = without_end(query), first_word(query)
         except Unbalanced as error:
             raise self._query_error(str(error)) from None
+        if word.upper() not in QUERY_WORDS:
+            raise self._query_error(f"it begins with {word!r}")
         self._from = f"(\n{inner}\n) AS portl_query"
         described = self._describe_statement(f"SELECT * FROM {self._from}")
         names = [name for name, _, _ in described]
@@ -116,17 +138,40 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
     def _describe_statement(self, statement: str) -> list[tuple[str, int, int]]:
         """Return name, type and modifier of the columns that a statement returns, without executing it."""
         pgconn = self._session.pgconn
-        for result in (pgconn.prepare(b"portl_probe", statement.encode()), pgconn.describe_prepared(b"portl_probe")):
-            if result.status != pq.ExecStatus.COMMAND_OK:
-                error = psycopg.errors.error_from_result(result)
-                text = error.diag.message_primary or str(error)
-                raise self._query_error(self._session.scrubbed(text), error.sqlstate)
+        self._answered(lambda: pgconn.send_prepare(b"portl_probe", statement.encode()))
+        result = self._answered(lambda: pgconn.send_describe_prepared(b"portl_probe"))
         names = [(result.fname(i) or b"").decode() for i in range(result.nfields)]
         found = [(name, result.ftype(i), result.fmod(i)) for i, name in enumerate(names)]
         self._session.execute("DEALLOCATE portl_probe")
         if not found:
             raise self._query_error("it returns no columns: expected one SELECT, WITH, VALUES or TABLE")
         return found
+
+    def _answered(self, send: Callable[[], None]) -> pq.abc.PGresult:
+        """Send a message; return the answer. Does not block: the server may wait for a lock on a table in the query."""
+        session, token = self._session, self.context.token
+        session.check()
+        with session.translated("describing the query"):
+            send()
+            flush(session.pgconn, token)
+            result = wait_result(session.pgconn, token)
+            while wait_result(session.pgconn, token) is not None:
+                pass
+        if result is None or result.status != pq.ExecStatus.COMMAND_OK:
+            raise self._description_refused(result)
+        return result
+
+    def _description_refused(self, result: pq.abc.PGresult | None) -> portl.Error:
+        """Return the error for a statement that could not be described."""
+        session = self._session
+        if result is None or session.broken:
+            lost = psycopg.OperationalError(session.pgconn.get_error_message())
+            return translate(lost, f"{self.label()}, describing the query", session.secrets)
+        error = psycopg.errors.error_from_result(result)
+        state = error.sqlstate or ""
+        if state[:2] not in _FAULT_CLASSES and state != INSUFFICIENT_PRIVILEGE:
+            return translate(error, f"{self.label()}, describing the query", session.secrets)
+        return self._query_error(session.scrubbed(words(error)), state)
 
     def _query_error(self, text: str, state: str | None = None) -> portl.QueryError:
         code = f" (SQLSTATE {state})" if state else ""
@@ -180,20 +225,29 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
     def examine(self, fields: Sequence[Field]) -> list[Finding]:
         """See ``Source.examine``."""
         table = self.describe()
-        findings: list[Finding] = []
-        if self.config.where is not None:
-            findings += self._examine_where()
+        findings: list[Finding] = self._examine_where() if self.config.where is not None else []
         if table.kind == "query":
-            if self._is_superuser():
-                findings.append(
-                    portl.warning(
-                        "source",
-                        "the query runs as a superuser, who can reach the server's files even in a read-only transaction",
-                        "use a role that may only read",
-                    )
-                )
-            return findings
+            findings += self._examine_query()
+        else:
+            findings += self._examine_table(table, fields)
+        if fields and not any(finding.severity is portl.Severity.PROBLEM for finding in findings):
+            findings += self._examine_reading(fields)
+        return findings
+
+    def _examine_query(self) -> list[Finding]:
+        if not self._is_superuser():
+            return []
+        return [
+            portl.warning(
+                "source",
+                "the query runs as a superuser, who can reach the server's files even in a read-only transaction",
+                "use a role that may only read",
+            )
+        ]
+
+    def _examine_table(self, table: Table, fields: Sequence[Field]) -> list[Finding]:
         found = catalog.table_details(table)
+        findings = []
         unread = [f.source.name for f in fields if f.source.details and not f.source.details.may_select]
         if unread:
             findings.append(
@@ -204,16 +258,34 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
                 )
             )
         if found.row_security:
-            findings.append(
-                portl.problem(
-                    "source",
-                    f"row security on {table.name} would hide rows from this role without a word",
-                    "use its owner or a role with BYPASSRLS, or write a query that says which rows are meant",
-                )
-            )
+            findings.append(portl.problem("source", f"row security on {table.name} {_HIDES}", _SEE_ALL))
         if found.has_children:
             findings.append(portl.note("source", f"{table.name} has child tables; their rows are read with it"))
         return findings
+
+    def _examine_reading(self, fields: Sequence[Field]) -> list[Finding]:
+        """Let the server plan the reading: it checks the privileges and the row security of all that is behind it."""
+        statement = f"EXPLAIN {self._select(fields)}"
+        refusal = self._refusal(statement)
+        if refusal is None:
+            return []
+        if refusal.sqlstate == INSUFFICIENT_PRIVILEGE and self._refusal(statement, row_security="on") is None:
+            return [portl.problem("source", f"row security on a table that is read here {_HIDES}", _SEE_ALL)]
+        return [portl.problem("source", refusal.message, refusal.hint)]
+
+    def _refusal(self, statement: str, row_security: str = "off") -> portl.Error | None:
+        """Execute a statement, undo it, and return what was said against it."""
+        self._session.begin()
+        try:
+            self._session.execute(f"SET LOCAL row_security = {row_security}")
+            self._session.execute(statement, what="planning the reading")
+        except (portl.ConnectionFailed, portl.Cancelled):
+            raise
+        except portl.Error as error:
+            return error
+        finally:
+            self._session.rollback()
+        return None
 
     def _examine_where(self) -> list[Finding]:
         try:
@@ -264,9 +336,10 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         estimate = self._estimate()
         if not exact or estimate > COUNT_ROWS:
             return RowCount(rows=estimate, exact=False)
-        rows = self._session.query(
-            f"SELECT count(*) FROM (SELECT 1 FROM {self._source()}) AS portl_rows", what="counting the rows"
-        )
+        with self._only_reading():
+            rows = self._session.query(
+                f"SELECT count(*) FROM (SELECT 1 FROM {self._source()}) AS portl_rows", what="counting the rows"
+            )
         return RowCount(rows=rows[0][0], exact=True)
 
     def _estimate(self) -> int:
@@ -280,8 +353,22 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
             f"({expressions.select_item(field, named=False)})::text AS c{number}" for number, field in enumerate(fields)
         )
         statement = f"SELECT {columns} FROM {self._source()}"
-        found = self._session.query(f"SELECT * FROM ({statement}) AS portl_preview LIMIT {rows}", what="the preview")
-        return list(found)
+        with self._only_reading():
+            return self._session.query(f"SELECT * FROM ({statement}) AS portl_preview LIMIT {rows}", what="the preview")
+
+    @contextmanager
+    def _only_reading(self) -> Iterator[None]:
+        """Say what a refused attempt to write means: the transaction is portl's own, and read-only on purpose."""
+        try:
+            yield
+        except portl.OperationError as error:
+            if error.sqlstate != READ_ONLY_VIOLATION:
+                raise
+            raise portl.QueryError(
+                error.message,
+                hint="the source is only read: take what writes or locks rows out of the query",
+                sqlstate=error.sqlstate,
+            ) from None
 
     def rows(self) -> Iterable[tuple[Any, ...]]:
         """See ``Source.rows``; ``read`` is what the engine uses."""
@@ -297,14 +384,17 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         """See ``Source.read``."""
         copy = CopyOut(self._session, self._copy(reading.fields, reading.format), self.context.token, "reading")
         binary = reading.format.name == BINARY
-        batches = copy.batches(binary=binary, rows=reading.batch_rows, size=reading.batch_bytes)
-        if reading.format.name != portl.ROWS.name:
-            yield from batches
-            return
-        load = row_loader([_sent_type(field) for field in reading.fields])
-        for batch in batches:
-            data = [load(bytes(line[:-1])) for line in batch.split()]
-            yield RowBatch(number=batch.number, first_row=batch.first_row, rows=batch.rows, size=batch.size, data=data)
+        self._batches = copy.batches(binary=binary, rows=reading.batch_rows, size=reading.batch_bytes)
+        with self._only_reading():
+            if reading.format.name != portl.ROWS.name:
+                yield from self._batches
+                return
+            load = row_loader([_sent_type(field) for field in reading.fields])
+            for batch in self._batches:
+                data = [load(bytes(line[:-1])) for line in batch.split()]
+                yield RowBatch(
+                    number=batch.number, first_row=batch.first_row, rows=batch.rows, size=batch.size, data=data
+                )
 
 
 def _sent_type(field: Field) -> Type:

@@ -74,6 +74,20 @@ def without_end(query: str) -> str:
     return query[:end]
 
 
+#: What a query that returns rows and changes nothing begins with.
+QUERY_WORDS = ("SELECT", "WITH", "VALUES", "TABLE")
+
+
+def first_word(query: str) -> str:
+    """Return the first word of a statement, whatever parentheses and comments stand before it."""
+    for kind, start, stop in tokens(query):
+        if kind == "word":
+            return query[start:stop]
+        if query[start:stop] != "(":
+            break
+    return ""
+
+
 def check_expression(text: str) -> None:
     """Refuse an expression that could end the parentheses it is put in.
 

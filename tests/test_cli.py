@@ -154,7 +154,7 @@ def test_a_stack_trace_appears_with_verbose_alone(job: Path) -> None:
 def test_a_refused_password_is_told_in_one_breath(job: Path) -> None:
     done = portl_cli("run", job, "--set", "source.password=wrong-password")
     assert done.returncode == 1
-    assert "hint: check username, password and database" in done.stderr
+    assert "hint: check username and password" in done.stderr
     assert "wrong-password" not in done.stderr + done.stdout
 
 

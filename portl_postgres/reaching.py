@@ -1,0 +1,153 @@
+"""Say why a server was not reached, or said no: what may pass by itself, and what somebody has to mend.
+
+libpq gives no SQLSTATE for a failed connect, and the server's text may be in any language. So the same connect is made
+once more with libpq's protocol trace (manual, 32.11, PQtrace) going to a file in memory: the trace shows the code of
+the server's answer. Where tracing is not to be had, and where the server did not speak, PQping is asked.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import sys
+import time
+from collections.abc import Mapping
+
+import attrs
+import psycopg
+from psycopg import pq
+from psycopg.conninfo import make_conninfo
+
+import portl
+
+HINT_UNREACHABLE = (
+    "check that PostgreSQL is running and listens there (host and port), and that no firewall is in between"
+)
+HINT_REFUSED = (
+    "check username, password and database, whether the server wants TLS (sslmode), and the server's pg_hba.conf"
+)
+HINT_PASSWORD = "check username and password, and the method that the server's pg_hba.conf asks for"
+HINT_NO_PASSWORD = "the server wants a password: set `password`, best from the environment (password: ${NAME})"
+HINT_ROLE = "check that the role exists and may log in, whether the server wants TLS (sslmode), and its pg_hba.conf"
+HINT_DATABASE = "check `database`; psql -l lists what there is"
+HINT_CONNECT = "the role needs CONNECT: GRANT CONNECT ON DATABASE … TO the role"
+HINT_TLS = (
+    "the server is there, and what fails is TLS: check sslmode, whether the server has TLS switched on, and that"
+    " sslrootcert holds the authority of its certificate, which must name the host as it is written here"
+)
+HINT_STARTING = "the server is starting up or shutting down; try again in a moment"
+HINT_FULL = "the server, database or role has no connection left: close some, or raise the limit"
+
+#: SQLSTATE of a refused connect to its hint; what is not listed has HINT_REFUSED.
+_PERMANENT = {"28P01": HINT_PASSWORD, "28000": HINT_ROLE, "3D000": HINT_DATABASE, "42501": HINT_CONNECT}
+_PASSING = {"57P01": HINT_STARTING, "57P02": HINT_STARTING, "57P03": HINT_STARTING, "53300": HINT_FULL}
+_PASSING_CLASSES = ("08", "53", "57")
+
+#: Severity first (in the server's language), the same in English since 9.6, then the code.
+_ANSWER = re.compile(rb'\tErrorResponse\t S "[^"]*" (?:V "[A-Z]+" )?C "([0-9A-Z]{5})" ')
+_ADDRESS = ("host", "hostaddr", "port", "connect_timeout", "service", "servicefile")
+_DEFAULT_SECONDS = 10
+
+
+def connect_once(parameters: Mapping[str, str]) -> psycopg.Error | None:
+    """Connect and disconnect; return what was said against it."""
+    try:
+        psycopg.connect(**parameters).close()  # type: ignore[arg-type]  # libpq's keywords
+    except psycopg.Error as error:
+        return error
+    return None
+
+
+def refusal(error: psycopg.Error, message: str, parameters: Mapping[str, str]) -> portl.ConnectionFailed:
+    """Return portl's error for a failed connect.
+
+    Args:
+        error: what psycopg raised.
+        message: its text, without secrets.
+        parameters: libpq's keywords.
+    """
+    if isinstance(error, psycopg.errors.ConnectionTimeout):
+        return portl.ConnectionFailed(message, hint=HINT_UNREACHABLE, transient=True)
+    answer = _ask(parameters)
+    state = answer.state
+    if answer.connected:
+        return portl.ConnectionFailed(message, hint=HINT_UNREACHABLE, transient=True)
+    if state is not None and state.startswith(_PASSING_CLASSES):
+        hint = _PASSING.get(state, HINT_UNREACHABLE)
+        return portl.ConnectionFailed(message, hint=hint, sqlstate=state, transient=True)
+    if state is not None:
+        return portl.AuthenticationFailed(message, hint=_PERMANENT.get(state, HINT_REFUSED), sqlstate=state)
+    if answer.needs_password:
+        return portl.AuthenticationFailed(message, hint=HINT_NO_PASSWORD)
+    return _pinged(message, parameters)
+
+
+def _pinged(message: str, parameters: Mapping[str, str]) -> portl.ConnectionFailed:
+    found = _ping(parameters)
+    if found is pq.Ping.OK:
+        return portl.AuthenticationFailed(message, hint=HINT_REFUSED)
+    if found is pq.Ping.REJECT:
+        return portl.ConnectionFailed(message, hint=HINT_STARTING, transient=True)
+    if found is pq.Ping.NO_ATTEMPT:
+        return portl.ConnectionFailed(message, hint=HINT_REFUSED)
+    # Not a word from the server: is nobody there, or did libpq hang up because it did not like the encryption?
+    address = {name: parameters[name] for name in _ADDRESS if name in parameters}
+    if _ping({**address, "sslmode": "disable"}) in (pq.Ping.OK, pq.Ping.REJECT):
+        return portl.AuthenticationFailed(message, hint=HINT_TLS)
+    return portl.ConnectionFailed(message, hint=HINT_UNREACHABLE, transient=True)
+
+
+def _ping(parameters: Mapping[str, str]) -> pq.Ping:
+    # psycopg's compiled implementation returns a bare int.
+    return pq.Ping(pq.PGconn.ping(make_conninfo(**parameters).encode()))
+
+
+@attrs.frozen(kw_only=True)
+class _Answer:
+    connected: bool = False
+    #: The code of the server's refusal, where it gave one.
+    state: str | None = None
+    #: True if the server asked for a password and there was none.
+    needs_password: bool = False
+
+
+def _ask(parameters: Mapping[str, str]) -> _Answer:
+    """Connect with the protocol traced; return how it ended."""
+    if sys.platform != "linux":  # where psycopg can trace
+        return _Answer()
+    trace = os.memfd_create("portl")  # holds the exchange of passwords: in memory alone, and gone in a moment
+    try:
+        pgconn = pq.PGconn.connect_start(make_conninfo(**parameters).encode())
+        try:
+            pgconn.trace(trace)
+            pgconn.set_trace_flags(pq.Trace.SUPPRESS_TIMESTAMPS)
+            connected = _poll(pgconn, float(parameters.get("connect_timeout") or _DEFAULT_SECONDS))
+            needs_password = bool(pgconn.needs_password)
+            pgconn.untrace()
+        finally:
+            pgconn.finish()
+        states = _ANSWER.findall(os.pread(trace, os.fstat(trace).st_size, 0))
+    except psycopg.Error:
+        return _Answer()
+    finally:
+        os.close(trace)
+    # The last: with sslmode=prefer, or several hosts, libpq goes on after a refusal.
+    return _Answer(
+        connected=connected, state=states[-1].decode() if states else None, needs_password=needs_password and not states
+    )
+
+
+def _poll(pgconn: pq.abc.PGconn, seconds: float) -> bool:
+    """Finish a connect; tell whether it succeeded."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        status = pgconn.connect_poll()
+        if status == pq.PollingStatus.OK:
+            return True
+        if status == pq.PollingStatus.FAILED:
+            return False
+        socket = [pgconn.socket]
+        reading = status == pq.PollingStatus.READING
+        select.select(socket if reading else [], [] if reading else socket, [], max(0.0, end - time.monotonic()))
+    return False
