@@ -174,7 +174,7 @@ class Risk(enum.StrEnum):
 
 RISK_TEXTS: Mapping[Risk, str] = {
     Risk.OVERFLOW: "a number that is too large for the destination is refused",
-    Risk.TRUNCATION: "a value that is too long for the destination is refused, never cut",
+    Risk.TRUNCATION: "a value that is too long for the destination is refused, never cut (spaces at its end excepted)",
     Risk.PRECISION: "digits that the destination has no room for are rounded away",
     Risk.ZONE: "the session's time zone decides what instant is meant",
     Risk.FORM: "a value that is not in the form of the destination's type is refused, or loses its own form",

@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from typing import ClassVar
 
+import attrs
+
 import portl
 from portl import Column, Conversion, Examination, Field, Finding, Intent, Strategy, Table
 from portl_postgres import catalog, ddl, types
@@ -64,6 +66,8 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
     def propose(self, source: Table, columns: Mapping[str, Column]) -> Table:
         """See ``Destination.propose``."""
         with self._session.scope():
+            if source.dialect == catalog.DIALECT:
+                columns = {name: self._known_here(column) for name, column in columns.items()}
             self._resolver = ddl.TypeResolver(
                 known=self._known_types(columns.values()),
                 schema=self.config.schema,
@@ -73,7 +77,35 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
                 "SELECT quote_ident(n.nspname) || '.' || quote_ident(c.collname) FROM pg_catalog.pg_collation AS c"
                 " JOIN pg_catalog.pg_namespace AS n ON n.oid = c.collnamespace"
             )]  # fmt: skip
+        for column in columns.values():
+            if source.dialect == catalog.DIALECT and details(column) is None:
+                text, remedy = f"neither end knows the type {column.native!r}", "name one that is there in `types`"
+                self._resolver.remarks.append((column.name, portl.problem(f"column {column.name!r}", text, remedy)))
         return ddl.propose_table(source, columns, self.config, self._resolver, self._session.version, collations)
+
+    def _known_here(self, column: Column) -> Column:
+        """Return a column whose type the source does not know with what this server knows of it."""
+        if details(column) is not None:
+            return column
+        oid = self._type_oid(column.native)
+        if oid is None:
+            return column
+        pg = catalog.read_types(self._session, [oid])[oid]
+        found = catalog.ColumnDetails(pg=pg, version=self._session.version)
+        return attrs.evolve(column, native=pg.spelled, type=types.generic(pg, -1), details=found)
+
+    def _type_oid(self, spelled: str) -> int | None:
+        try:
+            with self._session.scope():
+                # In the schema of the table first, as its columns' types would be sought.
+                ((oid,),) = self._session.query(
+                    "SELECT coalesce(to_regtype(quote_ident($1) || '.' || $2), to_regtype($2))::oid",
+                    self.config.schema,
+                    spelled,
+                )
+        except portl.Error:
+            return None  # what cannot even be parsed is no type
+        return int(oid) if oid is not None else None
 
     def _known_types(self, columns: Collection[Column]) -> dict[tuple[str, str], PgType]:
         """Return the user-made types here that bear the names of those in use there."""
@@ -135,9 +167,7 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
                 )
             ]
         return [
-            portl.problem(
-                "destination", "default_transaction_read_only is on for this role or database", "turn it off"
-            )
+            portl.problem("destination", "default_transaction_read_only is on for this role or database", "turn it off")
         ]
 
     def _names(self, intent: Intent) -> list[Finding]:

@@ -65,6 +65,8 @@ def _base(field: Field, sent: ColumnDetails | None) -> str:
 def _between_generics(expression: str, field: Field, target: PgType, obstacle: str) -> Item:
     sent, wanted = field.sent.type.kind, field.target.type.kind
     left_to_destination = Item(expression, obstacle)
+    if field.conversion.verdict is Verdict.IMPOSSIBLE:
+        return left_to_destination  # the plan has a problem; what the source could not even parse adds nothing to it
     if not target.builtin or wanted is Kind.TIME:
         # A cast to time makes NULL of an infinite timestamp; time's input function refuses it.
         return left_to_destination

@@ -74,10 +74,11 @@ _ALIASES: Mapping[str, Kind] = {
     "bigserial": Kind.BIGINT,
     "smallserial": Kind.SMALLINT,
 }
-#: Types whose binary form holds an oid of this very database (manual, 8.19), or that have none.
-_OID_BEARERS = {
+#: Types whose binary form holds an oid of this very database (manual, 8.19), or that have none; and the vectors, whose
+#: receive functions refuse the empty vector that their send functions write (int.c, oid.c).
+_NOT_BINARY = {
     "regclass", "regproc", "regprocedure", "regoper", "regoperator", "regtype", "regrole", "regnamespace",
-    "regconfig", "regdictionary", "regcollation", "regdatabase", "aclitem",
+    "regconfig", "regdictionary", "regcollation", "regdatabase", "aclitem", "int2vector", "oidvector",
 }  # fmt: skip
 _TEXTS = {"text", "varchar", "bpchar", "name"}
 
@@ -141,7 +142,7 @@ class PgType:
 
     def binary(self, version: int) -> bool:
         """Tell whether its binary form means the same at another server of at least ``version``."""
-        if (self.name in _OID_BEARERS and self.schema == "pg_catalog") or not self.sendable:
+        if (self.name in _NOT_BINARY and self.schema == "pg_catalog") or not self.sendable:
             return False
         if self.base is not None:
             return self.base.binary(version)

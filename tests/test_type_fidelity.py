@@ -107,7 +107,8 @@ VALUES: Mapping[str, st.SearchStrategy[str]] = {
     "time with time zone": _of("24:00:00+15:59:59", "00:00:00-15:59:59", "12:00:00.5+05:30",
                                "23:59:59.999999-00:00:30"),
     "timestamp": MOMENTS | st.datetimes().map(str),
-    "timestamp(0)": MOMENTS | st.datetimes().map(str),
+    # Rounded up, the last moment is one that the server cannot read back.
+    "timestamp(0)": MOMENTS.filter(lambda t: t[:6] != "294276") | st.datetimes().map(str),
     "timestamp with time zone": MOMENTS.map(lambda t: t if "inf" in t or t.endswith("BC") else f"{t}+00"),
     "interval": INTERVALS,
     "interval year to month": INTERVALS,
