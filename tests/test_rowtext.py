@@ -1,0 +1,156 @@
+"""COPY's text and Python values: what the server writes is read, and what is written the server reads as the same."""
+
+from __future__ import annotations
+
+import datetime as dt
+import struct
+import uuid
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from portl import Kind, Type
+from portl_postgres.rowtext import dump_rows, loader, row_loader, unescape
+from portl_postgres.types import PostgresTypeMapper
+from tests.servers import Db
+
+QUICK = settings(deadline=None, suppress_health_check=list(HealthCheck), phases=(Phase.reuse, Phase.generate))
+MAPPER = PostgresTypeMapper()
+TEXTS = st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), max_size=10) | st.lists(
+    st.sampled_from(
+        ["\\", "\\N", "\\.", "\t", "\n", "\r", '"', "{", "}", ",", "NULL", "\b", "\f", "\v", "\x01", "\x7f"]
+    )
+).map("".join)
+ZONES = st.integers(-15 * 3600 - 59 * 60, 15 * 3600 + 59 * 60).map(lambda s: dt.timezone(dt.timedelta(seconds=s)))
+
+VALUES: dict[str, st.SearchStrategy[Any]] = {
+    "bigint": st.integers(-(2**63), 2**63 - 1),
+    "numeric": st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**30), max_value=10**30)
+    | st.sampled_from([Decimal("NaN"), Decimal("Infinity"), Decimal("-Infinity"), Decimal("1E+300"), Decimal("1.50")]),
+    "real": st.floats(width=32, allow_nan=False),
+    "double precision": st.floats(allow_nan=False),
+    "boolean": st.booleans(),
+    "text": TEXTS,
+    "bytea": st.binary(max_size=30),
+    "date": st.dates(),
+    "time": st.times(),
+    "time with time zone": st.times(timezones=ZONES),
+    "timestamp": st.datetimes(),
+    "interval": st.integers(-(10**9) + 1, 10**9 - 1).map(lambda days: dt.timedelta(days=days))
+    | st.timedeltas(dt.timedelta(0), dt.timedelta(days=10**6)),
+    "uuid": st.uuids(),
+    "json": st.sampled_from(['{"b": 1,  "a": "\\\\n\\t"}', "1.50", "null"]),
+    "text[]": st.lists(st.none() | TEXTS, max_size=4)
+    | st.lists(st.lists(TEXTS, min_size=2, max_size=2), min_size=1, max_size=3),
+    "numeric[]": st.lists(st.none() | st.decimals(allow_nan=False, allow_infinity=False, min_value=-99, max_value=99)),
+    "bytea[]": st.lists(st.none() | st.binary(max_size=5)),
+    "timestamp[]": st.lists(st.none() | st.datetimes()),
+    "boolean[]": st.lists(st.none() | st.booleans()),
+}  # fmt: skip
+NATIVES = list(VALUES)
+TYPES = [MAPPER.generic(native) for native in NATIVES]
+
+
+def through(db: Db, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Write rows with COPY and read them with COPY."""
+    db.execute(f"CREATE TEMPORARY TABLE t ({', '.join(f'c{n} {native}' for n, native in enumerate(NATIVES))})")
+    try:
+        with db.connection.cursor() as cursor:
+            with cursor.copy("COPY t FROM STDIN") as copy:
+                copy.write(dump_rows(rows))
+            with cursor.copy("COPY t TO STDOUT") as copy:
+                lines = [bytes(line) for line in copy]
+    finally:
+        db.execute("DROP TABLE t")
+    load = row_loader(TYPES)
+    return [load(line[:-1]) for line in lines]
+
+
+def single(value: float | None) -> bytes | None:
+    """Return the bits of a float as a real holds them: its text has fewer digits than that of a double."""
+    return None if value is None else struct.pack("f", value)
+
+
+def same(left: Any, right: Any) -> bool:
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(map(same, left, right))
+    if isinstance(left, Decimal) and isinstance(right, Decimal) and left.is_nan():
+        return right.is_nan()
+    if isinstance(left, dt.time) and left.tzinfo is not None:
+        return bool(left.replace(tzinfo=None) == right.replace(tzinfo=None) and left.utcoffset() == right.utcoffset())
+    return bool(left == right and type(left) is type(right))
+
+
+@settings(QUICK, max_examples=60)
+@given(rows=st.lists(st.tuples(*(st.none() | VALUES[native] for native in NATIVES)), min_size=1, max_size=4))
+def test_a_python_value_comes_back_from_the_server_as_it_went(source: Db, rows: list[tuple[Any, ...]]) -> None:
+    for sent, found in zip(rows, through(source, rows), strict=True):
+        for native, left, right in zip(NATIVES, sent, found, strict=True):
+            equal = single(left) == single(right) if native == "real" else same(left, right)
+            assert equal, (native, left, right)
+
+
+@pytest.mark.parametrize(
+    ("native", "text", "value"),
+    [
+        ("date", "2024-02-29", dt.date(2024, 2, 29)),
+        ("date", "0044-03-15 BC", "0044-03-15 BC"),
+        ("date", "10000-01-01", "10000-01-01"),
+        ("date", "infinity", "infinity"),
+        ("time", "24:00:00", "24:00:00"),
+        ("time", "12:00:00.1", dt.time(12, 0, 0, 100000)),
+        ("timestamp", "-infinity", "-infinity"),
+        ("timestamp", "0001-01-01 00:00:00", dt.datetime(1, 1, 1)),
+        ("timestamp", "294276-12-31 23:59:59.999999", "294276-12-31 23:59:59.999999"),
+        (
+            "timestamptz",
+            "2024-01-01 00:00:00+05:30",
+            dt.datetime(2024, 1, 1, tzinfo=dt.timezone(dt.timedelta(hours=5.5))),
+        ),
+        ("interval", "1 day", dt.timedelta(1)),
+        ("interval", "-3 days", dt.timedelta(-3)),
+        ("interval", "1 day 02:00:00.5", dt.timedelta(1, 7200, 500000)),
+        ("interval", "00:00:00", dt.timedelta(0)),
+        ("interval", "1 mon", "1 mon"),
+        ("interval", "24:00:00", "24:00:00"),
+        ("interval", "-00:00:01", "-00:00:01"),
+        ("interval", "-1 days +01:00:00", "-1 days +01:00:00"),
+        ("interval", "2147483647 days", "2147483647 days"),
+        ("numeric", "NaN", "NaN"),
+        ("int[]", "{1,NULL,3}", [1, None, 3]),
+        ("int[]", "{{1,2},{3,4}}", [[1, 2], [3, 4]]),
+        ("int[]", "[5:6]={1,2}", "[5:6]={1,2}"),
+        ("int[]", "{}", []),
+        ("text[]", '{"NULL",NULL,"a\\"b\\\\c","{x}",""}', ["NULL", None, 'a"b\\c', "{x}", ""]),
+        ("date[]", "{infinity,2024-01-01}", ["infinity", dt.date(2024, 1, 1)]),
+        ("uuid", "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", uuid.UUID("a0eebc999c0b4ef8bb6d6bb9bd380a11")),
+        ("bytea", "\\x00ff", b"\0\xff"),
+        ("boolean", "f", False),
+        ("inet", "10.0.0.1/8", "10.0.0.1/8"),
+    ],
+)
+def test_what_python_cannot_hold_stays_the_text_that_the_server_sent(native: str, text: str, value: Any) -> None:
+    load = loader(MAPPER.generic(native))
+    found = load(text) if load else text
+    assert (str(found) if native == "numeric" else found) == value
+
+
+@settings(QUICK, max_examples=60)
+@given(texts=st.lists(st.none() | TEXTS, min_size=1, max_size=5))
+def test_a_line_holds_any_text(texts: list[str | None]) -> None:
+    line = dump_rows([tuple(texts)])
+    assert line.count(b"\n") == 1
+    assert row_loader([Type(kind=Kind.TEXT)] * len(texts))(line[:-1]) == tuple(texts)
+
+
+def test_the_escapes_are_those_of_the_server(source: Db) -> None:
+    every = "".join(map(chr, range(1, 256)))
+    source.connection.execute("CREATE TEMPORARY TABLE t (v text)")
+    source.connection.execute("INSERT INTO t VALUES (%s)", (every,))
+    with source.connection.cursor().copy("COPY t TO STDOUT") as copy:
+        (line,) = [bytes(line) for line in copy]
+    assert unescape(line[:-1].decode()) == every
+    assert dump_rows([(every,)]) == line
