@@ -206,8 +206,9 @@ class Session:
         }
         changes = {name: wanted[name] for name in before if before[name] != wanted[name]}
         if changes:
-            for name in changes:
-                self._original.setdefault(name, before[name])
+            if self._depth == self.nested:  # what is set in a transaction of portl's goes with it, or is put back there
+                for name in changes:
+                    self._original.setdefault(name, before[name])
             self.query(
                 "SELECT set_config(n, v, $3) FROM unnest($1::text[], $2::text[]) AS s(n, v)",
                 list(changes),

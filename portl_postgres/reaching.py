@@ -2,7 +2,7 @@
 
 libpq gives no SQLSTATE for a failed connect, and the server's text may be in any language. So the same connect is made
 once more with libpq's protocol trace (manual, 32.11, PQtrace) going to a file in memory: the trace shows the code of
-the server's answer. Where tracing is not to be had, and where the server did not speak, PQping is asked.
+the server's answer. Where tracing is not to be had, PQping is asked, which keeps Python's other threads waiting.
 """
 
 from __future__ import annotations
@@ -39,6 +39,9 @@ HINT_TLS = (
 HINT_STARTING = "the server is starting up or shutting down; try again in a moment"
 HINT_FULL = "the server, database or role has no connection left: close some, or raise the limit"
 
+#: psycopg hands a trace on to libpq on Linux alone.
+TRACES = sys.platform == "linux"
+
 #: SQLSTATE of a refused connect to its hint; what is not listed has HINT_REFUSED.
 _PERMANENT = {"28P01": HINT_PASSWORD, "28000": HINT_ROLE, "3D000": HINT_DATABASE, "42501": HINT_CONNECT}
 _PASSING = {"57P01": HINT_STARTING, "57P02": HINT_STARTING, "57P03": HINT_STARTING, "53300": HINT_FULL}
@@ -69,18 +72,29 @@ def refusal(error: psycopg.Error, message: str, parameters: Mapping[str, str]) -
     """
     if isinstance(error, psycopg.errors.ConnectionTimeout):
         return portl.ConnectionFailed(message, hint=HINT_UNREACHABLE, transient=True)
+    if not TRACES:
+        return _pinged(message, parameters)
     answer = _ask(parameters)
-    state = answer.state
     if answer.connected:
         return portl.ConnectionFailed(message, hint=HINT_UNREACHABLE, transient=True)
-    if state is not None and state.startswith(_PASSING_CLASSES):
-        hint = _PASSING.get(state, HINT_UNREACHABLE)
-        return portl.ConnectionFailed(message, hint=hint, sqlstate=state, transient=True)
-    if state is not None:
-        return portl.AuthenticationFailed(message, hint=_PERMANENT.get(state, HINT_REFUSED), sqlstate=state)
+    if answer.state is not None:
+        return _answered(message, answer.state)
     if answer.needs_password:
         return portl.AuthenticationFailed(message, hint=HINT_NO_PASSWORD)
-    return _pinged(message, parameters)
+    if not answer.attempted and _ping(parameters) is pq.Ping.NO_ATTEMPT:
+        return portl.ConnectionFailed(message, hint=HINT_REFUSED)
+    # Not a word from the server: is nobody there, or did libpq hang up because it did not like the encryption?
+    bare = _ask(_unencrypted(parameters))
+    if bare.connected or bare.needs_password or bare.state is not None:
+        return portl.AuthenticationFailed(message, hint=HINT_TLS)
+    return portl.ConnectionFailed(message, hint=HINT_UNREACHABLE, transient=True)
+
+
+def _answered(message: str, state: str) -> portl.ConnectionFailed:
+    if state.startswith(_PASSING_CLASSES):
+        hint = _PASSING.get(state, HINT_UNREACHABLE)
+        return portl.ConnectionFailed(message, hint=hint, sqlstate=state, transient=True)
+    return portl.AuthenticationFailed(message, hint=_PERMANENT.get(state, HINT_REFUSED), sqlstate=state)
 
 
 def _pinged(message: str, parameters: Mapping[str, str]) -> portl.ConnectionFailed:
@@ -91,11 +105,15 @@ def _pinged(message: str, parameters: Mapping[str, str]) -> portl.ConnectionFail
         return portl.ConnectionFailed(message, hint=HINT_STARTING, transient=True)
     if found is pq.Ping.NO_ATTEMPT:
         return portl.ConnectionFailed(message, hint=HINT_REFUSED)
-    # Not a word from the server: is nobody there, or did libpq hang up because it did not like the encryption?
-    address = {name: parameters[name] for name in _ADDRESS if name in parameters}
-    if _ping({**address, "sslmode": "disable"}) in (pq.Ping.OK, pq.Ping.REJECT):
+    if _ping(_unencrypted(parameters)) in (pq.Ping.OK, pq.Ping.REJECT):
         return portl.AuthenticationFailed(message, hint=HINT_TLS)
     return portl.ConnectionFailed(message, hint=HINT_UNREACHABLE, transient=True)
+
+
+def _unencrypted(parameters: Mapping[str, str]) -> dict[str, str]:
+    """Return the parameters of a connect that any server answers, if only to refuse it."""
+    found = {name: parameters[name] for name in _ADDRESS if name in parameters}
+    return {**found, "sslmode": "disable", "gssencmode": "disable"}
 
 
 def _ping(parameters: Mapping[str, str]) -> pq.Ping:
@@ -105,6 +123,8 @@ def _ping(parameters: Mapping[str, str]) -> pq.Ping:
 
 @attrs.frozen(kw_only=True)
 class _Answer:
+    #: False if libpq gave up before it had an address to connect to.
+    attempted: bool = True
     connected: bool = False
     #: The code of the server's refusal, where it gave one.
     state: str | None = None
@@ -114,12 +134,11 @@ class _Answer:
 
 def _ask(parameters: Mapping[str, str]) -> _Answer:
     """Connect with the protocol traced; return how it ended."""
-    if sys.platform != "linux":  # where psycopg can trace
-        return _Answer()
     trace = os.memfd_create("portl")  # holds the exchange of passwords: in memory alone, and gone in a moment
     try:
         pgconn = pq.PGconn.connect_start(make_conninfo(**parameters).encode())
         try:
+            attempted = pgconn.status != pq.ConnStatus.BAD
             pgconn.trace(trace)
             pgconn.set_trace_flags(pq.Trace.SUPPRESS_TIMESTAMPS)
             connected = _poll(pgconn, float(parameters.get("connect_timeout") or _DEFAULT_SECONDS))
@@ -134,7 +153,10 @@ def _ask(parameters: Mapping[str, str]) -> _Answer:
         os.close(trace)
     # The last: with sslmode=prefer, or several hosts, libpq goes on after a refusal.
     return _Answer(
-        connected=connected, state=states[-1].decode() if states else None, needs_password=needs_password and not states
+        attempted=attempted,
+        connected=connected,
+        state=states[-1].decode() if states else None,
+        needs_password=needs_password and not states,
     )
 
 
