@@ -49,6 +49,8 @@ def tokens(text: str) -> Iterator[tuple[str, int, int]]:
             end = close + len(match[0])
         elif kind == "other" and match[0] in "'\"":
             raise Unbalanced(f"a {match[0]} is not closed")
+        elif kind == "word" and match[0] in "eE" and text.startswith("'", end):
+            raise Unbalanced("a ' is not closed")
         if kind not in ("space", "line", "block"):
             yield kind, position, end
         position = end
