@@ -187,16 +187,15 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         resolves = intent.conflict.strategy is not Strategy.FAIL and intent.key is not None
         updates = resolves and intent.conflict.strategy is not Strategy.SKIP
         key = intent.key.columns if resolves and intent.key is not None else ()
-        known = [d for field in intent.fields if (d := details(field.target)) is not None and d.pg.oid]
-        others = [d for f in intent.fields if f.target.name not in key and (d := details(f.target)) in known]
-        deciding = [d for column in intent.target.columns if column.name in key and (d := details(column)) is not None]
+        known = [(f.target.name, d) for f in intent.fields if (d := details(f.target)) is not None and d.pg.oid]
         lacking = []
-        if not all(d.may_insert for d in known):
+        if not all(d.may_insert for _, d in known):
             lacking.append("INSERT")
-        if updates and not all(d.may_update for d in others if d is not None):
+        if updates and not all(d.may_update for name, d in known if name not in key):
             lacking.append("UPDATE")
-        # Rows are found by their key, and compared before they are rewritten.
-        if not all(d.may_select for d in [*deciding, *(others if updates else ())] if d is not None):
+        # The staging table is made after the table, and xmax tells new rows from old: columns alone are not enough.
+        stages = resolves or PostgresWriter.must_stage(intent, nested=self._session.nested)
+        if stages and not self._may_select(found.oid):
             lacking.append("SELECT")
         findings = []
         if lacking:
@@ -237,6 +236,10 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
                 "GRANT TEMPORARY ON DATABASE … TO the role, or use `conflict: fail`",
             )
         ]
+
+    def _may_select(self, relation: int) -> bool:
+        ((may,),) = self._session.query("SELECT has_table_privilege($1::oid, 'SELECT')", relation)
+        return bool(may)
 
     def _owns(self, relation: int) -> bool:
         ((owns,),) = self._session.query(
