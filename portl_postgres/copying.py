@@ -12,6 +12,7 @@ from __future__ import annotations
 import select
 import struct
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import attrs
 import psycopg
@@ -198,7 +199,7 @@ class CopyOut:
     def _start(self) -> None:
         sql_logger.debug("%s: %s", self._session.label, self._statement)
         pgconn = self._session.pgconn
-        with self._session.translated(self._what):
+        with self._session.translated(self._what), unfinished(self._session):
             # The extended protocol takes exactly one statement, whatever a query in it says.
             pgconn.send_query_params(self._statement.encode(), None)
             flush(pgconn, self._token)
@@ -209,7 +210,7 @@ class CopyOut:
 
     def _end(self) -> None:
         pgconn = self._session.pgconn
-        with self._session.translated(self._what):
+        with self._session.translated(self._what), unfinished(self._session):
             failed = None
             while (result := wait_result(pgconn, self._token)) is not None:
                 if result.status not in (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.COPY_OUT):
@@ -258,7 +259,7 @@ class CopyIn:
         self._what = what
         sql_logger.debug("%s: %s", session.label, statement)
         pgconn = session.pgconn
-        with session.translated(what):
+        with session.translated(what), unfinished(session):
             pgconn.send_query_params(statement.encode(), None)
             flush(pgconn, token)
             result = wait_result(pgconn, token)
@@ -320,7 +321,7 @@ class CopyIn:
         pgconn = self._session.pgconn
         taken = 0
         failed: psycopg.Error | None = None
-        with self._session.translated(self._what):
+        with self._session.translated(self._what), unfinished(self._session):
             try:
                 pgconn.put_copy_end(reason)
                 # To give up is what a cancelled run does: it must not be cancelled in turn.
@@ -356,6 +357,26 @@ def wait_result(pgconn: pq.abc.PGconn, token: portl.CancelToken | None) -> pq.ab
         elif token is not None and not token.cancelled:
             continue
     return pgconn.get_result()
+
+
+@contextmanager
+def unfinished(session: Session) -> Iterator[None]:
+    """End the statement at the server if waiting for its answer is interrupted, by Ctrl-C or by the token."""
+    try:
+        yield
+    except psycopg.Error:
+        raise
+    except BaseException:
+        if not session.broken:
+            session.cancel()
+            pgconn = session.pgconn
+            while (result := wait_result(pgconn, None)) is not None:
+                if result.status == pq.ExecStatus.COPY_IN:
+                    pgconn.put_copy_end(b"given up by portl")
+                elif result.status == pq.ExecStatus.COPY_OUT:
+                    while pgconn.get_copy_data(0)[0] >= 0:
+                        continue
+        raise
 
 
 def drain(pgconn: pq.abc.PGconn) -> None:

@@ -17,7 +17,7 @@ from portl_postgres import catalog, expressions
 from portl_postgres.catalog import details, shown
 from portl_postgres.config import PostgresSourceConfig
 from portl_postgres.connection import Database, Session
-from portl_postgres.copying import BINARY, TEXT, CopyBatch, CopyOut, flush, wait_result
+from portl_postgres.copying import BINARY, TEXT, CopyBatch, CopyOut, flush, unfinished, wait_result
 from portl_postgres.failures import translate, words
 from portl_postgres.rowtext import row_loader
 from portl_postgres.sqltext import QUERY_WORDS, Unbalanced, check_expression, first_word, quoted, without_end
@@ -151,7 +151,7 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         """Send a message; return the answer. Does not block: the server may wait for a lock on a table in the query."""
         session, token = self._session, self.context.token
         session.check()
-        with session.translated("describing the query"):
+        with session.translated("describing the query"), unfinished(session):
             send()
             flush(session.pgconn, token)
             result = wait_result(session.pgconn, token)

@@ -290,6 +290,7 @@ class PostgresWriter(portl.Writer):
         """See ``Writer.abandon``: the key of a table that was begun is built, so that the same job can go on."""
         if self._session.broken:
             return
+        self._session.settle()
         self._tidy()
         if not self._committed:
             return
