@@ -369,7 +369,12 @@ def tls(certificates: Path) -> Iterator[Server]:
             shutil.copy(certificates / name, server.data / name)
             shutil.chown(server.data / name, owner.st_uid, owner.st_gid)
         (server.data / "server.key").chmod(0o600)
-        dsn = {"host": server.host, "port": server.port, "user": server.user, "password": server.password}
+        dsn: dict[str, Any] = {
+            "host": server.host,
+            "port": server.port,
+            "user": server.user,
+            "password": server.password,
+        }
         with psycopg.connect(**dsn, dbname="postgres", autocommit=True) as connection:
             connection.execute(
                 "CREATE ROLE tls_user LOGIN; CREATE TABLE t AS SELECT 1 AS id; GRANT SELECT ON t TO tls_user"

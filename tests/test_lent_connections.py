@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -31,7 +32,7 @@ def connect(db: Db, **keys: Any) -> psycopg.Connection[Any]:
 def shown(connection: psycopg.Connection[Any]) -> dict[str, str]:
     with psycopg.RawCursor(connection, row_factory=psycopg.rows.tuple_row) as cursor:
         rows = cursor.execute("SELECT n, current_setting(n) FROM unnest($1::text[]) AS n", [list(SETTINGS)]).fetchall()
-    return dict(rows)  # type: ignore[arg-type]  # rows of two
+    return dict(rows)
 
 
 def job(**keys: object) -> dict[str, Any]:
@@ -244,11 +245,7 @@ def test_one_connection_for_both_ends_is_refused(filled: Db) -> None:
         ]
         assert connection.info.transaction_status is pq.TransactionStatus.IDLE
         assert connection.autocommit is False
-        assert portl.plan(job(), source=connection, destination=filled_end(filled)).tables[0].count is not None
-
-
-def filled_end(filled: Db) -> psycopg.Connection[Any]:
-    return filled.connection
+        assert portl.plan(job(), source=connection, destination=filled.connection).tables[0].count is not None
 
 
 def test_two_runs_at_once_on_one_connection_are_refused(filled: Db, destination: Db) -> None:
@@ -270,8 +267,7 @@ def test_two_runs_at_once_on_one_connection_are_refused(filled: Db, destination:
 @pytest.mark.parametrize("handle", ["psycopg.AsyncConnection", "psycopg_pool.AsyncConnectionPool", "builtins.str"])
 def test_other_handles_are_refused(handle: str, destination: Db) -> None:
     module, name = handle.rsplit(".", 1)
-    cls = {"psycopg": psycopg, "psycopg_pool": psycopg_pool}.get(module, __builtins__)
-    kind = getattr(cls, name, str)
+    kind = getattr(importlib.import_module(module), name)
     config = job(destination=destination.end(table="t"))
     with pytest.raises(portl.ConfigError) as caught:
         portl.migrate(config, source=kind.__new__(kind))

@@ -60,7 +60,12 @@ def test_a_plan_leaves_both_databases_byte_for_byte_as_they_were() -> None:
     folder = temporary_folder("portl-plan-")
     server = Server(folder)
     with server:
-        login = {"host": server.host, "port": server.port, "user": server.user, "password": server.password}
+        login: dict[str, Any] = {
+            "host": server.host,
+            "port": server.port,
+            "user": server.user,
+            "password": server.password,
+        }
         with psycopg.connect(**login, dbname="postgres", autocommit=True) as admin:
             admin.execute("CREATE DATABASE one")
             admin.execute("CREATE DATABASE two")
@@ -90,7 +95,7 @@ def test_a_plan_leaves_both_databases_byte_for_byte_as_they_were() -> None:
 
         end = {"type": "postgres", **server.parameters("one")}
         other = {"type": "postgres", **server.parameters("two")}
-        jobs = [
+        jobs: list[dict[str, Any]] = [
             {"source": {**end, "table": "t"}, "destination": {**other, "table": table}, "conflict": conflict}
             for table in ("t", "made", "new schema")
             for conflict in ("overwrite", "skip", "fail", "merge")
