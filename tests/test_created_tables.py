@@ -264,8 +264,8 @@ def test_a_key_without_overlaps_is_no_key_of_equal_values(source: Db, destinatio
     assert plan.execute().rows_inserted == 1
 
 
-HOSTILE = ("order", "Mixed Case", 'quo"te', "dot.ted", "grün", "данные", "%s", "%(x)s", "$1", "$$", "x'y", "{b}", "a\nb",
-           "\\", "--", "/*", ";", "é" * 31, "q" * 63)  # fmt: skip
+HOSTILE = ("order", "Mixed Case", 'quo"te', "dot.ted", "grün", "данные", "%s", "%(x)s", "$1", "$$", "x'y", "{b}",
+           "a\nb", "\\", "--", "/*", ";", "é" * 31, "q" * 63)  # fmt: skip
 
 
 def test_hostile_names_go_through(source: Db, destination: Db) -> None:

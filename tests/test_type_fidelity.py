@@ -256,8 +256,8 @@ def _images(db: Db, table: str) -> list[tuple[Any, ...]]:
 
 def _images_compare(types: Sequence[str]) -> bool:
     """Tell whether rows of these types have images that mean the same in another database."""
-    # aclitem has no binary form; an image holds the oids of user-made types.
-    return not any(name.removesuffix("[]") in OWN_VALUES or name.startswith("aclitem") for name in types)
+    # aclitem has no binary form; an image holds the oids of user-made types, and of what reg* types name.
+    return not any(name.removesuffix("[]") in OWN_VALUES or name.startswith(("aclitem", "reg")) for name in types)
 
 
 def _check(source: Db, target: Db, types: Sequence[str], rows: Any, *, route: str, existing: bool) -> None:
