@@ -135,7 +135,8 @@ class Plan:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the caller's observers, token and connections behind: a copy can be shown, but not executed."""
-        return {**{name: getattr(self, name) for name in ("config", "source", "destination", "tables")}, "_session": None}
+        kept = ("config", "source", "destination", "tables")
+        return {**{name: getattr(self, name) for name in kept}, "_session": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
@@ -378,7 +379,8 @@ class _Planner:
             if format.name in taken and wanted.value in (Route.AUTO.value, format.route):
                 return format if wanted is Route.AUTO else attrs.evolve(format, reason=f"the job asks for it: {wanted}")
         remedy = None if wanted is Route.AUTO else "leave `route` out"
-        self._findings.append(problem("route", f"the two ends have no way in common for rows to travel ({wanted})", remedy))
+        said = f"the two ends have no way in common for rows to travel ({wanted})"
+        self._findings.append(problem("route", said, remedy))
         return ROWS
 
     def _key(self, target: Table, created: bool) -> Key | None:

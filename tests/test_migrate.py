@@ -12,7 +12,7 @@ def job(source: Db, destination: Db, **keys: object) -> dict[str, object]:
 
 def test_a_missing_table_is_created_and_filled(source: Db, destination: Db) -> None:
     source.execute("CREATE TABLE users (id int PRIMARY KEY, email varchar(50) NOT NULL, tags text[])")
-    source.execute("INSERT INTO users SELECT g, 'u' || g || '@example.com', ARRAY['a', NULL] FROM generate_series(1, 2500) g")
+    source.execute("INSERT INTO users SELECT g, 'u' || g || '@x.com', ARRAY['a', NULL] FROM generate_series(1, 2500) g")
     result = portl.migrate(job(source, destination))
     assert (result.rows_read, result.rows_inserted, result.tables[0].route) == (2500, 2500, "relay")
     assert destination.execute("SELECT * FROM users ORDER BY id") == source.execute("SELECT * FROM users ORDER BY id")
