@@ -1,8 +1,9 @@
 """What a connector implements: a source, a destination, a writer. No I/O happens in this module.
 
-A source author writes ``describe`` and ``rows``; a destination author ``describe``, ``propose`` and a ``Writer``. Everything else has a default. The calls come in this order, all in one thread:
+A source author writes ``describe`` and ``rows``; a destination author ``describe``, ``propose`` and a ``Writer``.
+Everything else has a default. The calls come in this order, all in one thread:
 
-* source: ``open``, ``describe``, ``formats``, ``examine``, ``count``, ``preview``, then ``chunks`` and ``read``; ``close``;
+* source: ``open``, ``describe``, ``formats``, ``examine``, ``count``, ``preview``, ``chunks`` and ``read``; ``close``;
 * destination: ``open``, ``describe``, ``propose``, ``formats``, ``examine``, then ``writer``; ``close``;
 * writer: ``begin``, ``write`` once a batch, ``commit`` or ``rollback``, again and again; at the end ``finish``, or
   ``abandon`` after a failure.

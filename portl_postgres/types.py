@@ -74,8 +74,8 @@ _ALIASES: Mapping[str, Kind] = {
     "bigserial": Kind.BIGINT,
     "smallserial": Kind.SMALLINT,
 }
-#: Types whose binary form holds an oid of this very database (manual, 8.19), or that have none; and vectors and tsquery,
-#: whose receive functions refuse the empty value that their send functions write (int.c, oid.c, tsquery.c).
+#: Types whose binary form holds an oid of this very database (manual, 8.19), or that have none. Then vectors and
+#: tsquery: their receive functions refuse the empty value that their send functions write (int.c, oid.c, tsquery.c).
 _NOT_BINARY = {
     "regclass", "regproc", "regprocedure", "regoper", "regoperator", "regtype", "regrole", "regnamespace",
     "regconfig", "regdictionary", "regcollation", "regdatabase", "aclitem", "int2vector", "oidvector", "tsquery",
