@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ def test_a_plan_leaves_both_databases_byte_for_byte_as_they_were() -> None:
             admin.execute("CREATE DATABASE one")
             admin.execute("CREATE DATABASE two")
         for name in ("one", "two"):
-            with psycopg.connect(**login, dbname=name, autocommit=True) as connection:
+            with psycopg.connect(login + name, autocommit=True) as connection:
                 connection.execute("CREATE TABLE t (id serial PRIMARY KEY, name text, x int)")
                 connection.execute("INSERT INTO t (name) SELECT 'n' || g FROM generate_series(1, 500) AS g")
                 connection.execute("CREATE TABLE filled_here AS SELECT 1 AS x")
@@ -83,7 +84,7 @@ def test_a_plan_leaves_both_databases_byte_for_byte_as_they_were() -> None:
                 text = server.run("pg_dump", *arguments)
                 # The key of \restrict is drawn anew for each dump.
                 seen.append([line for line in text.splitlines() if not line.startswith(("\\restrict", "\\unrestrict"))])
-                with psycopg.connect(**login, dbname=name) as connection:
+                with psycopg.connect(login + name) as connection:
                     connection.execute("SELECT pg_stat_force_next_flush()")
                     seen += connection.execute(
                         "SELECT relname, n_tup_ins, n_tup_upd, n_tup_del, n_dead_tup"
@@ -114,6 +115,7 @@ def test_a_plan_leaves_both_databases_byte_for_byte_as_they_were() -> None:
         assert look() == before
         portl.migrate(jobs[4])
         assert look() != before
+    shutil.rmtree(folder)
 
 
 def test_a_plan_shows_all_that_will_be_done(people: Db, destination: Db) -> None:
