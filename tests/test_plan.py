@@ -61,13 +61,8 @@ def test_a_plan_leaves_both_databases_byte_for_byte_as_they_were() -> None:
     folder = temporary_folder("portl-plan-")
     server = Server(folder)
     with server:
-        login: dict[str, Any] = {
-            "host": server.host,
-            "port": server.port,
-            "user": server.user,
-            "password": server.password,
-        }
-        with psycopg.connect(**login, dbname="postgres", autocommit=True) as admin:
+        login = f"host={server.host} port={server.port} user={server.user} password={server.password} dbname="
+        with psycopg.connect(f"{login}postgres", autocommit=True) as admin:
             admin.execute("CREATE DATABASE one")
             admin.execute("CREATE DATABASE two")
         for name in ("one", "two"):
