@@ -120,9 +120,9 @@ def test_a_plan_shows_all_that_will_be_done(people: Db, destination: Db) -> None
         "plan people",
         "public.t (table), source postgres@127.0.0.1",
         "new.t (new), destination postgres@127.0.0.1",
-        "rows      7\n",
-        "route     relay: COPY ",
-        "conflict  overwrite on (id)",
+        "rows 7 ",
+        "route relay: COPY ",
+        "conflict overwrite on (id)",
         'CREATE SCHEMA "new";',
         "CREATE TYPE",
         'CREATE TABLE "new"."t" (',
@@ -134,7 +134,7 @@ def test_a_plan_shows_all_that_will_be_done(people: Db, destination: Db) -> None
         "n5",
         "ready to run",
     ):
-        assert part in text
+        assert part in " ".join(text.split())  # where lines break depends on the names of the databases
     assert "n6" not in text
     assert people.endpoint.password not in text + repr(plan)
     task = plan.tables[0]
