@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import difflib
 import enum
-import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -25,18 +24,26 @@ from portl import plugins, yamltree
 from portl.config import Conflict, DestinationConfig, FieldError, MigrationConfig, SourceConfig, TypeRule
 from portl.connectors import Connector
 from portl.errors import ConfigError, PluginError
+from portl.scalars import (
+    AlreadyReported,
+    FromEnvironment,
+    Mismatch,
+    Unknown,
+    as_choice,
+    as_text,
+    but,
+    expect_mapping,
+    is_enum,
+    shown,
+    structure_scalar,
+    structure_secret,
+)
 from portl.secret import Secret
 from portl.yamltree import Path as KeyPath
-from portl.yamltree import Written
 
 _VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<default>:-[^}]*)?\}|\{(?P<bad>[^}]*)\}?)")
-_WHOLE = re.compile(rf"\s*[-+]?[0-9]{{1,{yamltree.MAX_DIGITS}}}\s*")
 
 Found = list[tuple[KeyPath, str]]
-
-
-class Mismatch(ValueError):
-    """A value is not of the kind that the model wants."""
 
 
 class _Problems(ValueError):
@@ -45,20 +52,6 @@ class _Problems(ValueError):
     def __init__(self, found: Found) -> None:
         super().__init__("; ".join(text for _, text in found))
         self.found = found
-
-
-class _FromEnvironment(str):
-    """A text with variables in it: it may mean a number, and it must not be printed."""
-
-    names: tuple[str, ...] = ()
-
-
-class _Unknown:
-    """Stands for a value whose variable is missing: that is reported once, and nothing follows from it."""
-
-
-class _AlreadyReported(ValueError):
-    pass
 
 
 def load(
@@ -112,7 +105,7 @@ def _read(path: Path) -> tuple[yamltree.Tree | None, str]:
     if tree.root is None:
         return None, "the file is empty; expected a mapping with the keys source and destination"
     if not isinstance(tree.root, dict):
-        return None, f"expected a mapping with the keys source and destination, found {_shown(tree.root)}"
+        return None, f"expected a mapping with the keys source and destination, found {shown(tree.root)}"
     return tree, ""
 
 
@@ -218,10 +211,10 @@ class _Loader:
 
         result = _VARIABLE.sub(replace, text)
         if missing:
-            return _Unknown()
+            return Unknown()
         if not names:
             return result
-        found = _FromEnvironment(result)
+        found = FromEnvironment(result)
         found.names = tuple(dict.fromkeys(names))
         return found
 
@@ -232,9 +225,9 @@ def _converter(find: Callable[[str], Connector]) -> cattrs.Converter:
     # cattrs looks for a hook by class before any other, and finds that of a base class too: an enum of strings is a
     # string to it, and a bool is an int.
     for kind in (str, int, float, Path):
-        converter.register_structure_hook(kind, _scalar)
-    converter.register_structure_hook_func(_is_enum, _choice)
-    converter.register_structure_hook_func(_exactly(Secret), _structurer(_secret))
+        converter.register_structure_hook(kind, structure_scalar)
+    converter.register_structure_hook_func(is_enum, as_choice)
+    converter.register_structure_hook_func(_exactly(Secret), _structurer(structure_secret))
     converter.register_structure_hook_func(_is_tuple, lambda value, cls: _sequence(value, cls, converter))
     converter.register_structure_hook_func(_is_mapping, lambda value, cls: _mapping(value, cls, converter))
     converter.register_structure_hook_func(_exactly(SourceConfig), _End("source", SourceConfig, find, converter))
@@ -262,27 +255,6 @@ def _structurer(convert: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
     return lambda value, _: convert(value)
 
 
-def _scalar(value: Any, cls: Any) -> Any:
-    """Structure a class that is, or derives from, one of Python's plain types."""
-    if _is_enum(cls):
-        return _choice(value, cls)
-    for kind, convert in ((bool, _truth), (int, _integer), (float, _number), (str, _text)):
-        if issubclass(cls, kind):
-            return cls(convert(value))
-    return cls(_text(value))  # a path
-
-
-def _secret(value: Any) -> Secret:
-    if isinstance(value, Secret):
-        return value
-    try:
-        return Secret(_text(value))
-    except Mismatch:  # which may repeat the value
-        kind = _shown(value) if isinstance(value, (Mapping, list, tuple)) else type(value).__name__
-        problem = Mismatch(f"expected a text, found {kind}")
-    raise problem
-
-
 class _End:
     """Structure ``source`` or ``destination`` into the class that the plugin named by ``type`` offers."""
 
@@ -295,12 +267,12 @@ class _End:
     def __call__(self, value: Any, _: Any) -> Any:
         if isinstance(value, self._base):
             return value
-        _expect_mapping(value)
+        expect_mapping(value)
         if "type" not in value:
             names = ", ".join(sorted(plugins.available())) or "none"
             raise FieldError("type", f"missing: the name of a connector; installed: {names}")
         try:
-            connector = self._find(_text(value["type"]))
+            connector = self._find(as_text(value["type"]))
         except PluginError as error:
             raise FieldError("type", error.message) from None
         except Mismatch as error:
@@ -329,7 +301,7 @@ class _Model:
     def __call__(self, value: Any, _: Any) -> Any:
         if isinstance(value, self._cls):
             return value
-        _expect_mapping(value)
+        expect_mapping(value)
         found: Found = [((key,), self._unknown(key)) for key in value if key not in self._fields]
         values: dict[str, Any] = {}
         failed = bool(found)
@@ -399,7 +371,7 @@ def _below(path: KeyPath, error: BaseException) -> Found:
         return [((*path, *error.path), error.text)]
     if isinstance(error, ExceptionGroup):  # several FieldErrors of one validator, or what cattrs gathers
         return [found for inner in error.exceptions for found in _below((*path, *_noted(inner)), inner)]
-    if isinstance(error, _AlreadyReported):
+    if isinstance(error, AlreadyReported):
         return []
     if isinstance(error, ValueError):
         return [(path, str(error))]
@@ -416,15 +388,6 @@ def _noted(error: BaseException) -> KeyPath:
     return ()
 
 
-def _expect_mapping(value: Any) -> None:
-    if not isinstance(value, Mapping):
-        raise Mismatch(f"expected a mapping of keys to values, {_but(value)}")
-
-
-def _is_enum(cls: Any) -> bool:
-    return isinstance(cls, type) and issubclass(cls, enum.Enum)
-
-
 def _is_tuple(cls: Any) -> bool:
     return get_origin(cls) is tuple
 
@@ -433,102 +396,26 @@ def _is_mapping(cls: Any) -> bool:
     return get_origin(cls) is dict
 
 
-def _but(value: Any) -> str:
-    """Say what was found, unless it may be a secret."""
-    if isinstance(value, _Unknown):
-        raise _AlreadyReported
-    if isinstance(value, _FromEnvironment):
-        names = ", ".join(f"${{{name}}}" for name in value.names)
-        return f"found something else in {names}"
-    return f"found {_shown(value)}"
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "nothing"
-    if isinstance(value, Written):
-        return value.text
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, Mapping):
-        return "a mapping"
-    if isinstance(value, (list, tuple)):
-        return "a list"
-    if isinstance(value, Secret):
-        return "a secret"
-    return repr(value if not isinstance(value, str) or len(value) <= 60 else value[:57] + "...")
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, Written):
-        return value.text
-    if isinstance(value, str) and not isinstance(value, enum.Enum):
-        return str(value)
-    raise Mismatch(f"expected a text, {_but(value)}")
-
-
-def _integer(value: Any) -> int:
-    if isinstance(value, Written) and type(value.value) is int:
-        return value.value
-    if type(value) is int:
-        return value
-    if isinstance(value, _FromEnvironment) and _WHOLE.fullmatch(value):
-        return int(value)
-    raise Mismatch(f"expected a whole number, {_but(value)}")
-
-
-def _number(value: Any) -> float:
-    found = value.value if isinstance(value, Written) else value
-    if isinstance(value, _FromEnvironment):
-        resolved = yamltree.scalar(value.strip())
-        found = resolved.value if isinstance(resolved, Written) else None
-    if type(found) in (int, float) and math.isfinite(found):
-        return float(found)
-    raise Mismatch(f"expected a number, {_but(value)}")
-
-
-def _truth(value: Any) -> bool:
-    if isinstance(value, Written) and type(value.value) is bool:
-        return value.value
-    if type(value) is bool:
-        return value
-    if isinstance(value, _FromEnvironment) and value.strip().lower() in ("true", "false"):
-        return value.strip().lower() == "true"
-    raise Mismatch(f"expected true or false, {_but(value)}")
-
-
-def _choice(value: Any, cls: Any) -> Any:
-    if isinstance(value, cls):
-        return value
-    allowed = [member.value for member in cls]
-    text = value.text if isinstance(value, Written) else value
-    if isinstance(text, str) and text in allowed:
-        return cls(str(text))
-    near = difflib.get_close_matches(text, allowed, n=1) if isinstance(text, str) else []
-    suggestion = f"; did you mean {near[0]!r}?" if near and not isinstance(value, _FromEnvironment) else ""
-    raise Mismatch(f"expected one of {', '.join(allowed)}; {_but(value)}{suggestion}")
-
-
 def _strategy(value: Any) -> Conflict:
     if value is None or isinstance(value, list):
-        raise Mismatch(f"expected a strategy or a mapping with the key strategy, {_but(value)}")
-    return Conflict(strategy=_choice(value, get_type_hints(Conflict)["strategy"]))
+        raise Mismatch(f"expected a strategy or a mapping with the key strategy, {but(value)}")
+    return Conflict(strategy=as_choice(value, get_type_hints(Conflict)["strategy"]))
 
 
 def _type_rules(value: Mapping[str, Any]) -> tuple[TypeRule, ...]:
     """Return the rules of the short form, a mapping of type to type."""
-    return tuple(TypeRule(type=name, to=to) for name, to in _each(value.items(), _text))
+    return tuple(TypeRule(type=name, to=to) for name, to in _each(value.items(), as_text))
 
 
 def _sequence(value: Any, cls: Any, converter: cattrs.Converter) -> tuple[Any, ...]:
     if not isinstance(value, (list, tuple)):
-        raise Mismatch(f"expected a list, {_but(value)}")
+        raise Mismatch(f"expected a list, {but(value)}")
     kind = get_args(cls)[0]
     return tuple(item for _, item in _each(enumerate(value), lambda item: converter.structure(item, kind)))
 
 
 def _mapping(value: Any, cls: Any, converter: cattrs.Converter) -> dict[str, Any]:
-    _expect_mapping(value)
+    expect_mapping(value)
     kind = get_args(cls)[1]
     return dict(_each(value.items(), lambda item: converter.structure(item, kind)))
 
