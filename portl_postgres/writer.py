@@ -318,11 +318,11 @@ class PostgresWriter(portl.Writer):
             " FROM pg_catalog.pg_sequence AS s JOIN pg_catalog.pg_class AS c ON c.oid = s.seqrelid WHERE c.oid = $1",
             sequence,
         )
-        if not may:
+        if not may or not found.may_select:
             self._warn(
                 field,
-                f"the role may not set the sequence {name}",
-                f"GRANT SELECT, UPDATE ON SEQUENCE {name} TO the role",
+                f"the role may not set the sequence {name} past what is in {self._intent.target.name}",
+                f"GRANT SELECT, UPDATE ON SEQUENCE {name} and SELECT on the column TO the role, or set it by hand",
             )
             return
         extreme = "max" if increment > 0 else "min"

@@ -913,3 +913,22 @@ def test_two_migrations_in_two_threads_do_not_meet(source: Db, destination: Db) 
     for n in (1, 2):
         assert destination.value(f"SELECT count(*) FROM t{n}") == 50
         assert destination.value(f"SELECT v FROM t{n} WHERE id = 1") == {"d": 1, f"s{n}": 1951}
+
+
+def test_a_role_that_only_inserts_is_warned_that_the_sequence_stays(source: Db, destination: Db) -> None:
+    source.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (7)")
+    destination.execute("DROP ROLE IF EXISTS portl_inserts; CREATE ROLE portl_inserts LOGIN PASSWORD 'pw'")
+    destination.execute("CREATE TABLE t (id serial PRIMARY KEY); GRANT INSERT ON t TO portl_inserts")
+    destination.execute("GRANT ALL ON SEQUENCE t_id_seq TO portl_inserts")
+    warned: list[str] = []
+    end = destination.end(table="t", username="portl_inserts", password="pw")
+    try:
+        result = portl.migrate(
+            {"source": source.end(table="t"), "destination": end, "conflict": "fail"},
+            observers=[lambda event: warned.append(event.message) if isinstance(event, portl.Warned) else None],
+        )
+    finally:
+        destination.execute("DROP OWNED BY portl_inserts; DROP ROLE portl_inserts")
+    assert result.rows_inserted == 1
+    assert warned == ["the role may not set the sequence t_id_seq past what is in public.t"]
+    assert destination.value("SELECT is_called FROM t_id_seq") is False
