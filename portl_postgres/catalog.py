@@ -66,6 +66,8 @@ class TableDetails:
     triggers: tuple[str, ...] = ()
     rules: tuple[str, ...] = ()
     foreign_keys: int = 0
+    #: True if a run was interrupted before it built the table's key.
+    unfinished: bool = False
 
 
 @cache

@@ -20,7 +20,8 @@ from psycopg import errors as pg_errors
 from psycopg import pq
 
 import portl
-from portl_postgres.connection import Session, sql_logger
+from portl_postgres.connection import Session, logger, sql_logger
+from portl_postgres.failures import words
 from portl_postgres.rowtext import dump_rows, unescape
 
 BINARY = "postgres-copy-binary"
@@ -230,6 +231,13 @@ class CopyOut:
         if self._session.broken:
             return
         self._session.cancel()
+        try:
+            self._skip()
+        except psycopg.Error as error:
+            # The connection was lost meanwhile: there is nothing left to stop.
+            logger.debug("%s: %s", self._session.label, words(error))
+
+    def _skip(self) -> None:
         pgconn = self._session.pgconn
         while not self._session.broken:
             length, _ = pgconn.get_copy_data(1)

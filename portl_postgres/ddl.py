@@ -324,10 +324,3 @@ def add_columns(added: Sequence[Column], config: PostgresDestinationConfig) -> s
     """Return the statement that adds columns to an existing table."""
     name = quoted(config.schema, config.table)
     return f"ALTER TABLE {name} " + ", ".join(f"ADD COLUMN {_definition(column, config)}" for column in added)
-
-
-def add_primary_key(table: Table, config: PostgresDestinationConfig) -> Iterator[str]:
-    """Yield the statement that builds the primary key after the rows are there."""
-    for key in table.keys:
-        if key.primary:
-            yield f"ALTER TABLE {quoted(config.schema, config.table)} ADD PRIMARY KEY ({listed(key.columns)})"

@@ -10,7 +10,7 @@ import attrs
 
 import portl
 from portl import Column, Conversion, Examination, Field, Finding, Intent, Strategy, Table
-from portl_postgres import catalog, ddl, types
+from portl_postgres import catalog, ddl, types, unfinished
 from portl_postgres.catalog import details, table_details
 from portl_postgres.config import PostgresDestinationConfig, check_name
 from portl_postgres.conflicts import Merge, check_merge, trials
@@ -61,7 +61,8 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
     def describe(self) -> Table | None:
         """See ``Destination.describe``."""
         with self._session.scope():
-            return catalog.read_table(self._session, self.config.schema, self.config.table)
+            table = catalog.read_table(self._session, self.config.schema, self.config.table)
+        return table if table is None else unfinished.as_it_will_be(table)
 
     def propose(self, source: Table, columns: Mapping[str, Column]) -> Table:
         """See ``Destination.propose``."""
@@ -279,6 +280,10 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         findings = []
         if found.kind == "m":
             findings.append(portl.problem("destination", f"{name} is a materialized view", "write to a table"))
+        if found.unfinished:
+            findings.append(
+                portl.note("destination", f"{name} was left by a run that was interrupted: its key is built first")
+            )
         if found.triggers:
             findings.append(
                 portl.warning(
@@ -357,22 +362,26 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         """Return what is executed before the rows and after them."""
         config = self.config
         resolver = self._resolver
+        begun = not intent.create and table_details(intent.target).unfinished
+        finish = [unfinished.unmark(intent.target), f"ANALYZE {quoted(config.schema, config.table)}"]
         if not intent.create and not intent.add:
-            return [], []
+            return ([unfinished.build_key(intent.target)], finish) if begun else ([], [])
         made_columns = intent.target.columns if intent.create else intent.add
         if resolver is not None:
             findings += resolver.findings_of(made_columns)
         types_before = [ddl.create_type(made) for made in (resolver.needed(made_columns) if resolver else ())]
         if not intent.create:
-            return [*types_before, ddl.add_columns(intent.add, config)], []
+            key_due = [unfinished.build_key(intent.target)] if begun else []
+            return [*key_due, *types_before, ddl.add_columns(intent.add, config)], finish if begun else []
         findings += self._compression() + ddl.unknown_keys(intent.target, config)
         before = [] if self._schema_exists() else [f"CREATE SCHEMA {quoted(config.schema)}"]
         # A key that the source guarantees is built after the rows, in half the time; another must be there to decide.
         key_first = not intent.distinct
         before += [*types_before, ddl.create_table(intent.target, config, key=key_first)]
-        before += ddl.comments(intent.target, config)
-        after = [] if key_first else list(ddl.add_primary_key(intent.target, config))
-        return before, [*after, f"ANALYZE {quoted(config.schema, config.table)}"]
+        if key_first:
+            return [*before, *ddl.comments(intent.target, config)], finish[1:]
+        before += [*ddl.comments(attrs.evolve(intent.target, comment=None), config), unfinished.mark(intent.target)]
+        return before, [unfinished.build_key(intent.target), *finish]
 
     def _compression(self) -> list[Finding]:
         wanted = self.config.compression

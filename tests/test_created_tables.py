@@ -94,11 +94,12 @@ def test_the_plan_lists_what_it_creates_as_statements_that_run_by_themselves(sou
     assert [kinds[0], *kinds[4:]] == [
         "CREATE SCHEMA",
         "CREATE UNLOGGED TABLE",
-        "COMMENT ON TABLE",
         "COMMENT ON COLUMN",
+        "COMMENT ON TABLE",  # says which key is due, until the key is built
     ]
     assert task.examination.after == (
         'ALTER TABLE "New ""one"""."t" ADD PRIMARY KEY ("name", "id")',
+        """COMMENT ON TABLE "New ""one"""."t" IS 'it''s a table'""",
         'ANALYZE "New ""one"""."t"',
     )
     run_by_hand(plan, destination)

@@ -111,6 +111,8 @@ def _log_to_stderr() -> None:
 
 def app(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
+    # The pool logs lost connections, which portl reports itself; without a handler Python prints them.
+    logging.getLogger("psycopg").addHandler(logging.NullHandler())
     try:
         code: Any = cli.main(
             args=list(arguments) if arguments is not None else None, prog_name="portl", standalone_mode=False

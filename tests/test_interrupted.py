@@ -1,0 +1,78 @@
+"""A run that is killed, and the same job run again."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+
+import pytest
+
+import portl
+from tests.servers import Db
+
+# Kills its own process when some batches are committed, and more are on their way.
+CHILD = """
+import json, os, signal, sys
+import portl, portl.engine
+portl.engine.GROUP_BYTES = 20_000
+seen = 0
+def kill(event):
+    global seen
+    seen += isinstance(event, portl.BatchCommitted)
+    if seen == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+portl.migrate(json.loads(sys.argv[1]), observers=[kill])
+"""
+
+
+def killed(job: dict[str, object]) -> None:
+    done = subprocess.run([sys.executable, "-c", CHILD, json.dumps(job)], capture_output=True, timeout=60, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+@pytest.mark.parametrize("conflict", ["overwrite", "skip", "merge"])
+def test_a_job_that_was_killed_while_it_filled_a_new_table_is_run_again(
+    source: Db, destination: Db, conflict: str
+) -> None:
+    source.execute("CREATE TABLE t (id int PRIMARY KEY, x text); COMMENT ON TABLE t IS 'it''s mine'")
+    source.execute("INSERT INTO t SELECT g, 'row ' || g FROM generate_series(1, 20000) AS g")
+    job: dict[str, object] = {
+        "source": source.end(table="t"),
+        "destination": destination.end(table="t"),
+        "conflict": conflict,
+    }
+    killed(job)
+    begun = destination.value("SELECT count(*) FROM t")
+    assert 0 < begun < 20000
+    plan = portl.plan(job)
+    assert "its key is built first" in str(plan).replace("\n    ", " ")
+    result = portl.migrate(job)
+    assert (result.rows_read, result.rows_inserted) == (20000, 20000 - begun)
+    assert destination.execute("SELECT * FROM t ORDER BY id") == source.execute("SELECT * FROM t ORDER BY id")
+    assert destination.value("SELECT obj_description('t'::regclass)") == "it's mine"
+    assert destination.value("SELECT count(*) FROM pg_index WHERE indrelid = 't'::regclass AND indisprimary") == 1
+
+
+def test_a_job_killed_under_fail_stops_at_the_first_row_that_is_there(source: Db, destination: Db) -> None:
+    source.execute("CREATE TABLE t (id int PRIMARY KEY, x text)")
+    source.execute("INSERT INTO t SELECT g, 'row ' || g FROM generate_series(1, 20000) AS g")
+    job: dict[str, object] = {
+        "source": source.end(table="t"),
+        "destination": destination.end(table="t"),
+        "conflict": "fail",
+    }
+    killed(job)
+    begun = destination.value("SELECT count(*) FROM t")
+    with pytest.raises(portl.ConflictError, match=r"row 1 of the source \(batch 1\) with id = 1"):
+        portl.migrate(job)
+    assert destination.value("SELECT count(*) FROM t") == begun
+
+
+def test_a_comment_that_only_looks_like_the_mark_is_left_alone(source: Db, destination: Db) -> None:
+    source.execute("CREATE TABLE t AS SELECT 1 AS id")
+    destination.execute("CREATE TABLE t (id int); COMMENT ON TABLE t IS 'portl is filling this table: or so they say'")
+    job = {"source": source.end(table="t"), "destination": destination.end(table="t"), "conflict": "fail"}
+    assert portl.migrate(job).rows_inserted == 1
+    assert destination.value("SELECT obj_description('t'::regclass)") == "portl is filling this table: or so they say"
