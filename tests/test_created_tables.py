@@ -99,7 +99,7 @@ def test_the_plan_lists_what_it_creates_as_statements_that_run_by_themselves(sou
     ]
     assert task.examination.after == (
         'ALTER TABLE "New ""one"""."t" ADD PRIMARY KEY ("name", "id")',
-        """COMMENT ON TABLE "New ""one"""."t" IS 'it''s a table'""",
+        'COMMENT ON TABLE "New ""one"""."t" IS \'it\'\'s a table\'',
         'ANALYZE "New ""one"""."t"',
     )
     run_by_hand(plan, destination)
