@@ -265,7 +265,7 @@ class _Planner:
         """Return the rule for a column; one that names the column goes before one that names its type."""
         rules = self._config.types
         named = (rule for rule in rules if rule.column == column.name)
-        typed = (rule for rule in rules if rule.type in (column.native, column.type.kind.value, _bare(column.native)))
+        typed = (rule for rule in rules if rule.type in _type_names(column))
         return next(named, None) or next(typed, None)
 
     def _names(self, table: Table, columns: Sequence[Column]) -> list[str]:
@@ -277,6 +277,10 @@ class _Planner:
         for rule in self._config.types:
             if rule.column is not None and rule.column not in known:
                 self._unknown("types", rule.column, known)
+            if rule.type is not None and not any(rule.type in _type_names(column) for column in columns):
+                there = ", ".join(dict.fromkeys(column.native for column in columns))
+                said = f"no column is of the type {rule.type!r}, so this rule does nothing"
+                self._findings.append(warning("types", said, f"the source's types are: {there}"))
         names = [mapping.get(column.name, column.name) for column in columns]
         for column, name in zip(columns, names, strict=True):
             if names.count(name) > 1 and column.name not in mapping:
@@ -433,6 +437,11 @@ class _Planner:
             )
         )
         return None
+
+
+def _type_names(column: Column) -> tuple[str, ...]:
+    """Return the names under which a rule may speak of a column's type."""
+    return (column.native, column.type.kind.value, _bare(column.native))
 
 
 def _bare(native: str) -> str:

@@ -80,8 +80,7 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
             )]  # fmt: skip
         for column in columns.values():
             if source.dialect == catalog.DIALECT and details(column) is None:
-                text, remedy = f"neither end knows the type {column.native!r}", "name one that is there in `types`"
-                self._resolver.remarks.append((column.name, portl.problem(f"column {column.name!r}", text, remedy)))
+                self._resolver.remarks.append((column.name, _unknown_type(column.name, column.native)))
         return ddl.propose_table(source, columns, self.config, self._resolver, self._session.version, collations)
 
     def _known_here(self, column: Column) -> Column:
@@ -142,7 +141,7 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         """See ``Destination.examine``."""
         with self._session.scope():
             findings = self._server() + self._names(intent) + self._privileges(intent) + self._kind(intent)
-            findings += self._conflict(intent) + self._staging(intent)
+            findings += self._conflict(intent) + self._staging(intent) + self._types_asked_for(intent)
             before, after = self._ddl(intent, findings)
         return Examination(
             findings=tuple(findings), before=tuple(before), after=tuple(after), write=tuple(self._writes(intent))
@@ -152,6 +151,16 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         """See ``Destination.writer``."""
         examination = self.examine(intent)
         return PostgresWriter(self._session, intent, self.context, before=examination.before, after=examination.after)
+
+    def _types_asked_for(self, intent: Intent) -> list[Finding]:
+        """Refuse types that the job asks for and neither end knows, where they go to a column that is there."""
+        if intent.create or intent.source.dialect != catalog.DIALECT:
+            return []
+        return [
+            _unknown_type(field.source.name, field.sent.native)
+            for field in intent.fields
+            if details(field.sent) is None and self._type_oid(field.sent.native) is None
+        ]
 
     def _server(self) -> list[Finding]:
         ((recovering, read_only),) = self._session.query(
@@ -417,3 +426,8 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
             merge = Merge(intent)
             statements.append(merge.statement(merge.rows))
         return statements
+
+
+def _unknown_type(column: str, native: str) -> Finding:
+    remedy = "name one that is there in `types`"
+    return portl.problem(f"column {column!r}", f"neither end knows the type {native!r}", remedy)

@@ -542,3 +542,22 @@ def test_a_new_column_gets_a_type_that_only_the_destination_has(source: Db, dest
     source.execute("CREATE TABLE t (v text); INSERT INTO t VALUES ('ok')")
     portl.migrate(job(source, destination, types=[{"column": "v", "to": "mood"}]))
     assert destination.execute("SELECT v::text, pg_typeof(v)::text FROM t") == [("ok", "mood")]
+
+
+def test_a_type_that_neither_end_knows_is_a_problem_for_an_existing_table_too(source: Db, destination: Db) -> None:
+    for db in (source, destination):
+        db.execute("CREATE TABLE t (id int PRIMARY KEY, x text)")
+    job = {"source": source.end(table="t"), "destination": destination.end(table="t")}
+    plan = portl.plan({**job, "types": [{"column": "x", "to": "nosuch"}]})
+    assert [str(p) for p in plan.problems] == [
+        "column 'x': neither end knows the type 'nosuch' -> name one that is there in `types`"
+    ]
+
+
+def test_a_rule_for_a_type_that_no_column_has_is_warned_of(source: Db, destination: Db) -> None:
+    source.execute("CREATE TABLE t (id int PRIMARY KEY, x money)")
+    job = {"source": source.end(table="t"), "destination": destination.end(table="t"), "types": {"monye": "numeric"}}
+    assert (
+        "types: no column is of the type 'monye', so this rule does nothing -> the source's types are: integer, money"
+        in [str(warned) for warned in portl.plan(job).warnings]
+    )
