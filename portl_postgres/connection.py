@@ -40,6 +40,7 @@ PRINTING = {
     "bytea_output": "hex",
     "client_encoding": "UTF8",
     "xmloption": "content",
+    "array_nulls": "on",  # off, {a,NULL} is read as two texts
     # A transaction that waits for the other end is not idle in the sense of these limits.
     "idle_in_transaction_session_timeout": "0",
     "idle_session_timeout": "0",
@@ -191,6 +192,13 @@ class Session:
             raise
         self.commit()
 
+    def speak_utf8(self) -> None:
+        """Change the encoding before anything is read: under SQL_ASCII psycopg returns bytes where texts are meant."""
+        before = self.connection.info.parameter_status("client_encoding") or "UTF8"
+        if before != "UTF8":
+            self._original.setdefault("client_encoding", before)
+            self.execute(f"SET {'LOCAL ' if self.nested else ''}client_encoding = 'UTF8'", what="changing the encoding")
+
     def settings(self, wanted: Mapping[str, str]) -> dict[str, str]:
         """Change settings of the session, or of the caller's transaction; return what they were.
 
@@ -221,7 +229,7 @@ class Session:
     @contextmanager
     def bare_path(self) -> Iterator[None]:
         """Make the server print every name outside pg_catalog with its schema."""
-        before = self.settings({"search_path": "pg_catalog"})
+        before = self.settings({"search_path": "pg_catalog", "standard_conforming_strings": "on"})
         try:
             yield
         finally:
@@ -312,6 +320,7 @@ class Database:
                     )
                     if seconds or own
                 }
+                session.speak_utf8()
                 session.settings({**PRINTING, **limits, **settings})
                 yield session
             finally:

@@ -44,7 +44,7 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         """See ``Destination.open``."""
         super().open(context)
         # What is lost with a crash of the server is known and reported: the last commit waits for the disk.
-        settings = {"synchronous_commit": "off"}
+        settings = {"synchronous_commit": "off", "standard_conforming_strings": "on"}
         self._session_ = self._stack.enter_context(self._database.session(context, settings))
 
     def close(self) -> None:

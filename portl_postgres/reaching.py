@@ -141,7 +141,7 @@ def _ask(parameters: Mapping[str, str]) -> _Answer:
             attempted = pgconn.status != pq.ConnStatus.BAD
             pgconn.trace(trace)
             pgconn.set_trace_flags(pq.Trace.SUPPRESS_TIMESTAMPS)
-            connected = _poll(pgconn, float(parameters.get("connect_timeout") or _DEFAULT_SECONDS))
+            connected = _poll(pgconn, _seconds(parameters))
             needs_password = bool(pgconn.needs_password)
             pgconn.untrace()
         finally:
@@ -158,6 +158,14 @@ def _ask(parameters: Mapping[str, str]) -> _Answer:
         state=states[-1].decode() if states else None,
         needs_password=needs_password and not states,
     )
+
+
+def _seconds(parameters: Mapping[str, str]) -> float:
+    """Return how long a connect may take; libpq itself has refused what is no number."""
+    try:
+        return float(parameters.get("connect_timeout") or _DEFAULT_SECONDS)
+    except ValueError:
+        return float(_DEFAULT_SECONDS)
 
 
 def _poll(pgconn: pq.abc.PGconn, seconds: float) -> bool:

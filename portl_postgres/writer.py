@@ -90,6 +90,14 @@ class PostgresWriter(portl.Writer):
         """See ``Writer.begin``."""
         self._taken = self._sent = 0
         self._session.begin()
+        try:
+            self._prepare()
+        except BaseException:
+            self.rollback()  # nobody else will: for the engine no transaction is open yet
+            raise
+
+    def _prepare(self) -> None:
+        """Make what the transaction needs: the table in the first, the staging table where rows go through it."""
         if not self._committed:
             for statement in self._before:
                 self._session.execute(statement, what="creating what is missing")

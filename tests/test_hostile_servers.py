@@ -1,0 +1,134 @@
+"""Servers that are set up in ways that a tool is not tried with, and what happens to them during a run."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import psycopg
+import pytest
+
+import portl
+from tests.servers import Db
+
+
+def job(source: Db, destination: Db, **keys: object) -> dict[str, object]:
+    return {"source": source.end(table="t"), "destination": destination.end(table="t", primary_key=["id"]), **keys}
+
+
+CHANGES = ["ALTER TABLE t ALTER id TYPE bigint", "TRUNCATE t; INSERT INTO t SELECT 7, 'new'"]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=["alter", "truncate"])
+@pytest.mark.parametrize("what", [{"table": "t"}, {"query": "SELECT * FROM t"}], ids=["table", "query"])
+def test_a_table_that_is_rewritten_after_the_snapshot_is_refused(
+    source: Db, destination: Db, change: str, what: dict[str, object]
+) -> None:
+    source.execute("CREATE TABLE t (id int, x text); INSERT INTO t SELECT g, 'x' FROM generate_series(1, 100) AS g")
+    ends = {"source": source.end(**what), "destination": destination.end(table="t", primary_key=["id"])}
+    found: list[portl.Error] = []
+
+    def run() -> None:
+        try:
+            portl.migrate(ends)
+        except portl.Error as error:
+            found.append(error)
+
+    # The run has its snapshot and waits for the lock; what it gets then is a file that is younger than the snapshot.
+    with psycopg.connect(source.connection.info.dsn, password=source.endpoint.password) as other:
+        other.execute("LOCK TABLE t IN ACCESS EXCLUSIVE MODE")
+        other.execute(change.encode())
+        thread = threading.Thread(target=run)
+        thread.start()
+        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 't'::regclass"
+        deadline = time.monotonic() + 30
+        while not source.value(waiting):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        other.commit()
+    thread.join(60)
+    assert len(found) == 1
+    assert type(found[0]) is portl.SchemaError
+    assert "t was truncated or rewritten while the run had its snapshot" in found[0].message
+
+
+def test_settings_of_the_database_do_not_change_values(source: Db, destination: Db) -> None:
+    source.execute(r"CREATE TABLE t (id int, a text[], n numeric, s text DEFAULT 'a\b')")
+    source.execute(r"INSERT INTO t VALUES (1, '{a,NULL,\\}', 5, 'c\d')")
+    destination.execute("CREATE TABLE t (id int PRIMARY KEY, a text[], n int, s text)")
+    for db in (source, destination):
+        name = db.connection.info.dbname
+        for setting in ("array_nulls = off", "bytea_output = escape", "DateStyle = 'German, DMY'"):
+            db.execute(f"ALTER DATABASE {name} SET {setting}")
+    assert portl.plan(job(source, destination)).tables[0].intent.format.name == "postgres-copy-text"
+    portl.migrate(job(source, destination))
+    assert destination.execute("SELECT a, n, s FROM t") == [(["a", None, "\\"], 5, r"c\d")]
+
+
+@pytest.mark.parametrize("end", ["source", "destination"])
+def test_defaults_survive_standard_conforming_strings_off(source: Db, destination: Db, end: str) -> None:
+    source.execute(r"CREATE TABLE t (id int, s text DEFAULT 'a\b'); INSERT INTO t VALUES (1, 'c\d')")
+    db = {"source": source, "destination": destination}[end]
+    db.execute(f"ALTER DATABASE {db.connection.info.dbname} SET standard_conforming_strings = off")
+    portl.migrate(job(source, destination))
+    destination.execute("INSERT INTO t (id) VALUES (2)")
+    assert destination.execute("SELECT s FROM t ORDER BY id") == [(r"c\d",), (r"a\b",)]
+
+
+def test_an_empty_search_path_is_no_obstacle(source: Db, destination: Db) -> None:
+    source.execute("CREATE TABLE t (id int); INSERT INTO t VALUES (1)")
+    for db in (source, destination):
+        db.execute(f"ALTER DATABASE {db.connection.info.dbname} SET search_path = ''")
+    assert portl.migrate(job(source, destination)).rows_inserted == 1
+
+
+@pytest.mark.parametrize("end", ["source", "destination"])
+def test_a_role_that_speaks_sql_ascii_is_no_obstacle(source: Db, destination: Db, end: str) -> None:
+    source.execute("CREATE TABLE t (id int, x text); INSERT INTO t VALUES (1, 'ä€𝄞')")
+    db = {"source": source, "destination": destination}[end]
+    db.execute(f"ALTER DATABASE {db.connection.info.dbname} SET client_encoding = 'SQL_ASCII'")
+    portl.migrate(job(source, destination))
+    assert destination.execute("SELECT * FROM t") == [(1, "ä€𝄞")]
+
+
+def test_a_database_in_sql_ascii_is_read(source: Db, destination: Db) -> None:
+    source.execute("DROP DATABASE IF EXISTS portl_ascii")
+    source.execute("CREATE DATABASE portl_ascii ENCODING 'SQL_ASCII' TEMPLATE template0")
+    try:
+        dsn = psycopg.conninfo.make_conninfo(source.connection.info.dsn, dbname="portl_ascii")
+        with psycopg.connect(dsn, password=source.endpoint.password, client_encoding="UTF8") as connection:
+            connection.execute("CREATE TABLE t (id int, x text)")
+            connection.execute("INSERT INTO t VALUES (1, 'grün')")
+        ends = job(source, destination) | {"source": source.end(table="t", database="portl_ascii")}
+        portl.migrate(ends)
+        assert destination.execute("SELECT * FROM t") == [(1, "grün")]
+    finally:
+        source.execute("DROP DATABASE portl_ascii")
+
+
+@pytest.mark.parametrize("open_transaction", [True, False])
+def test_a_lent_connection_is_usable_after_a_lock_could_not_be_had(
+    source: Db, destination: Db, open_transaction: bool
+) -> None:
+    source.execute("CREATE TABLE t (id int); INSERT INTO t VALUES (1)")
+    destination.execute("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE mine (id int)")
+    end = destination.end(table="t", lock_timeout=0.2)
+    password = destination.endpoint.password
+    with psycopg.connect(destination.connection.info.dsn, password=password) as lent:
+        if open_transaction:
+            lent.execute("INSERT INTO mine VALUES (1)")
+        with psycopg.connect(destination.connection.info.dsn, password=password) as holder:
+            holder.execute("LOCK TABLE t IN ACCESS EXCLUSIVE MODE")
+            with pytest.raises(portl.Error, match="lock timeout"):
+                portl.migrate({"source": source.end(table="t"), "destination": end}, destination=lent)
+        expected = psycopg.pq.TransactionStatus.INTRANS if open_transaction else psycopg.pq.TransactionStatus.IDLE
+        assert lent.info.transaction_status == expected
+        assert lent.autocommit is False
+        lent.execute("INSERT INTO mine VALUES (2)")
+    assert destination.value("SELECT count(*) FROM mine") == 1 + open_transaction
+
+
+@pytest.mark.parametrize("url", ["host=127.0.0.1 connect_timeout=abc", "postgresql://127.0.0.1/x?connect_timeout=abc"])
+def test_a_parameter_that_libpq_cannot_read_is_told(source: Db, url: str) -> None:
+    with pytest.raises(portl.ConnectionFailed, match="connect_timeout"):
+        portl.migrate({"source": {"type": "postgres", "url": url, "table": "t"}, "destination": source.end(table="t")})
