@@ -77,7 +77,8 @@ class _LeftBehind(Secret):
 def _escaped(character: str) -> str:
     """Return a pattern for one character: as it is, percent-encoded, or escaped for conninfo, SQL or repr."""
     encoded = "".join(f"%{byte:02x}" for byte in character.encode("utf-8", "surrogatepass"))
-    ways = [re.escape(character), f"(?i:{encoded})"]
+    # The longer form first: a % that is a password of its own must not leave the 25 of %25 behind.
+    ways = [f"(?i:{encoded})", re.escape(character)]
     if character in "'\\\"":
         ways.insert(0, re.escape(f"\\{character}"))
     if character in "'\\":

@@ -19,7 +19,7 @@ from urllib.parse import quote, quote_plus
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
@@ -281,6 +281,7 @@ def test_a_frame_of_a_refused_file_holds_no_password(tmp_path: Path, monkeypatch
 # The first draw fills hypothesis' table of characters, which takes a second.
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1), st.sampled_from(["", "/", "/@:+%"]))
+@example("%", "")
 def test_any_password_is_taken_out_of_any_text_however_it_is_escaped(password: str, safe: str) -> None:
     secret = portl.Secret(password)
     encoded = quote(password, safe=safe)
