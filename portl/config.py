@@ -155,6 +155,59 @@ class Retry:
     max_delay: float = attrs.field(default=30.0, validator=_positive)
 
 
+class OnError(enum.StrEnum):
+    """What happens with a row that the destination refuses."""
+
+    FAIL = "fail"
+    QUARANTINE = "quarantine"
+
+
+class LedgerMode(enum.StrEnum):
+    """Whether a job writes a ledger."""
+
+    AUTO = "auto"
+    REQUIRED = "required"
+    OFF = "off"
+
+
+class Resume(enum.StrEnum):
+    """What happens with chunks that an earlier attempt has copied."""
+
+    CONTINUE = "continue"
+    RECOPY = "recopy"
+
+
+class Verify(enum.StrEnum):
+    """What is compared after the last row."""
+
+    NONE = "none"
+    COUNT = "count"
+    CHECKSUM = "checksum"
+    FULL = "full"
+
+
+@attrs.frozen(kw_only=True)
+class LedgerConfig:
+    """Where the destination remembers which chunks are done."""
+
+    #: The schema of its tables. By default `portl` if that is there or may be created, else the destination's.
+    schema: str | None = None
+    #: auto: where the role may write one; required: without one the plan has a problem; off: none.
+    mode: LedgerMode = LedgerMode.AUTO
+
+
+@attrs.frozen(kw_only=True)
+class Quarantine:
+    """Where rows go that the destination refuses."""
+
+    #: The table, in the destination's schema. By default the destination's name and `__rejected`.
+    table: str | None = None
+    #: A file for a copy of them, one JSON object a line.
+    file: str | None = None
+    #: More rows than this end the run.
+    limit: int = attrs.field(default=1000, validator=_positive)
+
+
 @attrs.frozen(kw_only=True)
 class SourceConfig:
     """What every source understands. A connector's own class adds its keys."""
@@ -218,6 +271,24 @@ class MigrationConfig:
     route: Route = Route.AUTO
     #: How transient failures are tried again: {attempts, max_delay}.
     retry: Retry = attrs.Factory(Retry)
+    #: Rows in a chunk: what is read, written and recorded as one. By default as many as make about 24 MiB.
+    chunk_rows: int | None = attrs.field(default=None, validator=_positive)
+    #: Chunks that move at the same time; auto: as many as help.
+    parallel: int | None = attrs.field(default=None, validator=_positive)
+    #: True: the whole migration is one transaction at the destination, DDL included.
+    atomic: bool = False
+    #: continue: chunks that an earlier attempt has copied stay as they are; recopy: they are copied again.
+    resume: Resume = Resume.CONTINUE
+    #: Where the destination remembers which chunks are done: {schema, mode}.
+    ledger: LedgerConfig = attrs.Factory(LedgerConfig)
+    #: fail: the first row that the destination refuses ends the run; quarantine: such rows are put aside.
+    on_error: OnError = OnError.FAIL
+    #: Where rows go that are put aside: {table, file, limit}.
+    quarantine: Quarantine = attrs.Factory(Quarantine)
+    #: Columns whose values are not shown in errors, logs and reports.
+    mask: tuple[str, ...] = attrs.field(default=(), validator=_once)
+    #: What is compared after the last row: none, count, checksum or full.
+    verify: Verify = Verify.NONE
 
 
 #: Rows in a batch where the job says nothing.

@@ -21,10 +21,12 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import attrs
 
-from portl.config import Conflict, DestinationConfig, Retry, SourceConfig, Strategy
+from portl.config import Conflict, DestinationConfig, LedgerConfig, Quarantine, Retry, SourceConfig, Strategy
 from portl.errors import Cancelled, DataError, Error
 from portl.events import Event, Severity
+from portl.ledger import ChunkLine, Ledger, Run
 from portl.schema import Column, Conversion, Key, Table, Type, conversion
+from portl.secret import Secret
 
 S = TypeVar("S", bound=SourceConfig)
 D = TypeVar("D", bound=DestinationConfig)
@@ -165,10 +167,43 @@ class RowCount:
 
 @attrs.frozen(kw_only=True)
 class Chunk:
-    """A slice of the source that can be read again by itself. ``bounds`` belongs to the source; None is the whole."""
+    """A slice of the source that can be read by itself."""
 
+    #: Counted from 1.
     number: int = 1
-    bounds: Any = None
+    #: Plain data, as JSON has it, that belongs to the source and is kept in the ledger; None is the whole.
+    bounds: Mapping[str, Any] | None = None
+    #: About how many rows it holds; None where that is unknown.
+    rows: int | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Splitting:
+    """What the engine asks of a source that is to be cut into chunks."""
+
+    fields: tuple[Field, ...]
+    #: Rows in a chunk, if the job says so.
+    chunk_rows: int | None = None
+    #: Bytes in a chunk to aim at where it does not.
+    chunk_bytes: int
+    #: False if rows must arrive in the order in which the source has them: later ones win over earlier ones.
+    any_order: bool = True
+
+
+@attrs.frozen(kw_only=True)
+class Split:
+    """How a source is cut into chunks. Every row is in exactly one of them."""
+
+    #: In the order in which they are to be read.
+    chunks: tuple[Chunk, ...] = (Chunk(),)
+    #: For people: ``the whole``, ``key ranges of id``, ``block ranges``.
+    by: str = "the whole"
+    #: For people: why so.
+    reason: str = "the source cannot be read in slices"
+    #: True if a chunk can be read again, in the same order, also by a later run, as long as its rows do not change.
+    resumable: bool = False
+    #: True if ``Source.rest`` can tell what is left of a chunk of which some rows are done.
+    divisible: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -310,9 +345,48 @@ class Source(abc.ABC, Generic[S]):
             for row in islice(self._limited(), rows)
         ]
 
-    def chunks(self) -> Sequence[Chunk]:
-        """Return the slices to read, in order."""
-        return (Chunk(),)
+    def split(self, splitting: Splitting) -> Split:
+        """Return how to read it in chunks. Must be cheap: it is part of every plan."""
+        return Split()
+
+    def identity(self) -> Mapping[str, Any]:
+        """Return what decides which rows are read, as plain data without secrets; a resume insists on the same.
+
+        By default all keys of the config but secrets.
+        """
+        return _plain(self.config)
+
+    def snapshot(self) -> Mapping[str, Any]:
+        """Return what tells the state that is read from later ones, as plain data for the ledger."""
+        return {}
+
+    def resumable(self, lines: Sequence[ChunkLine], run: Run, *, repeatable: bool) -> list[Finding]:
+        """Return what keeps a run from being taken up, or what the user should know of it.
+
+        Args:
+            lines: the run's chunk lines.
+            run: has ``snapshots``, what ``snapshot`` has returned in earlier attempts.
+            repeatable: True if a row that is written twice does no harm (overwrite, skip).
+        """
+        return []
+
+    def rest(self, reading: Reading, rows: int) -> Chunk | None:
+        """Return what is left of a chunk after its first ``rows`` rows, in the same state; None if nothing is.
+
+        Called after ``read`` of that chunk has ended or was closed. Only where ``Split.divisible`` is true.
+        """
+        raise NotImplementedError
+
+    def sibling(self) -> Source[S] | None:
+        """Return another source, not yet open, that reads the same state at the same time; None if there cannot be one.
+
+        It is opened, read from and closed in another thread, or, pickled, in another process.
+        """
+        return None
+
+    def holds(self) -> bool:
+        """Tell whether the state that ``open`` has fixed can still be read; False after a lost connection."""
+        return True
 
     def read(self, reading: Reading) -> Iterator[Batch]:
         """Yield the batches of one chunk in ``reading.format``, streaming."""
@@ -331,6 +405,12 @@ class Source(abc.ABC, Generic[S]):
         from itertools import islice
 
         return islice(self.rows(), self.config.limit)
+
+
+def _plain(config: object) -> Mapping[str, Any]:
+    """Return a config as plain data without its secrets."""
+    fields: dict[str, Any] = attrs.asdict(config)  # type: ignore[arg-type]
+    return {name: value for name, value in fields.items() if not isinstance(value, Secret)}
 
 
 def _chooser(table: Table, fields: Sequence[Field]) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
@@ -375,25 +455,72 @@ class Intent:
     #: True if the source cannot hold two rows with one such key.
     distinct: bool
     format: Format = ROWS
+    #: True if the ledger says that this table was made by the run that is taken up: what it lacks is due at the end.
+    resumed: bool = False
+    #: Where rows that are refused go; None: they end the run.
+    quarantine: Quarantine | None = None
+    #: Columns of the destination whose values must not be shown.
+    mask: frozenset[str] = frozenset()
+
+
+@attrs.frozen(kw_only=True)
+class Rejection:
+    """A row that was put aside."""
+
+    #: The row alone.
+    row: Batch
+    error: DataError
+    chunk: int
+    #: For people: where the row stands in the source.
+    position: str
 
 
 class Writer(abc.ABC):
     """Writes batches in transactions."""
 
+    #: True if ``save``, ``restore`` and ``reject`` work: then rows can be put aside, and a job can be atomic.
+    savepoints: ClassVar[bool] = False
+
     @abc.abstractmethod
     def begin(self) -> None:
-        """Open a transaction."""
+        """Open a transaction. The first one makes what is missing, until it is committed."""
 
     @abc.abstractmethod
     def write(self, batch: Batch) -> int:
         """Write a batch; return the bytes sent. Raise ``DataError`` if a row is refused."""
 
-    def check(self) -> None:
-        """Bring to light what ``commit`` would refuse, without committing. Raise ``DataError``."""
+    def check(self) -> Counts:
+        """Bring to light what ``commit`` would refuse, without committing. Raise ``DataError``.
+
+        Returns:
+            What became of the rows since ``begin`` or the last ``check``; what is counted here, ``commit`` leaves out.
+            A destination with a ledger must count here.
+        """
+        return Counts()
+
+    def save(self) -> None:
+        """Set a savepoint in place of an earlier one. Called after ``check``."""
+        raise NotImplementedError
+
+    def restore(self) -> None:
+        """Undo what was written since ``save``; the savepoint stays. Called also after a ``DataError``."""
+        raise NotImplementedError
+
+    def release(self) -> None:
+        """Drop the savepoint and keep what was written."""
+        raise NotImplementedError
+
+    def reject(self, rejections: Sequence[Rejection]) -> None:
+        """Put rows aside, with the reason, in the transaction that is open."""
+        raise NotImplementedError
 
     @abc.abstractmethod
     def commit(self) -> Counts:
-        """Make what was written since ``begin`` permanent. Raise ``DataError`` if a row is refused only now."""
+        """Make what was written since ``begin`` permanent; return what ``check`` has not counted.
+
+        Raises:
+            DataError: if a row is refused only now.
+        """
 
     @abc.abstractmethod
     def rollback(self) -> None:
@@ -459,7 +586,22 @@ class Destination(abc.ABC, Generic[D]):
 
     @abc.abstractmethod
     def writer(self, intent: Intent) -> Writer:
-        """Return what writes this job's rows. The table is made in the first transaction, if it is to be made."""
+        """Return what writes this job's rows. The table is made in the first transaction, if it is to be made.
+
+        A sibling's writer is asked for after that; it makes nothing, and its ``finish`` is not called.
+        """
+
+    def identity(self) -> Mapping[str, Any]:
+        """Return what decides where rows go, as plain data without secrets; a resume insists on the same."""
+        return _plain(self.config)
+
+    def ledger(self, wanted: LedgerConfig) -> Ledger | Finding:
+        """Return the ledger of this session, or why there is none. Creates nothing."""
+        return note("ledger", f"{self.label()} keeps none: a run that is interrupted starts over")
+
+    def sibling(self) -> Destination[D] | None:
+        """Return another destination, not yet open, that writes to the same table at the same time; None: it cannot."""
+        return None
 
 
 class TypeMapper(abc.ABC):

@@ -117,7 +117,7 @@ class _Load:
         self._writer = self._destination.writer(task.intent)
         try:
             self._begin()
-            for chunk in self._source.chunks():
+            for chunk in self._task.split.chunks:
                 for batch in self._source.read(self._reading(chunk)):
                     self._context.token.check()
                     self._add(batch)

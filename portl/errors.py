@@ -14,6 +14,9 @@ Error:
     ├── DataError            a row was refused; says which
     │   └── ConflictError    … because its key is there already
     ├── OperationError       the server refused or failed for a reason of its own
+    ├── LedgerError          the ledger does not allow what was asked for: the job has changed, or its source has
+    │   ├── AlreadyRunning   another process is at work on the same job
+    │   └── Superseded       a later attempt has taken the run over
     └── Cancelled            the caller's token ended the run
         └── Interrupted      Ctrl-C ended it (a KeyboardInterrupt too)
 
@@ -134,6 +137,7 @@ class DataError(Error):
         self.constraint = constraint
         self.row: int | None = None
         self.batch: int | None = None
+        self.chunk: int | None = None
         self.values: dict[str, str | None] | None = None
 
 
@@ -143,6 +147,18 @@ class ConflictError(DataError):
 
 class OperationError(Error):
     """A server refused or failed for a reason of its own."""
+
+
+class LedgerError(Error):
+    """The ledger does not allow what was asked for."""
+
+
+class AlreadyRunning(LedgerError):
+    """Another process is at work on the same job."""
+
+
+class Superseded(LedgerError):
+    """A later attempt has taken the run over while this one was cut off."""
 
 
 class Cancelled(Error):

@@ -57,10 +57,27 @@ class TableStarted(Event):
 
 
 @attrs.frozen(kw_only=True)
+class Resumed(Event):
+    """A run that was interrupted is taken up: its first chunks are there already."""
+
+    job: str
+    #: Counted from 1; this one is at least the second.
+    attempt: int
+    #: When the run was started, in ISO 8601.
+    started: str | None
+    chunks_done: int
+    chunks: int
+    #: Rows that are there already.
+    rows: int
+
+
+@attrs.frozen(kw_only=True)
 class BatchCommitted(Event):
     """One transaction is committed: the batches from ``first_batch`` to ``last_batch``."""
 
     table: str
+    #: Counted from 1; batches are counted within it.
+    chunk: int = 1
     first_batch: int
     last_batch: int
     rows: int
@@ -91,6 +108,18 @@ class Retrying(Event):
     #: Seconds until the next.
     pause: float
     error: str
+
+
+@attrs.frozen(kw_only=True)
+class RowsRejected(Event):
+    """Rows were put aside, and the transaction that says so is committed."""
+
+    table: str
+    chunk: int
+    rows: int
+    total: int
+    #: Where they went, for people.
+    place: str
 
 
 @attrs.frozen(kw_only=True)

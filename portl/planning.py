@@ -19,6 +19,8 @@ from portl.connectors import (
     Intent,
     RowCount,
     Source,
+    Split,
+    Splitting,
     note,
     problem,
     warning,
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
     from portl.result import Result
 
 PREVIEW_ROWS = 5
+
+#: Bytes in a chunk to aim at: what is kept in memory to be taken through again.
+CHUNK_BYTES = 24 * 1024 * 1024
 
 
 @attrs.frozen(kw_only=True)
@@ -47,6 +52,8 @@ class TableTask:
     preview: tuple[tuple[str | None, ...], ...]
     #: How the source is read, for people.
     read: str | None
+    #: How it is cut into chunks.
+    split: Split = attrs.field(factory=Split)
     #: Columns of the source that are not read, and why.
     ignored: tuple[tuple[str, str], ...] = ()
 
@@ -231,6 +238,7 @@ class _Planner:
             count=self._source.count(exact=exact) if readable else None,
             preview=tuple(self._source.preview(fields, PREVIEW_ROWS)) if readable and exact else (),
             read=self._source.statement(fields, format) if fields else None,
+            split=self._split(intent) if readable else Split(),
             ignored=tuple(self._ignored),
         )
 
@@ -386,6 +394,16 @@ class _Planner:
         said = f"the two ends have no way in common for rows to travel ({wanted})"
         self._findings.append(problem("route", said, remedy))
         return ROWS
+
+    def _split(self, intent: Intent) -> Split:
+        return self._source.split(
+            Splitting(
+                fields=intent.fields,
+                chunk_rows=self._config.chunk_rows,
+                chunk_bytes=CHUNK_BYTES,
+                any_order=intent.distinct or intent.key is None or self._config.conflict.strategy is Strategy.FAIL,
+            )
+        )
 
     def _key(self, target: Table, created: bool) -> Key | None:
         """Return the key that decides what a conflict is."""

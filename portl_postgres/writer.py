@@ -162,9 +162,9 @@ class PostgresWriter(portl.Writer):
             copy, self._copy = self._copy, None
             self._taken += copy.finish()
 
-    def check(self) -> None:
+    def check(self) -> Counts:
         """See ``Writer.check``."""
-        self._conclude()
+        return self._conclude()
 
     def commit(self) -> Counts:
         """See ``Writer.commit``."""

@@ -1,0 +1,168 @@
+"""What a destination remembers of its migrations: the contract of the ledger. No I/O happens in this module.
+
+The ledger stands at the destination and is written in the transactions of the rows, so it can never disagree with
+them. A **run** is one job on its way, from its first chunk to its last, however often it is interrupted; each time that
+it is taken up is an **attempt**. Its **chunk lines** say what became of each slice of the source. A chunk line is
+written between the rows of its chunk and their COMMIT. Three things follow:
+
+* A process that is killed leaves chunks that are done, and chunks of which nothing is there. The next attempt does the
+  latter.
+* When a connection dies during COMMIT, the line tells whether the rows are there (``Ledger.settled``).
+* An attempt that was given up for dead but lives on cannot write any more: its next line is refused (``Superseded``),
+  and with it its rows.
+"""
+
+from __future__ import annotations
+
+import abc
+import enum
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import attrs
+
+
+class RunState(enum.StrEnum):
+    """How a run stands."""
+
+    #: Under way, or interrupted without a word: whoever holds the lock of the job is at work on it.
+    RUNNING = "running"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    DONE = "done"
+
+
+class ChunkState(enum.StrEnum):
+    """How a chunk stands."""
+
+    PENDING = "pending"
+    #: Some rows from its beginning are committed; ``bounds`` say what is left.
+    PARTIAL = "partial"
+    DONE = "done"
+
+
+@attrs.frozen(kw_only=True)
+class ChunkLine:
+    """What became of one chunk. Counts are of rows committed so far."""
+
+    number: int
+    #: What the source needs to read it, or what is left of it, again: plain data as JSON has it. None is the whole.
+    bounds: Mapping[str, Any] | None = None
+    state: ChunkState = ChunkState.PENDING
+    #: The attempt that has written this line last; 0 before any has.
+    attempt: int = 0
+    rows: int = 0
+    #: Bytes sent to the destination.
+    bytes: int = 0
+    batches: int = 0
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    skipped: int = 0
+    rejected: int = 0
+    finished: datetime | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Run:
+    """One job on its way."""
+
+    #: A UUID, made by whoever starts the run.
+    id: str
+    #: The job's name and its destination: what a lock and a resume go by.
+    job: str
+    #: What decides which rows go where, as plain data without secrets: the same at both ends of a resume.
+    identity: Mapping[str, Any]
+    #: Counted from 1.
+    attempt: int = 1
+    state: RunState = RunState.RUNNING
+    #: Where rows come from and go to, for people.
+    source: str = ""
+    destination: str = ""
+    #: What the source says of the state that each attempt has read, by attempt; plain data.
+    snapshots: Mapping[int, Mapping[str, Any]] = attrs.field(factory=dict)
+    started: datetime | None = None
+    #: When its last line was written.
+    touched: datetime | None = None
+    ended: datetime | None = None
+    error: str | None = None
+    #: True while a process holds the lock of the job.
+    locked: bool = False
+    #: Who holds it, for people.
+    holder: str | None = None
+    #: False if the job is not cut into chunks that can be resumed: it starts over.
+    resumable: bool = True
+    #: In the order of their numbers; empty where they were not asked for.
+    chunks: tuple[ChunkLine, ...] = ()
+
+
+class Ledger(abc.ABC):
+    """What a destination remembers. Bound to one session: an open destination's, or a sibling's.
+
+    Each method runs inside the transaction that the destination's writer has open, or, where none is open, in one of
+    its own. ``lock``, ``find`` and ``runs`` are called outside.
+    """
+
+    @property
+    @abc.abstractmethod
+    def place(self) -> str:
+        """Where it stands, for people."""
+
+    @abc.abstractmethod
+    def lock(self, job: str) -> None:
+        """Keep other processes from working on ``job`` until ``unlock``, or until this process or connection dies.
+
+        Waits a few seconds, for a server notices the death of a client with a delay.
+
+        Raises:
+            AlreadyRunning: if another process is at work; says which, and since when.
+        """
+
+    @abc.abstractmethod
+    def unlock(self) -> None:
+        """Let go of the lock. Called also without one, and on a broken connection."""
+
+    @abc.abstractmethod
+    def find(self, job: str) -> Run | None:
+        """Return the latest run of a job with its chunk lines; None if there is none. Creates nothing."""
+
+    @abc.abstractmethod
+    def runs(self, job: str | None = None) -> Sequence[Run]:
+        """Return the runs of a job, or of all jobs, the latest first, with their chunk lines. Creates nothing."""
+
+    @abc.abstractmethod
+    def start(self, run: Run) -> None:
+        """Write down a new run with its chunks, all pending; first make, or upgrade, what the ledger needs."""
+
+    @abc.abstractmethod
+    def resume(self, run: Run) -> None:
+        """Take a run over: ``run.attempt`` is the new one, ``run.snapshots`` has its snapshot, ``run.chunks`` stand.
+
+        Waits for what an earlier attempt has under way to end; from then on its lines are refused. The chunk lines are
+        those that were found before: a caller reads them again with ``lines`` afterwards.
+        """
+
+    @abc.abstractmethod
+    def lines(self, run: Run) -> Sequence[ChunkLine]:
+        """Return the chunk lines as they are now, in the order of their numbers."""
+
+    @abc.abstractmethod
+    def record(self, run: Run, line: ChunkLine) -> None:
+        """Write a chunk line in the transaction of its rows.
+
+        Raises:
+            Superseded: if a later attempt has taken the run over; the transaction must be rolled back.
+        """
+
+    @abc.abstractmethod
+    def settled(self, run: Run, number: int) -> ChunkLine | None:
+        """Return a chunk's line after its COMMIT got lost, waiting for that transaction to end; None: no such run."""
+
+    @abc.abstractmethod
+    def close(self, run: Run, state: RunState, error: str | None = None) -> None:
+        """Write down how this attempt has ended."""
+
+    @abc.abstractmethod
+    def forget(self, job: str) -> int:
+        """Remove all runs of a job; return how many there were."""
