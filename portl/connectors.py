@@ -21,8 +21,9 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import attrs
 
+from portl.comparing import Comparer, Texts, canonical
 from portl.config import Conflict, DestinationConfig, LedgerConfig, Quarantine, Retry, SourceConfig, Strategy
-from portl.errors import Cancelled, DataError, Error
+from portl.errors import Cancelled, DataError, Error, OperationError
 from portl.events import Event, Severity
 from portl.ledger import ChunkLine, Ledger, Run
 from portl.schema import Column, Conversion, Key, Table, Type, conversion
@@ -388,6 +389,36 @@ class Source(abc.ABC, Generic[S]):
         """Tell whether the state that ``open`` has fixed can still be read; False after a lost connection."""
         return True
 
+    def comparer(self, intent: Intent) -> Comparer:
+        """Return this end of a comparison (``portl.verify``): the rows as the destination should hold them."""
+
+        def rows() -> Iterator[tuple[Any, ...]]:
+            for batch in self.read(Reading(fields=intent.fields, format=ROWS, chunk=Chunk(), batch_rows=1000)):
+                yield from batch.data  # type: ignore[attr-defined]  # of the format ROWS
+
+        return Comparer(rows)
+
+    def select(self, reading: Reading, key: Sequence[str], wanted: Mapping[Texts, int]) -> Iterator[Batch]:
+        """Yield the rows with certain keys, to copy them once more.
+
+        Args:
+            reading: of the whole; ``format`` is ROWS unless ``comparer`` is this connector's own.
+            key: the destination's columns that the key has; empty: the whole row is meant.
+            wanted: the keys as the comparer told them, and how many rows of each at most.
+        """
+        names = [field.target.name for field in reading.fields]
+        places = [names.index(name) for name in key or names]
+        left = dict(wanted)
+        data: list[tuple[Any, ...]] = []
+        for batch in self.read(reading):
+            for row in batch.data:  # type: ignore[attr-defined]  # of the format ROWS
+                found = tuple([canonical(row[place]) for place in places])
+                if left.get(found, 0) > 0:
+                    left[found] -= 1
+                    data.append(row)
+        if data:
+            yield RowBatch(number=1, first_row=1, rows=len(data), size=_estimate(data), data=data)
+
     def read(self, reading: Reading) -> Iterator[Batch]:
         """Yield the batches of one chunk in ``reading.format``, streaming."""
         chosen = _chooser(self.describe(), reading.fields)
@@ -435,6 +466,10 @@ class Examination:
     after: tuple[str, ...] = ()
     #: How rows are written, for people: one or more statements.
     write: tuple[str, ...] = ()
+    #: Why chunks have to come one after the other, in their order; None: they need not.
+    ordered: str | None = None
+    #: Where rejected rows go, for people.
+    rejected_to: str | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -461,6 +496,9 @@ class Intent:
     quarantine: Quarantine | None = None
     #: Columns of the destination whose values must not be shown.
     mask: frozenset[str] = frozenset()
+    #: The job's name and the run's id, for what is written down of them; empty where they are not known.
+    job: str = ""
+    run: str = ""
 
 
 @attrs.frozen(kw_only=True)
@@ -475,11 +513,22 @@ class Rejection:
     position: str
 
 
+@attrs.frozen(kw_only=True)
+class Rejected:
+    """A row that was put aside earlier, as the quarantine has it now."""
+
+    #: Tells it from the others; later ones have larger numbers.
+    id: int
+    #: The row alone, in the format ``ROWS``; None if what stands there is no row of this job.
+    row: RowBatch | None
+    #: Why ``row`` is None.
+    trouble: str | None = None
+    #: For people: where the row stands in the source.
+    position: str = ""
+
+
 class Writer(abc.ABC):
     """Writes batches in transactions."""
-
-    #: True if ``save``, ``restore`` and ``reject`` work: then rows can be put aside, and a job can be atomic.
-    savepoints: ClassVar[bool] = False
 
     @abc.abstractmethod
     def begin(self) -> None:
@@ -530,11 +579,19 @@ class Writer(abc.ABC):
         """Answer a refusal after its rollback: True if the same batches shall be tried again in another way."""
         return False
 
-    def finish(self) -> None:
-        """Do what comes after the rows, and make everything durable."""
+    def finish(self, record: Callable[[], None] | None = None) -> None:
+        """Do what comes after the rows, and make everything durable.
 
-    def abandon(self) -> None:
-        """Tidy up after a failure so that what is committed is durable and the same job can be run again."""
+        Args:
+            record: to be called in the same transaction, before its end; given where there is a ledger.
+        """
+
+    def abandon(self, *, resumable: bool = False) -> None:
+        """Tidy up after a failure so that what is committed is durable and the same job can be run again.
+
+        Args:
+            resumable: True if the run can be taken up: then what comes after the rows can wait.
+        """
 
 
 class Destination(abc.ABC, Generic[D]):
@@ -542,6 +599,9 @@ class Destination(abc.ABC, Generic[D]):
 
     #: The strategies that this destination carries out.
     strategies: ClassVar[Collection[Strategy]] = (Strategy.FAIL,)
+    #: True if its writers' ``save``, ``restore``, ``release`` and ``reject`` work: then rows can be put aside, and a
+    #: job can be one transaction.
+    savepoints: ClassVar[bool] = False
 
     def __init__(self, config: D, handle: object | None = None) -> None:
         self.config = config
@@ -595,13 +655,48 @@ class Destination(abc.ABC, Generic[D]):
         """Return what decides where rows go, as plain data without secrets; a resume insists on the same."""
         return _plain(self.config)
 
+    def stored(self, fields: Sequence[Field]) -> Iterable[tuple[Any, ...]]:
+        """Yield the rows that are there, as tuples in the order of ``fields``, with the types of ``portl.schema``.
+
+        Raises:
+            OperationError: if what was written here cannot be read back.
+        """
+        raise OperationError(f"{self.label()}: what is written here cannot be read back, so it cannot be verified")
+
+    def comparer(self, intent: Intent) -> Comparer:
+        """Return this end of a comparison (``portl.verify``): the rows that are there."""
+        return Comparer(lambda: self.stored(intent.fields))
+
     def ledger(self, wanted: LedgerConfig) -> Ledger | Finding:
         """Return the ledger of this session, or why there is none. Creates nothing."""
         return note("ledger", f"{self.label()} keeps none: a run that is interrupted starts over")
 
+    def rejected(self, intent: Intent, *, after: int = 0, limit: int = 1000) -> Sequence[Rejected]:
+        """Return the job's next rows that were put aside, in their order, and keep others from taking them up.
+
+        Called while the writer has a transaction open, which the hold lasts as long as.
+
+        Args:
+            intent: has ``quarantine``.
+            after: the ``id`` behind which to begin.
+            limit: how many at most.
+        """
+        return ()
+
+    def settle(self, intent: Intent, gone: Sequence[Rejected], still: Sequence[tuple[Rejected, DataError]]) -> None:
+        """Remove rows that have gone through from the quarantine, and write down why others still do not.
+
+        Called in the writer's transaction, after ``Writer.check``.
+        """
+        raise NotImplementedError
+
     def sibling(self) -> Destination[D] | None:
         """Return another destination, not yet open, that writes to the same table at the same time; None: it cannot."""
         return None
+
+    def holds(self) -> bool:
+        """Tell whether the connection of ``open``, and the locks on it, are whole; False after it was lost."""
+        return True
 
 
 class TypeMapper(abc.ABC):
