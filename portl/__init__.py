@@ -38,6 +38,7 @@ from portl.connectors import (
     Format,
     Intent,
     Reading,
+    Rejected,
     Rejection,
     RowBatch,
     RowCount,
@@ -54,6 +55,7 @@ from portl.errors import (
     AlreadyRunning,
     AuthenticationFailed,
     Cancelled,
+    CommitInDoubt,
     ConfigError,
     ConflictError,
     ConnectionFailed,
@@ -85,6 +87,7 @@ from portl.events import (
     Warned,
 )
 from portl.ledger import ChunkLine, ChunkState, Ledger, Run, RunState
+from portl.masking import masked
 from portl.planning import Plan, TableTask
 from portl.plugins import hookimpl
 from portl.result import Result, TableResult
@@ -104,6 +107,7 @@ __all__ = [
     "ChunkLine",
     "ChunkState",
     "Column",
+    "CommitInDoubt",
     "ConfigError",
     "Conflict",
     "ConflictError",
@@ -144,6 +148,7 @@ __all__ = [
     "Quarantine",
     "QueryError",
     "Reading",
+    "Rejected",
     "Rejection",
     "Result",
     "Resume",
@@ -182,6 +187,7 @@ __all__ = [
     "__version__",
     "conversion",
     "hookimpl",
+    "masked",
     "migrate",
     "note",
     "plan",

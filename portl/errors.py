@@ -7,7 +7,8 @@ Error:
     ├── PluginError          the connector that the job names is missing or does not import
     ├── PlanError            the plan has problems; ``plan`` holds it
     ├── ConnectionFailed     a server was not reached, or was lost
-    │   └── AuthenticationFailed   it was reached and refused the role, the password or the database
+    │   ├── AuthenticationFailed   it was reached and refused the role, the password or the database
+    │   └── CommitInDoubt          it was lost during COMMIT: whether the rows are there, the ledger knows
     ├── PermissionDenied     the role lacks a privilege
     ├── SchemaError          a table, column or type is not what the job needs
     ├── QueryError           the source's query, or an expression of the job, is refused
@@ -31,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from portl.ledger import Run
     from portl.planning import Plan
     from portl.result import Result
 
@@ -106,6 +108,16 @@ class AuthenticationFailed(ConnectionFailed):
     """The server refused the role, the password, the database or the encryption."""
 
 
+class CommitInDoubt(ConnectionFailed):
+    """The connection was lost during COMMIT. Running the job again asks the ledger whether the rows are there."""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint, transient=True)
+        #: The run and the number of its chunk, for the ledger to be asked about.
+        self.run: Run | None = None
+        self.number = 0
+
+
 class PermissionDenied(Error):
     """The role lacks a privilege."""
 
@@ -139,6 +151,8 @@ class DataError(Error):
         self.batch: int | None = None
         self.chunk: int | None = None
         self.values: dict[str, str | None] | None = None
+        #: The part of ``message`` in which the server describes the row; it may hold any of its values, in any form.
+        self.detail: str | None = None
 
 
 class ConflictError(DataError):

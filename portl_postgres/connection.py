@@ -178,6 +178,10 @@ class Session:
         self.execute(f"ROLLBACK TO SAVEPOINT {name}")
         self.execute(f"RELEASE SAVEPOINT {name}")
 
+    def back(self) -> None:
+        """Roll back to the innermost savepoint, which stays."""
+        self.execute(f"ROLLBACK TO SAVEPOINT portl_{self._depth - 1}")
+
     @contextmanager
     def scope(self) -> Iterator[None]:
         """Keep a failure inside from spoiling the transaction that is open, if one is."""

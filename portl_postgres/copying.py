@@ -74,7 +74,7 @@ class CopyBatch(portl.Batch):
         """See ``Batch.values``. Binary values are shown as text where psycopg knows how, else in hexadecimal."""
         data = self.split()[row]
         if self.binary:
-            found = [_readable(value, field) for value, field in zip(_binary_values(data), fields, strict=True)]
+            found = [_readable(value, field) for value, field in zip(binary_values(data), fields, strict=True)]
         else:
             texts = data[:-1].decode("utf-8", "backslashreplace").split("\t")
             found = [None if text == "\\N" else unescape(text) for text in texts]
@@ -90,7 +90,8 @@ def _tuple_end(data: bytes, position: int) -> int:
     return position
 
 
-def _binary_values(data: bytes) -> Iterator[bytes | None]:
+def binary_values(data: bytes) -> Iterator[bytes | None]:
+    """Yield the values of one row in the binary format; None for NULL."""
     (count,) = _SHORT.unpack_from(data, 0)
     position = 2
     for _ in range(count):

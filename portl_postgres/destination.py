@@ -9,13 +9,14 @@ from typing import ClassVar
 import attrs
 
 import portl
-from portl import Column, Conversion, Examination, Field, Finding, Intent, Strategy, Table
-from portl_postgres import catalog, ddl, types, unfinished
+from portl import Column, Conversion, Examination, Field, Finding, Intent, Rejected, Strategy, Table
+from portl_postgres import catalog, ddl, quarantine, types, unfinished
 from portl_postgres.catalog import details, table_details
 from portl_postgres.config import PostgresDestinationConfig, check_name
 from portl_postgres.conflicts import Merge, check_merge, trials
 from portl_postgres.connection import Database, Session
 from portl_postgres.copying import BINARY, TEXT
+from portl_postgres.quarantine import RejectedTable
 from portl_postgres.sqltext import quoted
 from portl_postgres.types import PgType
 from portl_postgres.writer import PostgresWriter, copy_statement
@@ -27,6 +28,7 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
     """A table of PostgreSQL's."""
 
     strategies: ClassVar[Collection[Strategy]] = tuple(Strategy)
+    savepoints: ClassVar[bool] = True
 
     def __init__(self, config: PostgresDestinationConfig, handle: object | None = None) -> None:
         super().__init__(config, handle)
@@ -142,15 +144,30 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         with self._session.scope():
             findings = self._server() + self._names(intent) + self._privileges(intent) + self._kind(intent)
             findings += self._conflict(intent) + self._staging(intent) + self._types_asked_for(intent)
+            findings += quarantine.examine(self._session, intent)
             before, after = self._ddl(intent, findings)
         return Examination(
-            findings=tuple(findings), before=tuple(before), after=tuple(after), write=tuple(self._writes(intent))
+            findings=tuple(findings),
+            before=tuple(before),
+            after=tuple(after),
+            write=tuple(self._writes(intent)),
+            rejected_to=catalog.shown(*quarantine.table_name(intent)) if intent.quarantine else None,
         )
 
     def writer(self, intent: Intent) -> portl.Writer:
         """See ``Destination.writer``."""
         examination = self.examine(intent)
         return PostgresWriter(self._session, intent, self.context, before=examination.before, after=examination.after)
+
+    def rejected(self, intent: Intent, *, after: int = 0, limit: int = 1000) -> Sequence[Rejected]:
+        """See ``Destination.rejected``."""
+        return RejectedTable(self._session, intent, self.context.token).read(after, limit)
+
+    def settle(
+        self, intent: Intent, gone: Sequence[Rejected], still: Sequence[tuple[Rejected, portl.DataError]]
+    ) -> None:
+        """See ``Destination.settle``."""
+        RejectedTable(self._session, intent, self.context.token).settle(gone, still)
 
     def _types_asked_for(self, intent: Intent) -> list[Finding]:
         """Refuse types that the job asks for and neither end knows, where they go to a column that is there."""

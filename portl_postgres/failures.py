@@ -43,16 +43,17 @@ def translate(error: psycopg.Error, where: str, secrets: Iterable[portl.Secret] 
         secrets: to be taken out of the text.
     """
     state = error.sqlstate
-    text = words(error)
-    for secret in secrets:
-        text = secret.scrub(text)
+    secrets = tuple(secrets)
+    text = _scrubbed(words(error), secrets)
     message = f"{where}: {text}" + (f" (SQLSTATE {state})" if state else "")
     if is_lost(error):
         return portl.ConnectionFailed(message, hint=HINT_UNREACHABLE, sqlstate=state, transient=True)
     if state == "42501":
         return portl.PermissionDenied(message, hint=HINT_PRIVILEGE, sqlstate=state)
     if state is None or state[:2] in ("22", "23") or state in _ROW:
-        return _row_error(error, message, state)
+        found = _row_error(error, message, state)
+        found.detail = _scrubbed(error.diag.message_detail, secrets)
+        return found
     if state in ("42601", "42P18"):
         return portl.QueryError(message, hint="check the SQL in the job file", sqlstate=state)
     if state[:2] in ("42", "3F"):
@@ -73,6 +74,13 @@ def translate(error: psycopg.Error, where: str, secrets: Iterable[portl.Secret] 
             message, hint="the statement was cancelled, or took longer than `statement_timeout` allows", sqlstate=state
         )
     return portl.OperationError(message, sqlstate=state, transient=state in _AGAIN)
+
+
+def _scrubbed(text: str | None, secrets: Iterable[portl.Secret]) -> str:
+    text = text or ""
+    for secret in secrets:
+        text = secret.scrub(text)
+    return text
 
 
 def _row_error(error: psycopg.Error, message: str, state: str | None) -> portl.DataError:

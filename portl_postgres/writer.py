@@ -2,25 +2,35 @@
 
 Where the table has rows already, the first transaction goes through the staging table: a COPY that meets a key that is
 there leaves dead rows behind. If nothing in it conflicts, the next go straight into the table.
+
+Within a transaction, what was checked stays, and the rest can be undone: a savepoint stands behind it. The staging
+table is emptied by TRUNCATE before it is filled again: rows that were deleted would slow every later statement of the
+transaction down. Constraints that wait for the end of a transaction are checked at ``check``, and wait again after it.
 """
 
 from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
+
+import attrs
 
 import portl
 from portl import Batch, Counts, DataError, Intent, Kind, Strategy
+from portl_postgres import fingerprint
 from portl_postgres.catalog import details, table_details
 from portl_postgres.conflicts import Merge
 from portl_postgres.connection import Session
 from portl_postgres.copying import BINARY, CopyIn
+from portl_postgres.fingerprint import Fingerprint
+from portl_postgres.quarantine import RejectedTable, append_lines
 from portl_postgres.sqltext import listed, quoted
 
 logger = logging.getLogger("portl.postgres")
 
+BAD_TEXT = "22021"
 UNIQUE_VIOLATION = "23505"
 EXCLUSION_VIOLATION = "23P01"
 _WHOLE = {Kind.SMALLINT, Kind.INT, Kind.BIGINT}
@@ -31,6 +41,19 @@ def copy_statement(table: str, intent: Intent, *, binary: bool) -> str:
     columns = listed(field.target.name for field in intent.fields)
     options = "FORMAT binary" if binary else "FORMAT text, ENCODING 'UTF8'"
     return f"COPY {table} ({columns}) FROM STDIN ({options})"
+
+
+@attrs.frozen(kw_only=True)
+class _Mark:
+    """What was so when the savepoint was set, and is so again after going back to it."""
+
+    stage_made: bool
+    #: True if a lock that is older than the savepoint keeps the table from being altered.
+    verified: bool
+    counted: Counts
+    taken: int
+    #: How many lines for the quarantine's file there were.
+    lines: int
 
 
 class PostgresWriter(portl.Writer):
@@ -61,17 +84,34 @@ class PostgresWriter(portl.Writer):
         found = table_details(intent.target)
         self._table = quoted(found.schema, found.name)
         self._binary = intent.format.name == BINARY
-        self._resolves = intent.key is not None and intent.conflict.strategy is not Strategy.FAIL
+        # A run that is taken up builds the key of its table at the end; until then nothing conflicts.
+        keyless = intent.resumed and found.unfinished
+        self._resolves = intent.key is not None and intent.conflict.strategy is not Strategy.FAIL and not keyless
         self._must_stage = self._staged = self.must_stage(intent, nested=session.nested)
         self._probed = self._must_stage or not self._resolves or intent.create
         # A caller's session may have temporary tables of its own.
         self._stage_name = f"portl_stage_{secrets.token_hex(4)}"
         self._stage_made = False
         self._merge = Merge(intent, self._stage_name)
+        self._rejects = RejectedTable(session, intent, context.token) if intent.quarantine is not None else None
         self._copy: CopyIn | None = None
-        self._taken = 0
-        self._sent = 0
+        #: What the table looked like before the first row; None: not looked at since it was made.
+        self._known: Fingerprint | None = None
+        #: True after a refusal that a table which was altered might have brought about.
+        self._suspect = False
         self._committed = False
+        self._stage_full = False
+        self._forget()
+
+    def _forget(self) -> None:
+        """Begin with nothing written."""
+        # Since the last check: rows sent to the server, and rows that COPY has taken.
+        self._sent = self._taken = 0
+        # In the transaction, as far as it is checked.
+        self._counted, self._checked = Counts(), 0
+        self._lines: list[str] = []
+        self._mark: _Mark | None = None
+        self._verified = self._immediate = self._dirty = False
 
     @staticmethod
     def must_stage(intent: Intent, *, nested: bool) -> bool:
@@ -88,7 +128,7 @@ class PostgresWriter(portl.Writer):
 
     def begin(self) -> None:
         """See ``Writer.begin``."""
-        self._taken = self._sent = 0
+        self._forget()
         self._session.begin()
         try:
             self._prepare()
@@ -101,11 +141,35 @@ class PostgresWriter(portl.Writer):
         if not self._committed:
             for statement in self._before:
                 self._session.execute(statement, what="creating what is missing")
+        if self._known is None:
+            self._known = self._look()
+            fingerprint.insist(self._intent.target.name, fingerprint.planned(self._intent), self._known)
+        elif self._suspect:
+            self._insist()
         if not self._probed:
             self._staged = self._session.query(f"SELECT EXISTS (SELECT FROM {self._table})")[0][0]
             self._probed = not self._staged
+        self._make_ready()
+
+    def _look(self) -> Fingerprint:
+        return fingerprint.read(self._session, self._table, [field.target.name for field in self._intent.fields])
+
+    def _insist(self) -> None:
+        """Refuse a table that was altered."""
+        if self._known is not None:
+            fingerprint.insist(self._intent.target.name, self._known, self._look())
+        self._suspect = False
+
+    def _make_ready(self) -> None:
+        """Prepare for rows, the first ones or those after a check."""
         if self._staged and not self._stage_made:
             self._make_stage()
+        elif self._staged and self._stage_full:
+            self._session.execute(f"TRUNCATE {self._merge.stage}")
+        self._stage_full = False
+        if self._immediate and self._known is not None and self._known.deferred:
+            self._session.execute(f"SET CONSTRAINTS {', '.join(self._known.deferred)} DEFERRED")
+        self._immediate = False
 
     def _make_stage(self) -> None:
         """Create the staging table: the destination's types and collations, none of its constraints."""
@@ -142,6 +206,8 @@ class PostgresWriter(portl.Writer):
     def write(self, batch: Batch) -> int:
         """See ``Writer.write``."""
         if self._copy is None:
+            self._make_ready()
+            self._dirty = True
             target = self._merge.stage if self._staged else self._table
             self._copy = CopyIn(
                 self._session,
@@ -150,11 +216,16 @@ class PostgresWriter(portl.Writer):
                 token=self._context.token,
                 what=f"writing to {self._intent.target.name}",
             )
-        sent = self._copy.write(batch)
-        self._sent += batch.rows
-        if self._copy.answered:
-            # In the middle of a COPY the server speaks up only to refuse (or to give a notice): no use going on.
-            self._end_copy()
+        try:
+            sent = self._copy.write(batch)
+            self._sent += batch.rows
+            if self._copy.answered:
+                # In the middle of a COPY the server speaks up only to refuse (or to give a notice): no use going on.
+                self._end_copy()
+        except UnicodeEncodeError as error:
+            raise DataError(f"a text that no encoding has a form for: {error.reason}", sqlstate=BAD_TEXT) from None
+        except DataError as error:
+            raise self._explained(error) from None
         return sent
 
     def _end_copy(self) -> None:
@@ -164,36 +235,96 @@ class PostgresWriter(portl.Writer):
 
     def check(self) -> Counts:
         """See ``Writer.check``."""
-        return self._conclude()
-
-    def commit(self) -> Counts:
-        """See ``Writer.commit``."""
-        counts = self._conclude()
-        self._session.commit()
-        self._committed = True
-        if not self._probed and self._taken:
-            self._probed = True
-            self._staged = counts.inserted != self._taken
-        return counts
-
-    def _conclude(self) -> Counts:
+        if not self._dirty:
+            return Counts()
         try:
-            return self._take_in()
+            counts = self._take_in()
         except DataError as error:
-            error.hint = self._advice(error) or error.hint
-            raise
+            raise self._explained(error) from None
+        self._counted += counts
+        self._checked += self._taken
+        self._sent = self._taken = 0
+        self._dirty = False
+        return counts
 
     def _take_in(self) -> Counts:
         self._end_copy()
-        if self._staged:
-            counts = self._take_over() if self._taken else Counts()
-        else:
+        if not self._staged:
             counts = Counts(inserted=self._taken, skipped=self._sent - self._taken)
+        elif self._taken:
+            self._stage_full = True
+            counts = self._take_over()
+        else:
+            counts = Counts()
+        if not self._verified:
+            self._insist()
+            self._verified = True
         if not self._session.nested:
             # A deferred constraint fails at COMMIT, too late to be handled there.
             self._session.execute("SET CONSTRAINTS ALL IMMEDIATE", what=f"writing to {self._intent.target.name}")
-        elif self._staged:
-            self._session.execute(f"TRUNCATE {self._merge.stage}")
+            self._immediate = True
+        return counts
+
+    def _explained(self, error: DataError) -> DataError:
+        """Return a refusal with advice; remember that a table which was altered refuses good rows too."""
+        error.hint = self._advice(error) or error.hint
+        self._suspect = not self._verified and (error.sqlstate or "").startswith("22")
+        return error
+
+    def save(self) -> None:
+        """See ``Writer.save``."""
+        self.release()
+        self._make_ready()  # before the savepoint: going back must not undo it
+        self._session.begin()
+        self._mark = _Mark(
+            stage_made=self._stage_made,
+            verified=self._verified,
+            counted=self._counted,
+            taken=self._checked,
+            lines=len(self._lines),
+        )
+
+    def restore(self) -> None:
+        """See ``Writer.restore``."""
+        mark = self._mark
+        if mark is None:
+            raise portl.OperationError("there is no savepoint to go back to: save() comes first")
+        self._abort_copy()
+        self._session.back()
+        self._stage_made, self._verified = mark.stage_made, mark.verified
+        self._counted, self._checked = mark.counted, mark.taken
+        del self._lines[mark.lines :]
+        self._sent = self._taken = 0
+        self._dirty = self._immediate = self._stage_full = False
+        if self._suspect:
+            self._insist()
+
+    def release(self) -> None:
+        """See ``Writer.release``."""
+        if self._mark is not None:
+            self._session.commit()
+            self._mark = None
+
+    def reject(self, rejections: Sequence[portl.Rejection]) -> None:
+        """See ``Writer.reject``."""
+        if self._rejects is None:
+            raise portl.OperationError("the job names no quarantine: rows cannot be put aside")
+        self._lines += self._rejects.put(rejections)
+
+    def commit(self) -> Counts:
+        """See ``Writer.commit``."""
+        counts = self.check()
+        self.release()
+        self._session.commit()
+        self._committed = True
+        self._stage_full = self._stage_full and self._session.nested
+        if not self._probed and self._checked:
+            self._probed = True
+            self._staged = self._counted.inserted != self._checked
+        quarantine = self._intent.quarantine
+        if self._lines and quarantine is not None and quarantine.file is not None:
+            append_lines(quarantine.file, self._lines, self._context)
+        self._lines = []
         return counts
 
     def _advice(self, error: DataError) -> str | None:
@@ -210,13 +341,26 @@ class PostgresWriter(portl.Writer):
 
     def rollback(self) -> None:
         """See ``Writer.rollback``."""
-        if self._copy is not None:
-            copy, self._copy = self._copy, None
-            copy.abort()
-        self._session.rollback()
+        self._abort_copy()
+        saved, self._mark = self._mark is not None, None
+        try:
+            if saved:
+                self._session.rollback()
+        finally:
+            self._session.rollback()
+        if not self._committed and self._before:
+            self._known = None  # what is made again is another table
+        self._forget()
         if self._stage_made and not self._session.broken:
             found = self._session.query("SELECT to_regclass($1)", self._merge.stage)
             self._stage_made = found[0][0] is not None
+        # In a caller's transaction the rows of an earlier one of portl's may be there again.
+        self._stage_full = self._stage_made and self._session.nested
+
+    def _abort_copy(self) -> None:
+        if self._copy is not None:
+            copy, self._copy = self._copy, None
+            copy.abort()
 
     def reconsider(self, error: DataError) -> bool:
         """See ``Writer.reconsider``: from the first conflict on, rows go through the staging table."""
@@ -224,6 +368,8 @@ class PostgresWriter(portl.Writer):
             return False
         logger.debug("a key is there already; going on through a staging table")
         self._staged = self._probed = True
+        if self._mark is not None:
+            self.save()  # so that the staging table stands before the savepoint
         return True
 
     def _take_over(self) -> Counts:
@@ -262,7 +408,7 @@ class PostgresWriter(portl.Writer):
         inserted, updated = rows[0]
         return inserted, updated
 
-    def finish(self) -> None:
+    def finish(self, record: Callable[[], None] | None = None) -> None:
         """See ``Writer.finish``."""
         self._session.begin()
         try:
@@ -271,6 +417,8 @@ class PostgresWriter(portl.Writer):
             self._after = []
             for field in self._intent.fields:
                 self._advance_sequence(field)
+            if record is not None:
+                record()
             self._make_durable()
         except BaseException:
             self._session.rollback()
@@ -294,7 +442,7 @@ class PostgresWriter(portl.Writer):
         self._session.execute("SET LOCAL synchronous_commit = on")
         self._session.query("SELECT pg_logical_emit_message(true, 'portl', '')")
 
-    def abandon(self) -> None:
+    def abandon(self, *, resumable: bool = False) -> None:
         """See ``Writer.abandon``: the key of a table that was begun is built, so that the same job can go on."""
         if self._session.broken:
             return
@@ -304,7 +452,7 @@ class PostgresWriter(portl.Writer):
             return
         self._session.begin()
         try:
-            for statement in self._after:
+            for statement in () if resumable else self._after:
                 self._session.execute(statement, what="finishing the table")
             self._make_durable()
         except BaseException:
