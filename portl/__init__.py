@@ -4,6 +4,7 @@ import logging
 
 from portl._version import __version__
 from portl.api import migrate, plan
+from portl.comparing import BucketSum, Comparer, Comparison, RowLine, Texts
 from portl.config import (
     MERGE_WORDS,
     Conflict,
@@ -101,6 +102,7 @@ __all__ = [
     "AuthenticationFailed",
     "Batch",
     "BatchCommitted",
+    "BucketSum",
     "CancelToken",
     "Cancelled",
     "Chunk",
@@ -108,6 +110,8 @@ __all__ = [
     "ChunkState",
     "Column",
     "CommitInDoubt",
+    "Comparer",
+    "Comparison",
     "ConfigError",
     "Conflict",
     "ConflictError",
@@ -159,6 +163,7 @@ __all__ = [
     "Route",
     "RowBatch",
     "RowCount",
+    "RowLine",
     "RowsRejected",
     "Run",
     "RunState",
@@ -177,6 +182,7 @@ __all__ = [
     "TableResult",
     "TableStarted",
     "TableTask",
+    "Texts",
     "Type",
     "TypeMapper",
     "TypeRule",

@@ -13,10 +13,12 @@ import attrs
 from portl import engine, plugins
 from portl.config import DestinationConfig, MigrationConfig, SourceConfig
 from portl.connectors import CancelToken, Context, Destination, Source
-from portl.errors import Error, Interrupted, PlanError, PluginError
+from portl.errors import Cancelled, CommitInDoubt, Error, Interrupted, PlanError, PluginError
 from portl.events import Event, Failed, Observer, Warned
+from portl.ledger import Ledger, Run, RunState
 from portl.planning import Plan, plan_table
 from portl.result import Result
+from portl.retrying import retrying
 
 Job = str | os.PathLike[str] | Mapping[str, Any] | MigrationConfig
 
@@ -29,8 +31,9 @@ def migrate(
     observers: Sequence[Observer] = (),
     cancel: CancelToken | None = None,
     overrides: Mapping[str, str] | None = None,
+    restart: bool = False,
 ) -> Result:
-    """Plan a job and carry it out.
+    """Plan a job and carry it out. One that was interrupted goes on where it stopped.
 
     Args:
         job: the path of a job file, a dict with the same keys, or a ``MigrationConfig``.
@@ -40,6 +43,7 @@ def migrate(
         observers: functions that are called with each event, in the thread that called ``migrate``.
         cancel: a token with which another thread can end the run.
         overrides: dotted path of a key to the YAML text of its new value, as ``portl run --set`` takes them.
+        restart: True to begin again where an earlier run was interrupted.
 
     Returns:
         What was done.
@@ -47,12 +51,10 @@ def migrate(
     Raises:
         ConfigError: the job is wrong.
         PlanError: the plan has problems; nothing was written.
+        AlreadyRunning: another process is at work on the same job.
         Error: anything else; ``committed`` says what stays.
     """
-    session = Session.of(job, source, destination, observers, cancel, overrides)
-    with session.ends() as (reading, writing):
-        plan = session.plan(reading, writing, exact=False)
-        return session.run(plan, reading, writing)
+    return Session.of(job, source, destination, observers, cancel, overrides, restart=restart).migrate()
 
 
 def plan(
@@ -63,10 +65,11 @@ def plan(
     observers: Sequence[Observer] = (),
     cancel: CancelToken | None = None,
     overrides: Mapping[str, str] | None = None,
+    restart: bool = False,
 ) -> Plan:
     """Look at both ends and return what would be done. Writes nothing. The arguments are those of ``migrate``."""
-    session = Session.of(job, source, destination, observers, cancel, overrides)
-    with session.ends() as (reading, writing):
+    session = Session.of(job, source, destination, observers, cancel, overrides, restart=restart)
+    with session.reported(), session.ends() as (reading, writing):
         return session.plan(reading, writing, exact=True)
 
 
@@ -78,7 +81,14 @@ class Session:
     _source: object | None = attrs.field(repr=False)
     _destination: object | None = attrs.field(repr=False)
     _context: Context = attrs.field(repr=False)
+    _restart: bool
     _started: float = attrs.field(factory=time.monotonic)
+    #: A COMMIT of the last attempt whose outcome is not known yet.
+    _doubt: CommitInDoubt | None = None
+    #: The plan that was carried out last.
+    _plan: Plan | None = None
+    #: Rows that attempts have committed: with each further one, patience begins anew.
+    _reached: int = 0
 
     @classmethod
     def of(
@@ -89,6 +99,8 @@ class Session:
         observers: Sequence[Observer],
         cancel: CancelToken | None,
         overrides: Mapping[str, str] | None,
+        *,
+        restart: bool = False,
     ) -> Session:
         """Load the job and gather the arguments of ``migrate``."""
         from portl.loading import load
@@ -100,16 +112,49 @@ class Session:
                 observer(event)
 
         context = Context(token=cancel or CancelToken(), emit=emit, retry=config.retry)
-        return cls(config=config, source=source, destination=destination, context=context)
+        return cls(config=config, source=source, destination=destination, context=context, restart=restart)
+
+    def migrate(self) -> Result:
+        """Plan and carry out; again from where the ledger stands after a failure that passes."""
+        self._started = time.monotonic()
+        with self.reported():
+            return retrying(
+                self._attempt,
+                self._context,
+                f"the job {self.config.name!r}",
+                again=self._worth_another,
+                progress=lambda: self._reached,
+            )
+
+    def _attempt(self) -> Result:
+        with self.ends() as (reading, writing):
+            found = self._after_doubt(writing)
+            if found is not None:
+                return found
+            plan = self.plan(reading, writing, exact=False)
+            return self._run(plan, reading, writing)
+
+    def _worth_another(self, error: BaseException) -> bool:
+        """Tell whether a failed attempt should be followed by another, with both ends opened anew."""
+        if not isinstance(error, Error) or isinstance(error, Cancelled) or not error.transient:
+            return False
+        if self._source is not None or self._destination is not None:
+            return False  # a connection that was handed in cannot be opened again
+        if error.committed is None and not isinstance(error, CommitInDoubt):
+            return False  # reaching the ends was tried often enough already
+        self._doubt = error if isinstance(error, CommitInDoubt) else None
+        self._reached = error.committed.rows_read if error.committed else 0
+        self._restart = False
+        return True
 
     @contextmanager
     def ends(self) -> Iterator[tuple[Source[SourceConfig], Destination[DestinationConfig]]]:
         """Open both ends; close them whatever happens."""
         reading, writing = self._connectors()
         try:
-            with self._reported():
-                reading.open(self._context)
-                writing.open(self._context)
+            self._context.token.check()
+            reading.open(self._context)
+            writing.open(self._context)
             yield reading, writing
         finally:
             try:
@@ -131,40 +176,79 @@ class Session:
 
     def plan(self, reading: Source[SourceConfig], writing: Destination[DestinationConfig], *, exact: bool) -> Plan:
         """Return the plan; see ``portl.planning``."""
-        with self._reported():
-            task = plan_table(self.config, reading, writing, exact=exact)
+        ledger = writing.ledger(self.config.ledger)
+        task = plan_table(self.config, reading, writing, ledger, exact=exact, restart=self._restart)
         return Plan(
             config=self.config, source=reading.label(), destination=writing.label(), tables=(task,), session=self
         )
 
-    def run(self, plan: Plan, reading: Source[SourceConfig], writing: Destination[DestinationConfig]) -> Result:
-        """Carry a plan out over two open ends."""
-        if plan.problems:
-            with self._reported():
-                raise PlanError(plan)
-        for finding in plan.warnings:
-            self._context.emit(Warned(where=finding.where, message=finding.message, remedy=finding.remedy))
-        return engine.execute(plan, reading, writing, self._context, self._started)
-
-    def execute(self, plan: Plan) -> Result:
-        """Carry out a plan that was made earlier: the ends are opened and looked at again."""
+    def _run(self, plan: Plan, reading: Source[SourceConfig], writing: Destination[DestinationConfig]) -> Result:
+        """Carry a plan out over two open ends, as the only one who works on the job."""
         if plan.problems:
             raise PlanError(plan)
-        self._started = time.monotonic()
-        with self.ends() as (reading, writing):
-            return self.run(self.plan(reading, writing, exact=False), reading, writing)
+        found = writing.ledger(self.config.ledger)
+        ledger = found if isinstance(found, Ledger) else None
+        if ledger is None:
+            return self._carry_out(plan, reading, writing, None)
+        ledger.lock(plan.tables[0].job)
+        try:
+            if self._overtaken(plan, ledger):
+                plan = self.plan(reading, writing, exact=False)
+                if plan.problems:
+                    raise PlanError(plan)
+            return self._carry_out(plan, reading, writing, ledger)
+        finally:
+            ledger.unlock()
+
+    @staticmethod
+    def _overtaken(plan: Plan, ledger: Ledger) -> bool:
+        """Tell whether another process has worked on the job between the plan and the lock."""
+        planned, now = plan.tables[0].found, ledger.find(plan.tables[0].job)
+        return _standing(planned) != _standing(now)
+
+    def _carry_out(
+        self,
+        plan: Plan,
+        reading: Source[SourceConfig],
+        writing: Destination[DestinationConfig],
+        ledger: Ledger | None,
+    ) -> Result:
+        self._plan = plan
+        for finding in plan.warnings:
+            self._context.emit(Warned(where=finding.where, message=finding.message, remedy=finding.remedy))
+        return engine.execute(plan, reading, writing, ledger, self._context, self._started)
+
+    def _after_doubt(self, writing: Destination[DestinationConfig]) -> Result | None:
+        """Ask the ledger what became of a COMMIT that got lost. Return the result if it was the last one."""
+        doubt, self._doubt = self._doubt, None
+        if doubt is None or doubt.run is None:
+            return None
+        ledger = writing.ledger(self.config.ledger)
+        if not isinstance(ledger, Ledger):
+            raise doubt
+        line = ledger.settled(doubt.run, doubt.number)
+        run = ledger.find(doubt.run.job) if line is not None else None
+        if run is None or run.id != doubt.run.id or run.state is not RunState.DONE:
+            return None
+        assert self._plan is not None, "a COMMIT was made"
+        return engine.result_of(run, self._plan, self._started)
 
     @contextmanager
-    def _reported(self) -> Iterator[None]:
-        """Tell the observers of a failure before the engine is at work, and make Ctrl-C one of portl's errors."""
+    def reported(self) -> Iterator[None]:
+        """Tell the observers of a failure, and make Ctrl-C one of portl's errors."""
         try:
-            self._context.token.check()
             yield
-        except KeyboardInterrupt:
-            raise self._failed(Interrupted("interrupted by Ctrl-C; nothing was written")) from None
+        except KeyboardInterrupt as error:
+            if not isinstance(error, Interrupted):
+                raise self._failed(Interrupted("interrupted by Ctrl-C; nothing was written")) from None
+            raise self._failed(error)
         except Error as error:
             raise self._failed(self._context.token.verdict(error))
 
     def _failed(self, error: Error) -> Error:
         self._context.emit(Failed(kind=type(error).__name__, error=str(error)))
         return error
+
+
+def _standing(run: Run | None) -> tuple[object, ...] | None:
+    return (run.id, run.attempt, run.state) if run is not None else None

@@ -1,38 +1,53 @@
-"""Carry a plan out: read batches, write them in transactions, tell the observers.
+"""Carry a plan out: chunks on their way over one or several lanes, the ledger, what comes after the rows.
 
-One transaction for each batch would cost half the speed. So a transaction holds many batches (``GROUP_BYTES``,
-``GROUP_SECONDS``), and their rows stay in memory until it is committed. When it fails, it is rolled back and its
-batches are taken through one by one: those before the bad one are kept, the bad one is rolled back, and the user sees
-what he would have seen with one transaction a batch.
+The first chunk goes alone, in the transaction that makes what is missing and starts the ledger's run: when it fails,
+nothing is left. The others follow over as many lanes as the job has; a lane is a source, a writer and a ledger on
+connections of their own, all reading one snapshot. With several lanes the work is done in threads, and what happens is
+told in the thread that called.
+
+Two kinds of failure pass. One that leaves the source's snapshot and the main connections whole (a deadlock, a lane
+that is cut off) is tried again here, chunk by chunk. Any other ends the attempt with a transient error; the caller
+opens both ends anew and takes the run up where the ledger says it stands, as he would after a crash.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+import queue
+import threading
 import time
-from collections.abc import Sequence
+import uuid
+from collections import deque
+from collections.abc import Callable
+from contextlib import ExitStack
 
-from portl import events
-from portl.config import DEFAULT_BATCH_ROWS, DestinationConfig, MigrationConfig, SourceConfig
-from portl.connectors import Batch, Chunk, Context, Counts, Destination, Reading, Source, Writer
-from portl.errors import DataError, Error, Interrupted
+import attrs
+
+from portl import delivery, events
+from portl.chunkload import ChunkLoad, Lane, Progress, in_doubt, too_many
+from portl.config import DestinationConfig, MigrationConfig, OnError, SourceConfig
+from portl.connectors import CancelToken, Context, Counts, Destination, Source, Writer
+from portl.delivery import Delivery
+from portl.errors import Cancelled, CommitInDoubt, DataError, Error, Interrupted
+from portl.ledger import ChunkLine, ChunkState, Ledger, Run, RunState
 from portl.planning import Plan, TableTask
 from portl.result import Result, TableResult
+from portl.retrying import retrying
 
 logger = logging.getLogger("portl.engine")
 
-#: A transaction is committed when the batches in it hold this much; it bounds what is kept for a replay.
-GROUP_BYTES = 24 * 1024 * 1024
-#: … or when it is this old, so that progress is seen and little is redone on a slow link.
-GROUP_SECONDS = 2.0
-#: Where the job leaves the batch size open, a batch ends early at this size, so that wide rows do not fill memory.
-BATCH_BYTES = 8 * 1024 * 1024
+#: Lanes where the job leaves it open: more did not help in trials (docs/performance.md).
+MOST_LANES = 4
+#: Seconds between two looks of the waiting thread at Ctrl-C.
+LOOK_SECONDS = 0.2
 
 
 def execute(
     plan: Plan,
     source: Source[SourceConfig],
     destination: Destination[DestinationConfig],
+    ledger: Ledger | None,
     context: Context,
     started: float,
 ) -> Result:
@@ -42,8 +57,12 @@ def execute(
         plan: without problems.
         source: open.
         destination: open.
+        ledger: the destination's, with the lock of the job in hand; None: it has none.
         context: the observers and the token.
         started: the ``time.monotonic()`` at which the run began.
+
+    Raises:
+        Error: with ``committed``; the observers are told by the caller.
     """
     context.emit(
         events.Started(name=plan.config.name, source=plan.source, destination=plan.destination, tables=len(plan.tables))
@@ -55,27 +74,24 @@ def execute(
         return Result(name=plan.config.name, tables=tables, seconds=time.monotonic() - started)
 
     for task in plan.tables:
-        load = _Load(task, plan.config, source, destination, context)
+        load = _TableRun(task, plan.config, source, destination, ledger, context)
         try:
-            done.append(load.run())
+            done.append(load.carry_out())
         except KeyboardInterrupt as error:
             interrupted = error if isinstance(error, Interrupted) else Interrupted("interrupted by Ctrl-C")
-            raise _failed(interrupted, result(load.result()), context) from None
+            interrupted.committed = result(load.result())
+            raise interrupted from None
         except Error as error:
-            raise _failed(context.token.verdict(error), result(load.result()), context)
+            told = context.token.verdict(error)
+            told.committed = result(load.result())
+            raise told
         context.emit(events.TableDone(result=done[-1]))
     final = result()
     context.emit(events.Done(result=final))
     return final
 
 
-def _failed(error: Error, committed: Result, context: Context) -> Error:
-    error.committed = committed
-    context.emit(events.Failed(kind=type(error).__name__, error=str(error)))
-    return error
-
-
-class _Load:
+class _TableRun:
     """One table on its way."""
 
     def __init__(
@@ -84,232 +100,499 @@ class _Load:
         config: MigrationConfig,
         source: Source[SourceConfig],
         destination: Destination[DestinationConfig],
+        ledger: Ledger | None,
         context: Context,
     ) -> None:
         self._task = task
         self._config = config
         self._source = source
         self._destination = destination
+        self._ledger = ledger
         self._context = context
         self._writer: Writer
-        self._group: list[Batch] = []
-        self._group_size = 0
-        self._group_sent = 0
-        self._group_since = 0.0
-        self._open = False
-        self._counts = Counts()
-        self._rows = self._bytes = self._batches = 0
+        self._run = Run(id=str(uuid.uuid4()), job=task.job, identity=task.identity)
+        self._lines: dict[int, ChunkLine] = {}
+        #: The run stands in the ledger, and this attempt is its last.
+        self._entered = False
+        self._retries = 0
+        self._provisional = Counts()
+        self._told_rows = self._told_bytes = 0
+        self._earlier_rows = self._earlier_bytes = 0
         self._started = time.monotonic()
 
-    def run(self) -> TableResult:
+    def carry_out(self) -> TableResult:
         """Move the rows; return what became of them."""
-        task = self._task
-        count = task.count
+        self._announce()
+        self._writer = self._destination.writer(self._task.intent)
+        try:
+            self._enter()
+            if self._task.delivery is Delivery.WHOLE:
+                self._whole()
+            else:
+                self._chunks()
+        except BaseException as error:
+            self._give_up(error)
+            raise
+        return self.result()
+
+    def _announce(self) -> None:
+        count = self._task.count
         self._context.emit(
             events.TableStarted(
-                source=task.source.name,
-                destination=task.destination.name,
-                route=task.route,
+                source=self._task.source.name,
+                destination=self._task.destination.name,
+                route=self._task.route,
                 rows_expected=count.rows if count else None,
                 rows_exact=bool(count and count.exact),
             )
         )
-        self._writer = self._destination.writer(task.intent)
+
+    def _enter(self) -> None:
+        """Take up the run that was interrupted, or prepare a new one, which the first transaction writes down."""
+        earlier = self._task.run
+        snapshot = self._source.snapshot()
+        if earlier is None or self._ledger is None:
+            self._run = attrs.evolve(
+                self._run,
+                snapshots={1: snapshot},
+                source=self._source.label(),
+                destination=self._destination.label(),
+                resumable=self._task.delivery is Delivery.CHUNKS,
+                chunks=tuple(ChunkLine(number=c.number, bounds=c.bounds) for c in self._task.split.chunks),
+            )
+            self._lines = {line.number: line for line in self._run.chunks}
+            return
+        attempt = earlier.attempt + 1
+        run = attrs.evolve(earlier, attempt=attempt, snapshots={**earlier.snapshots, attempt: snapshot})
+        self._ledger.resume(run)
+        self._run, self._entered = run, True
+        lines = self._ledger.lines(run)
+        if self._task.recopy:
+            lines = [delivery.again(line) if line.attempt < attempt else line for line in lines]
+        self._lines = {line.number: line for line in lines}
+        self._earlier_rows = sum(line.rows for line in lines)
+        self._earlier_bytes = sum(line.bytes for line in lines)
+        self._context.emit(
+            events.Resumed(
+                job=run.job,
+                attempt=attempt,
+                started=run.started.isoformat(timespec="seconds") if run.started else None,
+                chunks_done=sum(line.state is ChunkState.DONE for line in lines),
+                chunks=len(lines),
+                rows=self._earlier_rows,
+            )
+        )
+
+    def _start(self) -> None:
+        """Write the run down, in the first transaction."""
+        if self._ledger is not None and not self._entered:
+            self._ledger.start(self._run)
+
+    def _whole(self) -> None:
+        """Move everything in one transaction."""
+        lane = self._main_lane()
+        self._writer.begin()
         try:
-            self._begin()
-            for chunk in self._task.split.chunks:
-                for batch in self._source.read(self._reading(chunk)):
-                    self._context.token.check()
-                    self._add(batch)
-            self._commit()
-            self._context.token.check()
+            self._start()
+            for line in self._todo():
+                load = self._load(lane, line, self._context, transaction=False)
+                self._lines[line.number] = load.load()
             self._writer.finish()
-        except BaseException:
-            self._give_up()
+            if self._ledger is not None:
+                self._ledger.close(self._run, RunState.DONE)
+            try:
+                self._writer.commit()
+            except Error as error:
+                if error.transient:
+                    raise in_doubt(error, self._task, self._ledger, self._run, 1) from None
+                raise
+        except CommitInDoubt:
+            self._lines = {}
             raise
-        return self.result()
+        except BaseException:
+            self._lines = {}
+            self._writer.rollback()
+            raise
+
+    def _chunks(self) -> None:
+        """Move chunk by chunk until the ledger says that none is left, then do what comes after the rows."""
+        while todo := self._todo():
+            if not self._entered:
+                self._move(self._main_lane(), todo.pop(0), self._context, self._start)
+                self._entered = self._ledger is not None
+            lanes = self._lanes(len(todo))
+            if lanes > 1:
+                _Lanes(self, lanes, todo).run()
+            else:
+                for line in todo:
+                    self._move(self._main_lane(), line, self._context)
+            if self._ledger is None:
+                break
+            # A server that crashed may have lost its last commits. The ledger has lost them too.
+            self._lines = {line.number: line for line in self._ledger.lines(self._run)}
+        self._context.token.check()
+        ledger = self._ledger
+        if ledger is None:
+            self._writer.finish()
+        else:
+            self._writer.finish(lambda: ledger.close(self._run, RunState.DONE))
+
+    def _todo(self) -> list[ChunkLine]:
+        return [line for _, line in sorted(self._lines.items()) if line.state is not ChunkState.DONE]
+
+    def _lanes(self, chunks: int) -> int:
+        """Return how many chunks move at the same time."""
+        if self._task.ordered is not None or self._task.delivery is not Delivery.CHUNKS:
+            return 1
+        wanted = min(chunks, self._config.parallel or min(MOST_LANES, os.cpu_count() or 1))
+        if wanted < 2 or self._source.sibling() is None or self._destination.sibling() is None:
+            return 1
+        return wanted
+
+    def _main_lane(self) -> Lane:
+        return Lane(
+            source=self._source,
+            writer=self._writer,
+            ledger=self._ledger,
+            savepoints=self._destination.savepoints,
+        )
+
+    def _load(
+        self,
+        lane: Lane,
+        line: ChunkLine,
+        context: Context,
+        first: Callable[[], None] | None = None,
+        report: Callable[[Progress], None] | None = None,
+        *,
+        transaction: bool = True,
+    ) -> ChunkLoad:
+        return ChunkLoad(
+            self._task,
+            self._config,
+            lane,
+            self._run,
+            line,
+            context,
+            report or self._progress,
+            first,
+            transaction=transaction,
+        )
+
+    def _move(self, lane: Lane, line: ChunkLine, context: Context, first: Callable[[], None] | None = None) -> None:
+        """Move one chunk over the main lane; again after a failure that leaves both ends whole."""
+
+        def attempt() -> None:
+            self._lines[line.number] = self._load(lane, self._lines[line.number], context, first).load()
+
+        def again(error: BaseException) -> bool:
+            if not isinstance(error, Error) or not error.transient or isinstance(error, (Cancelled, CommitInDoubt)):
+                return False
+            whole = self._source.holds() and self._destination.holds()
+            self._retries += whole
+            return whole
+
+        retrying(attempt, context, f"chunk {line.number} of {self._task.destination.name}", again=again)
+
+    def _progress(self, progress: Progress) -> None:
+        """Take note of a COMMIT and tell the observers."""
+        if not progress.provisional:
+            self._lines[progress.line.number] = progress.line
+            self._entered = self._ledger is not None
+        self._told_rows += progress.rows
+        self._told_bytes += progress.bytes
+        if progress.rows:
+            self._context.emit(
+                events.BatchCommitted(
+                    table=self._task.destination.name,
+                    chunk=progress.line.number,
+                    first_batch=progress.first_batch,
+                    last_batch=progress.last_batch,
+                    rows=progress.rows,
+                    bytes=progress.bytes,
+                    total_rows=self._earlier_rows + self._told_rows,
+                    total_bytes=self._earlier_bytes + self._told_bytes,
+                    rows_per_second=self._told_rows / max(1e-6, time.monotonic() - self._started),
+                    provisional=progress.provisional or self._task.delivery is Delivery.WHOLE,
+                )
+            )
+        if progress.rejected:
+            self._rejected(progress)
+
+    def _rejected(self, progress: Progress) -> None:
+        total = sum(line.rejected for line in self._lines.values())
+        place = self._task.rejected_to or ""
+        self._context.emit(
+            events.RowsRejected(
+                table=self._task.destination.name,
+                chunk=progress.line.number,
+                rows=progress.rejected,
+                total=total,
+                place=place,
+            )
+        )
+        if total > self._config.quarantine.limit and self._config.on_error is OnError.QUARANTINE:
+            raise too_many(self._config.quarantine.limit, place)
 
     def result(self) -> TableResult:
-        """Return what is committed so far."""
-        counts = self._counts
-        return TableResult(
-            source=self._task.source.name,
-            destination=self._task.destination.name,
-            route=self._task.route,
-            rows_read=self._rows,
-            rows_inserted=counts.inserted,
-            rows_updated=counts.updated,
-            rows_skipped=counts.skipped,
-            rows_unchanged=counts.unchanged,
-            bytes=self._bytes,
-            batches=self._batches,
-            seconds=time.monotonic() - self._started,
-        )
+        """Return what is committed so far, by this attempt and those before it."""
+        run = attrs.evolve(self._run, chunks=tuple(self._lines.values()))
+        return _counted(run, self._task, self._started, retries=self._retries, rows_before=self._earlier_rows)
 
-    def _reading(self, chunk: Chunk) -> Reading:
-        size = self._config.batch_size
-        return Reading(
-            fields=self._task.fields,
-            format=self._task.intent.format,
-            chunk=chunk,
-            batch_rows=size or DEFAULT_BATCH_ROWS,
-            batch_bytes=None if size else BATCH_BYTES,
-        )
-
-    def _begin(self) -> None:
-        self._writer.begin()
-        self._open = True
-        self._group_since = time.monotonic()
-
-    def _add(self, batch: Batch) -> None:
-        if not self._open:
-            self._begin()
-        self._group.append(batch)
-        self._group_size += batch.size
+    def _give_up(self, error: BaseException) -> None:
+        """Tidy up and write down how the attempt has ended; a failure in doing so must not hide the one before."""
+        entered = self._entered and self._task.delivery is not Delivery.WHOLE
         try:
-            self._group_sent += self._writer.write(batch)
-        except DataError as error:
-            self._recover(error)
-            return
-        if self._group_size >= GROUP_BYTES or time.monotonic() - self._group_since >= GROUP_SECONDS:
-            self._commit()
+            self._writer.abandon(resumable=entered and self._task.delivery is Delivery.CHUNKS)
+            if self._ledger is not None and entered and self._destination.holds():
+                cancelled = isinstance(error, (Cancelled, KeyboardInterrupt)) or self._context.token.cancelled
+                state = RunState.CANCELLED if cancelled else RunState.FAILED
+                self._ledger.close(self._run, state, _words(error))
+        except Error as second:
+            logger.warning("tidying up after a failure failed too: %s", second)
 
-    def _commit(self) -> None:
-        if not self._open:
-            return
+
+def result_of(run: Run, plan: Plan, started: float) -> Result:
+    """Return the result of a run that is done, from its lines."""
+    table = _counted(run, plan.tables[0], started)
+    return Result(name=plan.config.name, tables=(table,), seconds=time.monotonic() - started)
+
+
+def _counted(run: Run, task: TableTask, started: float, *, retries: int = 0, rows_before: int = 0) -> TableResult:
+    lines = run.chunks
+    return TableResult(
+        source=task.source.name,
+        destination=task.destination.name,
+        route=task.route,
+        rows_read=sum(line.rows for line in lines),
+        rows_inserted=sum(line.inserted for line in lines),
+        rows_updated=sum(line.updated for line in lines),
+        rows_skipped=sum(line.skipped for line in lines),
+        rows_unchanged=sum(line.unchanged for line in lines),
+        rows_rejected=sum(line.rejected for line in lines),
+        bytes=sum(line.bytes for line in lines),
+        batches=sum(line.batches for line in lines),
+        seconds=time.monotonic() - started,
+        chunks=len(lines),
+        attempt=run.attempt,
+        retries=retries,
+        rows_before=rows_before,
+        older_chunks=tuple(sorted(line.number for line in lines if _older(run, line))),
+    )
+
+
+def _older(run: Run, line: ChunkLine) -> bool:
+    """Tell whether a chunk was read from another state of the source than the last attempt's."""
+    if line.attempt in (0, run.attempt):
+        return False
+    return run.snapshots.get(line.attempt) != run.snapshots.get(run.attempt)
+
+
+def _words(error: BaseException) -> str:
+    return error.message if isinstance(error, Error) else type(error).__name__
+
+
+class _Lanes:
+    """Several chunks at the same time, in threads; what happens is told in the thread that waits.
+
+    Args:
+        table: the table's run, whose main connections are the first lane.
+        count: lanes.
+        todo: the chunks to move.
+    """
+
+    def __init__(self, table: _TableRun, count: int, todo: list[ChunkLine]) -> None:
+        self._table = table
+        self._count = count
+        self._todo = deque(todo)
+        self._told: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        #: Ends all lanes once one has failed.
+        self._stop = CancelToken()
+        self._failures: list[BaseException] = []
+
+    def run(self) -> None:
+        """Move all chunks; raise the first failure after all lanes have ended."""
+        undo = self._table._context.token.subscribe(self._stop.cancel)
+        threads = [
+            threading.Thread(target=self._work, args=(number,), name=f"portl-lane-{number}", daemon=True)
+            for number in range(self._count)
+        ]
+        for thread in threads:
+            thread.start()
         try:
-            counts = self._writer.commit()
-        except DataError as error:
-            self._recover(error)
-            return
-        self._open = False
-        self._account(self._group, counts, self._group_sent)
-        self._clear()
-
-    def _clear(self) -> None:
-        self._group = []
-        self._group_size = self._group_sent = 0
-
-    def _account(self, batches: Sequence[Batch], counts: Counts, sent: int) -> None:
-        """Add a committed transaction to the totals and report it."""
-        rows = sum(batch.rows for batch in batches)
-        self._rows += rows
-        self._bytes += sent
-        self._batches += len({batch.number for batch in batches})
-        self._counts += counts
-        if not batches:
-            return
-        event = events.BatchCommitted(
-            table=self._task.destination.name,
-            first_batch=batches[0].number,
-            last_batch=batches[-1].number,
-            rows=rows,
-            bytes=sent,
-            total_rows=self._rows,
-            total_bytes=self._bytes,
-            rows_per_second=self._rows / max(1e-6, time.monotonic() - self._started),
-        )
-        logger.debug("committed batches %d to %d: %d rows", event.first_batch, event.last_batch, rows)
-        self._context.emit(event)
-
-    def _recover(self, error: DataError) -> None:
-        """Roll the transaction back and take its batches through again; raise for the first that cannot go."""
-        self._rollback()
-        group = self._group
-        self._clear()
-        if self._writer.reconsider(error):
-            try:
-                self._transaction(group)
-                return
-            except DataError:
-                logger.debug("a transaction of %d batches failed; taking them one by one", len(group))
-        for batch in group:
-            self._context.token.check()
-            try:
-                self._transaction([batch])
-            except DataError as refused:
-                raise self._located(batch, refused)
-
-    def _transaction(self, batches: Sequence[Batch]) -> None:
-        """Write and commit some batches; again if the writer has another way to do it."""
-        while True:
-            try:
-                counts, sent = self._attempt(batches)
-            except DataError as error:
-                if not self._writer.reconsider(error):
-                    raise
-            else:
-                self._account(batches, counts, sent)
-                return
-
-    def _attempt(self, batches: Sequence[Batch]) -> tuple[Counts, int]:
-        self._begin()
-        try:
-            sent = sum(self._writer.write(batch) for batch in batches)
-            counts = self._writer.commit()
-        except DataError:
-            self._rollback()
+            self._listen(len(threads))
+        except BaseException:
+            self._stop.cancel()
             raise
-        self._open = False
-        return counts, sent
-
-    def _rollback(self) -> None:
-        self._writer.rollback()
-        self._open = False
-
-    def _located(self, batch: Batch, error: DataError) -> DataError:
-        """Find the first row of a refused batch that is to blame, by halving, and say so in the error.
-
-        The smallest number of leading rows that is refused ends with that row: about log2(rows) trials, each rolled
-        back. The server's own count of lines is not used: it is missing for foreign keys and wrong for rows too big.
-        """
-        good, bad = 0, batch.rows
-        while bad - good > 1:
-            middle = (good + bad) // 2
-            refusal = self._refusal(batch.take(0, middle))
-            if refusal is None:
-                good = middle
-            else:
-                bad, error = middle, refusal
-        if bad == batch.rows or good == 0:
-            error = self._refusal(batch.take(0, bad)) or error
-        error.batch = batch.number
-        error.row = batch.first_row + bad - 1
-        error.values = batch.values(bad - 1, self._task.fields)
-        position = f"row {error.row:,} of the source (batch {batch.number:,})"
-        error.message = f"{position}{self._named(error.values)}: {error.message}"
-        return error
-
-    def _refusal(self, batch: Batch) -> DataError | None:
-        """Write a batch, roll it back, and return what was said against it."""
-        self._begin()
-        try:
-            self._writer.write(batch)
-            self._writer.check()
-        except DataError as error:
-            return error
         finally:
-            self._rollback()
-        return None
+            for thread in threads:
+                thread.join()
+            undo()
+        if self._failures:
+            raise self._worst()
 
-    def _named(self, values: dict[str, str | None]) -> str:
-        """Name a row by its key, or by its first column."""
-        key = self._task.intent.key or self._task.destination.primary_key
-        names = [name for name in key.columns if name in values] if key else []
-        shown = ", ".join(f"{name} = {_cut(values[name])}" for name in names or list(values)[:1])
-        return f" with {shown}" if shown else ""
+    def _listen(self, running: int) -> None:
+        while running:
+            try:
+                told = self._told.get(timeout=LOOK_SECONDS)
+            except queue.Empty:
+                continue
+            if told is None:
+                running -= 1
+            else:
+                told()
 
-    def _give_up(self) -> None:
-        """Roll back and tidy up; a failure in doing so must not hide the one that led here."""
+    def _worst(self) -> BaseException:
+        """Return the failure to raise: not the echo of another, and one that does not pass before one that does."""
+        token = self._table._context.token
+        real = [e for e in self._failures if not isinstance(e, Cancelled) or token.cancelled] or self._failures
+        lasting = [e for e in real if not (isinstance(e, Error) and e.transient)]
+        return (lasting or real)[0]
+
+    def _work(self, number: int) -> None:
+        """Move chunks until none is left."""
+        table = self._table
+        context = Context(token=self._stop, emit=self._emit, retry=table._context.retry)
         try:
-            if self._open:
-                self._rollback()
-            self._writer.abandon()
+            with _SideLane(table, context) if number else _MainLane(table) as lane:
+                while self._todo and not self._stop.cancelled:
+                    try:
+                        line = self._todo.popleft()
+                    except IndexError:
+                        break
+                    self._move(lane, line, context)
+        except BaseException as error:
+            self._failures.append(error)
+            self._stop.cancel()
+        finally:
+            self._told.put(None)
+
+    def _emit(self, event: events.Event) -> None:
+        self._told.put(lambda: self._table._context.emit(event))
+
+    def _progress(self, progress: Progress) -> None:
+        self._told.put(lambda: self._table._progress(progress))
+
+    def _move(self, lane: _MainLane | _SideLane, line: ChunkLine, context: Context) -> None:
+        """Move one chunk, again after a failure that passes and leaves the snapshot whole."""
+        table = self._table
+        current = [line]
+
+        def attempt() -> None:
+            load = table._load(lane.ready(), current[0], context, report=self._progress)
+            try:
+                load.load()
+            except CommitInDoubt:
+                if not lane.own:
+                    raise
+                settled = lane.settled(table._run, line.number)
+                if settled is None or settled.attempt != table._run.attempt:
+                    raise
+                current[0] = settled
+                if settled.state is not ChunkState.DONE:
+                    raise
+                self._progress(_after_doubt(settled))
+            except DataError:
+                self._told.put(lambda: table._lines.__setitem__(line.number, load.line))
+                raise
+
+        def again(error: BaseException) -> bool:
+            if not isinstance(error, Error) or not error.transient or self._stop.cancelled:
+                return False
+            if isinstance(error, CommitInDoubt) and not lane.own:
+                return False
+            whole = table._source.holds() and (lane.own or table._destination.holds())
+            table._retries += whole
+            return whole
+
+        retrying(attempt, context, f"chunk {line.number} of {table._task.destination.name}", again=again)
+
+
+def _after_doubt(line: ChunkLine) -> Progress:
+    return Progress(line=line, first_batch=1, last_batch=line.batches, rows=line.rows, bytes=line.bytes, rejected=0)
+
+
+class _MainLane:
+    """The connections that hold the snapshot and the lock, as a lane among others."""
+
+    own = False
+
+    def __init__(self, table: _TableRun) -> None:
+        self._lane = table._main_lane()
+
+    def __enter__(self) -> _MainLane:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Leave them to the run."""
+
+    def ready(self) -> Lane:
+        """Return the lane."""
+        return self._lane
+
+    def settled(self, run: Run, number: int) -> ChunkLine | None:
+        """Never asked: a main connection that is lost ends the attempt."""
+        raise NotImplementedError
+
+
+class _SideLane:
+    """Connections of a lane's own, opened again after a failure."""
+
+    own = True
+
+    def __init__(self, table: _TableRun, context: Context) -> None:
+        self._table = table
+        self._context = context
+        self._stack = ExitStack()
+        self._lane: Lane | None = None
+        self._source: Source[SourceConfig] | None = None
+        self._destination: Destination[DestinationConfig] | None = None
+
+    def __enter__(self) -> _SideLane:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        stack, self._stack, self._lane = self._stack, ExitStack(), None
+        try:
+            stack.close()
         except Error as error:
-            logger.warning("tidying up after a failure failed too: %s", error)
+            logger.warning("closing a lane failed: %s", error.message)
 
+    def ready(self) -> Lane:
+        """Return the lane, on connections that work."""
+        lost = self._source is not None and self._destination is not None
+        if lost and not (self._source.holds() and self._destination.holds()):  # type: ignore[union-attr]
+            self._close()
+        if self._lane is None:
+            self._lane = self._opened()
+        return self._lane
 
-def _cut(value: str | None, width: int = 60) -> str:
-    if value is None:
-        return "NULL"
-    return value if len(value) <= width else value[: width - 3] + "..."
+    def _opened(self) -> Lane:
+        table = self._table
+        source, destination = table._source.sibling(), table._destination.sibling()
+        assert source is not None, "asked for when the lanes were counted"
+        assert destination is not None, "asked for when the lanes were counted"
+        try:
+            self._stack.callback(source.close)
+            source.open(self._context)
+            self._stack.callback(destination.close)
+            destination.open(self._context)
+            ledger = destination.ledger(table._config.ledger)
+            assert isinstance(ledger, Ledger), "the main connection has one"
+            writer = destination.writer(table._task.intent)
+        except BaseException:
+            self._close()
+            raise
+        self._source, self._destination = source, destination
+        self._stack.callback(writer.abandon, resumable=True)
+        return Lane(source=source, writer=writer, ledger=ledger, savepoints=destination.savepoints)
+
+    def settled(self, run: Run, number: int) -> ChunkLine | None:
+        """Ask the ledger, over new connections, what became of a chunk whose COMMIT got lost."""
+        self._close()
+        ledger = self.ready().ledger
+        assert ledger is not None
+        return ledger.settled(run, number)

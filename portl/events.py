@@ -86,6 +86,8 @@ class BatchCommitted(Event):
     total_rows: int
     total_bytes: int
     rows_per_second: float
+    #: True where the whole migration is one transaction: the rows are written, and its COMMIT is still to come.
+    provisional: bool = False
 
 
 @attrs.frozen(kw_only=True)

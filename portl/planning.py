@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from portl.config import CreateTable, DestinationConfig, MigrationConfig, Route, SourceConfig, Strategy, TypeRule
+from portl.config import (
+    CreateTable,
+    DestinationConfig,
+    MigrationConfig,
+    OnError,
+    Route,
+    SourceConfig,
+    Strategy,
+    TypeRule,
+)
 from portl.connectors import (
     ROWS,
     Destination,
@@ -25,8 +34,10 @@ from portl.connectors import (
     problem,
     warning,
 )
-from portl.errors import Error, SchemaError
+from portl.delivery import Delivery, Journal
+from portl.errors import Error, PlanError, SchemaError
 from portl.events import Severity
+from portl.ledger import Ledger, Run
 from portl.schema import Column, Key, Table, Verdict
 
 if TYPE_CHECKING:
@@ -54,6 +65,20 @@ class TableTask:
     read: str | None
     #: How it is cut into chunks.
     split: Split = attrs.field(factory=Split)
+    #: How rows and transactions go together.
+    delivery: Delivery = Delivery.REPEAT
+    #: What the lock and the ledger know the job by.
+    job: str = ""
+    #: What a resume insists on, as plain data without secrets.
+    identity: Mapping[str, Any] = attrs.field(factory=dict)
+    #: Where the ledger stands; None: there is none.
+    ledger: str | None = None
+    #: The run that was interrupted and is taken up; None: a new one begins.
+    run: Run | None = None
+    #: The latest run that the ledger knows, whatever became of it.
+    found: Run | None = None
+    #: True: chunks that earlier attempts have copied are copied again.
+    recopy: bool = False
     #: Columns of the source that are not read, and why.
     ignored: tuple[tuple[str, str], ...] = ()
 
@@ -76,6 +101,21 @@ class TableTask:
     def route(self) -> str:
         """``server``, ``relay`` or ``rows``."""
         return self.intent.format.route
+
+    @property
+    def repeatable(self) -> bool:
+        """True if a row that arrives a second time does no harm."""
+        return self.intent.key is not None and self.intent.conflict.strategy in (Strategy.OVERWRITE, Strategy.SKIP)
+
+    @property
+    def ordered(self) -> str | None:
+        """Why chunks have to come one after the other; None: they need not."""
+        return self.examination.ordered
+
+    @property
+    def rejected_to(self) -> str | None:
+        """Where rejected rows go, for people."""
+        return self.examination.rejected_to
 
     @property
     def statements(self) -> tuple[str, ...]:
@@ -112,6 +152,11 @@ class TableTask:
             "before": list(self.examination.before),
             "write": list(self.examination.write),
             "after": list(self.examination.after),
+            "chunks": len(self.split.chunks),
+            "chunks_by": self.split.by,
+            "delivery": self.delivery.value,
+            "ledger": self.ledger,
+            "resumes": self.run is not None,
             "preview": [list(row) for row in self.preview],
             "findings": [
                 {"severity": f.severity.value, "where": f.where, "message": f.message, "remedy": f.remedy}
@@ -153,7 +198,9 @@ class Plan:
         """Do it. Raises ``PlanError`` if there are problems, and whatever ``portl.migrate`` raises."""
         if self._session is None:
             raise Error("this plan is a copy without the means to execute it", hint="make a new one with portl.plan")
-        return self._session.execute(self)
+        if self.problems:
+            raise PlanError(self)
+        return self._session.migrate()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, ready for JSON."""
@@ -175,8 +222,10 @@ def plan_table(
     config: MigrationConfig,
     source: Source[SourceConfig],
     destination: Destination[DestinationConfig],
+    ledger: Ledger | Finding,
     *,
     exact: bool,
+    restart: bool = False,
 ) -> TableTask:
     """Return the task for the job's table.
 
@@ -184,19 +233,29 @@ def plan_table(
         config: the job.
         source: an open source.
         destination: an open destination.
+        ledger: the destination's, or why it has none.
         exact: True to count the rows and to fetch a preview, False for an estimate alone.
+        restart: True to begin again where a run was interrupted.
     """
-    return _Planner(config, source, destination).plan(exact=exact)
+    return _Planner(config, source, destination, ledger, restart=restart).plan(exact=exact)
 
 
 class _Planner:
     def __init__(
-        self, config: MigrationConfig, source: Source[SourceConfig], destination: Destination[DestinationConfig]
+        self,
+        config: MigrationConfig,
+        source: Source[SourceConfig],
+        destination: Destination[DestinationConfig],
+        ledger: Ledger | Finding,
+        *,
+        restart: bool,
     ) -> None:
         self._config = config
+        self._ledger = ledger if isinstance(ledger, Ledger) else None
+        self._restart = restart
         self._source = source
         self._destination = destination
-        self._findings: list[Finding] = []
+        self._findings: list[Finding] = [ledger] if isinstance(ledger, Finding) else []
         self._ignored: list[tuple[str, str]] = []
 
     def plan(self, *, exact: bool) -> TableTask:
@@ -226,11 +285,21 @@ class _Planner:
             key=key,
             distinct=_distinct(table, fields, key),
             format=format,
+            quarantine=self._config.quarantine if self._config.on_error is OnError.QUARANTINE else None,
+            mask=self._masked(columns, names),
         )
         self._findings += self._source.examine(fields)
+        readable = bool(fields) and not any(
+            f.severity is Severity.PROBLEM and f.where == "source" for f in self._findings
+        )
+        split = self._split(intent) if readable else Split()
+        journal = Journal.of(self._config, self._source, self._destination, self._ledger, intent, split, self._restart)
+        self._findings += journal.findings
+        if journal.run is not None:
+            intent = attrs.evolve(intent, resumed=True)
+            split = attrs.evolve(split, chunks=journal.chunks)
         examination = self._destination.examine(intent)
         findings = sorted([*self._findings, *examination.findings], key=lambda f: list(Severity).index(f.severity))
-        readable = fields and not any(f.severity is Severity.PROBLEM and f.where.startswith("source") for f in findings)
         return TableTask(
             intent=intent,
             findings=tuple(dict.fromkeys(findings)),
@@ -238,7 +307,14 @@ class _Planner:
             count=self._source.count(exact=exact) if readable else None,
             preview=tuple(self._source.preview(fields, PREVIEW_ROWS)) if readable and exact else (),
             read=self._source.statement(fields, format) if fields else None,
-            split=self._split(intent) if readable else Split(),
+            split=split,
+            delivery=journal.delivery,
+            job=journal.job,
+            identity=journal.identity,
+            ledger=self._ledger.place if self._ledger is not None else None,
+            run=journal.run,
+            found=journal.found,
+            recopy=journal.recopy,
             ignored=tuple(self._ignored),
         )
 
@@ -394,6 +470,16 @@ class _Planner:
         said = f"the two ends have no way in common for rows to travel ({wanted})"
         self._findings.append(problem("route", said, remedy))
         return ROWS
+
+    def _masked(self, columns: Sequence[Column], names: Sequence[str]) -> frozenset[str]:
+        """Return the destination's columns whose values must not be shown; a job may name either end's."""
+        arriving = dict(zip((c.name for c in columns), names, strict=True))
+        for name in self._config.mask:
+            if name not in arriving and name not in names:
+                near = difflib.get_close_matches(name, [*arriving, *names], n=1)
+                remedy = f"did you mean {near[0]!r}?" if near else f"the columns are: {', '.join(arriving)}"
+                self._findings.append(problem("mask", f"no column {name!r} is copied", remedy))
+        return frozenset(arriving.get(name, name) for name in self._config.mask)
 
     def _split(self, intent: Intent) -> Split:
         return self._source.split(

@@ -29,6 +29,15 @@ class TableResult:
     bytes: int = 0
     batches: int = 0
     seconds: float = 0.0
+    chunks: int = 1
+    #: Which attempt at the run this was, counted from 1. The counts are those of all attempts.
+    attempt: int = 1
+    #: Chunks that were tried again.
+    retries: int = 0
+    #: Rows of ``rows_read`` that earlier attempts have brought.
+    rows_before: int = 0
+    #: Chunks that an earlier attempt has read from an older state of the source.
+    older_chunks: tuple[int, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, ready for JSON."""

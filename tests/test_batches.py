@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 import portl
-from portl import engine
+from portl import chunkload
 from tests.servers import Db
 
 ROUTES = pytest.mark.parametrize("route", ["relay", "rows"])
@@ -158,7 +158,7 @@ def test_of_two_bad_rows_the_first_is_named(source: Db, destination: Db) -> None
 def test_what_is_committed_does_not_depend_on_how_batches_are_grouped(
     source: Db, destination: Db, monkeypatch: pytest.MonkeyPatch, group_bytes: int
 ) -> None:
-    monkeypatch.setattr(engine, "GROUP_BYTES", group_bytes)
+    monkeypatch.setattr(chunkload, "GROUP_BYTES", group_bytes)
     refuse(source, destination, "foreign key", 44, total=60)
     with pytest.raises(portl.DataError) as caught:
         portl.migrate(job(source, destination, batch_size=6))
@@ -178,7 +178,7 @@ def test_an_old_transaction_is_committed(source: Db, destination: Db, monkeypatc
 def test_the_events_say_what_was_committed(
     source: Db, destination: Db, monkeypatch: pytest.MonkeyPatch, route: str
 ) -> None:
-    monkeypatch.setattr(engine, "GROUP_BYTES", 100)
+    monkeypatch.setattr(chunkload, "GROUP_BYTES", 100)
     source.execute("CREATE TABLE t (id int, v text); INSERT INTO t SELECT g, 'x' FROM generate_series(1, 95) g")
     seen: list[portl.Event] = []
     counted: list[int] = []
@@ -266,8 +266,8 @@ def test_an_observer_that_raises_ends_the_run_and_leaves_nothing_open(source: Db
 PEAK = """
 import json, resource, sys
 import portl
-from portl import engine
-engine.GROUP_BYTES = 2 * 1024 * 1024
+from portl import chunkload
+chunkload.GROUP_BYTES = 2 * 1024 * 1024
 job = json.loads(sys.argv[1])
 rows = portl.migrate(job).rows_read
 print(rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)

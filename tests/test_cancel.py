@@ -17,7 +17,7 @@ import psycopg
 import pytest
 
 import portl
-from portl import engine
+from portl import chunkload
 from portl_postgres.demo.server import free_port
 from tests.servers import Db
 
@@ -170,7 +170,7 @@ def test_a_destination_that_no_longer_takes_what_is_sent_is_cancelled(rows: Db, 
 
 
 def test_what_was_committed_before_stays_and_is_told(rows: Db, slow: Db, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "GROUP_BYTES", 1)
+    monkeypatch.setattr(chunkload, "GROUP_BYTES", 1)
     token = portl.CancelToken()
     events: list[portl.Event] = []
     with when(waits(slow, "PgSleep"), token.cancel), pytest.raises(portl.Cancelled) as caught:
@@ -189,7 +189,7 @@ def test_what_was_committed_before_stays_and_is_told(rows: Db, slow: Db, monkeyp
 def test_the_key_of_a_table_that_was_begun_is_there_after_a_cancelled_run(
     rows: Db, destination: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "GROUP_BYTES", 1)
+    monkeypatch.setattr(chunkload, "GROUP_BYTES", 1)
     rows.execute("ALTER TABLE t ADD PRIMARY KEY (id)")
     for turn in range(5):
         token = portl.CancelToken()

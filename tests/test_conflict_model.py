@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from psycopg.types.json import Jsonb
 
 import portl
-from portl import engine
+from portl import chunkload
 from tests.servers import Db
 
 #: k is the key; a row is (k, a, b, c, j).
@@ -215,7 +215,7 @@ def test_what_comes_out_is_what_the_model_says(
     @settings(max_examples=60 if strategy == "merge" else 30, deadline=None, database=None)
     @given(jobs(strategy))
     def run(job: Job) -> None:
-        monkeypatch.setattr(engine, "GROUP_BYTES", job.group_bytes)
+        monkeypatch.setattr(chunkload, "GROUP_BYTES", job.group_bytes)
         check(source, destination, job, route)
 
     run()

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 import portl
-from portl import engine
+from portl import chunkload
 from tests.servers import Db
 
 ROUTES = pytest.mark.parametrize("route", ["relay", "rows"])
@@ -485,7 +485,7 @@ def test_of_two_rows_with_one_key_the_strategy_decides(
     source.execute("INSERT INTO t VALUES (1, 'a'), (2, 'b'), (3, 'x'), (1, 'd'), (2, 'e')")
     destination.execute("CREATE TABLE t (id int PRIMARY KEY, v text)")
     for route, batch, group_bytes in itertools.product(("relay", "rows"), (1, 2, 100), (1, 1 << 20)):
-        monkeypatch.setattr(engine, "GROUP_BYTES", group_bytes)
+        monkeypatch.setattr(chunkload, "GROUP_BYTES", group_bytes)
         destination.execute("TRUNCATE t")
         if strategy == "fail":
             with pytest.raises(portl.ConflictError) as caught:
@@ -505,7 +505,7 @@ def test_the_order_of_arrival_holds_for_rows_of_very_different_sizes(
 
     That happens from the second transaction on: in the first the staging table is new, and its gaps are not looked at.
     """
-    monkeypatch.setattr(engine, "GROUP_BYTES", 4_000_000)
+    monkeypatch.setattr(chunkload, "GROUP_BYTES", 4_000_000)
     source.execute("CREATE TABLE t (n int, id int, pad text); SELECT setseed(0.5)")
     source.execute(
         "INSERT INTO t SELECT g, g / 2, repeat('x', ('{1,5,50,1500,1900}'::int[])[1 + floor(random() * 5)])"
@@ -863,7 +863,7 @@ def test_temporary_tables_of_the_caller_stay_and_none_of_portls_remain(
 def test_inside_a_callers_transaction_conflicts_are_resolved_across_groups(
     source: Db, destination: Db, monkeypatch: pytest.MonkeyPatch, strategy: str
 ) -> None:
-    monkeypatch.setattr(engine, "GROUP_BYTES", 1)
+    monkeypatch.setattr(chunkload, "GROUP_BYTES", 1)
     source.execute("CREATE TABLE t (id int, v int); INSERT INTO t SELECT g % 10, g FROM generate_series(1, 50) g")
     destination.execute("CREATE TABLE t (id int PRIMARY KEY DEFERRABLE, v int)")
     with destination.connection.transaction(force_rollback=True):
@@ -878,7 +878,7 @@ def test_where_nothing_conflicts_rows_go_straight_into_the_table(
     source: Db, destination: Db, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Where the table has rows, from the second transaction on; through the stage again at the first conflict."""
-    monkeypatch.setattr(engine, "GROUP_BYTES", 1)
+    monkeypatch.setattr(chunkload, "GROUP_BYTES", 1)
     source.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 40)")
     destination.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (0), (31)")
     with caplog.at_level("DEBUG", logger="portl.postgres.sql"):

@@ -14,7 +14,7 @@ import attrs
 import pytest
 
 import portl
-from portl import engine
+from portl import chunkload
 from tests.servers import Db
 
 #: The made-up system: what is stored, by table.
@@ -71,10 +71,11 @@ class TinyWriter(portl.Writer):
             self._new.append(tuple(row[i] for i in self._positions))
         return batch.size
 
-    def check(self) -> None:
+    def check(self) -> portl.Counts:
         ids = [row[0] for row in (*self._rows, *self._new)]
         if len(set(ids)) < len(ids):
             raise portl.ConflictError("an id twice", constraint="key")
+        return portl.Counts()
 
     def commit(self) -> portl.Counts:
         CALLS.append("commit")
@@ -152,7 +153,16 @@ def test_the_least_that_an_author_writes_moves_rows() -> None:
     assert (result.rows_read, result.rows_inserted, result.tables[0].route) == (2500, 2500, "rows")
     assert (result.tables[0].batches, result.bytes > 0) == (3, True)
     assert CALLS == ["begin", "write", "write", "write", "commit"]
-    assert [type(e).__name__ for e in seen] == ["Started", "TableStarted", "BatchCommitted", "TableDone", "Done"]
+    assert [type(e).__name__ for e in seen] == [
+        "Warned",
+        "Started",
+        "TableStarted",
+        "BatchCommitted",
+        "TableDone",
+        "Done",
+    ]
+    assert isinstance(seen[0], portl.Warned)
+    assert seen[0].message.startswith("a run that is interrupted leaves rows behind, which the next one writes again")
     assert result.tables[0].to_dict()["source"] == "a"
 
 
@@ -196,7 +206,7 @@ def test_a_strategy_that_the_destination_lacks_is_a_problem(strategy: str) -> No
 def test_a_batch_that_fails_is_rolled_back_and_its_row_is_named(
     monkeypatch: pytest.MonkeyPatch, group_bytes: int, size: int, where: str
 ) -> None:
-    monkeypatch.setattr(engine, "GROUP_BYTES", group_bytes)
+    monkeypatch.setattr(chunkload, "GROUP_BYTES", group_bytes)
     for bad in (1, 4, 5, 14, 20):
         STORE["a"], STORE["b"] = some(20), [(99, None, None)]
         STORE["a"][bad - 1] = (-1 if where == "write" else 99, "bad", None)
@@ -235,7 +245,7 @@ def test_the_first_bad_row_costs_a_few_trials_not_one_a_row() -> None:
 
 
 def test_a_cancelled_run_rolls_back_what_is_open_and_keeps_what_is_committed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "GROUP_BYTES", 1)
+    monkeypatch.setattr(chunkload, "GROUP_BYTES", 1)
     STORE["a"] = some(100)
     token = portl.CancelToken()
 
@@ -305,7 +315,7 @@ def test_a_bad_row_on_its_way_between_two_systems_is_named(source: Db, destinati
     STORE["a"] = some(20)
     destination.execute("CREATE TABLE t (id int PRIMARY KEY, name text, price numeric(8,2) CHECK (price < 4))")
     with pytest.raises(portl.DataError) as caught:
-        portl.migrate(job(destination=destination.end(table="t"), batch_size=5))
+        portl.migrate(job(destination=destination.end(table="t"), batch_size=5, conflict="overwrite"))
     assert (caught.value.row, caught.value.batch, caught.value.values) == (
         16, 4, {"id": "16", "name": "name 16", "price": "4"},
     )  # fmt: skip

@@ -1,0 +1,563 @@
+"""Move one chunk: read its batches, write them in a transaction with their ledger line, find the rows to blame.
+
+One transaction for each batch would cost half the speed. So a chunk goes into one transaction, and its rows stay in
+memory until they are safe. When the destination refuses something, what is in memory is taken through again in halves,
+between savepoints, down to the batch, or the row, that is to blame:
+
+* ``on_error: fail``: the batches before the bad one are kept, the bad one is undone, and the user sees what he would
+  have seen with one transaction a batch. What is left of the chunk is written into its ledger line.
+* ``on_error: quarantine``: halving goes on down to the rows; k bad ones among n cost about k log2(n) statements.
+
+A chunk that holds more than ``GROUP_BYTES`` is secured with a savepoint each time that much has gathered, so memory is
+bounded whatever the size of a chunk.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+
+import attrs
+
+from portl.config import DEFAULT_BATCH_ROWS, MigrationConfig, OnError, SourceConfig
+from portl.connectors import Batch, Chunk, Context, Counts, Reading, Rejection, Source, Writer
+from portl.delivery import Delivery, whole_bounds
+from portl.errors import CommitInDoubt, DataError, Error, OperationError
+from portl.ledger import ChunkLine, ChunkState, Ledger, Run
+from portl.planning import TableTask
+
+logger = logging.getLogger("portl.engine")
+
+#: What is kept in memory to be taken through again holds at most this much (and one batch).
+GROUP_BYTES = 24 * 1024 * 1024
+#: Where a chunk may be committed piece by piece, a piece is at most this old, so that progress is seen.
+GROUP_SECONDS = 2.0
+#: Where the job leaves the batch size open, a batch ends early at this size, so that wide rows do not fill memory.
+BATCH_BYTES = 8 * 1024 * 1024
+
+
+@attrs.frozen(kw_only=True)
+class Progress:
+    """A transaction is committed, or, inside a larger one, its rows are written and checked."""
+
+    line: ChunkLine
+    first_batch: int
+    last_batch: int
+    rows: int
+    bytes: int
+    rejected: int
+    #: True inside a transaction that is not committed yet.
+    provisional: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Lane:
+    """What a chunk is moved with: a source, a writer and, where there is one, the ledger of the writer's session."""
+
+    source: Source[SourceConfig]
+    writer: Writer
+    ledger: Ledger | None
+    #: Parts of a transaction can be undone.
+    savepoints: bool
+
+
+class ChunkLoad:
+    """One chunk on its way.
+
+    Args:
+        task: the plan for its table.
+        config: the job.
+        lane: what it is moved with.
+        run: which run it belongs to.
+        line: the chunk's line as it stands.
+        context: the token.
+        report: called after each COMMIT.
+        first: called in the first transaction, before its rows; again if that is rolled back.
+        transaction: False if the caller has opened the transaction and commits it.
+    """
+
+    def __init__(
+        self,
+        task: TableTask,
+        config: MigrationConfig,
+        lane: Lane,
+        run: Run,
+        line: ChunkLine,
+        context: Context,
+        report: Callable[[Progress], None],
+        first: Callable[[], None] | None = None,
+        *,
+        transaction: bool = True,
+    ) -> None:
+        self._task = task
+        self._config = config
+        self._lane = lane
+        self._writer = lane.writer
+        self._run = run
+        self._line = line
+        self._base = line
+        self._context = context
+        self._report = report
+        self._first = first
+        self._own = transaction
+        self._piecewise = task.delivery is Delivery.REPEAT
+        self._quarantines = config.on_error is OnError.QUARANTINE
+        self._open = False
+        self._saved = False
+        self._since = 0.0
+        # Written, not yet checked; in memory.
+        self._group: list[Batch] = []
+        self._size = 0
+        # Checked in the open transaction, not yet committed.
+        self._done = _Tally()
+        self._rejections: list[Rejection] = []
+        chunk = Chunk(number=line.number, bounds=whole_bounds(line).rest)
+        size = config.batch_size
+        self._reading = Reading(
+            fields=task.fields,
+            format=task.intent.format,
+            chunk=chunk,
+            batch_rows=size or DEFAULT_BATCH_ROWS,
+            batch_bytes=None if size else BATCH_BYTES,
+        )
+
+    @property
+    def line(self) -> ChunkLine:
+        """The chunk's line as it is committed."""
+        return self._line
+
+    def load(self) -> ChunkLine:
+        """Move the chunk; return its line.
+
+        Raises:
+            DataError: a row was refused; the line says what is kept.
+            CommitInDoubt: the COMMIT got lost.
+        """
+        batches = self._lane.source.read(self._reading)
+        try:
+            self._begin()
+            for batch in batches:
+                self._context.token.check()
+                self._add(batch)
+            self._end()
+        except DataError as error:
+            _close(batches)
+            self._keep_what_is_good(error)
+            raise
+        except BaseException:
+            # The token ends the reading in another way than an error does: by cancelling it.
+            _close(batches)
+            if self._open:
+                self._rollback()
+            raise
+        return self._line
+
+    def _begin(self) -> None:
+        if self._own:
+            self._writer.begin()
+        self._open = True
+        self._saved = False
+        self._since = time.monotonic()
+        if self._first is not None:
+            self._first()
+        if not self._own:
+            self._save()  # the caller's transaction has more in it than this chunk
+
+    def _save(self) -> None:
+        self._writer.save()
+        self._saved = True
+
+    def _add(self, batch: Batch) -> None:
+        if not self._open:
+            self._begin()
+        self._group.append(batch)
+        self._size += batch.size
+        try:
+            self._done.bytes += self._writer.write(batch)
+        except DataError as error:
+            self._recover(error)
+            return
+        full = self._size >= GROUP_BYTES
+        if self._piecewise and (full or time.monotonic() - self._since >= GROUP_SECONDS):
+            self._commit(ChunkState.PARTIAL)
+        elif full and self._lane.savepoints:
+            self._secure()
+            self._save()
+            if self._task.delivery is Delivery.WHOLE:
+                self._tell(self._line, self._done, provisional=True)
+
+    def _secure(self) -> None:
+        """Have what was written checked, so that it need not be kept in memory."""
+        try:
+            counts = self._writer.check()
+        except DataError as error:
+            self._recover(error)
+            return
+        self._done.add(self._group, counts)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._group = []
+        self._size = 0
+
+    def _end(self) -> None:
+        """Finish the chunk: everything checked, the rejected rows put aside, the line written, COMMIT."""
+        self._commit(ChunkState.DONE)
+
+    def _commit(self, state: ChunkState, bounds: object = None) -> None:
+        if not self._open:
+            if state is ChunkState.DONE and self._lane.ledger is not None:
+                self._begin()
+            else:
+                return
+        held = self._group
+        self._secure()
+        if not self._open:
+            return  # taken through batch by batch, each in a transaction of its own
+        if self._rejections:
+            self._put_aside()
+        line = self._counted(state, bounds)
+        if self._lane.ledger is not None:
+            self._lane.ledger.record(self._run, line)
+        if self._own:
+            try:
+                late = self._writer.commit()
+            except DataError as error:
+                if self._lane.savepoints:
+                    raise  # only what ``check`` cannot see: a trigger of COMMIT
+                self._group = held
+                self._recover(error)
+                return
+            except Error as error:
+                if error.transient:
+                    self._open = False
+                    raise self._doubt(error) from None
+                raise
+            line = _plus(line, late)
+        elif self._lane.savepoints:
+            self._writer.release()
+        self._settle(line)
+
+    def _counted(self, state: ChunkState, bounds: object = None) -> ChunkLine:
+        """Return the line with what is in the open transaction added."""
+        done = self._done
+        whole = whole_bounds(self._base)
+        line = attrs.evolve(
+            _plus(self._line, done.counts),
+            state=state,
+            attempt=self._run.attempt,
+            rows=self._line.rows + done.rows,
+            bytes=self._line.bytes + done.bytes,
+            batches=self._line.batches + len(done.batches),
+            rejected=self._line.rejected + len(self._rejections),
+        )
+        if state is ChunkState.PARTIAL and isinstance(bounds, Chunk):
+            return attrs.evolve(line, bounds=whole.left(bounds.bounds))
+        return attrs.evolve(line, bounds=whole.whole)
+
+    def _settle(self, line: ChunkLine) -> None:
+        """Take note of a COMMIT."""
+        done, rejected = self._done, len(self._rejections)
+        self._line, self._done, self._rejections = line, _Tally(), []
+        self._open = False
+        self._first = None
+        self._tell(line, done, rejected)
+
+    def _tell(self, line: ChunkLine, done: _Tally, rejected: int = 0, *, provisional: bool = False) -> None:
+        """Report what was not reported yet."""
+        first, last = min(done.batches, default=0), max(done.batches, default=0)
+        progress = Progress(
+            line=line,
+            first_batch=first,
+            last_batch=last,
+            rows=done.rows - done.rows_told,
+            bytes=done.bytes - done.bytes_told,
+            rejected=rejected,
+            provisional=provisional,
+        )
+        done.rows_told, done.bytes_told = done.rows, done.bytes
+        if done.batches:
+            logger.debug("chunk %d: batches %d to %d: %d rows", line.number, first, last, progress.rows)
+            self._report(progress)
+        elif not provisional:
+            self._report(progress)
+
+    def _doubt(self, error: Error) -> Error:
+        """Return what a COMMIT without an answer means."""
+        return in_doubt(error, self._task, self._lane.ledger, self._run, self._line.number)
+
+    def _recover(self, error: DataError) -> None:
+        """Take what is in memory through again; raise for the first batch that cannot go, or put rows aside."""
+        group = self._group
+        self._forget()
+        if not group:
+            raise error
+        again = self._writer.reconsider
+        if not self._lane.savepoints:
+            self._rollback()
+            self._one_by_one(group, again(error))
+            return
+        self._undo()
+        if again(error):
+            try:
+                self._attempt(group)
+                return
+            except DataError as second:
+                logger.debug("a transaction of %d batches failed; taking them in halves", len(group))
+                error = second
+                self._writer.restore()
+        self._halve(group, error)
+
+    def _undo(self) -> None:
+        """Get rid of what is written and not checked."""
+        if self._saved:
+            self._writer.restore()
+            return
+        # Nothing was checked in this transaction: start it again, and with a savepoint.
+        self._rollback()
+        self._begin()
+        self._save()
+
+    def _attempt(self, batches: Sequence[Batch]) -> None:
+        """Write some batches behind the savepoint and have them checked; on success the savepoint moves behind them."""
+        sent = sum(self._writer.write(batch) for batch in batches)
+        counts = self._writer.check()
+        self._done.add(batches, counts)
+        self._done.bytes += sent
+        self._writer.save()
+
+    def _put(self, batches: Sequence[Batch]) -> None:
+        """Write some batches; those that are refused in halves."""
+        self._context.token.check()
+        while True:
+            try:
+                self._attempt(batches)
+                return
+            except DataError as error:
+                self._writer.restore()
+                if not self._writer.reconsider(error):
+                    self._halve(batches, error)
+                    return
+
+    def _halve(self, batches: Sequence[Batch], error: DataError) -> None:
+        """Take batches that were refused together through in two halves; end at what cannot be halved."""
+        if len(batches) > 1:
+            middle = len(batches) // 2
+            self._put(batches[:middle])
+            self._put(batches[middle:])
+        elif not self._quarantines:
+            raise self._located(batches[0], error)
+        elif batches[0].rows > 1:
+            batch = batches[0]
+            middle = batch.rows // 2
+            self._put([batch.take(0, middle)])
+            self._put([batch.take(middle, batch.rows)])
+        else:
+            self._reject(batches[0], error)
+
+    def _reject(self, row: Batch, error: DataError) -> None:
+        error.row = self._base.rows + row.first_row
+        error.batch, error.chunk = row.number, self._line.number
+        where = self._position(error.row, row.number)
+        self._rejections.append(Rejection(row=row, error=error, chunk=self._line.number, position=where))
+        self._done.batches.add(row.number)
+        self._done.rows += row.rows
+        # The limit is that of the run; the caller adds up what the chunks report.
+        if self._line.rejected + len(self._rejections) > self._config.quarantine.limit:
+            raise too_many(self._config.quarantine.limit, self._task.rejected_to or "the quarantine", error.message)
+
+    def _put_aside(self) -> None:
+        """Try the rejected rows once more, now that all others are there, and put aside those that still do not go."""
+        left = []
+        self._writer.save()
+        for rejection in self._rejections:
+            try:
+                sent = self._writer.write(rejection.row)
+                counts = self._writer.check()
+            except DataError:
+                self._writer.restore()
+                left.append(rejection)
+            else:
+                self._done.counts += counts
+                self._done.bytes += sent
+                self._writer.save()
+        self._rejections = left
+        if left:
+            self._writer.reject(left)
+
+    def _one_by_one(self, group: Sequence[Batch], again: bool) -> None:
+        """Take batches through, each in a transaction of its own, where a writer has no savepoints."""
+        if again:
+            try:
+                self._transaction(group)
+                return
+            except DataError:
+                logger.debug("a transaction of %d batches failed; taking them one by one", len(group))
+        for batch in group:
+            self._context.token.check()
+            try:
+                self._transaction([batch])
+            except DataError as refused:
+                raise self._located(batch, refused)
+
+    def _transaction(self, batches: Sequence[Batch]) -> None:
+        while True:
+            self._begin()
+            try:
+                sent = sum(self._writer.write(batch) for batch in batches)
+                counts = self._writer.check() + self._writer.commit()
+            except DataError as error:
+                self._rollback()
+                if not self._writer.reconsider(error):
+                    raise
+                continue
+            self._done.add(batches, counts)
+            self._done.bytes += sent
+            self._settle(self._counted(ChunkState.PARTIAL))
+            return
+
+    def _rollback(self) -> None:
+        self._open = False
+        self._done = _Tally()
+        if self._own:
+            self._writer.rollback()
+
+    def _keep_what_is_good(self, error: DataError) -> None:
+        """Commit the batches before the one that was refused, and write down what is left of the chunk."""
+        if not self._open:
+            return
+        done = self._done.rows
+        rest: Chunk | None = None
+        keep = self._own and self._piecewise
+        chunked = self._own and self._task.delivery is Delivery.CHUNKS
+        if chunked and done and self._lane.ledger is not None and self._task.split.divisible:
+            rest = self._lane.source.rest(self._reading, done)
+            keep = rest is not None
+        if not keep or not done:
+            self._rollback()
+            return
+        if self._rejections:
+            self._put_aside()
+        line = self._counted(ChunkState.PARTIAL, rest)
+        if self._lane.ledger is not None:
+            self._lane.ledger.record(self._run, line)
+        line = _plus(line, self._writer.commit())
+        self._settle(line)
+
+    def _located(self, batch: Batch, error: DataError) -> DataError:
+        """Find the first row of a refused batch that is to blame, by halving, and say so in the error.
+
+        The smallest number of leading rows that is refused ends with that row: about log2(rows) trials, each rolled
+        back. The server's own count of lines is not used: it is missing for foreign keys and wrong for rows too big.
+        """
+        good, bad = 0, batch.rows
+        while bad - good > 1:
+            middle = (good + bad) // 2
+            refusal = self._refusal(batch.take(0, middle))
+            if refusal is None:
+                good = middle
+            else:
+                bad, error = middle, refusal
+        if bad == batch.rows or good == 0:
+            error = self._refusal(batch.take(0, bad)) or error
+        error.batch = batch.number
+        error.chunk = self._line.number
+        error.row = self._base.rows + batch.first_row + bad - 1
+        error.values = batch.values(bad - 1, self._task.fields)
+        position = self._position(error.row, batch.number)
+        error.message = f"{position}{self._named(error.values)}: {error.message}"
+        return error
+
+    def _position(self, row: int, batch: int) -> str:
+        alone = len(self._task.split.chunks) == 1
+        where = "the source" if alone else f"chunk {self._line.number:,}"
+        return f"row {row:,} of {where} (batch {batch:,})"
+
+    def _refusal(self, batch: Batch) -> DataError | None:
+        """Write a batch, undo it, and return what was said against it."""
+        behind = self._open and self._lane.savepoints
+        if not behind:
+            self._begin()
+        try:
+            self._writer.write(batch)
+            self._writer.check()
+        except DataError as error:
+            return error
+        finally:
+            if behind:
+                self._writer.restore()
+            else:
+                self._rollback()
+        return None
+
+    def _named(self, values: dict[str, str | None]) -> str:
+        """Name a row by its key, or by its first column."""
+        key = self._task.intent.key or self._task.destination.primary_key
+        names = [name for name in key.columns if name in values] if key else []
+        shown = ", ".join(f"{name} = {_cut(values[name])}" for name in names or list(values)[:1])
+        return f" with {shown}" if shown else ""
+
+
+@attrs.define
+class _Tally:
+    """What is checked in the open transaction."""
+
+    rows: int = 0
+    bytes: int = 0
+    rows_told: int = 0
+    bytes_told: int = 0
+    counts: Counts = attrs.field(factory=Counts)
+    batches: set[int] = attrs.field(factory=set)
+
+    def add(self, batches: Sequence[Batch], counts: Counts) -> None:
+        self.rows += sum(batch.rows for batch in batches)
+        self.batches.update(batch.number for batch in batches)
+        self.counts += counts
+
+
+def in_doubt(error: Error, task: TableTask, ledger: Ledger | None, run: Run, number: int) -> Error:
+    """Return what it means that the connection was lost during COMMIT.
+
+    With a ledger the question can be answered; a job that may be repeated need not ask.
+    """
+    if ledger is not None:
+        found = CommitInDoubt(f"the connection was lost during COMMIT: {error.message}", hint=error.hint)
+        found.run, found.number = run, number
+        return found
+    if task.repeatable:
+        return error
+    return OperationError(
+        f"the connection was lost during COMMIT, and without a ledger nobody knows what was decided: {error.message}",
+        hint="see whether the rows are there before you run the job again; with a ledger portl would know",
+    )
+
+
+def too_many(limit: int, place: str, last: str | None = None) -> Error:
+    """Return the error for more rejected rows than the job allows."""
+    found = f"; the last: {last}" if last else ""
+    return OperationError(
+        f"more than {limit:,} row{'s' if limit != 1 else ''} rejected (see {place}){found}",
+        hint="mend what they have in common, or raise `quarantine.limit`",
+    )
+
+
+def _plus(line: ChunkLine, counts: Counts) -> ChunkLine:
+    return attrs.evolve(
+        line,
+        inserted=line.inserted + counts.inserted,
+        updated=line.updated + counts.updated,
+        unchanged=line.unchanged + counts.unchanged,
+        skipped=line.skipped + counts.skipped,
+    )
+
+
+def _close(batches: Iterator[Batch]) -> None:
+    if isinstance(batches, Generator):
+        batches.close()
+
+
+def _cut(value: str | None, width: int = 60) -> str:
+    if value is None:
+        return "NULL"
+    return value if len(value) <= width else value[: width - 3] + "..."
