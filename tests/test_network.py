@@ -113,6 +113,9 @@ def test_the_proxy_delays_and_refuses(source: Db, proxy: Proxy) -> None:
         proxy.delay(0.5, direction="down")
         connection.pgconn.send_query(b"SELECT 1")
         assert select.select([connection.pgconn.socket], [], [], 0.2)[0] == []
+        while connection.pgconn.is_busy():  # a blocking call would keep the proxy's threads waiting, too
+            select.select([connection.pgconn.socket], [], [])
+            connection.pgconn.consume_input()
         assert connection.pgconn.get_result() is not None
         assert connection.pgconn.get_result() is None
         proxy.heal()
