@@ -87,6 +87,7 @@ from portl.events import (
     TableStarted,
     Warned,
 )
+from portl.history import Status, clean, status
 from portl.ledger import ChunkLine, ChunkState, Ledger, Run, RunState
 from portl.masking import masked
 from portl.planning import Plan, TableTask
@@ -94,6 +95,7 @@ from portl.plugins import hookimpl
 from portl.result import Result, TableResult
 from portl.schema import Column, Conversion, Key, Kind, Risk, Table, Type, Verdict, conversion
 from portl.secret import Secret
+from portl.verifying import RowDifference, TableVerification, Verification, verify
 
 __all__ = [
     "MERGE_WORDS",
@@ -163,6 +165,7 @@ __all__ = [
     "Route",
     "RowBatch",
     "RowCount",
+    "RowDifference",
     "RowLine",
     "RowsRejected",
     "Run",
@@ -175,6 +178,7 @@ __all__ = [
     "Split",
     "Splitting",
     "Started",
+    "Status",
     "Strategy",
     "Superseded",
     "Table",
@@ -182,15 +186,18 @@ __all__ = [
     "TableResult",
     "TableStarted",
     "TableTask",
+    "TableVerification",
     "Texts",
     "Type",
     "TypeMapper",
     "TypeRule",
     "Verdict",
+    "Verification",
     "Verify",
     "Warned",
     "Writer",
     "__version__",
+    "clean",
     "conversion",
     "hookimpl",
     "masked",
@@ -198,6 +205,8 @@ __all__ = [
     "note",
     "plan",
     "problem",
+    "status",
+    "verify",
     "warning",
 ]
 

@@ -239,9 +239,7 @@ class Session:
         try:
             yield
         except KeyboardInterrupt as error:
-            if not isinstance(error, Interrupted):
-                raise self._failed(Interrupted("interrupted by Ctrl-C; nothing was written")) from None
-            raise self._failed(error)
+            raise self._failed(Interrupted.of(error, "; nothing was written")) from None
         except Error as error:
             raise self._failed(self._context.token.verdict(error))
 

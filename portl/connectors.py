@@ -619,6 +619,10 @@ class Destination(abc.ABC, Generic[D]):
         """Return where this is, for people; never a secret."""
         return type(self).__name__
 
+    def target(self) -> str:
+        """Return the name of what is written to, whether it is there or not: a job goes by it in the ledger."""
+        return str(getattr(self.config, "table", None) or self.label())
+
     @abc.abstractmethod
     def describe(self) -> Table | None:
         """Return the table as it is, None if it does not exist."""

@@ -70,6 +70,11 @@ def _leaves(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]
             yield f"{path}{name}", list(value) if isinstance(value, tuple) else value
 
 
+def job_name(config: MigrationConfig, destination: Destination[DestinationConfig]) -> str:
+    """Return what a job goes by in the ledger: its own name may be a default, and is then that of others too."""
+    return f"{config.name} -> {destination.target()}"
+
+
 @attrs.frozen(kw_only=True)
 class Journal:
     """What the ledger has to do with a job: how it is delivered, and which run it takes up."""
@@ -118,7 +123,7 @@ class _Look:
         self._intent = intent
         self._split = split
         self._findings: list[Finding] = []
-        self._job = f"{config.name} -> {intent.target.name}"
+        self._job = job_name(config, destination)
         self._repeatable = intent.key is not None and intent.conflict.strategy in (
             Strategy.OVERWRITE,
             Strategy.SKIP,

@@ -78,7 +78,7 @@ def execute(
         try:
             done.append(load.carry_out())
         except KeyboardInterrupt as error:
-            interrupted = error if isinstance(error, Interrupted) else Interrupted("interrupted by Ctrl-C")
+            interrupted = Interrupted.of(error)
             interrupted.committed = result(load.result())
             raise interrupted from None
         except Error as error:

@@ -180,7 +180,14 @@ class Cancelled(Error):
 
 
 class Interrupted(Cancelled, KeyboardInterrupt):
-    """Ctrl-C ended the run in the same orderly way."""
+    """Ctrl-C, or another KeyboardInterrupt, ended the run in the same orderly way."""
+
+    @classmethod
+    def of(cls, error: KeyboardInterrupt, what: str = "") -> Interrupted:
+        """Return portl's error for Python's; the text that a signal handler gave it says by what."""
+        if isinstance(error, Interrupted):
+            return error
+        return cls(f"interrupted by {error.args[0] if error.args else 'Ctrl-C'}{what}")
 
 
 def _rebuild(cls: type[Error], args: tuple[Any, ...], state: dict[str, Any]) -> Error:

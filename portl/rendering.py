@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from portl.delivery import Delivery
 from portl.events import Severity
+from portl.history import Status, standing
+from portl.ledger import ChunkState, Run
 from portl.schema import Verdict
 
 if TYPE_CHECKING:
@@ -63,7 +66,11 @@ def _ends(plan: Plan, task: TableTask, width: int) -> Iterator[Line]:
         ("route", f"{task.route}: {intent.format.reason}"),
         ("conflict", _conflict(task)),
         ("batch", _batch(plan)),
+        ("chunks", _chunks(plan, task)),
+        ("ledger", task.ledger or "none"),
     ]
+    if task.rejected_to is not None:
+        facts.append(("rejected", f"rows that are refused go to {task.rejected_to}"))
     for label, text in facts:
         yield from _wrapped(f"  {label:<10}", printable(text), width)
 
@@ -83,6 +90,17 @@ def _conflict(task: TableTask) -> str:
 def _batch(plan: Plan) -> str:
     size = plan.config.batch_size
     return f"{size:,} rows" if size else "1,000 rows, fewer where they are wide"
+
+
+def _chunks(plan: Plan, task: TableTask) -> str:
+    if task.delivery is Delivery.WHOLE:
+        why = "the job asks for it" if plan.config.atomic else task.split.reason
+        return f"one transaction for everything: {why}"
+    if task.delivery is Delivery.REPEAT:
+        return f"none: {task.split.reason}"
+    count = len(task.split.chunks)
+    text = f"{count:,} by {task.split.by}" if count > 1 else "one"
+    return f"{text}, one after the other: {task.ordered}" if task.ordered and count > 1 else text
 
 
 def _findings(findings: Sequence[Finding], width: int) -> Iterator[Line]:
@@ -173,8 +191,70 @@ def render_result(result: Result, width: int = WIDTH) -> list[Line]:
         numbers = (f"{getattr(table, name):,}" for _, name in shown)
         rows.append((table.destination, table.route, *numbers, f"{rate:,.0f}"))
     lines = [Line(text, "plain" if number else "dim") for number, text in enumerate(_table(rows, width))]
+    lines += _attempts(result, width)
     done = f"{printable(result.name)}: {result.summary()}, {human_bytes(result.bytes)} in {result.seconds:.2f} s"
     return [*lines, *_wrapped("", done, width, "good")]
+
+
+def _attempts(result: Result, width: int) -> Iterator[Line]:
+    """Say what is not as in a run without interruptions."""
+    for table in result.tables:
+        if table.attempt > 1:
+            said = f"attempt {table.attempt}: {table.rows_before:,} rows were there from earlier attempts"
+            yield from _wrapped("", said, width)
+        if table.older_chunks:
+            said = (
+                f"{_numbers(table.older_chunks)} of {table.chunks} come from an older state of the source; "
+                "`resume: recopy` copies such chunks again"
+            )
+            yield from _wrapped("", said, width, "warning")
+
+
+def _numbers(numbers: Sequence[int]) -> str:
+    """Return numbers of chunks as ranges: ``chunks 1-4, 7``."""
+    ranges: list[list[int]] = []
+    for number in numbers:
+        if ranges and ranges[-1][1] == number - 1:
+            ranges[-1][1] = number
+        else:
+            ranges.append([number, number])
+    texts = [str(first) if first == last else f"{first}-{last}" for first, last in ranges]
+    return f"chunk{'s' if len(numbers) > 1 else ''} {', '.join(texts)}"
+
+
+def render_status(status: Status, width: int = WIDTH) -> list[Line]:
+    """Return the runs that a ledger remembers as lines."""
+    lines = [Line(printable(status.job or "all jobs"), "title")]
+    lines += _wrapped("  ", f"ledger: {status.ledger or f'none: {status.reason}'}", width, "dim")
+    if not status.runs:
+        return [*lines, Line("  no runs")]
+    for run in status.runs:
+        lines += _run(run, width, named=status.job is None)
+    return lines
+
+
+def _run(run: Run, width: int, *, named: bool) -> Iterator[Line]:
+    state = standing(run)
+    done = sum(line.state is ChunkState.DONE for line in run.chunks)
+    rows = sum(line.rows for line in run.chunks)
+    rejected = sum(line.rejected for line in run.chunks)
+    started = f"{run.started:%Y-%m-%d %H:%M:%S}" if run.started else "an unknown time"
+    facts = f"{done:,} of {len(run.chunks):,} chunks, {rows:,} rows"
+    if rejected:
+        facts += f", {rejected:,} rejected"
+    if run.attempt > 1:
+        facts += f", attempt {run.attempt}"
+    style = {"done": "good", "failed": "problem", "interrupted": "warning", "cancelled": "warning"}.get(state, "plain")
+    yield from _wrapped("  ", f"{started}  {state:<11}  {facts}", width, style)
+    if named:
+        yield from _wrapped("    ", printable(run.job), width, "dim")
+    if run.holder and run.locked:
+        yield from _wrapped("    ", f"held by {printable(run.holder)}", width)
+    if run.error and state != "done":
+        yield from _wrapped("    ", printable(run.error), width)
+    if state in ("failed", "interrupted", "cancelled"):
+        again = "running the job again goes on from there" if run.resumable else "running the job again starts over"
+        yield from _wrapped("    -> ", again, width)
 
 
 def human_bytes(count: int) -> str:

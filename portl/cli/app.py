@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import click
@@ -16,8 +20,8 @@ import click
 import portl
 from portl.cli.output import Output
 
-#: Exit codes: done, failed, the job file or the call is wrong, done with rejected rows, ended by Ctrl-C.
-DONE, FAILED, WRONG, REJECTED, INTERRUPTED = 0, 1, 2, 3, 130
+#: Exit codes: done, failed, the job file or the call is wrong, done with rejected rows, ended by Ctrl-C, by SIGTERM.
+DONE, FAILED, WRONG, REJECTED, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
 
 COMMANDS = "portl.commands"
 
@@ -65,39 +69,110 @@ def _settings(values: Sequence[str]) -> dict[str, str]:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one event a line as JSON on standard output.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Rows that succeed or fail together.")
+@click.option("--restart", is_flag=True, help="Begin again where an earlier run was interrupted.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a key: --set source.limit=10.")
 def run(
-    job: Path, dry_run: bool, verbose: bool, as_json: bool, batch_size: int | None, settings: tuple[str, ...]
+    job: Path,
+    dry_run: bool,
+    verbose: bool,
+    as_json: bool,
+    batch_size: int | None,
+    restart: bool,
+    settings: tuple[str, ...],
 ) -> int:
-    """Run the job in the file JOB."""
+    """Run the job in the file JOB. One that was interrupted goes on where it stopped."""
     overrides = _settings(settings)
     if batch_size is not None:
         overrides["batch_size"] = str(batch_size)
     output = Output(as_json=as_json, verbose=verbose)
     if verbose:
         _log_to_stderr()
-    return carry_out(output, job, dry_run=dry_run, overrides=overrides, verbose=verbose)
+    return carry_out(output, job, dry_run=dry_run, overrides=overrides, verbose=verbose, restart=restart)
 
 
-def carry_out(output: Output, job: Path, *, dry_run: bool, overrides: Mapping[str, str], verbose: bool) -> int:
+def carry_out(
+    output: Output,
+    job: Path,
+    *,
+    dry_run: bool,
+    overrides: Mapping[str, str],
+    verbose: bool,
+    restart: bool = False,
+) -> int:
     """Plan or run a job and return the exit code."""
-    try:
+
+    def work() -> int:
         if dry_run:
-            plan = portl.plan(job, observers=[output.observe], overrides=overrides)
+            plan = portl.plan(job, observers=[output.observe], overrides=overrides, restart=restart)
             output.plan(plan)
             return FAILED if plan.problems else DONE
         with output.progress():
-            result = portl.migrate(job, observers=[output.observe], overrides=overrides)
+            result = portl.migrate(job, observers=[output.observe], overrides=overrides, restart=restart)
         output.result(result)
         return REJECTED if result.rows_rejected else DONE
+
+    return guarded(output, work, verbose=verbose)
+
+
+def guarded(output: Output, work: Callable[[], int], *, verbose: bool = False) -> int:
+    """Do the work of a command; print portl's errors, end in order on SIGTERM too, and return the exit code."""
+    try:
+        with _terminable():
+            return work()
     except portl.Error as error:
         output.error(error, traceback.format_exc() if verbose else None)
         return _code(error)
 
 
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end the run as Ctrl-C does: a handler must not talk to servers itself."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt("SIGTERM")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@cli.command()
+@click.argument("job", type=click.Path(path_type=Path))
+@click.option("--all", "every", is_flag=True, help="Show the runs of all jobs in that ledger.")
+@click.option("--json", "as_json", is_flag=True, help="Print the runs as one JSON object on standard output.")
+def status(job: Path, every: bool, as_json: bool) -> int:
+    """Show the runs of the job in the file JOB: how they stand, and how far they came."""
+    output = Output(as_json=as_json)
+
+    def work() -> int:
+        output.status(portl.status(job, every=every))
+        return DONE
+
+    return guarded(output, work)
+
+
+@cli.command()
+@click.argument("job", type=click.Path(path_type=Path))
+def clean(job: Path) -> int:
+    """Remove the runs of the job in the file JOB from the ledger. The rows that they have brought stay."""
+    output = Output()
+
+    def work() -> int:
+        count = portl.clean(job)
+        output.say(f"{count} run{'s' if count != 1 else ''} removed", "plain")
+        return DONE
+
+    return guarded(output, work)
+
+
 def _code(error: portl.Error) -> int:
     if isinstance(error, portl.Interrupted):
-        return INTERRUPTED
+        return TERMINATED if "SIGTERM" in error.message else INTERRUPTED
     return WRONG if isinstance(error, portl.ConfigError) else FAILED
 
 

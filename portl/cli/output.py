@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from rich.text import Text
 
 import portl
-from portl.rendering import Line, human_bytes, printable, render_plan, render_result
+from portl.rendering import Line, human_bytes, printable, render_plan, render_result, render_status
 
 _STYLES = {
     "title": "bold",
@@ -65,6 +65,15 @@ class Output:
         elif isinstance(event, portl.Retrying):
             attempt = f"attempt {event.attempt} of {event.attempts} failed, again in {event.pause:.1f} s"
             self._say(f"{event.what}: {attempt}: {event.error}", "warning")
+        elif isinstance(event, portl.Resumed):
+            self._say(
+                f"taking up the run of {event.started}: {event.chunks_done:,} of {event.chunks:,} chunks"
+                f" ({event.rows:,} rows) are there (attempt {event.attempt})",
+                "plain",
+            )
+        elif isinstance(event, portl.RowsRejected):
+            rows = f"{event.rows:,} row{'s' if event.rows != 1 else ''} of chunk {event.chunk:,} rejected"
+            self._say(f"{rows}: see {event.place}", "warning")
         elif isinstance(event, portl.TableStarted):
             self._begin(event)
         elif isinstance(event, portl.BatchCommitted):
@@ -119,6 +128,13 @@ class Output:
         """Print what a run has done."""
         if not self._as_json:
             self._lines(render_result(result, min(120, max(80, self._out.width))))
+
+    def status(self, status: portl.Status) -> None:
+        """Print what a ledger remembers."""
+        if self._as_json:
+            self._print_json(status.to_dict())
+            return
+        self._lines(render_status(status, min(100, max(60, self._out.width if self._out.is_terminal else 80))))
 
     def error(self, error: portl.Error, trace: str | None) -> None:
         """Print an error; with its stack trace if there is one."""
