@@ -10,7 +10,7 @@ import attrs
 
 import portl
 from portl import Column, Conversion, Examination, Field, Finding, Intent, Rejected, Strategy, Table
-from portl_postgres import catalog, ddl, quarantine, types, unfinished
+from portl_postgres import catalog, ddl, quarantine, types, unfinished, verifying
 from portl_postgres.catalog import details, table_details
 from portl_postgres.config import PostgresDestinationConfig, check_name
 from portl_postgres.conflicts import Merge, check_merge, trials
@@ -59,6 +59,10 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
     def label(self) -> str:
         """See ``Destination.label``."""
         return self._database.label
+
+    def target(self) -> str:
+        """See ``Destination.target``."""
+        return catalog.shown(self.config.schema, self.config.table)
 
     def describe(self) -> Table | None:
         """See ``Destination.describe``."""
@@ -168,6 +172,11 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
     ) -> None:
         """See ``Destination.settle``."""
         RejectedTable(self._session, intent, self.context.token).settle(gone, still)
+
+    def comparer(self, intent: Intent) -> portl.Comparer:
+        """See ``Destination.comparer``."""
+        rows = quoted(self.config.schema, self.config.table)
+        return verifying.DestinationComparer(self._session, self.context.token, rows, self.label())
 
     def _types_asked_for(self, intent: Intent) -> list[Finding]:
         """Refuse types that the job asks for and neither end knows, where they go to a column that is there."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
+import json
 import logging
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 import attrs
@@ -12,15 +14,33 @@ import psycopg
 from psycopg import pq
 
 import portl
-from portl import Column, Field, Finding, Format, Kind, Reading, RowBatch, RowCount, Table, Type
-from portl_postgres import catalog, expressions
+from portl import (
+    Chunk,
+    ChunkLine,
+    Column,
+    Field,
+    Finding,
+    Format,
+    Kind,
+    Reading,
+    RowBatch,
+    RowCount,
+    Run,
+    Split,
+    Splitting,
+    Table,
+    Type,
+)
+from portl_postgres import catalog, expressions, snapshots, verifying
 from portl_postgres.catalog import details, shown
 from portl_postgres.config import PostgresSourceConfig
 from portl_postgres.connection import Database, Session
 from portl_postgres.copying import BINARY, TEXT, CopyBatch, CopyOut, flush, unfinished, wait_result
 from portl_postgres.failures import translate, words
+from portl_postgres.ranges import BLOCK, KEY, Order, block_order, column_order, relation_of
 from portl_postgres.rowtext import row_loader
-from portl_postgres.sqltext import QUERY_WORDS, Unbalanced, check_expression, first_word, quoted, without_end
+from portl_postgres.splitting import Splitter
+from portl_postgres.sqltext import QUERY_WORDS, Unbalanced, check_expression, first_word, literal, quoted, without_end
 
 #: A table or query of more rows than this (as the planner of the server guesses) is not counted, but estimated.
 COUNT_ROWS = 5_000_000
@@ -34,6 +54,13 @@ _FAULT_CLASSES = ("0A", "21", "22", "3D", "3F", "42", "54")
 
 _TRANSACTION = "ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 
+#: Parallel workers, and scans that join others halfway, return rows in another order each time.
+_IN_ORDER = ("max_parallel_workers_per_gather = 0", "synchronize_seqscans = off")
+
+#: How versions answer to a snapshot that is gone: no such file, no such object, its process has ended.
+_SNAPSHOT_GONE = ("22023", "42704", "55000")
+SNAPSHOT_LOST = "22023"
+
 _HIDES = "would hide rows from this role without a word"
 _SEE_ALL = "use its owner or a role with BYPASSRLS, or write a query that says which rows are meant"
 
@@ -44,11 +71,18 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
     def __init__(self, config: PostgresSourceConfig, handle: object | None = None) -> None:
         super().__init__(config, handle)
         self._database = Database(config, handle, "source")
+        self._owns_database = True
         self._stack = ExitStack()
         self._session_: Session | None = None
         self._table: Table | None = None
         self._from = ""
-        self._batches: Iterator[CopyBatch] | None = None
+        self._copying: CopyOut | None = None
+        self._batches: Generator[CopyBatch, None, None] | None = None
+        self._orders: dict[str, Order] = {}
+        self._exported: str | None = None
+        #: The snapshot that this sibling reads; None for a source that takes its own.
+        self._snapshot: str | None = None
+        self._lost = False
 
     @property
     def _session(self) -> Session:
@@ -65,10 +99,30 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         self._session.begin(_TRANSACTION)
         if self._session.nested:
             self._session.execute("SET LOCAL transaction_read_only = on")
+        if self._snapshot is not None:
+            self._take_over(self._snapshot)
+        for setting in _IN_ORDER:
+            self._session.execute(f"SET LOCAL {setting}")
         (path,) = self._session.query("SELECT current_setting('search_path')")[0]
         path = "" if path.strip() == '""' else path  # how the server prints a path that is empty
         own = quoted(self.config.schema)
         self._session.execute(f"SET LOCAL search_path = {', '.join(part for part in (own, path) if part)}")
+
+    def _take_over(self, snapshot: str) -> None:
+        """Read what the source reads whose sibling this is (manual, 9.27.5)."""
+        try:
+            self._session.execute(f"SET TRANSACTION SNAPSHOT {literal(snapshot)}", what="taking over the snapshot")
+        except portl.Error as error:
+            if error.sqlstate not in _SNAPSHOT_GONE:
+                raise
+            self._lost = True
+            raise portl.ConnectionFailed(
+                f"{self.label()}: the snapshot is lost that all connections read, for the one that took it has ended: "
+                f"{error.message}",
+                hint="what is copied stays; the same job, run again, goes on with a new snapshot",
+                sqlstate=SNAPSHOT_LOST,
+                transient=True,
+            ) from None
 
     def _end(self) -> None:
         if self._session_ is None:
@@ -76,7 +130,9 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         if self._session_.broken:
             return  # the server has rolled back
         try:
-            if isinstance(self._batches, Generator):
+            if self._copying is not None:
+                self._copying.read_out = False  # nothing is read after this
+            if self._batches is not None:
                 self._batches.close()  # ends a COPY that was left in the middle
             self._session_.rollback()
         except portl.Error as error:
@@ -87,7 +143,8 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         try:
             self._stack.close()
         finally:
-            self._database.close()
+            if self._owns_database:
+                self._database.close()
 
     def label(self) -> str:
         """See ``Source.label``."""
@@ -227,6 +284,8 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         """See ``Source.examine``."""
         table = self.describe()
         findings: list[Finding] = self._examine_where() if self.config.where is not None else []
+        if self.config.split_by is not None:
+            findings += self._examine_split_by(self.config.split_by)
         if table.kind == "query":
             findings += self._examine_query()
         else:
@@ -298,6 +357,19 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
             return [portl.problem("source.where", refusal, "write one condition, without the word WHERE")]
         return []
 
+    def _examine_split_by(self, name: str) -> list[Finding]:
+        table = self.describe()
+        if name not in table.by_name:
+            near = difflib.get_close_matches(name, table.by_name, n=1)
+            said = f"{table.name} has no column {name!r}"
+            remedy = f"did you mean {near[0]!r}?" if near else f"its columns: {', '.join(table.by_name)}"
+            return [portl.problem("source.split_by", said, remedy)]
+        column = f"{relation_of(table)}.{quoted(name)}"
+        refusal = self._try_described(f"SELECT 1 AS one FROM {self._from} ORDER BY {column}")
+        if isinstance(refusal, str):
+            return [portl.problem("source.split_by", refusal, "name a column whose values can be sorted")]
+        return []
+
     def _is_superuser(self) -> bool:
         rows = self._session.query("SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user")
         return bool(rows and rows[0][0])
@@ -317,20 +389,161 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         """See ``Source.statement``."""
         return self._copy(fields, format)
 
-    def _select(self, fields: Sequence[Field]) -> str:
+    def _select(self, fields: Sequence[Field], bounds: Mapping[str, Any] | None = None) -> str:
         columns = ", ".join(expressions.select_item(field) for field in fields)
-        return f"SELECT {columns} FROM {self._source()}"
+        return f"SELECT {columns} FROM {self._source(bounds)}"
 
-    def _source(self) -> str:
+    def _source(self, bounds: Mapping[str, Any] | None = None) -> str:
         """Return what follows FROM."""
         self.describe()
-        where = f" WHERE (\n{self.config.where}\n)" if self.config.where is not None else ""
-        limit = f" LIMIT {self.config.limit}" if self.config.limit is not None else ""
-        return f"{self._from}{where}{limit}"
+        conditions = [f"(\n{self.config.where}\n)"] if self.config.where is not None else []
+        tail = f" LIMIT {self.config.limit}" if self.config.limit is not None else ""
+        if bounds is not None:
+            order = self._order(bounds)
+            conditions.insert(0, order.condition(bounds))
+            # A scan of blocks alone is in their order; with another condition an index may come before them.
+            if order.by == KEY or (order.by == BLOCK and self.config.where is not None):
+                tail = f" ORDER BY {order.sorting}{tail}"
+        given = " AND ".join(filter(None, conditions))
+        return f"{self._from}{' WHERE ' + given if given else ''}{tail}"
 
-    def _copy(self, fields: Sequence[Field], format: Format) -> str:
+    def _order(self, bounds: Mapping[str, Any]) -> Order:
+        """Return what bounds are bounds of.
+
+        Raises:
+            SchemaError: if they do not fit the source any more.
+        """
+        table = self.describe()
+        by = bounds["by"]
+        if by == BLOCK:
+            return block_order(relation_of(table))
+        columns = bounds["columns"]
+        name = json.dumps([by, columns])
+        if name not in self._orders:
+            found = column_order(self._session, table, relation_of(table), by, columns)
+            if found is None or list(found.fingerprint) != bounds["types"]:
+                now = ", ".join(found.fingerprint) if found else "none that can be compared"
+                raise portl.SchemaError(
+                    f"{self.label()}: the run was cut into ranges of {', '.join(columns)} as "
+                    f"{', '.join(bounds['types'])}, and the type is {now} by now",
+                    hint="run the job with `--restart`: it begins again",
+                )
+            self._orders[name] = found
+        return self._orders[name]
+
+    def _copy(self, fields: Sequence[Field], format: Format, bounds: Mapping[str, Any] | None = None) -> str:
         options = "FORMAT binary" if format.name == BINARY else "FORMAT text, ENCODING 'UTF8'"
-        return f"COPY ({self._select(fields)}) TO STDOUT ({options})"
+        return f"COPY ({self._select(fields, bounds)}) TO STDOUT ({options})"
+
+    def split(self, splitting: Splitting) -> Split:
+        """See ``Source.split``."""
+        table = self.describe()
+        with self._only_reading():
+            select = self._select(splitting.fields)
+            return Splitter(self._session, table, self.config, self._from, select, splitting).split()
+
+    def rest(self, reading: Reading, rows: int) -> Chunk | None:
+        """See ``Source.rest``."""
+        chunk = reading.chunk
+        assert chunk.bounds is not None, "only what has bounds is divisible"
+        order = self._order(chunk.bounds)
+        texts = ", ".join(f"pg_catalog.format('%s', {expression})" for expression in order.expressions)
+        conditions = [order.condition(chunk.bounds)]
+        if self.config.where is not None:
+            conditions.append(f"(\n{self.config.where}\n)")
+        found = self._session.query(
+            f"SELECT {texts} FROM {self._from} WHERE {' AND '.join(filter(None, conditions)) or 'true'}"
+            f" ORDER BY {order.sorting} OFFSET {rows} LIMIT 1",
+            what="looking for the rest of a chunk",
+        )
+        if not found:
+            return None
+        left = None if chunk.rows is None else max(0, chunk.rows - rows)
+        return attrs.evolve(chunk, bounds={**chunk.bounds, "from": list(found[0])}, rows=left)
+
+    def identity(self) -> Mapping[str, Any]:
+        """See ``Source.identity``: which rows of which database, however it is reached."""
+        config = self.config
+        chosen = None if config.columns is None else list(config.columns)
+        return {
+            "system": self._system(),
+            "database": self._session.query("SELECT current_database()::text")[0][0],
+            "schema": config.schema,
+            "table": config.table,
+            "query": config.query,
+            "where": config.where,
+            "columns": chosen,
+            "exclude_columns": list(config.exclude_columns),
+            "limit": config.limit,
+            "split_by": config.split_by,
+        }
+
+    def _system(self) -> str:
+        """Return what tells this server and its standbys from others.
+
+        A role may be kept from looking at the identifier; the database's oid and name are then all that there is.
+        """
+        may = "has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')"
+        if self._session.query(f"SELECT {may}")[0][0]:
+            rows = self._session.query("SELECT system_identifier::text FROM pg_catalog.pg_control_system()")
+            return str(rows[0][0])
+        rows = self._session.query("SELECT oid::text FROM pg_catalog.pg_database WHERE datname = current_database()")
+        return f"unknown, database {rows[0][0]}"
+
+    def snapshot(self) -> Mapping[str, Any]:
+        """See ``Source.snapshot``."""
+        return snapshots.taken(self._session, self.describe())
+
+    def resumable(self, lines: Sequence[ChunkLine], run: Run, *, repeatable: bool) -> list[Finding]:
+        """See ``Source.resumable``."""
+        table = self.describe()
+        return snapshots.findings(self._session, table, self._from, lines, run, repeatable=repeatable)
+
+    def sibling(self) -> PostgresSource | None:
+        """See ``Source.sibling``: it takes over the snapshot, and the table as it was described."""
+        if isinstance(self.handle, psycopg.Connection) or self._session.nested:
+            return None
+        self.describe()
+        if self._exported is None:
+            # A sibling hands on the snapshot that it was given: both read the same.
+            self._exported = (
+                self._snapshot
+                or self._session.query("SELECT pg_catalog.pg_export_snapshot()", what="exporting the snapshot")[0][0]
+            )
+        made = PostgresSource(self.config, self.handle)
+        made._database, made._owns_database = self._database, False
+        made._table, made._from, made._orders = self._table, self._from, dict(self._orders)
+        made._snapshot = self._exported
+        return made
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave connections behind: what comes out of the pickle opens its own."""
+        if self.handle is not None:
+            raise TypeError("a source on the caller's connection or pool cannot be pickled")
+        kept = ("config", "_table", "_from", "_orders", "_snapshot")
+        return {name: getattr(self, name) for name in kept}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """See ``__getstate__``."""
+        PostgresSource.__init__(self, state["config"])
+        self.__dict__.update(state)
+
+    def holds(self) -> bool:
+        """See ``Source.holds``."""
+        session = self._session_
+        if session is None or self._lost or session.broken:
+            return False
+        status = session.connection.info.transaction_status
+        if status is not pq.TransactionStatus.INTRANS:
+            return status is pq.TransactionStatus.ACTIVE
+        try:
+            # The server may have gone while nothing was asked of it.
+            session.query("SELECT 1", what="looking whether the snapshot is there")
+        except portl.Cancelled:
+            raise
+        except portl.Error:
+            return False
+        return True
 
     def count(self, *, exact: bool) -> RowCount | None:
         """See ``Source.count``."""
@@ -383,14 +596,17 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
 
     def read(self, reading: Reading) -> Iterator[portl.Batch]:
         """See ``Source.read``."""
-        copy = CopyOut(self._session, self._copy(reading.fields, reading.format), self.context.token, "reading")
+        bounds = reading.chunk.bounds
+        statement = self._copy(reading.fields, reading.format, bounds)
+        copy = CopyOut(self._session, statement, self.context.token, "reading", read_out=bounds is not None)
         binary = reading.format.name == BINARY
-        self._batches = copy.batches(binary=binary, rows=reading.batch_rows, size=reading.batch_bytes)
-        with self._only_reading():
+        batches = copy.batches(binary=binary, rows=reading.batch_rows, size=reading.batch_bytes)
+        self._copying, self._batches = copy, batches
+        with self._only_reading(), closing(batches):
             if reading.format.name == portl.ROWS.name:
-                yield from self._decoded(reading, self._batches)
+                yield from self._decoded(reading, batches)
             else:
-                yield from self._batches
+                yield from batches
         self._check_not_rewritten()
 
     @staticmethod
@@ -399,6 +615,19 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         for batch in batches:
             data = [load(bytes(line[:-1])) for line in batch.split()]
             yield RowBatch(number=batch.number, first_row=batch.first_row, rows=batch.rows, size=batch.size, data=data)
+
+    def comparer(self, intent: portl.Intent) -> portl.Comparer:
+        """See ``Source.comparer``."""
+        return verifying.SourceComparer(self._session, self.context.token, self._source(), self.label())
+
+    def select(self, reading: Reading, key: Sequence[str], wanted: Mapping[portl.Texts, int]) -> Iterator[portl.Batch]:
+        """See ``Source.select``."""
+        statement = verifying.selection(reading.fields, key, wanted, self._source(), self._session.version)
+        binary = reading.format.name == BINARY
+        options = "FORMAT binary" if binary else "FORMAT text, ENCODING 'UTF8'"
+        copy = CopyOut(self._session, f"COPY ({statement}) TO STDOUT ({options})", self.context.token, "reading")
+        batches = copy.batches(binary=binary, rows=reading.batch_rows, size=reading.batch_bytes)
+        yield from self._decoded(reading, batches) if reading.format.name == portl.ROWS.name else batches
 
     def _check_not_rewritten(self) -> None:
         """Refuse what was read of a table that TRUNCATE or ALTER has given a new file since the snapshot was taken.

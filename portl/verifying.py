@@ -1,0 +1,702 @@
+"""Compare what a job's source should have produced with what is at its destination: ``portl.verify(job)``.
+
+Both ends compute at the same time: each sums the digests of its rows up by buckets (``portl.comparing``). Where all
+buckets agree, the tables do, and two scans were enough. Where some differ, their rows are fetched and matched by key:
+a row is missing, extra, or different. What is kept in memory is a bucket at a time, about a thousand rows, and the
+rows that are named in the result.
+
+What counts as unequal depends on the job:
+
+* rows that are missing always count;
+* different rows count under overwrite and fail. Under skip and merge the destination's own values may stay, so they
+  are reported, and do not count;
+* extra rows are reported. They count only where there is no key: there a row that was copied twice looks like this.
+
+Of source rows with one key, the last counts under overwrite and merge, the first under skip.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from typing import Any, TextIO, TypeVar
+
+import attrs
+
+from portl.api import Job, Session
+from portl.comparing import PYTHON, BucketSum, Comparer, Comparison, RowLine, Texts
+from portl.config import (
+    DEFAULT_BATCH_ROWS,
+    Conflict,
+    DestinationConfig,
+    MigrationConfig,
+    SourceConfig,
+    Strategy,
+    Verify,
+)
+from portl.connectors import ROWS, Batch, CancelToken, Chunk, Destination, Intent, Reading, Source, note
+from portl.errors import ConfigError, DataError, Error, PermissionDenied, PlanError, SchemaError
+from portl.events import Observer, Severity
+from portl.masking import COVER
+from portl.planning import Plan, TableTask, plan_table
+
+T = TypeVar("T")
+
+#: Rows in a bucket, about: what is fetched where one row differs.
+BUCKET_ROWS = 1000
+MOST_BUCKETS = 1 << 20
+#: Rows that a result names, if the caller does not say.
+NAMED = 100
+#: Up to this many rows in differing buckets, their texts are fetched in the scan that finds the differences.
+FETCH_AT_ONCE = 50_000
+#: Keys for which the source is asked in one statement when rows are copied once more.
+REPAIR_KEYS = 5000
+#: Where a problem of the plan stands that keeps rows from being compared; the others concern writing alone.
+_FATAL = ("source", "column", "types", "schema_mapping", "exclude_columns", "mask")
+
+MISSING, EXTRA, DIFFERENT = "missing", "extra", "different"
+
+
+@attrs.frozen(kw_only=True)
+class RowDifference:
+    """One row that is not the same at both ends. Values of masked columns are covered."""
+
+    #: ``missing``, ``extra`` or ``different``.
+    kind: str
+    #: The key's columns by their names at the destination; the whole row where there is no key. None is NULL.
+    key: Mapping[str, str | None]
+    #: For a row that is different: column to its text at the source and at the destination.
+    columns: Mapping[str, tuple[str | None, str | None]] = attrs.field(factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, ready for JSON."""
+        columns = {name: {"source": left, "destination": right} for name, (left, right) in self.columns.items()}
+        return {"kind": self.kind, "key": dict(self.key), "columns": columns}
+
+
+@attrs.frozen(kw_only=True)
+class TableVerification:
+    """What the comparison of one table has shown."""
+
+    source: str
+    destination: str
+    #: ``count``, ``checksum`` or ``full``.
+    mode: str
+    #: The destination's columns by which rows are matched; empty where they are compared as a whole.
+    key: tuple[str, ...]
+    #: Rows of the source, those included that have a key with others.
+    rows_source: int
+    rows_destination: int
+    #: Rows that should be at the destination and are not.
+    missing: int = 0
+    #: Rows at the destination that the source does not have.
+    extra: int = 0
+    #: Rows at both ends whose columns differ.
+    different: int = 0
+    #: Rows of the source that others with the same key stand for.
+    repeated: int = 0
+    #: The first rows that differ, by name.
+    rows: tuple[RowDifference, ...] = ()
+    #: True if the destination holds what this job should have put there.
+    equal: bool
+    #: What limits the answer, for people.
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, ready for JSON."""
+        found = {field.name: getattr(self, field.name) for field in attrs.fields(type(self))}
+        return {
+            **found,
+            "key": list(self.key),
+            "rows": [row.to_dict() for row in self.rows],
+            "notes": list(self.notes),
+        }
+
+
+@attrs.frozen(kw_only=True)
+class Verification:
+    """What a comparison of both ends has shown, in all and table by table."""
+
+    name: str
+    tables: tuple[TableVerification, ...]
+    #: Rows that were copied once more before this was found.
+    repaired: int = 0
+    seconds: float
+
+    @property
+    def equal(self) -> bool:
+        """True if every table holds what the job should have put there."""
+        return all(table.equal for table in self.tables)
+
+    def summary(self) -> str:
+        """Return what was found in one line."""
+        compared = sum(table.rows_source for table in self.tables)
+        parts = [f"{compared:,} rows of the source"]
+        for name in (MISSING, DIFFERENT, EXTRA):
+            count = sum(getattr(table, name) for table in self.tables)
+            if count:
+                parts.append(f"{count:,} {name}")
+        if self.repaired:
+            parts.append(f"{self.repaired:,} copied once more")
+        return f"{'equal' if self.equal else 'not equal'}: {', '.join(parts)}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, ready for JSON."""
+        return {
+            "name": self.name,
+            "equal": self.equal,
+            "repaired": self.repaired,
+            "seconds": self.seconds,
+            "tables": [table.to_dict() for table in self.tables],
+        }
+
+
+def verify(
+    job: Job,
+    *,
+    mode: Verify | str | None = None,
+    repair: bool = False,
+    named: int = NAMED,
+    source: object | None = None,
+    destination: object | None = None,
+    observers: Sequence[Observer] = (),
+    cancel: CancelToken | None = None,
+    overrides: Mapping[str, str] | None = None,
+) -> Verification:
+    """Compare what the job should have put at its destination with what is there.
+
+    Args:
+        job: as for ``portl.migrate``.
+        mode: ``count`` compares numbers of rows; ``checksum`` digests that the servers compute, and the rows of what
+            differs; ``full`` fetches every column of every row. By default the job's ``verify``, else ``checksum``.
+        repair: True to copy rows that are missing or different once more. Extra rows stay.
+        named: how many differing rows the result names.
+        source: as for ``portl.migrate``.
+        destination: as for ``portl.migrate``.
+        observers: as for ``portl.migrate``.
+        cancel: as for ``portl.migrate``.
+        overrides: as for ``portl.migrate``.
+
+    Returns:
+        What was found; after a repair, what was found then.
+
+    Raises:
+        ConfigError: the job, or ``mode``, is wrong.
+        PlanError: rows of the source cannot become rows of the destination.
+        SchemaError: the destination's table does not exist.
+        PermissionDenied: a role may not read its end.
+    """
+    session = Session.of(job, source, destination, observers, cancel, overrides)
+    chosen = _mode(mode, session.config, repair=repair)
+    started = time.monotonic()
+    with session.reported(), session.ends() as (reading, writing):
+        comparing = _Verifier(session, reading, writing, chosen, named)
+        table = comparing.run(repair=repair)
+        repaired = 0
+        if repair and (table.missing or table.different):
+            repaired = comparing.repair()
+    if repaired:
+        # Both ends anew: the snapshot of the source is as old as the comparison.
+        with session.reported(), session.ends() as (reading, writing):
+            table = _Verifier(session, reading, writing, chosen, named).run()
+    seconds = time.monotonic() - started
+    return Verification(name=session.config.name, tables=(table,), repaired=repaired, seconds=seconds)
+
+
+def _mode(mode: Verify | str | None, config: MigrationConfig, *, repair: bool) -> Verify:
+    wanted = [word.value for word in Verify if word is not Verify.NONE]
+    if mode is None:
+        mode = config.verify if config.verify is not Verify.NONE else Verify.CHECKSUM
+        if repair and mode is Verify.COUNT:
+            mode = Verify.CHECKSUM
+    if mode not in wanted:
+        raise ConfigError([f"mode: expected one of {', '.join(wanted)}, found {str(mode)!r}"], origin="verify")
+    if repair and mode == Verify.COUNT:
+        raise ConfigError(["repair: goes with checksum or full: a count does not say which rows"], origin="verify")
+    return Verify(mode)
+
+
+class _Verifier:
+    """One comparison over two open ends."""
+
+    def __init__(
+        self,
+        session: Session,
+        source: Source[SourceConfig],
+        destination: Destination[DestinationConfig],
+        mode: Verify,
+        named: int,
+    ) -> None:
+        self._config = session.config
+        self._source = source
+        self._destination = destination
+        self._mode = mode
+        self._named = named
+        self._task = self._planned(session)
+        self._intent = self._task.intent
+        self._tally = _Tally()
+        self._spool: TextIO | None = None
+
+    def _planned(self, session: Session) -> TableTask:
+        config, ends = self._config, (self._source, self._destination)
+        task = plan_table(config, *ends, note("ledger", "a comparison needs none"), exact=False)
+        if task.intent.create:
+            raise SchemaError(
+                f"{self._destination.label()}: there is no table {task.destination.name} to compare with",
+                hint="run the job first, or mend `destination.schema` and `destination.table`",
+            )
+        fatal = [f for f in task.findings if f.severity is Severity.PROBLEM and f.where.startswith(_FATAL)]
+        if task.intent.add or fatal:
+            kept = [f for f in task.findings if f.severity is not Severity.PROBLEM]
+            if task.intent.add:
+                names = ", ".join(column.name for column in task.intent.add)
+                raise SchemaError(f"{task.destination.name} lacks columns that the job adds: {names}; run it first")
+            task = attrs.evolve(task, findings=(*fatal, *kept))
+            labels = [end.label() for end in ends]
+            raise PlanError(
+                Plan(config=config, source=labels[0], destination=labels[1], tables=(task,), session=session)
+            )
+        return task
+
+    def run(self, *, repair: bool = False) -> TableVerification:
+        """Compare; with ``repair``, remember which rows are to be copied once more."""
+        started = time.monotonic()
+        left, right = self._source.comparer(self._intent), self._destination.comparer(self._intent)
+        if repair:
+            self._spool = tempfile.TemporaryFile("w+", encoding="utf-8", errors="surrogatepass")  # noqa: SIM115
+        try:
+            counts = self._compare(left, right)
+        finally:
+            try:
+                right.close()
+            finally:
+                left.close()
+        tally = self._tally
+        return TableVerification(
+            source=self._task.source.name,
+            destination=self._task.destination.name,
+            mode=self._mode.value,
+            key=self._key,
+            rows_source=counts[0],
+            rows_destination=counts[1],
+            missing=tally.missing,
+            extra=tally.extra,
+            different=tally.different,
+            repeated=tally.repeated,
+            rows=tuple(tally.rows),
+            equal=self._equal(),
+            notes=tuple(self._notes()),
+            seconds=time.monotonic() - started,
+        )
+
+    @property
+    def _key(self) -> tuple[str, ...]:
+        """The columns by which rows are matched: those of the job's key, else of one without NULLs."""
+        filled = {field.target.name for field in self._intent.fields}
+        if self._intent.key is not None and set(self._intent.key.columns) <= filled:
+            return self._intent.key.columns
+        known = self._intent.target.by_name
+        for key in sorted(self._intent.target.keys, key=lambda k: not k.primary):
+            if set(key.columns) <= filled and not any(known[name].nullable for name in key.columns):
+                return key.columns
+        return ()
+
+    @property
+    def _strategy(self) -> Strategy:
+        return self._config.conflict.strategy if self._intent.key is not None else Strategy.FAIL
+
+    @property
+    def _repeats(self) -> bool:
+        return bool(self._key) and self._strategy is not Strategy.FAIL and not self._intent.distinct
+
+    def _equal(self) -> bool:
+        tally = self._tally
+        keeps_own = self._strategy in (Strategy.SKIP, Strategy.MERGE)
+        return not (tally.missing or (tally.different and not keeps_own) or (tally.extra and not self._key))
+
+    def _notes(self) -> Iterator[str]:
+        tally, strategy = self._tally, self._strategy
+        if tally.extra and self._key:
+            yield "extra rows may be others' and are left alone; they do not count as a difference"
+        if tally.extra and not self._key:
+            yield "without a key, a row that was copied twice is an extra row: it counts as a difference"
+        if tally.different and strategy is Strategy.SKIP:
+            yield "`skip` leaves rows that were there before as they are: different rows do not count as a difference"
+        if tally.different and strategy is Strategy.MERGE:
+            yield "`merge` joins the source's values to those that were there: different rows do not count"
+        if tally.repeated:
+            first = strategy is Strategy.SKIP
+            yield f"of source rows with one key, the {'first' if first else 'last'} was compared"
+        if self._config.source.limit is not None:
+            yield "`source.limit` without an order reads whichever rows the source gives first"
+
+    def _compare(self, left: Comparer, right: Comparer) -> tuple[int, int]:
+        """Compare both ends into the tally; return their numbers of rows."""
+        comparison = self._agree(left, right)
+        if self._mode is Verify.COUNT and not self._repeats:
+            counts = self._both(left, right, lambda end: end.count())
+            self._tally.missing = max(0, counts[0] - counts[1])
+            self._tally.extra = max(0, counts[1] - counts[0])
+            return counts
+        if self._mode is Verify.FULL:
+            return self._rows(left, right, comparison, None, texts=True, by_texts=True)
+        sums = self._both(left, right, lambda end: end.sums())
+        differing = {b for b in {*sums[0], *sums[1]} if sums[0].get(b) != sums[1].get(b)}
+        if differing:
+            self._descend(left, right, comparison, differing, sums)
+        return _total(sums[0]), _total(sums[1])
+
+    def _descend(
+        self,
+        left: Comparer,
+        right: Comparer,
+        comparison: Comparison,
+        differing: set[int],
+        sums: tuple[Mapping[int, BucketSum], Mapping[int, BucketSum]],
+    ) -> None:
+        """Look at the rows of buckets that differ."""
+        rows = sum(found[bucket].rows for found in sums for bucket in differing if bucket in found)
+        every = differing == {*sums[0], *sums[1]}
+        # Without a key, only the texts of all columns say which row it is that is to be copied.
+        at_once = rows <= FETCH_AT_ONCE or (self._spool is not None and not self._key)
+        self._rows(left, right, comparison, None if every else differing, texts=at_once, by_texts=False)
+        if not at_once and self._tally.places and self._named:
+            again, self._tally = self._tally, _Tally()
+            spool, self._spool = self._spool, None
+            self._rows(left, right, comparison, again.places, texts=True, by_texts=False)
+            self._tally, self._spool = attrs.evolve(again, rows=self._tally.rows), spool
+        if self._mode is Verify.COUNT:
+            self._tally = attrs.evolve(self._tally, different=0, rows=[])
+
+    def _agree(self, left: Comparer, right: Comparer) -> Comparison:
+        try:
+            offers = self._both(left, right, lambda end: end.offers(self._intent))
+            digest = next(name for name, proof in offers[0].items() if offers[1].get(name) == proof)
+            terms = left.terms()
+            expected = max(1, self._task.count.rows if self._task.count else 0)
+            buckets = 1 << max(0, min(expected // BUCKET_ROWS, MOST_BUCKETS - 1)).bit_length()
+            comparison = Comparison(
+                intent=self._intent,
+                key=self._key,
+                digest=digest,
+                buckets=buckets,
+                terms=terms,
+                repeats=self._repeats,
+            )
+            self._digest = digest
+            left.agree(comparison)
+            self._readable(lambda: right.agree(comparison))
+        except StopIteration:
+            raise Error("the two ends have no digest in common") from None
+        return comparison
+
+    def _both(self, left: Comparer, right: Comparer, work: Callable[[Comparer], T]) -> tuple[T, T]:
+        """Do the same at both ends at the same time; if one fails, end the other."""
+        found: list[T] = []
+        failed: list[BaseException] = []
+
+        def there() -> None:
+            try:
+                found.append(self._readable(lambda: work(right)))
+            except BaseException as error:
+                failed.append(error)
+                left.cancel()
+
+        thread = threading.Thread(target=there, name="portl-verify", daemon=True)
+        thread.start()
+        try:
+            here = work(left)
+        except BaseException:
+            if failed:
+                raise failed[0] from None
+            right.cancel()
+            raise
+        finally:
+            thread.join()
+        if failed:
+            raise failed[0]
+        return here, found[0]
+
+    def _readable(self, work: Callable[[], T]) -> T:
+        """Say what a refusal to read the destination means here."""
+        try:
+            return work()
+        except PermissionDenied as error:
+            raise PermissionDenied(
+                error.message,
+                hint=f"to verify, the destination's role needs SELECT on {self._task.destination.name},"
+                " and must see all of its rows (row security)",
+                sqlstate=error.sqlstate,
+            ) from None
+
+    def _rows(
+        self,
+        left: Comparer,
+        right: Comparer,
+        comparison: Comparison,
+        buckets: Collection[int] | None,
+        *,
+        texts: bool,
+        by_texts: bool,
+    ) -> tuple[int, int]:
+        """Match the rows of buckets; return how many there are at each end."""
+        counts = [0, 0]
+        with (
+            closing(_ahead(left.lines(buckets, texts=texts))) as ours,
+            closing(_ahead(right.lines(buckets, texts=texts))) as theirs,
+        ):
+            for bucket, sent, there in _side_by_side(ours, theirs):
+                counts[0] += len(sent)
+                counts[1] += len(there)
+                for kind, source, destination in self._differences(sent, there, by_texts=by_texts):
+                    self._found(bucket, kind, source, destination)
+        return counts[0], counts[1]
+
+    def _differences(
+        self, sent: list[RowLine], there: list[RowLine], *, by_texts: bool
+    ) -> Iterator[tuple[str, RowLine | None, RowLine | None]]:
+        """Yield kind, the source's row and the destination's for what differs in a bucket."""
+        if not self._key:
+            yield from _as_multisets(sent, there, by_texts=by_texts)
+            return
+        ours, theirs = _by_key(sent), _by_key(there)
+        for key, lines in ours.items():
+            if len(lines) > 1 and self._repeats and (None not in key or self._nulls_equal):
+                self._tally.repeated += len(lines) - 1
+                lines = [lines[0] if self._strategy is Strategy.SKIP else lines[-1]]
+            rest = list(_as_multisets(lines, theirs.pop(key, []), by_texts=by_texts))
+            lacking = [source for _, source, _ in rest if source is not None]
+            besides = [destination for _, _, destination in rest if destination is not None]
+            for source, destination in zip(lacking, besides, strict=False):
+                yield DIFFERENT, source, destination
+            shared = min(len(lacking), len(besides))
+            yield from ((MISSING, line, None) for line in lacking[shared:])
+            yield from ((EXTRA, None, line) for line in besides[shared:])
+        for lines in theirs.values():
+            yield from ((EXTRA, None, line) for line in lines)
+
+    @property
+    def _nulls_equal(self) -> bool:
+        return self._intent.key is not None and self._intent.key.nulls_equal
+
+    def _found(self, bucket: int, kind: str, source: RowLine | None, destination: RowLine | None) -> None:
+        """Take a difference into the tally."""
+        tally = self._tally
+        line = source or destination
+        assert line is not None
+        tally.add(kind, bucket, self._named)
+        if self._spool is not None and self._worth_repair(kind):
+            json.dump(line.key or line.texts, self._spool)
+            self._spool.write("\n")
+        if line.texts is None or len(tally.rows) >= self._named:
+            return
+        names = [field.target.name for field in self._intent.fields]
+        whole = dict(zip(names, line.texts, strict=True))
+        key = {name: whole[name] for name in self._key} if self._key else whole
+        columns: dict[str, tuple[str | None, str | None]] = {}
+        if source is not None and destination is not None:
+            pairs = zip(names, source.texts or (), destination.texts or (), strict=True)
+            columns = {name: (ours, theirs) for name, ours, theirs in pairs if ours != theirs}
+        tally.rows.append(
+            RowDifference(
+                kind=kind,
+                key={name: self._covered(name, value) for name, value in key.items()},
+                columns={n: (self._covered(n, a), self._covered(n, b)) for n, (a, b) in columns.items()},
+            )
+        )
+
+    def _covered(self, name: str, value: str | None) -> str | None:
+        return COVER if name in self._intent.mask and value is not None else value
+
+    def _worth_repair(self, kind: str) -> bool:
+        keeps_own = self._strategy in (Strategy.SKIP, Strategy.MERGE)
+        return kind == MISSING or (kind == DIFFERENT and not keeps_own)
+
+    def repair(self) -> int:
+        """Copy the rows that are missing or different once more; return how many were written."""
+        assert self._spool is not None, "run(repair=True) comes first"
+        problems = [f for f in self._task.findings if f.severity is Severity.PROBLEM]
+        if problems:
+            task = attrs.evolve(self._task, findings=tuple(problems))
+            labels = (self._source.label(), self._destination.label())
+            raise PlanError(
+                Plan(config=self._config, source=labels[0], destination=labels[1], tables=(task,), session=None)
+            )
+        self._spool.seek(0)
+        intent = self._repairing()
+        writer = self._destination.writer(intent)
+        written = 0
+        try:
+            for wanted in _portions(self._spool, REPAIR_KEYS):
+                batches = list(self._selected(intent, wanted))
+                while True:
+                    writer.begin()
+                    try:
+                        for batch in batches:
+                            writer.write(batch)
+                        writer.commit()
+                    except DataError as error:
+                        writer.rollback()
+                        if not writer.reconsider(error):
+                            raise
+                    except BaseException:
+                        writer.rollback()
+                        raise
+                    else:
+                        written += sum(batch.rows for batch in batches)
+                        break
+            writer.finish()
+        except BaseException:
+            writer.abandon()
+            raise
+        finally:
+            self._spool.close()
+        return written
+
+    def _repairing(self) -> Intent:
+        """Return the intent to write with: ``overwrite`` on the key, plain inserts where there is none."""
+        named = {frozenset(key.columns): key for key in self._intent.target.keys}
+        key = named.get(frozenset(self._key)) if self._key else None
+        strategy = Strategy.OVERWRITE if key is not None else Strategy.FAIL
+        if strategy not in self._destination.strategies:
+            strategy = Strategy.FAIL
+        conflict = Conflict(strategy=strategy, key=self._key or None)
+        format = ROWS if self._digest == PYTHON else self._intent.format
+        return attrs.evolve(self._intent, conflict=conflict, key=key, format=format, distinct=False, quarantine=None)
+
+    def _selected(self, intent: Intent, wanted: Mapping[Texts, int]) -> Iterable[Batch]:
+        reading = Reading(fields=intent.fields, format=intent.format, chunk=Chunk(), batch_rows=DEFAULT_BATCH_ROWS)
+        if self._digest == PYTHON:
+            return Source.select(self._source, reading, self._key, wanted)
+        return self._source.select(reading, self._key, wanted)
+
+
+@attrs.define
+class _Tally:
+    """What has been found so far."""
+
+    missing: int = 0
+    extra: int = 0
+    different: int = 0
+    repeated: int = 0
+    rows: list[RowDifference] = attrs.field(factory=list)
+    #: The buckets in which the first rows that differ are.
+    places: set[int] = attrs.field(factory=set)
+
+    def add(self, kind: str, bucket: int, named: int) -> None:
+        """Count a difference."""
+        if self.missing + self.extra + self.different < named:
+            self.places.add(bucket)
+        setattr(self, kind, getattr(self, kind) + 1)
+
+
+def _total(sums: Mapping[int, BucketSum]) -> int:
+    return sum(found.rows for found in sums.values())
+
+
+def _by_key(lines: Iterable[RowLine]) -> dict[Texts, list[RowLine]]:
+    found: dict[Texts, list[RowLine]] = {}
+    for line in lines:
+        found.setdefault(line.key, []).append(line)
+    return found
+
+
+def _as_multisets(
+    sent: Iterable[RowLine], there: Iterable[RowLine], *, by_texts: bool
+) -> Iterator[tuple[str, RowLine | None, RowLine | None]]:
+    """Yield what one of two multisets of rows has more often than the other."""
+
+    def value(line: RowLine) -> object:
+        return line.texts if by_texts else line.digest
+
+    left = Counter(map(value, there))
+    for line in sent:
+        if left[value(line)] > 0:
+            left[value(line)] -= 1
+        else:
+            yield MISSING, line, None
+    for line in there:
+        if left[value(line)] > 0:
+            left[value(line)] -= 1
+            yield EXTRA, None, line
+
+
+def _side_by_side(
+    ours: Iterator[tuple[int, list[RowLine]]], theirs: Iterator[tuple[int, list[RowLine]]]
+) -> Iterator[tuple[int, list[RowLine], list[RowLine]]]:
+    """Yield bucket, the source's rows and the destination's, from two streams in the order of the buckets."""
+    left, right = next(ours, None), next(theirs, None)
+    while left is not None or right is not None:
+        bucket = min(found[0] for found in (left, right) if found is not None)
+        sent = there = None
+        if left is not None and left[0] == bucket:
+            sent, left = left[1], next(ours, None)
+        if right is not None and right[0] == bucket:
+            there, right = right[1], next(theirs, None)
+        yield bucket, sent or [], there or []
+
+
+def _ahead(items: Iterator[T]) -> Iterator[T]:
+    """Yield what an iterator yields, which runs in a thread of its own, a few items ahead."""
+    ready: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=4)
+    stopped = threading.Event()
+
+    def put(kind: str, item: Any) -> bool:
+        while not stopped.is_set():
+            try:
+                ready.put((kind, item), timeout=0.1)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def work() -> None:
+        try:
+            for item in items:
+                if not put("item", item):
+                    break
+            else:
+                put("end", None)
+        except BaseException as error:
+            put("error", error)
+        finally:
+            close = getattr(items, "close", None)
+            if close is not None:
+                close()
+
+    thread = threading.Thread(target=work, name="portl-verify-rows", daemon=True)
+    thread.start()
+
+    def results() -> Iterator[T]:
+        try:
+            while True:
+                kind, item = ready.get()
+                if kind == "error":
+                    raise item
+                if kind == "end":
+                    return
+                yield item
+        finally:
+            stopped.set()
+            thread.join()
+
+    return results()
+
+
+def _portions(lines: Iterable[str], size: int) -> Iterator[dict[Texts, int]]:
+    """Yield the keys in a spool, at most ``size`` at a time, and how often each is there."""
+    found: Counter[Texts] = Counter()
+    for line in lines:
+        found[tuple(json.loads(line))] += 1
+        if len(found) >= size:
+            yield dict(found)
+            found = Counter()
+    if found:
+        yield dict(found)
