@@ -1,0 +1,29 @@
+"""``portl retry-rejected``: take rows that were put aside through again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from portl.cli.app import DONE, REJECTED, _settings, guarded
+from portl.cli.output import Output
+
+
+@click.command("retry-rejected")
+@click.argument("job", type=click.Path(path_type=Path))
+@click.option("--verbose", "-v", is_flag=True, help="Show stack traces of errors.")
+@click.option("--json", "as_json", is_flag=True, help="Print one event a line as JSON on standard output.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a key: --set source.limit=10.")
+def retry_rejected(job: Path, verbose: bool, as_json: bool, settings: tuple[str, ...]) -> int:
+    """Take the rejected rows of the job in the file JOB through again; remove those that go through."""
+    from portl.rejected import retry_rejected as retry
+
+    output = Output(as_json=as_json, verbose=verbose)
+
+    def work() -> int:
+        result = retry(job, observers=[output.observe], overrides=_settings(settings))
+        output.result(result)
+        return REJECTED if result.rows_rejected else DONE
+
+    return guarded(output, work, verbose=verbose)
