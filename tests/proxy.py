@@ -11,7 +11,8 @@
         proxy.heal()
 
 Every connection has one thread, which reads no more than ``QUEUE_BYTES`` ahead. A request to cancel is a connection
-like any other. COMMIT is seen in the frontend's messages (manual, 55.7), so not under TLS.
+like any other. COMMIT is seen in the frontend's messages (manual, 55.7), so not under TLS. A blocking call of libpq
+keeps the interpreter, and with it the proxy, waiting: do not make one in the process of the proxy.
 """
 
 from __future__ import annotations
