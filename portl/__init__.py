@@ -71,6 +71,7 @@ from portl.errors import (
     QueryError,
     SchemaError,
     Superseded,
+    VerificationFailed,
 )
 from portl.events import (
     BatchCommitted,
@@ -92,6 +93,7 @@ from portl.ledger import ChunkLine, ChunkState, Ledger, Run, RunState
 from portl.masking import masked
 from portl.planning import Plan, TableTask
 from portl.plugins import hookimpl
+from portl.rejected import retry_rejected
 from portl.result import Result, TableResult
 from portl.schema import Column, Conversion, Key, Kind, Risk, Table, Type, Verdict, conversion
 from portl.secret import Secret
@@ -193,6 +195,7 @@ __all__ = [
     "TypeRule",
     "Verdict",
     "Verification",
+    "VerificationFailed",
     "Verify",
     "Warned",
     "Writer",
@@ -205,6 +208,7 @@ __all__ = [
     "note",
     "plan",
     "problem",
+    "retry_rejected",
     "status",
     "verify",
     "warning",

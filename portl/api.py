@@ -11,10 +11,10 @@ from typing import Any
 import attrs
 
 from portl import engine, plugins
-from portl.config import DestinationConfig, MigrationConfig, SourceConfig
+from portl.config import DestinationConfig, MigrationConfig, SourceConfig, Verify
 from portl.connectors import CancelToken, Context, Destination, Source
-from portl.errors import Cancelled, CommitInDoubt, Error, Interrupted, PlanError, PluginError
-from portl.events import Event, Failed, Observer, Warned
+from portl.errors import Cancelled, CommitInDoubt, Error, Interrupted, PlanError, PluginError, VerificationFailed
+from portl.events import Done, Event, Failed, Observer, Warned
 from portl.ledger import Ledger, Run, RunState
 from portl.planning import Plan, plan_table
 from portl.result import Result
@@ -216,7 +216,28 @@ class Session:
         self._plan = plan
         for finding in plan.warnings:
             self._context.emit(Warned(where=finding.where, message=finding.message, remedy=finding.remedy))
-        return engine.execute(plan, reading, writing, ledger, self._context, self._started)
+        result = engine.execute(plan, reading, writing, ledger, self._context, self._started)
+        if self.config.verify is not Verify.NONE:
+            result = self._verified(result, reading, writing)
+        self._context.emit(Done(result=result))
+        return result
+
+    def _verified(
+        self, result: Result, reading: Source[SourceConfig], writing: Destination[DestinationConfig]
+    ) -> Result:
+        """Compare both ends, the source in the state that was read."""
+        from portl.verifying import compare
+
+        found = compare(self, reading, writing, self.config.verify)
+        if not found.equal:
+            error = VerificationFailed(
+                f"{found.destination} is not what the job should have made of {found.source}: {found.missing:,} rows "
+                f"missing, {found.different:,} different",
+                found,
+            )
+            error.committed = result
+            raise error
+        return attrs.evolve(result, verification=found)
 
     def _after_doubt(self, writing: Destination[DestinationConfig]) -> Result | None:
         """Ask the ledger what became of a COMMIT that got lost. Return the result if it was the last one."""

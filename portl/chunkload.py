@@ -25,6 +25,7 @@ from portl.connectors import Batch, Chunk, Context, Counts, Reading, Rejection, 
 from portl.delivery import Delivery, whole_bounds
 from portl.errors import CommitInDoubt, DataError, Error, OperationError
 from portl.ledger import ChunkLine, ChunkState, Ledger, Run
+from portl.masking import masked
 from portl.planning import TableTask
 
 logger = logging.getLogger("portl.engine")
@@ -359,6 +360,7 @@ class ChunkLoad:
     def _reject(self, row: Batch, error: DataError) -> None:
         error.row = self._base.rows + row.first_row
         error.batch, error.chunk = row.number, self._line.number
+        masked(error, row.values(0, self._task.fields), self._task.intent.mask)
         where = self._position(error.row, row.number)
         self._rejections.append(Rejection(row=row, error=error, chunk=self._line.number, position=where))
         self._done.batches.add(row.number)
@@ -465,6 +467,7 @@ class ChunkLoad:
         error.chunk = self._line.number
         error.row = self._base.rows + batch.first_row + bad - 1
         error.values = batch.values(bad - 1, self._task.fields)
+        masked(error, error.values, self._task.intent.mask)
         position = self._position(error.row, batch.number)
         error.message = f"{position}{self._named(error.values)}: {error.message}"
         return error

@@ -86,9 +86,7 @@ def execute(
             told.committed = result(load.result())
             raise told
         context.emit(events.TableDone(result=done[-1]))
-    final = result()
-    context.emit(events.Done(result=final))
-    return final
+    return result()
 
 
 class _TableRun:

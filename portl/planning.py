@@ -287,6 +287,7 @@ class _Planner:
             format=format,
             quarantine=self._config.quarantine if self._config.on_error is OnError.QUARANTINE else None,
             mask=self._masked(columns, names),
+            job=self._config.name,
         )
         self._findings += self._source.examine(fields)
         readable = bool(fields) and not any(

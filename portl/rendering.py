@@ -192,6 +192,9 @@ def render_result(result: Result, width: int = WIDTH) -> list[Line]:
         rows.append((table.destination, table.route, *numbers, f"{rate:,.0f}"))
     lines = [Line(text, "plain" if number else "dim") for number, text in enumerate(_table(rows, width))]
     lines += _attempts(result, width)
+    if result.verification is not None:
+        checked = result.verification
+        lines += _wrapped("", f"verified by {checked.mode}: {checked.rows_source:,} rows are as they should be", width)
     done = f"{printable(result.name)}: {result.summary()}, {human_bytes(result.bytes)} in {result.seconds:.2f} s"
     return [*lines, *_wrapped("", done, width, "good")]
 

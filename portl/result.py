@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
+
+if TYPE_CHECKING:
+    from portl.verifying import TableVerification
 
 
 @attrs.frozen(kw_only=True)
@@ -52,6 +55,8 @@ class Result:
     tables: tuple[TableResult, ...]
     #: From the first look at the plan to the end.
     seconds: float
+    #: What a comparison of both ends has found, where the job asks for one.
+    verification: TableVerification | None = None
 
     @property
     def rows_read(self) -> int:
@@ -112,5 +117,6 @@ class Result:
             "name": self.name,
             **{name: getattr(self, name) for name in names},
             "seconds": self.seconds,
+            "verification": self.verification.to_dict() if self.verification else None,
             "tables": [table.to_dict() for table in self.tables],
         }

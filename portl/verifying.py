@@ -210,6 +210,16 @@ def verify(
     return Verification(name=session.config.name, tables=(table,), repaired=repaired, seconds=seconds)
 
 
+def compare(
+    session: Session,
+    source: Source[SourceConfig],
+    destination: Destination[DestinationConfig],
+    mode: Verify,
+) -> TableVerification:
+    """Compare two open ends after a run: the source in the state that it has read."""
+    return _Verifier(session, source, destination, mode, NAMED).run()
+
+
 def _mode(mode: Verify | str | None, config: MigrationConfig, *, repair: bool) -> Verify:
     wanted = [word.value for word in Verify if word is not Verify.NONE]
     if mode is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import signal
@@ -25,19 +26,26 @@ DONE, FAILED, WRONG, REJECTED, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
 
 COMMANDS = "portl.commands"
 
+#: Commands of portl's own that are imported only when they are called.
+OWN = {"verify": ("portl.cli.verify", "verify"), "retry-rejected": ("portl.cli.rejected", "retry_rejected")}
+
 
 class _Commands(click.Group):
     """A group whose further commands are entry points, imported only when they are called or helped with."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands."""
-        return sorted({*super().list_commands(ctx), *(entry.name for entry in entry_points(group=COMMANDS))})
+        return sorted({*super().list_commands(ctx), *OWN, *(entry.name for entry in entry_points(group=COMMANDS))})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command by name."""
         own = super().get_command(ctx, cmd_name)
         if own is not None:
             return own
+        if cmd_name in OWN:
+            module, name = OWN[cmd_name]
+            found = getattr(importlib.import_module(module), name)
+            return found if isinstance(found, click.Command) else None
         for entry in entry_points(group=COMMANDS, name=cmd_name):
             found = entry.load()
             return found if isinstance(found, click.Command) else None
