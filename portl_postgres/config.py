@@ -195,6 +195,9 @@ class PostgresSourceConfig(PostgresEnd, SourceConfig):
     query: str | None = attrs.field(default=None, validator=_not_empty)
     #: An SQL condition on the rows to read.
     where: str | None = attrs.field(default=None, validator=_not_empty)
+    #: The column whose values cut a query, a view or a table without a key into chunks. It must return the same rows
+    #: each time.
+    split_by: str | None = attrs.field(default=None, validator=_name)
 
 
 @attrs.frozen(kw_only=True)

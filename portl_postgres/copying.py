@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import select
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 
 import attrs
@@ -127,15 +127,22 @@ class CopyOut:
         statement: the COPY.
         token: looked at while waiting.
         what: for messages.
+        read_out: True: leaving early reads the remainder to its end, which leaves the transaction as it is; False: it
+            cancels the statement, and the transaction is failed.
     """
 
-    def __init__(self, session: Session, statement: str, token: portl.CancelToken, what: str) -> None:
+    def __init__(
+        self, session: Session, statement: str, token: portl.CancelToken, what: str, *, read_out: bool = False
+    ) -> None:
         self._session = session
         self._statement = statement
         self._token = token
         self._what = what
+        self.read_out = read_out
 
-    def batches(self, *, binary: bool, rows: int, size: int | None, first_row: int = 1) -> Iterator[CopyBatch]:
+    def batches(
+        self, *, binary: bool, rows: int, size: int | None, first_row: int = 1
+    ) -> Generator[CopyBatch, None, None]:
         """Yield batches of ``rows`` rows; a batch ends early when it holds ``size`` bytes."""
         pieces: list[bytes] = []
         piece: list[bytes | memoryview] = []
@@ -163,11 +170,11 @@ class CopyOut:
             yield CopyBatch(number=number, first_row=first_row, rows=count, size=size_now, binary=binary, pieces=pieces)
 
     def rows(self, *, binary: bool) -> Iterator[bytes | memoryview]:
-        """Yield each row as the server sends it. Leaving early cancels the statement."""
+        """Yield each row as the server sends it."""
         pgconn = self._session.pgconn
         get, consume, fileno = pgconn.get_copy_data, pgconn.consume_input, pgconn.socket
         self._start()
-        finished = False
+        finished = left = False
         first = binary
         try:
             while True:
@@ -193,9 +200,12 @@ class CopyOut:
         except psycopg.Error as error:
             finished = True
             raise self._failure(error) from None
+        except GeneratorExit:
+            left = True
+            raise
         finally:
             if not finished:
-                self._abort()
+                self._abort(cancel=not (left and self.read_out))
         self._end()
 
     def _start(self) -> None:
@@ -227,27 +237,32 @@ class CopyOut:
 
         return translate(error, f"{self._session.label}, {self._what}", self._session.secrets)
 
-    def _abort(self) -> None:
-        """Make the server stop sending, and read what is on its way."""
+    def _abort(self, *, cancel: bool) -> None:
+        """Make the server stop sending, unless the remainder is to be read, and read what is on its way."""
         if self._session.broken:
             return
-        self._session.cancel()
         try:
+            if not cancel and self._skip(self._token):
+                return
+            self._session.cancel()
             self._skip()
         except psycopg.Error as error:
             # The connection was lost meanwhile: there is nothing left to stop.
             logger.debug("%s: %s", self._session.label, words(error))
 
-    def _skip(self) -> None:
+    def _skip(self, token: portl.CancelToken | None = None) -> bool:
+        """Read the remainder; return False if the token was cancelled before its end."""
         pgconn = self._session.pgconn
         while not self._session.broken:
+            if token is not None and token.cancelled:
+                return False
             length, _ = pgconn.get_copy_data(1)
             if length < 0:
                 break
-            if length == 0:
-                select.select([pgconn.socket], [], [], POLL_SECONDS)
+            if length == 0 and select.select([pgconn.socket], [], [], POLL_SECONDS)[0]:
                 pgconn.consume_input()
         drain(pgconn)
+        return True
 
 
 class CopyIn:

@@ -1,0 +1,116 @@
+"""Slices of a table as plain data: what the rows are ranged by, and the conditions that bounds stand for.
+
+Bounds are texts in the source's own form, compared at the source alone, under the column's own collation and with the
+operators of its type's default order: text keys under two collations lose rows. A range holds its lower end and not its
+upper one; the first is open below and the last open above, so every row is in exactly one, whatever was inserted since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from portl import SchemaError, Table
+from portl_postgres.catalog import details, statement, table_details
+from portl_postgres.connection import Session
+from portl_postgres.sqltext import literal, quoted
+
+KEY, BLOCK, VALUE = "key", "block", "value"
+
+_LESS, _NOT_LESS = "OPERATOR(pg_catalog.<)", "OPERATOR(pg_catalog.>=)"
+
+#: Before the first row of a table.
+FIRST_TID = "(0,0)"
+
+
+@attrs.frozen(kw_only=True)
+class Order:
+    """What rows are ranged by."""
+
+    #: ``key``: a unique key; ``block``: where the rows lie; ``value``: a column whose values may come again.
+    by: str
+    columns: tuple[str, ...] = ()
+    #: How each is written in a query, with its relation: a bare name in ORDER BY may mean the output's column.
+    expressions: tuple[str, ...]
+    #: The types for literals.
+    types: tuple[str, ...]
+    #: The types with their collations: if they change, bounds mean something else.
+    fingerprint: tuple[str, ...]
+    less: str = _LESS
+    not_less: str = _NOT_LESS
+
+    def bounds(self, start: Sequence[str] | None, end: Sequence[str] | None) -> dict[str, Any]:
+        """Return the bounds of the rows from ``start`` up to, and without, ``end``; None is open."""
+        found: dict[str, Any] = {"by": self.by}
+        if self.by != BLOCK:
+            found |= {"columns": list(self.columns), "types": list(self.fingerprint)}
+        return found | {"from": list(start) if start else None, "to": list(end) if end else None}
+
+    def condition(self, bounds: Mapping[str, Any]) -> str:
+        """Return the condition that bounds stand for; empty if they hold every row."""
+        if bounds.get("nulls"):
+            return f"{self.expressions[0]} IS NULL"
+        start, end = bounds["from"], bounds["to"]
+        if self.by == BLOCK and start is None:
+            # A condition on ctid keeps an index-only scan, whose order is another, from being used.
+            start = [FIRST_TID]
+        found = []
+        if start is not None:
+            found.append(f"({', '.join(self.expressions)}) {self.not_less} ({self._literals(start)})")
+        if end is not None:
+            found.append(f"({', '.join(self.expressions)}) {self.less} ({self._literals(end)})")
+        return " AND ".join(found)
+
+    def _literals(self, texts: Sequence[str]) -> str:
+        return ", ".join(f"{literal(text)}::{type_}" for text, type_ in zip(texts, self.types, strict=True))
+
+    @property
+    def sorting(self) -> str:
+        """What follows ORDER BY."""
+        return ", ".join(self.expressions)
+
+
+def block_order(relation: str) -> Order:
+    """Return the order in which rows lie in a table (manual, 5.5, ``ctid``)."""
+    tid = ("pg_catalog.tid",)
+    return Order(by=BLOCK, expressions=(f"{relation}.ctid",), types=tid, fingerprint=tid)
+
+
+def column_order(session: Session, table: Table, relation: str, by: str, columns: Sequence[str]) -> Order | None:
+    """Return the order of some columns; None if no one pair of operators compares them all.
+
+    Raises:
+        SchemaError: if a column is not there.
+    """
+    known = table.by_name
+    missing = next((name for name in columns if name not in known), None)
+    if missing is not None:
+        raise SchemaError(f"{table.name} has no column {missing!r}, which its chunks are ranges of")
+    found = [(known[name], details(known[name])) for name in columns]
+    roots = [pg.pg.root for _, pg in found if pg is not None]
+    with session.bare_path():
+        rows = session.query(statement("orders"), [root.oid for root in roots], what="looking at orders")
+    operators = {oid: (less, not_less) for oid, less, not_less in rows}
+    pairs = {operators.get(root.oid, (_LESS, _NOT_LESS)) for root in roots}
+    if len(pairs) != 1:
+        return None
+    less, not_less = pairs.pop()
+    return Order(
+        by=by,
+        columns=tuple(columns),
+        expressions=tuple(f"{relation}.{quoted(name)}" for name in columns),
+        types=tuple(root.spelled for root in roots),
+        fingerprint=tuple(
+            root.spelled + (f" COLLATE {column.collation}" if column.collation else "")
+            for root, (column, _) in zip(roots, found, strict=True)
+        ),
+        less=less,
+        not_less=not_less,
+    )
+
+
+def relation_of(table: Table) -> str:
+    """Return how columns of the source are qualified in a query over it."""
+    return "portl_query" if table.kind == "query" else quoted(table_details(table).name)
