@@ -31,6 +31,8 @@ from portl_postgres.sqltext import listed, quoted
 logger = logging.getLogger("portl.postgres")
 
 BAD_TEXT = "22021"
+#: What the server says of a binary value that is shorter than its type wants; poolers say it of lost connections.
+TOO_SHORT = "08P01"
 UNIQUE_VIOLATION = "23505"
 EXCLUSION_VIOLATION = "23P01"
 _WHOLE = {Kind.SMALLINT, Kind.INT, Kind.BIGINT}
@@ -231,7 +233,12 @@ class PostgresWriter(portl.Writer):
     def _end_copy(self) -> None:
         if self._copy is not None:
             copy, self._copy = self._copy, None
-            self._taken += copy.finish()
+            try:
+                self._taken += copy.finish()
+            except portl.ConnectionFailed as error:
+                if error.sqlstate != TOO_SHORT or self._session.broken:
+                    raise
+                raise DataError(error.message, sqlstate=TOO_SHORT) from None
 
     def check(self) -> Counts:
         """See ``Writer.check``."""
@@ -268,7 +275,7 @@ class PostgresWriter(portl.Writer):
     def _explained(self, error: DataError) -> DataError:
         """Return a refusal with advice; remember that a table which was altered refuses good rows too."""
         error.hint = self._advice(error) or error.hint
-        self._suspect = not self._verified and (error.sqlstate or "").startswith("22")
+        self._suspect = not self._verified and (error.sqlstate or "").startswith(("22", TOO_SHORT))
         return error
 
     def save(self) -> None:
