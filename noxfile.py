@@ -34,3 +34,10 @@ def tests(session: nox.Session) -> None:
     """Run the tests against real servers; arguments go to pytest."""
     session.install(".[test]")
     session.run("pytest", *(session.posargs or ["-n", "auto", "--dist", "loadfile"]))
+
+
+@nox.session(python=HERE)
+def faults(session: nox.Session) -> None:
+    """Run the whole fault suite: about a quarter of an hour of kills, cuts and restarts."""
+    session.install(".[test]")
+    session.run("pytest", "-m", "faults", *(session.posargs or ["-n", "2"]))

@@ -279,7 +279,8 @@ class ChunkLoad:
         )
         done.rows_told, done.bytes_told = done.rows, done.bytes
         if done.batches:
-            logger.debug("chunk %d: batches %d to %d: %d rows", line.number, first, last, progress.rows)
+            done_so = "written" if provisional or not self._own else "committed"
+            logger.debug("chunk %d: %s batches %d to %d: %d rows", line.number, done_so, first, last, progress.rows)
             self._report(progress)
         elif not provisional:
             self._report(progress)
