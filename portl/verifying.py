@@ -197,11 +197,9 @@ def verify(
     chosen = _mode(mode, session.config, repair=repair)
     started = time.monotonic()
     with session.reported(), session.ends() as (reading, writing):
-        comparing = _Verifier(session, reading, writing, chosen, named)
-        table = comparing.run(repair=repair)
-        repaired = 0
-        if repair and (table.missing or table.different):
-            repaired = comparing.repair()
+        with closing(_Verifier(session, reading, writing, chosen, named)) as comparing:
+            table = comparing.run(repair=repair)
+            repaired = comparing.repair() if repair and (table.missing or table.different) else 0
     if repaired:
         # Both ends anew: the snapshot of the source is as old as the comparison.
         with session.reported(), session.ends() as (reading, writing):
@@ -566,9 +564,12 @@ class _Verifier:
         except BaseException:
             writer.abandon()
             raise
-        finally:
-            self._spool.close()
         return written
+
+    def close(self) -> None:
+        """Forget which rows differ."""
+        if self._spool is not None:
+            self._spool.close()
 
     def _repairing(self) -> Intent:
         """Return the intent to write with: ``overwrite`` on the key, plain inserts where there is none."""
