@@ -23,7 +23,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, TextIO, TypeVar
 
@@ -654,7 +654,7 @@ def _side_by_side(
         yield bucket, sent or [], there or []
 
 
-def _ahead(items: Iterator[T]) -> Iterator[T]:
+def _ahead(items: Iterator[T]) -> Generator[T, None, None]:
     """Yield what an iterator yields, which runs in a thread of its own, a few items ahead."""
     ready: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=4)
     stopped = threading.Event()
@@ -685,7 +685,7 @@ def _ahead(items: Iterator[T]) -> Iterator[T]:
     thread = threading.Thread(target=work, name="portl-verify-rows", daemon=True)
     thread.start()
 
-    def results() -> Iterator[T]:
+    def results() -> Generator[T, None, None]:
         try:
             while True:
                 kind, item = ready.get()
