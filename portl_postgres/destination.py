@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import attrs
+import psycopg
+import psycopg_pool
 
 import portl
-from portl import Column, Conversion, Examination, Field, Finding, Intent, Rejected, Strategy, Table
+from portl import Column, Conversion, Examination, Field, Finding, Intent, LedgerConfig, Rejected, Strategy, Table
 from portl_postgres import catalog, ddl, quarantine, types, unfinished, verifying
 from portl_postgres.catalog import details, table_details
 from portl_postgres.config import PostgresDestinationConfig, check_name
 from portl_postgres.conflicts import Merge, check_merge, trials
 from portl_postgres.connection import Database, Session
 from portl_postgres.copying import BINARY, TEXT
+from portl_postgres.ledger import PostgresLedger, ledger_of
 from portl_postgres.quarantine import RejectedTable
 from portl_postgres.sqltext import quoted
 from portl_postgres.types import PgType
@@ -32,10 +35,27 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
 
     def __init__(self, config: PostgresDestinationConfig, handle: object | None = None) -> None:
         super().__init__(config, handle)
-        self._database = Database(config, handle, "destination")
+        self._database_: Database | None = None
+        #: True beside another destination, which makes what is missing, and whose pool is shared in its process.
+        self._second = self._shares = False
         self._stack = ExitStack()
         self._session_: Session | None = None
         self._resolver: ddl.TypeResolver | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self.handle is not None:
+            raise TypeError("a connection that was handed in does not travel to another process")
+        return {"config": self.config, "second": self._second}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        PostgresDestination.__init__(self, state["config"])
+        self._second = state["second"]
+
+    @property
+    def _database(self) -> Database:
+        if self._database_ is None:
+            self._database_ = Database(self.config, self.handle, "destination")
+        return self._database_
 
     @property
     def _session(self) -> Session:
@@ -54,7 +74,8 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         try:
             self._stack.close()
         finally:
-            self._database.close()
+            if self._database_ is not None and not self._shares:
+                self._database_.close()
 
     def label(self) -> str:
         """See ``Destination.label``."""
@@ -155,11 +176,25 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
             before=tuple(before),
             after=tuple(after),
             write=tuple(self._writes(intent)),
+            ordered=self._ordered(intent),
             rejected_to=catalog.shown(*quarantine.table_name(intent)) if intent.quarantine else None,
         )
 
+    def _ordered(self, intent: Intent) -> str | None:
+        """Say why a chunk must wait for those before it: a row may refer to one that comes earlier."""
+        if intent.create:
+            return None
+        rows = self._session.query(
+            "SELECT conname FROM pg_catalog.pg_constraint WHERE contype = 'f' AND conrelid = $1::oid"
+            " AND confrelid = conrelid",
+            table_details(intent.target).oid,
+        )
+        return f"{rows[0][0]} refers to rows of the same table" if rows else None
+
     def writer(self, intent: Intent) -> portl.Writer:
         """See ``Destination.writer``."""
+        if self._second:
+            return PostgresWriter(self._session, intent, self.context, before=(), after=())
         examination = self.examine(intent)
         return PostgresWriter(self._session, intent, self.context, before=examination.before, after=examination.after)
 
@@ -177,6 +212,43 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         """See ``Destination.comparer``."""
         rows = quoted(self.config.schema, self.config.table)
         return verifying.DestinationComparer(self._session, self.context.token, rows, self.label())
+
+    def ledger(self, wanted: LedgerConfig) -> PostgresLedger | Finding:
+        """See ``Destination.ledger``."""
+        return ledger_of(self._session, wanted, self.config.schema, self.context.token)
+
+    def sibling(self) -> PostgresDestination | None:
+        """See ``Destination.sibling``. In this process it shares the pool; in another it has one of its own."""
+        pool = self.handle
+        most = pool.max_size if isinstance(pool, psycopg_pool.ConnectionPool) else self.config.pool.max_size
+        if isinstance(self.handle, psycopg.Connection) or most < 2:
+            return None
+        found = PostgresDestination(self.config, self.handle)
+        found._database_ = self._database
+        found._second = found._shares = True
+        return found
+
+    def identity(self) -> Mapping[str, Any]:
+        """See ``Destination.identity``: the cluster, the database, the table; by whatever way they are reached."""
+        ((oid, name, may),) = self._session.query(
+            "SELECT oid::text, datname::text, has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')"
+            " FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()"
+        )
+        query = "SELECT system_identifier::text FROM pg_catalog.pg_control_system()"
+        system = self._session.query(query)[0][0] if may else None
+        config = self.config
+        key = None if config.primary_key is None else list(config.primary_key)
+        return {
+            "system": system,
+            "database": [oid, name],
+            "schema": config.schema,
+            "table": config.table,
+            "primary_key": key,
+        }
+
+    def holds(self) -> bool:
+        """See ``Destination.holds``."""
+        return not self._session.broken
 
     def _types_asked_for(self, intent: Intent) -> list[Finding]:
         """Refuse types that the job asks for and neither end knows, where they go to a column that is there."""
@@ -316,8 +388,9 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         if found.kind == "m":
             findings.append(portl.problem("destination", f"{name} is a materialized view", "write to a table"))
         if found.unfinished:
+            when = "at the end of that run, which goes on" if intent.resumed else "first"
             findings.append(
-                portl.note("destination", f"{name} was left by a run that was interrupted: its key is built first")
+                portl.note("destination", f"{name} was left by a run that was interrupted: its key is built {when}")
             )
         if found.triggers:
             findings.append(
@@ -398,16 +471,18 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         config = self.config
         resolver = self._resolver
         begun = not intent.create and table_details(intent.target).unfinished
+        # The run that has made the table is not done: the key is built after its last rows.
+        due = [unfinished.build_key(intent.target)] if begun else []
+        first, last = ([], due) if intent.resumed else (due, [])
         finish = [unfinished.unmark(intent.target), f"ANALYZE {quoted(config.schema, config.table)}"]
         if not intent.create and not intent.add:
-            return ([unfinished.build_key(intent.target)], finish) if begun else ([], [])
+            return (first, [*last, *finish]) if begun else ([], [])
         made_columns = intent.target.columns if intent.create else intent.add
         if resolver is not None:
             findings += resolver.findings_of(made_columns)
         types_before = [ddl.create_type(made) for made in (resolver.needed(made_columns) if resolver else ())]
         if not intent.create:
-            key_due = [unfinished.build_key(intent.target)] if begun else []
-            return [*key_due, *types_before, ddl.add_columns(intent.add, config)], finish if begun else []
+            return [*first, *types_before, ddl.add_columns(intent.add, config)], [*last, *finish] if begun else []
         findings += self._compression() + ddl.unknown_keys(intent.target, config)
         before = [] if self._schema_exists() else [f"CREATE SCHEMA {quoted(config.schema)}"]
         # A key that the source guarantees is built after the rows, in half the time; another must be there to decide.

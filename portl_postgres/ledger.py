@@ -1,0 +1,594 @@
+"""The ledger: what was done, in tables at the destination, written in the transactions of the rows.
+
+It stands in ``portl.migrations`` and ``portl.chunks``, or, where the role can neither use nor make that schema, in
+``portl_migrations`` and ``portl_chunks`` of the destination's schema. A comment on the first of them says which layout
+it has; older ones are brought up to date, step by step, by ``sql/ledger_<n>.sql``.
+
+Who waits for whom:
+
+* A job is locked by an advisory lock of the session, so the lock dies with the connection.
+* The transaction that writes down a new run holds an advisory lock of its own: ``settled`` waits for it.
+* A transaction with a chunk line holds that line, and the run's row FOR SHARE: ``settled`` waits for the former,
+  ``resume``, which updates the row, for the latter. A line that comes later finds another attempt there.
+
+A transaction whose client is gone may stand for hours until the server notices. Nobody will commit it, so its backend
+is ended after ``PATIENCE_SECONDS``.
+
+The keys of advisory locks are the first eight bytes, as a signed big-endian integer, of the SHA-256 of a constant and
+what is locked. They are the same in all versions of portl: see ``lock_key``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, TypeVar
+
+import attrs
+from psycopg import pq
+
+import portl
+from portl import ChunkLine, ChunkState, Finding, LedgerConfig, LedgerMode, Run, RunState
+from portl_postgres.catalog import statement
+from portl_postgres.config import check_name
+from portl_postgres.connection import Session
+from portl_postgres.places import LAYOUT, Place, candidates, place_of, step
+from portl_postgres.sqltext import quoted
+
+logger = logging.getLogger("portl.postgres")
+T = TypeVar("T")
+
+#: How long a lock is asked for again: a server notices the death of a client with a delay.
+LOCK_SECONDS = 3.0
+POLL_SECONDS = 0.1
+#: How long a transaction without a client may stand in the way. Between its line and its COMMIT nothing takes time.
+PATIENCE_SECONDS = 15.0
+
+_LOCK_TIMEOUT = "55P03"
+_COUNTS = ("rows", "bytes", "batches", "inserted", "updated", "unchanged", "skipped", "rejected")
+
+
+def lock_key(kind: str, name: str) -> int:
+    """Return the key of an advisory lock.
+
+    Args:
+        kind: ``job``, ``run`` (a run's first transaction) or ``ledger`` (making or upgrading one).
+        name: of the job or the run; empty for ``ledger``.
+    """
+    text = f"portl {kind}\0{name}".encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.sha256(text).digest()[:8], "big", signed=True)
+
+
+def ledger_of(
+    session: Session, wanted: LedgerConfig, schema: str, token: portl.CancelToken
+) -> PostgresLedger | Finding:
+    """Return the ledger of a session, or why there is none. Creates nothing.
+
+    Args:
+        session: the destination's.
+        wanted: the job's.
+        schema: the destination's.
+        token: the run's.
+
+    Raises:
+        LedgerError: if what stands there cannot be read by this version of portl.
+    """
+    over = "a run that is interrupted starts over"
+    if wanted.mode is LedgerMode.OFF:
+        return portl.note("ledger", f"`ledger.mode` is off: {over}")
+    required = wanted.mode is LedgerMode.REQUIRED
+    if session.nested:
+        if required:
+            remedy = "hand in a connection without an open transaction, or leave `ledger.mode` at auto"
+            return portl.problem("ledger", "there is none inside a transaction of the caller's", remedy)
+        return portl.note("ledger", f"there is none inside a transaction of the caller's: {over}")
+    if wanted.schema is not None:
+        try:
+            check_name("ledger.schema", wanted.schema)
+        except portl.FieldError as error:
+            return portl.problem("ledger.schema", error.text)
+    found = PostgresLedger(session, candidates(wanted, schema), token)
+    places = found.look()
+    if any(place.usable for place in places):
+        return found
+    whys, grants = zip(*(place.obstacle for place in places), strict=True)
+    if required:
+        return portl.problem("ledger", f"none can be kept: {'; '.join(whys)}", "; or ".join(grants))
+    return portl.note("ledger", f"there is none, and {over}: {'; '.join(whys)} ({'; or '.join(grants)})")
+
+
+class PostgresLedger(portl.Ledger):
+    """The ledger of one session.
+
+    Args:
+        session: the destination's, or a sibling's.
+        candidates: schema and names of the tables for each place where it may be, the preferred first.
+        token: the run's.
+    """
+
+    def __init__(self, session: Session, candidates: Sequence[tuple[str, str, str]], token: portl.CancelToken) -> None:
+        self._session = session
+        self._candidates = list(candidates)
+        self._token = token
+        self._locked: str | None = None
+        self._places: list[Place] = []
+        #: Where runs stand, by their ids.
+        self._homes: dict[str, Place] = {}
+
+    def look(self) -> list[Place]:
+        """Return the places as they are.
+
+        Raises:
+            LedgerError: if something else stands there, or the ledger of a newer portl.
+        """
+        rows = self._query(statement("ledger_places"), *map(list, zip(*self._candidates, strict=True)))
+        self._places = [place_of(names, row) for names, row in zip(self._candidates, rows, strict=True)]
+        return self._places
+
+    @property
+    def place(self) -> str:
+        """See ``Ledger.place``."""
+        return self._chosen(self._places or self.look()).shown
+
+    def lock(self, job: str) -> None:
+        """See ``Ledger.lock``."""
+        if self._locked == job:
+            return
+        key = lock_key("job", job)
+        end = time.monotonic() + LOCK_SECONDS
+        while True:
+            ((got,),) = self._query("SELECT pg_catalog.pg_try_advisory_lock($1::int8)", key)
+            if got:
+                self._locked = job
+                return
+            if time.monotonic() >= end:
+                break
+            self._token.wait(POLL_SECONDS)
+        pid, who = self._holders([key]).get(key, (None, "a backend that has gone meanwhile"))
+        end_it = f", or end it: SELECT pg_terminate_backend({pid})" if pid else ""
+        raise portl.AlreadyRunning(
+            f"another process is at work on the job {job!r}: {who}", hint=f"wait until it is done{end_it}"
+        )
+
+    def unlock(self) -> None:
+        """See ``Ledger.unlock``."""
+        job, self._locked = self._locked, None
+        if job is None or self._session.broken:
+            return
+        if self._token.cancelled:
+            self._session.settle()
+        try:
+            self._query("SELECT pg_catalog.pg_advisory_unlock($1::int8)", lock_key("job", job))
+        except portl.Error as error:
+            logger.debug("%s: letting go of the job's lock failed: %s", self._session.label, error.message)
+
+    def find(self, job: str) -> Run | None:
+        """See ``Ledger.find``."""
+        found = self._runs(job, latest=True)
+        return found[0] if found else None
+
+    def runs(self, job: str | None = None) -> Sequence[Run]:
+        """See ``Ledger.runs``."""
+        return self._runs(job)
+
+    def start(self, run: Run) -> None:
+        """See ``Ledger.start``."""
+        self._homes.pop(run.id, None)
+        with self._transaction():
+            self._query("SELECT pg_catalog.pg_advisory_xact_lock($1::int8)", lock_key("run", run.id))
+            place = self._made_ready(self._chosen(self.look()))
+            identity = json.dumps(run.identity, sort_keys=True)
+            self._query(
+                f"INSERT INTO {place.of_migrations} (id, job, identity, fingerprint, attempt, state, source,"
+                " destination, snapshots, resumable, started, taken, host, pid, version)"
+                " VALUES ($1::uuid, $2, $3::json, $4, $5, $6, $7, $8, $9::json, $10,"
+                " pg_catalog.clock_timestamp(), pg_catalog.clock_timestamp(), $11, $12, $13)",
+                run.id,
+                self._escaped(run.job),
+                identity,
+                hashlib.sha256(identity.encode()).hexdigest(),
+                run.attempt,
+                RunState.RUNNING.value,
+                self._readable(run.source),
+                self._readable(run.destination),
+                _snapshots(run.snapshots),
+                run.resumable,
+                *self._process(),
+            )
+            self._query(
+                f"INSERT INTO {place.of_chunks} (run, number, bounds)"
+                " SELECT $1::uuid, n, b::json FROM unnest($2::int4[], $3::text[]) AS c(n, b)",
+                run.id,
+                [line.number for line in run.chunks],
+                [None if line.bounds is None else json.dumps(line.bounds) for line in run.chunks],
+            )
+        self._homes[run.id] = place
+
+    def resume(self, run: Run) -> None:
+        """See ``Ledger.resume``.
+
+        Raises:
+            Superseded: if the stored attempt is not the one before ``run.attempt``.
+        """
+        place = self._home(run)
+        with self._transaction():
+            place = self._homes[run.id] = self._made_ready(place)
+        where = "id = $1::uuid", [run.id]
+        taken = self._patiently(
+            lambda: self._take_over(place, run), lambda: self._writers(place.of_migrations, *where), run
+        )
+        if not taken:
+            raise self._superseded(place, run)
+
+    def _take_over(self, place: Place, run: Run) -> bool:
+        found = self._query(
+            f"SELECT snapshots::text FROM {place.of_migrations} WHERE id = $1::uuid AND attempt = $2 FOR UPDATE",
+            run.id,
+            run.attempt - 1,
+        )
+        if not found:
+            return False
+        stored = {int(attempt): snapshot for attempt, snapshot in json.loads(found[0][0]).items()}
+        self._query(
+            f"UPDATE {place.of_migrations} SET attempt = $2, snapshots = $3::json, state = $4, ended = NULL,"
+            " error = NULL, taken = pg_catalog.clock_timestamp(), host = $5, pid = $6, version = $7"
+            " WHERE id = $1::uuid",
+            run.id,
+            run.attempt,
+            _snapshots({**stored, **run.snapshots}),
+            RunState.RUNNING.value,
+            *self._process(),
+        )
+        return True
+
+    def lines(self, run: Run) -> Sequence[ChunkLine]:
+        """See ``Ledger.lines``."""
+        return [_line(stored) for stored in self._stored_lines(self._home(run), [run.id])]
+
+    def record(self, run: Run, line: ChunkLine) -> None:
+        """See ``Ledger.record``."""
+        place = self._home(run)
+        counts = ", ".join(f"{name} = ${n}" for n, name in enumerate(_COUNTS, 6))
+        with self._transaction():
+            found = self._query(
+                # The run's row first: whoever upgrades the tables locks them in this order.
+                f"WITH held AS (SELECT id FROM {place.of_migrations}"
+                " WHERE id = $1::uuid AND attempt = $2 FOR SHARE)"
+                f" UPDATE {place.of_chunks} AS c SET attempt = $2, bounds = $4::json, state = $5, {counts},"
+                " written = pg_catalog.clock_timestamp(),"
+                " finished = CASE WHEN $5 = 'done' THEN pg_catalog.clock_timestamp() END"
+                " FROM held WHERE c.run = held.id AND c.number = $3 RETURNING 1",
+                run.id,
+                run.attempt,
+                line.number,
+                None if line.bounds is None else json.dumps(line.bounds),
+                line.state.value,
+                *(getattr(line, name) for name in _COUNTS),
+            )
+            if not found:
+                raise self._superseded(place, run, line.number)
+
+    def settled(self, run: Run, number: int) -> ChunkLine | None:
+        """See ``Ledger.settled``."""
+        key = lock_key("run", run.id)
+        self._homes.pop(run.id, None)
+        self._patiently(
+            lambda: self._query("SELECT pg_catalog.pg_advisory_xact_lock($1::int8)", key),
+            lambda: [pid for pid, _ in self._holders([key]).values() if pid is not None],
+            run,
+        )
+        try:
+            place = self._home(run)
+        except portl.Superseded:
+            return None
+        where = "run = $1::uuid AND number = $2::int4"
+        found = self._patiently(
+            lambda: self._query(
+                f"SELECT pg_catalog.row_to_json(c)::text FROM {place.of_chunks} AS c WHERE {where} FOR SHARE",
+                run.id,
+                number,
+            ),
+            lambda: self._writers(place.of_chunks, where, [run.id, number]),
+            run,
+        )
+        return _line(json.loads(found[0][0])) if found else None
+
+    def close(self, run: Run, state: RunState, error: str | None = None) -> None:
+        """See ``Ledger.close``. An attempt that was superseded leaves the run alone.
+
+        Raises:
+            Superseded: if it was, and ``state`` says that the run is done.
+        """
+        place = self._home(run)
+        with self._transaction():
+            found = self._query(
+                f"UPDATE {place.of_migrations} AS m SET state = $3, ended = pg_catalog.clock_timestamp(), error = $4,"
+                " total_rows = t.rows, total_bytes = t.bytes, total_rejected = t.rejected"
+                " FROM (SELECT coalesce(sum(rows), 0)::int8 AS rows, coalesce(sum(bytes), 0)::int8 AS bytes,"
+                f" coalesce(sum(rejected), 0)::int8 AS rejected FROM {place.of_chunks} WHERE run = $1::uuid) AS t"
+                " WHERE m.id = $1::uuid AND m.attempt = $2 RETURNING 1",
+                run.id,
+                run.attempt,
+                state.value,
+                None if error is None else self._readable(error),
+            )
+            if not found and state is RunState.DONE:
+                raise self._superseded(place, run)
+
+    def forget(self, job: str) -> int:
+        """See ``Ledger.forget``."""
+        removed = 0
+        with self._transaction():
+            for place in self._readable_places():
+                ((count,),) = self._query(
+                    f"WITH gone AS (DELETE FROM {place.of_migrations} WHERE job = $1 RETURNING id), lines AS"
+                    f" (DELETE FROM {place.of_chunks} AS c USING gone WHERE c.run = gone.id)"
+                    " SELECT count(*) FROM gone",
+                    self._escaped(job),
+                )
+                removed += count
+        self._homes.clear()
+        return removed
+
+    def _query(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
+        return self._session.query(sql, *parameters, what="the ledger")
+
+    @property
+    def _inside(self) -> bool:
+        """True while a transaction is open on the session."""
+        return self._session.connection.info.transaction_status is not pq.TransactionStatus.IDLE
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Work in the transaction that is open, or else in one of one's own."""
+        if self._inside:
+            yield
+            return
+        # What another transaction has committed while this one waited must be seen.
+        self._session.begin("ISOLATION LEVEL READ COMMITTED")
+        try:
+            yield
+        except BaseException:
+            self._session.rollback()
+            raise
+        self._session.commit()
+
+    def _patiently(self, call: Callable[[], T], blockers: Callable[[], list[int]], run: Run) -> T:
+        """Call what may wait for a transaction of an earlier attempt; end that if it stays without a client."""
+        if self._inside:
+            return call()
+        for last in (False, True):
+            try:
+                with self._transaction():
+                    self._session.execute(f"SET LOCAL lock_timeout = '{PATIENCE_SECONDS * 1000:.0f}ms'")
+                    return call()
+            except portl.OperationError as error:
+                if error.sqlstate != _LOCK_TIMEOUT:
+                    raise
+            pids = blockers()
+            if not last:
+                self._end(pids, run)
+        listed = ", ".join(map(str, pids)) or "unknown"
+        raise portl.OperationError(
+            f"{self._session.label}: a transaction of an earlier attempt at {run.job!r} is still open"
+            f" (backend {listed})",
+            hint=f"end it: SELECT pg_terminate_backend({listed})",
+            sqlstate=_LOCK_TIMEOUT,
+            transient=True,
+        )
+
+    def _end(self, pids: list[int], run: Run) -> None:
+        """End backends that wait for a client which is gone; those at work, and those of other roles, are left."""
+        try:
+            idle = self._query(
+                "SELECT pid FROM pg_catalog.pg_stat_activity WHERE pid = ANY($1::int4[])"
+                " AND state LIKE 'idle in transaction%' AND pg_catalog.pg_has_role(usesysid, 'USAGE')",
+                pids,
+            )
+            for (pid,) in idle:
+                self._query("SELECT pg_catalog.pg_terminate_backend($1::int4)", pid)
+                logger.warning(
+                    "%s: ended backend %d, left by an earlier attempt at %r", self._session.label, pid, run.job
+                )
+        except portl.PermissionDenied as error:
+            logger.debug("%s: %s", self._session.label, error.message)
+
+    def _writers(self, table: str, where: str, parameters: Sequence[object]) -> list[int]:
+        """Return the backends whose transactions hold a row."""
+        rows = self._query(f"SELECT xmax::text FROM {table} WHERE {where}", *parameters)
+        transactions = [xmax for (xmax,) in rows]
+        try:
+            # Several that hold it together stand under one number.
+            transactions += [
+                xid
+                for xmax in list(transactions)
+                for (xid,) in self._query("SELECT xid::text FROM pg_catalog.pg_get_multixact_members($1::xid)", xmax)
+            ]
+        except portl.Error as error:
+            logger.debug("no number of several transactions: %s", error.message)
+        found = self._query(
+            "SELECT pid FROM pg_catalog.pg_locks WHERE locktype = 'transactionid' AND granted"
+            " AND mode = 'ExclusiveLock' AND transactionid::text = ANY($1::text[])",
+            transactions,
+        )
+        return [pid for (pid,) in found]
+
+    def _chosen(self, places: Sequence[Place]) -> Place:
+        """Return where a new run is written down."""
+        for place in places:
+            if place.usable:
+                return place
+        whys, grants = zip(*(place.obstacle for place in places), strict=True)
+        raise portl.LedgerError(
+            f"{self._session.label}: none can be kept: {'; '.join(whys)}", hint="; or ".join(grants)
+        )
+
+    def _made_ready(self, place: Place) -> Place:
+        """Create or upgrade what stands at a place, as the only one who does."""
+        if place.layout == LAYOUT:
+            return place
+        self._query("SELECT pg_catalog.pg_advisory_xact_lock($1::int8)", lock_key("ledger", ""))
+        place = next(p for p in self.look() if p.schema == place.schema)
+        if not place.usable:
+            why, grant = place.obstacle
+            raise portl.LedgerError(f"{self._session.label}: {why}", hint=grant)
+        if place.layout is None and place.schema_missing:
+            self._session.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(place.schema)}", what="making the ledger")
+        elif place.layout is not None and place.layout < LAYOUT:
+            tables = f"{place.of_migrations}, {place.of_chunks}"
+            self._session.execute(f"LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE", what="upgrading the ledger")
+        for number in range((place.layout or 0) + 1, LAYOUT + 1):
+            logger.debug("%s: %s gets the layout %d", self._session.label, place.shown, number)
+            self._session.execute(step(number, place), what="making the ledger")
+        return attrs.evolve(place, layout=LAYOUT)
+
+    def _readable_places(self) -> list[Place]:
+        return [place for place in self.look() if place.layout is not None and place.readable]
+
+    def _home(self, run: Run) -> Place:
+        """Return where a run stands.
+
+        Raises:
+            Superseded: if it stands nowhere.
+        """
+        if run.id not in self._homes:
+            for place in self._readable_places():
+                if self._query(f"SELECT 1 FROM {place.of_migrations} WHERE id = $1::uuid", run.id):
+                    self._homes[run.id] = place
+                    break
+            else:
+                raise portl.Superseded(
+                    f"the run of {run.job!r} is not in the ledger any more",
+                    hint="somebody has removed it; run it again",
+                )
+        return self._homes[run.id]
+
+    def _superseded(self, place: Place, run: Run, number: int | None = None) -> portl.LedgerError:
+        """Return why an attempt may not write."""
+        found = self._query(f"SELECT attempt FROM {place.of_migrations} WHERE id = $1::uuid", run.id)
+        if not found:
+            return portl.Superseded(
+                f"the run of {run.job!r} is not in the ledger any more", hint="somebody has removed it; run it again"
+            )
+        if found[0][0] == run.attempt and number is not None:
+            return portl.LedgerError(f"the run of {run.job!r} has no chunk {number}")
+        return portl.Superseded(
+            f"another attempt at {run.job!r} has taken the run over: the ledger has attempt {found[0][0]}, this one is"
+            f" {run.attempt}",
+            hint="the other attempt goes on; portl status shows how far it is",
+        )
+
+    def _runs(self, job: str | None, *, latest: bool = False) -> list[Run]:
+        found: list[Run] = []
+        wanted = "" if job is None else " WHERE job = $1"
+        parameters = [] if job is None else [self._escaped(job)]
+        with self._transaction():
+            for place in self._readable_places():
+                rows = self._query(
+                    f"SELECT pg_catalog.row_to_json(m)::text FROM {place.of_migrations} AS m{wanted}"
+                    f" ORDER BY started DESC{' LIMIT 1' if latest else ''}",
+                    *parameters,
+                )
+                stored = [json.loads(text) for (text,) in rows]
+                lines: dict[str, list[Mapping[str, Any]]] = {row["id"]: [] for row in stored}
+                for line in self._stored_lines(place, list(lines)):
+                    lines[line["run"]].append(line)
+                found += [_run(row, lines[row["id"]]) for row in stored]
+                self._homes.update({row["id"]: place for row in stored})
+            found.sort(key=lambda run: run.started.timestamp() if run.started else 0.0, reverse=True)
+            return self._with_holders(found[:1] if latest else found)
+
+    def _stored_lines(self, place: Place, runs: Sequence[str]) -> list[Mapping[str, Any]]:
+        rows = self._query(
+            f"SELECT pg_catalog.row_to_json(c)::text FROM {place.of_chunks} AS c WHERE run = ANY($1::uuid[])"
+            " ORDER BY run, number",
+            list(runs),
+        )
+        return [json.loads(text) for (text,) in rows]
+
+    def _with_holders(self, runs: list[Run]) -> list[Run]:
+        """Say of the latest run of each job whether a process is at work on it."""
+        holders = self._holders([lock_key("job", job) for job in {run.job for run in runs}])
+        seen: set[str] = set()
+        result = []
+        for run in runs:
+            holder = None if run.job in seen else holders.get(lock_key("job", run.job))
+            seen.add(run.job)
+            result.append(attrs.evolve(run, locked=holder is not None, holder=holder[1] if holder else None))
+        return result
+
+    def _holders(self, keys: Sequence[int]) -> dict[int, tuple[int | None, str]]:
+        """Return who holds advisory locks: the backend, and who it is for people."""
+        found: dict[int, tuple[int | None, str]] = {}
+        for key, pid, role, application, address, since in self._query(statement("ledger_holders"), list(keys)):
+            known = [
+                f"role {role}" if role else "",
+                f"application {application!r}" if application else "",
+                f"from {address}" if address else "",
+                f"connected since {since}" if since else "",
+            ]
+            found[key] = pid, ", ".join([f"backend {pid}", *filter(None, known)])
+        return found
+
+    def _process(self) -> tuple[str, int, str]:
+        return self._readable(socket.gethostname()), os.getpid(), portl.__version__
+
+    @property
+    def _speaks_unicode(self) -> bool:
+        return self._session.connection.info.parameter_status("server_encoding") == "UTF8"
+
+    def _escaped(self, text: str) -> str:
+        """Return a text as it stands in a JSON string, in characters that the server's encoding has."""
+        unicode = self._speaks_unicode and not any("\ud800" <= character <= "\udfff" for character in text)
+        return json.dumps(text, ensure_ascii=not unicode)[1:-1]
+
+    def _readable(self, text: str) -> str:
+        """Return a text for people in characters that the server's encoding has."""
+        encoding = "utf-8" if self._speaks_unicode else "ascii"
+        return text.replace("\0", "\\0").encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _snapshots(snapshots: Mapping[int, Mapping[str, Any]]) -> str:
+    return json.dumps({str(attempt): dict(snapshot) for attempt, snapshot in sorted(snapshots.items())})
+
+
+def _time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
+
+
+def _run(stored: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> Run:
+    moments = [stored.get(name) for name in ("started", "taken", "ended")] + [line["written"] for line in lines]
+    return Run(
+        id=stored["id"],
+        job=json.loads(f'"{stored["job"]}"'),
+        identity=stored["identity"],
+        attempt=stored["attempt"],
+        state=RunState(stored["state"]),
+        source=stored["source"],
+        destination=stored["destination"],
+        snapshots={int(attempt): snapshot for attempt, snapshot in stored["snapshots"].items()},
+        started=_time(stored["started"]),
+        touched=max((moment for moment in map(_time, moments) if moment), default=None),
+        ended=_time(stored["ended"]),
+        error=stored["error"],
+        resumable=stored["resumable"],
+        chunks=tuple(_line(line) for line in lines),
+    )
+
+
+def _line(stored: Mapping[str, Any]) -> ChunkLine:
+    return ChunkLine(
+        number=stored["number"],
+        bounds=stored["bounds"],
+        state=ChunkState(stored["state"]),
+        attempt=stored["attempt"],
+        finished=_time(stored["finished"]),
+        **{name: stored[name] for name in _COUNTS},
+    )
