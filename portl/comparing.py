@@ -14,17 +14,21 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Decimal, localcontext
 from typing import TYPE_CHECKING, Any
 
 import attrs
+
+from portl.schema import Kind, Type
 
 if TYPE_CHECKING:
     from portl.connectors import Intent
 
 PYTHON = "python"
+
+#: Enough for the longest number that any column of a known scale holds.
+MAX_DIGITS = 2000
 
 #: The texts of a row's key, or of all its columns; None is NULL.
 Texts = tuple[str | None, ...]
@@ -89,6 +93,7 @@ class Comparer:
         """Get ready; called once, before the following."""
         self._comparison = comparison
         names = [field.target.name for field in comparison.intent.fields]
+        self._arriving = [field.target.type for field in comparison.intent.fields]
         self._places = [names.index(name) for name in comparison.key]
 
     def count(self) -> int:
@@ -119,7 +124,7 @@ class Comparer:
     def _lines(self) -> Iterator[tuple[int, RowLine]]:
         mask = self._comparison.buckets - 1
         for row in self._rows():
-            texts = tuple([canonical(value) for value in row])
+            texts = tuple([canonical(value, type) for value, type in zip(row, self._arriving, strict=True)])
             key = tuple([texts[place] for place in self._places])
             digest = _hashed(texts)
             bucket = int(_hashed(key) if key else digest, 16) & mask
@@ -136,21 +141,41 @@ def _hashed(texts: Texts) -> str:
     return hashlib.blake2b(repr(texts).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
-def canonical(value: Any) -> str | None:
-    """Return a value of ``portl.schema``'s as a text that is the same whatever connector it came from."""
+def canonical(value: Any, type: Type | None = None) -> str | None:
+    """Return a value of ``portl.schema``'s as a text that is the same whatever connector it came from.
+
+    Args:
+        value: the value.
+        type: that of the destination's column: a number gets its scale, a text its padding.
+    """
     if value is None:
         return None
-    kind = type(value)
-    if kind is str:
-        return str(value)
-    if kind is bool:
+    if type is not None:
+        value = _shaped(value, type)
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, (int, float, Decimal, uuid.UUID)):
-        return str(value)
     if isinstance(value, dt.datetime):
         return (value.astimezone(dt.UTC) if value.tzinfo is not None else value).isoformat(" ")
     if isinstance(value, (bytes, bytearray, memoryview)):
         return "\\x" + bytes(value).hex()
     if isinstance(value, (list, tuple)):
-        return "{" + ",".join("NULL" if item is None else repr(canonical(item)) for item in value) + "}"
+        element = type.element if type is not None else None
+        return "{" + ",".join("NULL" if item is None else repr(canonical(item, element)) for item in value) + "}"
     return str(value)
+
+
+def _shaped(value: Any, type: Type) -> Any:
+    """Return a value as a column of this type holds it, where that is a matter of form alone."""
+    if type.kind is Kind.DECIMAL and isinstance(value, (int, Decimal)) and not isinstance(value, bool):
+        number = Decimal(value)
+        if type.scale is None or not number.is_finite():
+            return number
+        with localcontext(prec=MAX_DIGITS, rounding=ROUND_HALF_UP):
+            return number.quantize(Decimal(1).scaleb(-type.scale))
+    if type.kind in (Kind.FLOAT, Kind.DOUBLE) and isinstance(value, (int, Decimal)):
+        return float(value)
+    if type.kind is Kind.CHAR and type.length is not None and isinstance(value, str):
+        return value.ljust(type.length)
+    return value

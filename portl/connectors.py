@@ -408,11 +408,12 @@ class Source(abc.ABC, Generic[S]):
         """
         names = [field.target.name for field in reading.fields]
         places = [names.index(name) for name in key or names]
+        types = [field.target.type for field in reading.fields]
         left = dict(wanted)
         data: list[tuple[Any, ...]] = []
         for batch in self.read(reading):
             for row in batch.data:  # type: ignore[attr-defined]  # of the format ROWS
-                found = tuple([canonical(row[place]) for place in places])
+                found = tuple([canonical(row[place], types[place]) for place in places])
                 if left.get(found, 0) > 0:
                     left[found] -= 1
                     data.append(row)
