@@ -19,7 +19,8 @@ from portl_postgres.sqltext import literal, quoted
 
 KEY, BLOCK, VALUE = "key", "block", "value"
 
-_LESS, _NOT_LESS = "OPERATOR(pg_catalog.<)", "OPERATOR(pg_catalog.>=)"
+#: Less, not less, not more.
+_OPERATORS = ("OPERATOR(pg_catalog.<)", "OPERATOR(pg_catalog.>=)", "OPERATOR(pg_catalog.<=)")
 
 #: Before the first row of a table.
 FIRST_TID = "(0,0)"
@@ -38,8 +39,7 @@ class Order:
     types: tuple[str, ...]
     #: The types with their collations: if they change, bounds mean something else.
     fingerprint: tuple[str, ...]
-    less: str = _LESS
-    not_less: str = _NOT_LESS
+    operators: tuple[str, str, str] = _OPERATORS
 
     def bounds(self, start: Sequence[str] | None, end: Sequence[str] | None) -> dict[str, Any]:
         """Return the bounds of the rows from ``start`` up to, and without, ``end``; None is open."""
@@ -56,15 +56,22 @@ class Order:
         if self.by == BLOCK and start is None:
             # A condition on ctid keeps an index-only scan, whose order is another, from being used.
             start = [FIRST_TID]
+        less, not_less, not_more = self.operators
         found = []
         if start is not None:
-            found.append(f"({', '.join(self.expressions)}) {self.not_less} ({self._literals(start)})")
+            found.append(f"({', '.join(self.expressions)}) {not_less} ({self._literals(start)})")
         if end is not None:
-            found.append(f"({', '.join(self.expressions)}) {self.less} ({self._literals(end)})")
+            found.append(f"({', '.join(self.expressions)}) {less} ({self._literals(end)})")
+        if len(self.expressions) > 1 and start is not None and end is not None:
+            # Says nothing new, but the planner takes a pair of row comparisons for much wider than it is.
+            first = self.expressions[0]
+            found.append(f"{first} {not_less} {self._literals(start[:1])}")
+            found.append(f"{first} {not_more} {self._literals(end[:1])}")
         return " AND ".join(found)
 
     def _literals(self, texts: Sequence[str]) -> str:
-        return ", ".join(f"{literal(text)}::{type_}" for text, type_ in zip(texts, self.types, strict=True))
+        types = self.types[: len(texts)]
+        return ", ".join(f"{literal(text)}::{type_}" for text, type_ in zip(texts, types, strict=True))
 
     @property
     def sorting(self) -> str:
@@ -79,7 +86,7 @@ def block_order(relation: str) -> Order:
 
 
 def column_order(session: Session, table: Table, relation: str, by: str, columns: Sequence[str]) -> Order | None:
-    """Return the order of some columns; None if no one pair of operators compares them all.
+    """Return the order of some columns; None if not the same operators compare them all.
 
     Raises:
         SchemaError: if a column is not there.
@@ -92,11 +99,10 @@ def column_order(session: Session, table: Table, relation: str, by: str, columns
     roots = [pg.pg.root for _, pg in found if pg is not None]
     with session.bare_path():
         rows = session.query(statement("orders"), [root.oid for root in roots], what="looking at orders")
-    operators = {oid: (less, not_less) for oid, less, not_less in rows}
-    pairs = {operators.get(root.oid, (_LESS, _NOT_LESS)) for root in roots}
-    if len(pairs) != 1:
+    own = {oid: (less, not_less, not_more) for oid, less, not_less, not_more in rows}
+    operators = {own.get(root.oid, _OPERATORS) for root in roots}
+    if len(operators) != 1:
         return None
-    less, not_less = pairs.pop()
     return Order(
         by=by,
         columns=tuple(columns),
@@ -106,8 +112,7 @@ def column_order(session: Session, table: Table, relation: str, by: str, columns
             root.spelled + (f" COLLATE {column.collation}" if column.collation else "")
             for root, (column, _) in zip(roots, found, strict=True)
         ),
-        less=less,
-        not_less=not_less,
+        operators=operators.pop(),
     )
 
 

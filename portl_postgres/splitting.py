@@ -181,7 +181,7 @@ class Splitter:
         if not self._splitting.any_order:
             return whole("its rows must keep their order, which ranges of values do not")
         order = column_order(self._session, self._table, self._relation, VALUE, [column])
-        assert order is not None  # one column has one pair of operators
+        assert order is not None  # one column has operators of one kind
         cuts = self._cuts(order, storage) if storage is not None else self._cuts_of_query(order)
         by, reason = f"ranges of {column}", "the job asks for it with `split_by`"
         if not cuts.points:

@@ -615,3 +615,92 @@ def test_a_plan_shows_the_statement_of_the_whole(source: Db, destination: Db) ->
     task = portl.plan(job).tables[0]
     assert len(task.split.chunks) == 11
     assert task.read == 'COPY (SELECT "id", "v" FROM "public"."t") TO STDOUT (FORMAT binary)'
+
+
+def plan_of(db: Db, source: PostgresSource, chunk: Chunk) -> str:
+    statement = source._select(fields(source), chunk.bounds)
+    return "\n".join(line for (line,) in db.execute(f"EXPLAIN {statement}"))
+
+
+def test_a_chunk_is_read_without_looking_at_the_others(source: Db) -> None:
+    source.execute("CREATE TABLE t (a int, b text, filler char(200) DEFAULT '', PRIMARY KEY (a, b))")
+    source.execute("INSERT INTO t SELECT g / 10, g FROM generate_series(1, 20000) AS g; ANALYZE t")
+    with reader(source, table="t") as src:
+        keys, blocks = split(src, chunk_rows=1000), split(src, chunk_rows=1000, any_order=False)
+        assert (keys.by, blocks.by) == ("key ranges of a, b", "block ranges")
+        by_key, by_block = plan_of(source, src, keys.chunks[5]), plan_of(source, src, blocks.chunks[5])
+    assert "Index Scan using t_pkey" in by_key or "Bitmap Index Scan on t_pkey" in by_key
+    assert "Seq Scan" not in by_key
+    assert by_block.startswith("Tid Range Scan")
+
+
+def test_a_column_that_is_sent_under_the_name_of_the_key_does_not_change_the_order(source: Db, destination: Db) -> None:
+    source.execute(
+        "CREATE TABLE t (a int PRIMARY KEY, b int); INSERT INTO t SELECT g, -g FROM generate_series(1, 50) g"
+    )
+    job = {
+        "source": source.end(table="t"),
+        "destination": destination.end(table="t", create_table="auto"),
+        "schema_mapping": {"a": "b", "b": "a"},
+        "chunk_rows": 10,
+    }
+    plan = portl.plan(job)
+    with reader(source, table="t") as src:
+        given_ = plan.tables[0].fields
+        for chunk in plan.tables[0].split.chunks:
+            asked = Reading(fields=given_, format=portl.ROWS, chunk=chunk, batch_rows=100)
+            (batch,) = src.read(asked)
+            assert isinstance(batch, RowBatch)
+            keys = [row[0] for row in batch.data]
+            assert (keys, len(keys)) == (sorted(keys), 10)
+
+
+@pytest.mark.system
+def test_text_keys_are_ranged_under_their_own_collation(system: Db) -> None:
+    if not system.value("SELECT count(*) FROM pg_collation WHERE collprovider = 'i'"):
+        pytest.skip("this server has no ICU")
+    system.execute(
+        "CREATE COLLATION folded (provider = icu, locale = 'und-u-ks-level2', deterministic = false);"
+        " CREATE TABLE t (k text COLLATE folded PRIMARY KEY, n int)"
+    )
+    words = ["a-b", "A c", "ab", "Äb", "B", "b-", "zz", "Z", "é", "E", "o'", 'O"']
+    for number, word in enumerate(words):
+        system.execute("INSERT INTO t VALUES (%s, %s)", word, number)
+    order = system.execute("SELECT k, n FROM t ORDER BY k")
+    with reader(system, table="t") as src:
+        found = split(src, chunk_rows=2)
+        assert found.by == "key ranges of k"
+        assert [row for chunk in found.chunks for row in rows_of(src, chunk)] == order
+        assert sizes(src, found) == [2] * 6
+
+
+def test_a_role_that_may_not_see_the_identifier_goes_by_the_database(source: Db) -> None:
+    numbers(source, 3)
+    source.execute("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM public")
+    source.execute("CREATE ROLE portl_reader LOGIN PASSWORD 'x'; GRANT SELECT (id) ON t TO portl_reader")
+    try:
+        oid = source.value("SELECT oid FROM pg_database WHERE datname = current_database()")
+        with reader(source, table="t", username="portl_reader", password=portl.Secret("x")) as src:
+            assert src.identity()["system"] == f"unknown, database {oid}"
+            # It may not look at ctid either: what is left is the key.
+            found = split(src)
+            assert found.by == "key ranges of id"
+    finally:
+        source.execute("DROP OWNED BY portl_reader; DROP ROLE portl_reader")
+
+
+def test_a_chunk_is_read_inside_a_transaction_of_the_callers_which_stays_as_it_was(source: Db) -> None:
+    numbers(source, 1000)
+    before = source.value("SHOW max_parallel_workers_per_gather")
+    source.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+    with opened(PostgresSource(config(source, table="t"), source.connection)) as src:
+        chunk = split(src, chunk_rows=100).chunks[3]
+        batches = src.read(reading(src, chunk))
+        next(batches)
+        batches.close()  # type: ignore[attr-defined]
+        assert src.sibling() is None
+        rest = src.rest(reading(src, chunk), 7)
+        assert rest is not None
+        assert len(rows_of(src, rest)) == 93
+    assert source.value("SHOW max_parallel_workers_per_gather") == before
+    source.execute("COMMIT")
