@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,18 +18,23 @@ from tests.servers import Db
 
 @contextmanager
 def writing(
-    source: Db, destination: Db, batch_rows: int = 10, query: str = "SELECT * FROM t ORDER BY 1", **keys: object
+    source: Db, destination: Db, batch_rows: int = 10, query: str | None = "SELECT * FROM t ORDER BY 1", **keys: object
 ) -> Iterator[tuple[portl.Writer, list[portl.Batch]]]:
     """Lend a writer for the destination's table ``t`` and the source's rows for it."""
     handle = keys.pop("handle", None)
     format = keys.pop("format", None)
-    config = {"source": source.end(query=query), "destination": destination.end(table="t"), **keys}
+    resumed = bool(keys.pop("resumed", False))
+    config = {
+        "source": source.end(query=query, table=None if query else "t"),
+        "destination": destination.end(table="t"),
+        **keys,
+    }
     session = Session.of(config, None, handle, (), None, None)
     with session.ends() as (reading, out):
         plan = session.plan(reading, out, exact=False)
         assert plan.problems == ()
         task = plan.tables[0]
-        intent = task.intent
+        intent = attrs.evolve(task.intent, resumed=resumed)
         if format is not None:
             intent = attrs.evolve(intent, format=attrs.evolve(intent.format, name=str(format)))
         asked = Reading(fields=task.fields, format=task.intent.format, chunk=Chunk(), batch_rows=batch_rows)
@@ -259,3 +265,26 @@ def test_parts_of_a_callers_transaction_can_be_undone(source: Db, destination: D
             writer.finish()
         own.commit()
     assert destination.execute("SELECT * FROM t ORDER BY 1") == [(1, 1), (2, 2)]
+
+
+def test_an_unfinished_table_of_the_run_that_is_taken_up_is_filled_without_a_staging_table(
+    source: Db, destination: Db, caplog: pytest.LogCaptureFixture
+) -> None:
+    tables(source, destination, "id int PRIMARY KEY, a int", "id int NOT NULL, a int")
+    source.execute("INSERT INTO t VALUES (2, 2)")
+    destination.execute(
+        """COMMENT ON TABLE t IS 'portl is filling this table: {"primary key": ["id"], "comment": null}'"""
+    )
+    destination.execute("INSERT INTO t VALUES (1, 1)")
+    with (
+        caplog.at_level(logging.DEBUG, "portl.postgres.sql"),
+        writing(source, destination, query=None, resumed=True) as (writer, batches),
+    ):
+        writer.begin()
+        writer.write(batches[0])
+        assert writer.commit() == Counts(inserted=1)
+        assert not writer.reconsider(portl.ConflictError("", sqlstate="23505"))
+        writer.finish()
+    assert "CREATE TEMPORARY" not in caplog.text
+    assert destination.execute("SELECT * FROM t ORDER BY id") == [(1, 1), (2, 2)]
+    assert destination.value("SELECT count(*) FROM pg_index WHERE indrelid = 't'::regclass AND indisprimary") == 1
