@@ -2,8 +2,8 @@
 
 Each job is first run without faults, into a table of its own; that gives the rows that must come out, and how many
 statements and seconds it takes. Then it is killed at moments drawn from a seed: before its n-th statement (so just
-before a COMMIT, too), or so many seconds after it began; taken up, killed once more or not, taken up to the end, and the
-rows are compared as multisets.
+before a COMMIT, too), or so many seconds after it began; taken up, killed once more or not, taken up to the end, and
+the rows are compared as multisets.
 """
 
 from __future__ import annotations

@@ -22,9 +22,8 @@ from typing import Any
 
 import portl
 import portl_postgres.plugin  # what a job would import first
-import portl_postgres.writer
 
-__all__ = ["main"]
+__all__ = ["main", "portl_postgres"]
 
 
 class _Counter(logging.Handler):
