@@ -173,6 +173,8 @@ class PostgresEnd:
     sslkey: str | None = None
     #: Seconds to wait for a connection.
     connect_timeout: int = attrs.field(default=10, validator=_positive)
+    #: Seconds of silence after which a server that should answer is taken for lost; a busy one is not silent. 0: never.
+    network_timeout: float = attrs.field(default=60.0, validator=_timeout)
     #: What pg_stat_activity shows.
     application_name: str = "portl"
     #: Any other parameter of libpq, by its name there.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,8 +23,10 @@ from psycopg.rows import tuple_row
 import portl
 from portl_postgres.config import PostgresEnd
 from portl_postgres.conninfo import SECRET_KEYWORDS, parse_url
-from portl_postgres.failures import translate
+from portl_postgres.failures import HINT_SILENT, translate
 from portl_postgres.reaching import connect_once, refusal
+from portl_postgres.sqltext import literal
+from portl_postgres.watchdog import Vigil
 
 logger = logging.getLogger("portl.postgres")
 sql_logger = logging.getLogger("portl.postgres.sql")
@@ -41,11 +44,39 @@ PRINTING = {
     "client_encoding": "UTF8",
     "xmloption": "content",
     "array_nulls": "on",  # off, {a,NULL} is read as two texts
-    # A transaction that waits for the other end is not idle in the sense of these limits.
+    # A transaction that waits for the other end is not idle in the sense of these limits: the source's holds the
+    # snapshot while the destination works, the destination's its rows while the source does. What the limits are for,
+    # locks that a dead client leaves behind, the server's own look after the client is for (``_LIMITS``).
     "idle_in_transaction_session_timeout": "0",
     "idle_session_timeout": "0",
     "transaction_timeout": "0",
 }
+
+#: Seconds between two looks of the server, amid a statement, at whether its client is there.
+CHECK_SECONDS = 10
+#: A setting that an error answers where the server's system cannot do it (manual, 20.3.2): on Linux it always can.
+_LINUX_ALONE = "client_connection_check_interval"
+
+LOCK_NOT_AVAILABLE = "55P03"
+#: Who holds locks on relations that a statement names, the strongest first; plain reading is in nobody's way.
+_HOLDERS = """
+    SELECT 'process ' || l.pid, nullif('(' || a.application_name || ')', '()'), a.state, 'with ' || l.mode, 'on',
+        c.oid::regclass
+    FROM pg_catalog.pg_locks AS l
+    JOIN pg_catalog.pg_class AS c ON c.oid = l.relation
+    JOIN pg_catalog.pg_stat_activity AS a ON a.pid = l.pid
+    WHERE l.granted AND l.pid <> {backend} AND l.mode <> 'AccessShareLock' AND c.relkind IN ('r', 'p', 'm', 'f')
+        AND l.database = (SELECT d.oid FROM pg_catalog.pg_database AS d WHERE d.datname = current_database())
+        AND strpos({statement}, c.relname) > 0
+    ORDER BY l.mode NOT LIKE '%Exclusive%', l.mode LIKE 'Row%', a.xact_start
+    LIMIT 3
+"""
+
+#: Seconds between two looks at the token while a connection of a pool is waited for.
+_POOL_SECONDS = 0.25
+
+#: What chooses between several servers, or says where one is.
+_CHOICE = {"host", "hostaddr", "port", "service", "servicefile", "target_session_attrs", "load_balance_hosts"}
 
 #: Callers' connections that a run has in hand. Two ends, or two runs, on one would spoil each other's statements.
 _lent: weakref.WeakSet[psycopg.Connection[Any]] = weakref.WeakSet()
@@ -60,6 +91,8 @@ class Session:
         label: which end this is, for messages.
         secrets: to be kept out of messages.
         token: a cancelled one keeps further statements from being sent, until ``rollback``.
+        network_timeout: seconds of silence after which the server is taken for lost; 0 for no limit.
+        parameters: libpq's keywords of the connection; None has them read from it.
     """
 
     def __init__(
@@ -68,8 +101,17 @@ class Session:
         label: str,
         secrets: Sequence[portl.Secret],
         token: portl.CancelToken | None = None,
+        network_timeout: float = 0.0,
+        parameters: Mapping[str, str] | None = None,
     ) -> None:
         self.connection = connection
+        self._cancel_seconds = min(CANCEL_SECONDS, network_timeout or CANCEL_SECONDS)
+        #: What notices that the server has fallen silent.
+        self.vigil = Vigil(connection.pgconn, _twin(connection, parameters), network_timeout)
+        #: What was sent last.
+        self.statement = ""
+        #: The processes at the server that have answered so far.
+        self.backends: set[int] = set()
         self.label = label
         self.secrets = tuple(secrets)
         self._token = token or portl.CancelToken()
@@ -124,11 +166,17 @@ class Session:
     @contextmanager
     def _cursor(self, statement: str, parameters: Sequence[object], what: str) -> Iterator[psycopg.RawCursor[Any]]:
         self.check()
-        sql_logger.debug("%s: %s", self.label, statement)
+        self.log(statement)
         # A caller's connection may make rows in another way.
         with self.translated(what), psycopg.RawCursor(self.connection, row_factory=tuple_row) as cursor:
-            cursor.execute(statement.encode(), parameters or None)
+            with self.vigil.waiting():
+                cursor.execute(statement.encode(), parameters or None)
             yield cursor
+
+    def log(self, statement: str) -> None:
+        """Take note of a statement that is about to be sent."""
+        self.statement = statement
+        sql_logger.debug("%s: %s", self.label, statement)
 
     def scrubbed(self, text: str) -> str:
         """Return a server's words without the secrets of this connection."""
@@ -142,7 +190,24 @@ class Session:
         try:
             yield
         except psycopg.Error as error:
-            raise translate(error, f"{self.label}, {what}", self.secrets) from None
+            raise self.failure(error, what) from None
+
+    def failure(self, error: psycopg.Error, what: str) -> portl.Error:
+        """Return portl's error for one of the driver's."""
+        verdict = self.vigil.verdict
+        if verdict is not None and error.sqlstate is None:
+            message = f"{self.label}, {what}: {self.scrubbed(verdict)}"
+            return portl.ConnectionFailed(message, hint=HINT_SILENT, transient=True)
+        found = translate(error, f"{self.label}, {what}", self.secrets)
+        if found.sqlstate == LOCK_NOT_AVAILABLE and (holders := self._holders()):
+            found.hint = f"{found.hint}; {holders}"
+        return found
+
+    def _holders(self) -> str | None:
+        """Return who holds locks on what the last statement names, for people; None if that is not to be found out."""
+        rows = self.vigil.ask(_HOLDERS.format(statement=literal(self.statement), backend=self.vigil.backend))
+        found = [" ".join(value.decode(errors="replace") for value in row if value) for row in rows or []]
+        return f"locks are held there by {', and by '.join(found)}" if found else None
 
     def begin(self, mode: str = "") -> None:
         """Open a transaction, or a savepoint inside one that is open."""
@@ -209,13 +274,14 @@ class Session:
         Settings that this version of the server does not have are left out.
         """
         names = list(wanted)
-        before = {
-            name: value
-            for name, value in self.query(
-                "SELECT n, current_setting(n, true) FROM unnest($1::text[]) AS n", names, what="reading settings"
-            )
-            if value is not None
-        }
+        rows = self.query(
+            "SELECT n, current_setting(n, true), pg_backend_pid() FROM unnest($1::text[]) AS n"
+            f" WHERE n <> '{_LINUX_ALONE}' OR version() LIKE '%linux%'",
+            names,
+            what="reading settings",
+        )
+        before = {name: value for name, value, _ in rows if value is not None}
+        self.backends.update(backend for _, _, backend in rows)
         changes = {name: wanted[name] for name in before if before[name] != wanted[name]}
         if changes:
             if self._depth == self.nested:  # what is set in a transaction of portl's goes with it, or is put back there
@@ -229,6 +295,16 @@ class Session:
                 what="changing settings",
             )
         return {name: before[name] for name in changes}
+
+    def identify(self) -> set[int]:
+        """Learn which process at which server works for this session; return all that have answered it so far."""
+        ((backend, started, now),) = self.query(
+            "SELECT pg_backend_pid(), extract(epoch FROM pg_postmaster_start_time())::text,"
+            " extract(epoch FROM clock_timestamp())::float8",
+            what="looking at the server",
+        )
+        self.vigil.belongs_to(backend, started, now)
+        return self.backends | {backend}
 
     @contextmanager
     def bare_path(self) -> Iterator[None]:
@@ -257,11 +333,14 @@ class Session:
             self._settled = True
 
     def cancel(self) -> None:
-        """Ask the server to end the statement that is running."""
+        """Ask the server to end the statement that is running; give the connection up if it cannot be asked."""
         try:
-            self.connection.cancel_safe(timeout=CANCEL_SECONDS)
+            self.connection.cancel_safe(timeout=self._cancel_seconds)
+            self.vigil.hasty = True
         except psycopg.Error as error:
-            logger.warning("%s: the running statement could not be cancelled: %s", self.label, error)
+            said = self.scrubbed(" ".join(str(error).split()))
+            logger.warning("%s: the running statement could not be cancelled: %s", self.label, said)
+            self.vigil.give_up(f"the running statement could not be cancelled, and the connection was given up: {said}")
 
     def give_back(self) -> None:
         """Put back the settings that were changed on a caller's connection."""
@@ -288,6 +367,7 @@ class Database:
         self._role = role
         self._handle = handle
         self._pool: psycopg_pool.ConnectionPool[Any] | None = None
+        self._pooling = threading.RLock()
         self.parameters = {} if handle is not None else _parameters(config)
         self._secrets = _secrets(config, self.parameters)
 
@@ -310,9 +390,13 @@ class Database:
             own = self._handle is None
             idle = connection.info.transaction_status is pq.TransactionStatus.IDLE
             autocommit, threshold = connection.autocommit, connection.prepare_threshold
-            session = Session(connection, self.label, self._secrets, context.token)
+            limit = self._config.network_timeout
+            parameters = self.parameters if own else None
+            session = Session(connection, self.label, self._secrets, context.token, limit, parameters)
             undo = context.token.subscribe(session.interrupt)
             try:
+                session.vigil.start()
+                connection.pgconn.nonblocking = 1  # as psycopg has it: a blocking call keeps every thread waiting
                 if idle and not autocommit:
                     connection.autocommit = True
                 connection.prepare_threshold = None
@@ -325,13 +409,16 @@ class Database:
                     if seconds or own
                 }
                 session.speak_utf8()
-                session.settings({**PRINTING, **limits, **settings})
+                session.settings({**PRINTING, **_watchfulness(limit), **limits, **settings})
+                self._check_pooler(session)
                 yield session
             finally:
                 undo()
                 session.settle()
                 if not own:
                     session.give_back()
+                session.vigil.stop()
+                if not own:
                     connection.prepare_threshold = threshold
                     if idle and connection.info.transaction_status is pq.TransactionStatus.IDLE:
                         connection.autocommit = autocommit
@@ -368,11 +455,29 @@ class Database:
     def _unusable(self, text: str) -> portl.ConfigError:
         return portl.ConfigError([f"{self._role}: {text}"], origin="what was handed in")
 
+    def _check_pooler(self, session: Session) -> None:
+        """Refuse a pooler that hands each transaction to another process of the server: settings would get lost there.
+
+        A pooler tells its clients other process numbers than the server's. Whether it keeps one process for one
+        client shows when a second client comes while the first is idle: where it does not, both are given the same.
+        """
+        answered = session.identify()
+        if session.nested or (len(answered) == 1 and session.pgconn.backend_pid in answered):
+            return
+        shared = len(answered) > 1 or session.vigil.shared()
+        if shared:
+            raise portl.ConnectionFailed(
+                f"{self.label}: a pooler hands each transaction to another process of the server, and what portl sets,"
+                " locks and sees in one would be lost in the next",
+                hint="connect to the server itself, or to a pool in session mode (pgbouncer: pool_mode = session)",
+            )
+
     def close(self) -> None:
         """Close what is portl's own."""
-        if self._pool is not None:
-            self._pool.close(timeout=5)
-            self._pool = None
+        with self._pooling:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close(timeout=5)
 
     @contextmanager
     def _connection(self, context: portl.Context) -> Iterator[psycopg.Connection[Any]]:
@@ -386,36 +491,71 @@ class Database:
                 f"found {type(handle).__module__}.{type(handle).__name__}"
             )
         pool = handle if handle is not None else self._own_pool(context)
-        timeout = self._config.pool.timeout
-        try:
-            connection = pool.getconn(timeout=timeout)
-        except psycopg_pool.PoolTimeout:
-            raise portl.ConnectionFailed(
-                f"{self.label}: no connection was free within {timeout:g} s",
-                hint="raise `pool.max_size` or `pool.timeout`",
-            ) from None
-        except (psycopg_pool.PoolClosed, psycopg_pool.TooManyRequests) as error:
-            raise portl.ConnectionFailed(f"{self.label}: {error}", hint="look at the pool that was handed in") from None
+        connection = self._free(pool, context)
         try:
             yield connection
         finally:
+            if handle is None:
+                self._retire(pool, connection)
             pool.putconn(connection)
 
-    def _own_pool(self, context: portl.Context) -> psycopg_pool.ConnectionPool[Any]:
-        if self._pool is None:
-            self._probe(context)  # a pool repeats a wrong password until its time is up, and hides the reason
-            size = self._config.pool
-            self._pool = psycopg_pool.ConnectionPool(
-                kwargs={**self.parameters, "autocommit": True},
-                min_size=size.min_size,
-                max_size=size.max_size,
-                timeout=size.timeout,
-                open=False,
-                name=f"portl-{self._role}",
-                num_workers=1,
+    def _free(self, pool: psycopg_pool.ConnectionPool[Any], context: portl.Context) -> psycopg.Connection[Any]:
+        """Wait for a free connection of a pool."""
+        seconds = self._config.pool.timeout
+        end = time.monotonic() + seconds
+        while True:
+            context.token.check()
+            left = end - time.monotonic()
+            try:
+                found: psycopg.Connection[Any] = pool.getconn(timeout=max(min(_POOL_SECONDS, left), 0.001))
+                return found
+            except psycopg_pool.PoolTimeout:
+                if left > _POOL_SECONDS:
+                    continue
+            except (psycopg_pool.PoolClosed, psycopg_pool.TooManyRequests) as error:
+                raise portl.ConnectionFailed(
+                    f"{self.label}: {error}", hint="look at the pool that was handed in"
+                ) from None
+            if self._handle is None:
+                self._connect_once(context)  # a pool hides why it has none
+            raise portl.ConnectionFailed(
+                f"{self.label}: no connection was free within {seconds:g} s",
+                hint="raise `pool.max_size` or `pool.timeout`",
+                transient=self._handle is None,
             )
-            self._pool.open()
-        return self._pool
+
+    def _retire(self, pool: psycopg_pool.ConnectionPool[Any], connection: psycopg.Connection[Any]) -> None:
+        """Close a pool of portl's own one of whose connections was lost: the others are in doubt.
+
+        The pool would replace it behind the scenes, and keep a wrong address or a refusal for itself; the next
+        session finds that out, and says it, with a new pool. Connections that are lent still are closed on return.
+        """
+        if connection.info.transaction_status is not pq.TransactionStatus.IDLE:
+            connection.close()  # what is open on it must not be waited for
+        if not connection.closed:
+            return
+        with self._pooling:
+            if self._pool is pool:
+                self._pool = None
+        pool.close(timeout=5)
+
+    def _own_pool(self, context: portl.Context) -> psycopg_pool.ConnectionPool[Any]:
+        with self._pooling:
+            if self._pool is None:
+                self._probe(context)  # a pool repeats a wrong password until its time is up, and hides the reason
+                size = self._config.pool
+                self._pool = psycopg_pool.ConnectionPool(
+                    kwargs={**self.parameters, "autocommit": True},
+                    min_size=size.min_size,
+                    max_size=size.max_size,
+                    timeout=size.timeout,
+                    reconnect_timeout=size.timeout,
+                    open=False,
+                    name=f"portl-{self._role}",
+                    num_workers=1,
+                )
+                self._pool.open()
+            return self._pool
 
     def _probe(self, context: portl.Context) -> None:
         """Connect once, with retries for what may pass.
@@ -450,23 +590,69 @@ class Database:
             sleep=context.token.wait,
             before_sleep=report,
             reraise=True,
-        )(self._connect_once)
+        )(self._connect_once, context)
 
-    def _connect_once(self) -> None:
-        error = connect_once(self.parameters)
+    def _connect_once(self, context: portl.Context) -> None:
+        error = connect_once(self.parameters, context.token.check)
         if error is None:
             return
         text = " ".join(str(error).split())
         for secret in self._secrets:
             text = secret.scrub(text)
-        found = refusal(error, f"{self.label}: {text}", self.parameters)
+        found = refusal(error, f"{self.label}: {text}", self.parameters, context.token.check)
         del error  # psycopg's error holds libpq's parameters, and this frame goes with the exception
         raise found
+
+
+def _watch_over(seconds: float) -> tuple[int, int, int]:
+    """Return after how many idle seconds TCP asks the peer, how many seconds apart, and how often."""
+    return max(1, round(seconds / 2)), max(1, round(seconds / 8)), 3
+
+
+def _watchfulness(seconds: float) -> dict[str, str]:
+    """Return the settings by which the server notices that its client is gone, and gives up what it has locked."""
+    if not seconds:
+        return {}
+    idle, interval, count = _watch_over(seconds)
+    return {
+        "tcp_keepalives_idle": str(idle),
+        "tcp_keepalives_interval": str(interval),
+        "tcp_keepalives_count": str(count),
+        "tcp_user_timeout": str(round(seconds * 1000)),
+        _LINUX_ALONE: f"{min(CHECK_SECONDS, idle)}s",
+    }
+
+
+def _keepalives(seconds: float) -> dict[str, str]:
+    """Return the keywords by which libpq notices that the server is gone."""
+    if not seconds:
+        return {}
+    idle, interval, count = _watch_over(seconds)
+    return {
+        "keepalives": "1",
+        "keepalives_idle": str(idle),
+        "keepalives_interval": str(interval),
+        "keepalives_count": str(count),
+        "tcp_user_timeout": str(round(seconds * 1000)),
+    }
+
+
+def _twin(connection: psycopg.Connection[Any], parameters: Mapping[str, str] | None) -> dict[str, str]:
+    """Return the keywords of another connection to the very server that a connection leads to."""
+    info = connection.info
+    if parameters is None:
+        parameters = {**info.get_parameters(), "password": info.password}
+    found = {name: value for name, value in parameters.items() if name not in _CHOICE and value}
+    found.update(host=info.host, port=str(info.port))
+    if not info.host.startswith(("/", "@")) and info.hostaddr:
+        found["hostaddr"] = info.hostaddr  # a name may lead to several servers in turn
+    return found
 
 
 def _parameters(config: PostgresEnd) -> dict[str, str]:
     """Return libpq's keywords for a config."""
     found: dict[str, str] = {
+        **_keepalives(config.network_timeout),
         "application_name": config.application_name,
         "connect_timeout": str(config.connect_timeout),
         **config.params,

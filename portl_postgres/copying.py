@@ -20,7 +20,7 @@ from psycopg import errors as pg_errors
 from psycopg import pq
 
 import portl
-from portl_postgres.connection import Session, logger, sql_logger
+from portl_postgres.connection import Session, logger
 from portl_postgres.failures import words
 from portl_postgres.rowtext import dump_rows, unescape
 
@@ -173,6 +173,7 @@ class CopyOut:
         """Yield each row as the server sends it."""
         pgconn = self._session.pgconn
         get, consume, fileno = pgconn.get_copy_data, pgconn.consume_input, pgconn.socket
+        vigil = self._session.vigil
         self._start()
         finished = left = False
         first = binary
@@ -190,16 +191,17 @@ class CopyOut:
                     if row:
                         yield row
                 elif length == 0:
-                    while not select.select([fileno], [], [], POLL_SECONDS)[0]:
-                        self._token.check()
-                    with self._session.translated(self._what):
-                        consume()
+                    with vigil.waiting():
+                        while not select.select([fileno], [], [], POLL_SECONDS)[0]:
+                            self._token.check()
+                        with self._session.translated(self._what):
+                            consume()
                 else:
                     finished = True
                     break
         except psycopg.Error as error:
             finished = True
-            raise self._failure(error) from None
+            raise self._session.failure(error, self._what) from None
         except GeneratorExit:
             left = True
             raise
@@ -209,33 +211,28 @@ class CopyOut:
         self._end()
 
     def _start(self) -> None:
-        sql_logger.debug("%s: %s", self._session.label, self._statement)
+        self._session.log(self._statement)
         pgconn = self._session.pgconn
         with self._session.translated(self._what), unfinished(self._session):
             # The extended protocol takes exactly one statement, whatever a query in it says.
             pgconn.send_query_params(self._statement.encode(), None)
-            flush(pgconn, self._token)
-            result = wait_result(pgconn, self._token)
+            flush(self._session, self._token)
+            result = wait_result(self._session)
             if result is None or result.status != pq.ExecStatus.COPY_OUT:
-                drain(pgconn)
+                drain(self._session)
                 raise _error_of(result, pgconn)
 
     def _end(self) -> None:
         pgconn = self._session.pgconn
         with self._session.translated(self._what), unfinished(self._session):
             failed = None
-            while (result := wait_result(pgconn, self._token)) is not None:
+            while (result := wait_result(self._session)) is not None:
                 if result.status not in (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.COPY_OUT):
                     failed = _error_of(result, pgconn)
                     break
             if failed is not None:
-                drain(pgconn)
+                drain(self._session)
                 raise failed
-
-    def _failure(self, error: psycopg.Error) -> portl.Error:
-        from portl_postgres.failures import translate
-
-        return translate(error, f"{self._session.label}, {self._what}", self._session.secrets)
 
     def _abort(self, *, cancel: bool) -> None:
         """Make the server stop sending, unless the remainder is to be read, and read what is on its way."""
@@ -246,6 +243,7 @@ class CopyOut:
                 return
             self._session.cancel()
             self._skip()
+            self._session.vigil.hasty = False
         except psycopg.Error as error:
             # The connection was lost meanwhile: there is nothing left to stop.
             logger.debug("%s: %s", self._session.label, words(error))
@@ -253,15 +251,16 @@ class CopyOut:
     def _skip(self, token: portl.CancelToken | None = None) -> bool:
         """Read the remainder; return False if the token was cancelled before its end."""
         pgconn = self._session.pgconn
-        while not self._session.broken:
-            if token is not None and token.cancelled:
-                return False
-            length, _ = pgconn.get_copy_data(1)
-            if length < 0:
-                break
-            if length == 0 and select.select([pgconn.socket], [], [], POLL_SECONDS)[0]:
-                pgconn.consume_input()
-        drain(pgconn)
+        with self._session.vigil.waiting():
+            while not self._session.broken:
+                if token is not None and token.cancelled:
+                    return False
+                length, _ = pgconn.get_copy_data(1)
+                if length < 0:
+                    break
+                if length == 0:
+                    receive(self._session)
+        drain(self._session)
         return True
 
 
@@ -281,17 +280,17 @@ class CopyIn:
         self._binary = binary
         self._token = token
         self._what = what
-        sql_logger.debug("%s: %s", session.label, statement)
+        session.log(statement)
         pgconn = session.pgconn
         with session.translated(what), unfinished(session):
             pgconn.send_query_params(statement.encode(), None)
-            flush(pgconn, token)
-            result = wait_result(pgconn, token)
+            flush(session, token)
+            result = wait_result(session)
             if result is None or result.status != pq.ExecStatus.COPY_IN:
-                drain(pgconn)
+                drain(session)
                 raise _error_of(result, pgconn)
-        pgconn.nonblocking = 1
         self.open = True
+        session.vigil.sending()
         if binary:
             self._put(HEADER)
 
@@ -315,9 +314,11 @@ class CopyIn:
 
     def _put(self, data: bytes) -> None:
         pgconn = self._session.pgconn
+        vigil = self._session.vigil
+        vigil.sent = (vigil.sent or 0) + len(data)
         with self._session.translated(self._what):
             pgconn.put_copy_data(data)
-            flush(pgconn, self._token)
+            flush(self._session, self._token)
 
     def finish(self) -> int:
         """End the COPY and return the number of rows it took.
@@ -342,45 +343,52 @@ class CopyIn:
 
     def _end(self, reason: bytes | None) -> int:
         self.open = False
+        self._session.vigil.sent_all()
         pgconn = self._session.pgconn
         taken = 0
         failed: psycopg.Error | None = None
         with self._session.translated(self._what), unfinished(self._session):
-            try:
-                pgconn.put_copy_end(reason)
-                # To give up is what a cancelled run does: it must not be cancelled in turn.
-                token = self._token if reason is None else portl.CancelToken()
-                flush(pgconn, token)
-                while (result := wait_result(pgconn, token)) is not None:
-                    if result.status == pq.ExecStatus.COMMAND_OK:
-                        taken = result.command_tuples or 0
-                    elif failed is None:
-                        failed = _error_of(result, pgconn)
-            finally:
-                if not self._session.broken:
-                    pgconn.nonblocking = 0
+            pgconn.put_copy_end(reason)
+            # To give up is what a cancelled run does: it must not be cancelled in turn.
+            token = self._token if reason is None else portl.CancelToken()
+            flush(self._session, token)
+            while (result := wait_result(self._session)) is not None:
+                if result.status == pq.ExecStatus.COMMAND_OK:
+                    taken = result.command_tuples or 0
+                elif failed is None:
+                    failed = _error_of(result, pgconn)
             if failed is not None:
                 raise failed
         return taken
 
 
-def flush(pgconn: pq.abc.PGconn, token: portl.CancelToken) -> None:
+def receive(session: Session, *, sending: bool = False) -> None:
+    """Wait a moment until the server has said something, or will take something, and take in what it said."""
+    pgconn = session.pgconn
+    readable, writable, _ = select.select([pgconn.socket], [pgconn.socket] if sending else [], [], POLL_SECONDS)
+    if readable or writable:
+        session.vigil.wait()  # what moves is not silent
+    if readable:
+        pgconn.consume_input()
+
+
+def flush(session: Session, token: portl.CancelToken) -> None:
     """Send all that libpq holds back, reading what the server has to say so that neither waits for the other."""
-    while pgconn.flush():
-        readable, _, _ = select.select([pgconn.socket], [pgconn.socket], [], POLL_SECONDS)
-        if readable:
-            pgconn.consume_input()
-        token.check()
+    if not session.pgconn.flush():
+        return
+    with session.vigil.waiting():
+        while session.pgconn.flush():
+            receive(session, sending=True)
+            token.check()
 
 
-def wait_result(pgconn: pq.abc.PGconn, token: portl.CancelToken | None) -> pq.abc.PGresult | None:
+def wait_result(session: Session) -> pq.abc.PGresult | None:
     """Return the next result, without holding the interpreter while the server is at work."""
-    while pgconn.is_busy():
-        if select.select([pgconn.socket], [], [], POLL_SECONDS)[0]:
-            pgconn.consume_input()
-        elif token is not None and not token.cancelled:
-            continue
-    return pgconn.get_result()
+    if session.pgconn.is_busy():
+        with session.vigil.waiting():
+            while session.pgconn.is_busy():
+                receive(session)
+    return session.pgconn.get_result()
 
 
 @contextmanager
@@ -393,19 +401,32 @@ def unfinished(session: Session) -> Iterator[None]:
     except BaseException:
         if not session.broken:
             session.cancel()
-            pgconn = session.pgconn
-            while (result := wait_result(pgconn, None)) is not None:
-                if result.status == pq.ExecStatus.COPY_IN:
-                    pgconn.put_copy_end(b"given up by portl")
-                elif result.status == pq.ExecStatus.COPY_OUT:
-                    while pgconn.get_copy_data(0)[0] >= 0:
-                        continue
+            try:
+                _clear(session)
+            except psycopg.Error as error:
+                # The connection was lost meanwhile, or given up: nothing is left to end.
+                logger.debug("%s: %s", session.label, words(error))
+            session.vigil.hasty = False
         raise
 
 
-def drain(pgconn: pq.abc.PGconn) -> None:
+def _clear(session: Session) -> None:
+    """Read all that a statement has still to say, whatever it is."""
+    pgconn = session.pgconn
+    while (result := wait_result(session)) is not None:
+        if result.status == pq.ExecStatus.COPY_IN:
+            pgconn.put_copy_end(b"given up by portl")
+            flush(session, portl.CancelToken())
+        elif result.status == pq.ExecStatus.COPY_OUT:
+            with session.vigil.waiting():
+                while (length := pgconn.get_copy_data(1)[0]) >= 0:
+                    if length == 0:
+                        receive(session)
+
+
+def drain(session: Session) -> None:
     """Read the remaining results of a statement."""
-    while (result := wait_result(pgconn, None)) is not None:
+    while (result := wait_result(session)) is not None:
         if result.status in (pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_BOTH):
             break
 

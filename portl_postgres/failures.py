@@ -14,8 +14,41 @@ import psycopg
 import portl
 from portl_postgres.reaching import HINT_UNREACHABLE
 
-_LOST = {"57P01", "57P02", "57P03", "25P03", "25P04", "57P05"}
-_AGAIN = {"40001", "40P01", "55P03", "53300", "53200"}
+HINT_SILENT = (
+    "something between here and the server swallows what is sent, or the server does not run; raise `network_timeout`"
+    " if the way to it is that slow"
+)
+HINT_ENDED = "the server, or somebody with the right to, ended this session: it may be stopping or failing over"
+HINT_STARTING = "the server is starting up or shutting down"
+HINT_IDLE = (
+    "a limit on idle sessions or on transactions ended this one; portl sets those it knows to 0, a pooler may not"
+)
+HINT_LOCK = "somebody else holds a lock there for longer than `lock_timeout` allows (pg_locks shows who)"
+
+#: The session is gone; the same on a new one may succeed. What begins with 08 is of this kind too.
+_LOST = {
+    "57P01": HINT_ENDED,
+    "57P02": HINT_ENDED,
+    "57P03": HINT_STARTING,
+    "25P03": HINT_IDLE,
+    "25P04": HINT_IDLE,
+    "57P05": HINT_IDLE,
+}
+#: The transaction is lost; the same again may succeed.
+_AGAIN = {
+    "40001": "another transaction, or on a standby recovery, was in the way: the same again may go through",
+    "40P01": "this transaction and another waited for each other, and the server chose this one to end",
+    "55P03": HINT_LOCK,
+    "57014": "the statement was cancelled, or took longer than `statement_timeout` allows",
+    "53300": "the server, database or role has no connection left: use fewer at once, or raise the limit",
+    "53200": "the server is out of memory: use fewer connections at once, smaller batches, or lower work_mem",
+    "25006": "this server, role or transaction allows reading only; after a failover another server takes writes",
+}
+#: Somebody has to do something first.
+_MEND = {
+    "53100": "the disk is full; what a failed COPY has written stays there until VACUUM: make room, then run it again",
+    "57P04": "the database was dropped",
+}
 #: Codes outside the classes 22 and 23 that a single row can bring about.
 _ROW = {"44000", "54000", "P0001", "P0004"}
 
@@ -47,7 +80,9 @@ def translate(error: psycopg.Error, where: str, secrets: Iterable[portl.Secret] 
     text = _scrubbed(words(error), secrets)
     message = f"{where}: {text}" + (f" (SQLSTATE {state})" if state else "")
     if is_lost(error):
-        return portl.ConnectionFailed(message, hint=HINT_UNREACHABLE, sqlstate=state, transient=True)
+        return portl.ConnectionFailed(
+            message, hint=_LOST.get(state or "", HINT_UNREACHABLE), sqlstate=state, transient=True
+        )
     if state == "42501":
         return portl.PermissionDenied(message, hint=HINT_PRIVILEGE, sqlstate=state)
     if state is None or state[:2] in ("22", "23") or state in _ROW:
@@ -58,22 +93,8 @@ def translate(error: psycopg.Error, where: str, secrets: Iterable[portl.Secret] 
         return portl.QueryError(message, hint="check the SQL in the job file", sqlstate=state)
     if state[:2] in ("42", "3F"):
         return portl.SchemaError(message, hint=HINT_SCHEMA, sqlstate=state)
-    if state == "25006":
-        return portl.OperationError(
-            message, hint="this server, role or transaction allows reading only", sqlstate=state
-        )
-    if state == "55P03":
-        return portl.OperationError(
-            message,
-            hint="somebody else holds a lock there for longer than `lock_timeout` allows (pg_locks shows who)",
-            sqlstate=state,
-            transient=True,
-        )
-    if state == "57014":
-        return portl.OperationError(
-            message, hint="the statement was cancelled, or took longer than `statement_timeout` allows", sqlstate=state
-        )
-    return portl.OperationError(message, sqlstate=state, transient=state in _AGAIN)
+    hint = _AGAIN.get(state) or _MEND.get(state)
+    return portl.OperationError(message, hint=hint, sqlstate=state, transient=state in _AGAIN)
 
 
 def _scrubbed(text: str | None, secrets: Iterable[portl.Secret]) -> str:

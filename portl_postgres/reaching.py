@@ -11,8 +11,9 @@ import os
 import re
 import select
 import sys
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import attrs
 import psycopg
@@ -51,30 +52,132 @@ _PASSING_CLASSES = ("08", "53", "57")
 _ANSWER = re.compile(rb'\tErrorResponse\t S "[^"]*" (?:V "[A-Z]+" )?C "([0-9A-Z]{5})" ')
 _ADDRESS = ("host", "hostaddr", "port", "connect_timeout", "service", "servicefile")
 _DEFAULT_SECONDS = 10
+#: What ``connect_timeout=0`` means: the system gives up by itself about then.
+_NO_LIMIT_SECONDS = 130.0
+#: Seconds between two looks at whether anybody still waits.
+_SLICE_SECONDS = 0.1
 
 
-def connect_once(parameters: Mapping[str, str]) -> psycopg.Error | None:
-    """Connect and disconnect; return what was said against it."""
+def _go_on() -> None:
+    """Let a connect take its time."""
+
+
+class Stopped(Exception):
+    """A connection was given up because nobody waits for it any more."""
+
+
+def connect_once(parameters: Mapping[str, str], check: Callable[[], None]) -> psycopg.Error | None:
+    """Connect and disconnect; return what was said against it.
+
+    Args:
+        parameters: libpq's keywords.
+        check: called several times a second; what it raises ends the attempt.
+    """
+    found: psycopg.Error | None = None
+    for attempt in _attempts(parameters):
+        try:
+            pgconn = pq.PGconn.connect_start(make_conninfo(**attempt).encode())
+            try:
+                connected = _poll(pgconn, _seconds(attempt), check)
+                if connected:
+                    return None
+                if connected is None:
+                    found = psycopg.errors.ConnectionTimeout("connection timeout expired")
+                else:
+                    found = psycopg.OperationalError(f"connection failed: {pgconn.get_error_message()}")
+            finally:
+                pgconn.finish()
+        except psycopg.Error as error:
+            found = error
+    return found
+
+
+def _attempts(parameters: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
+    """Yield the parameters for each of several hosts: libpq leaves the time limit for each to its caller."""
+    lists = {name: parameters[name].split(",") for name in ("host", "hostaddr", "port") if parameters.get(name)}
+    count = max((len(values) for values in lists.values()), default=1)
+    if count == 1 or any(len(values) not in (1, count) for values in lists.values()):
+        yield parameters
+        return
+    for number in range(count):
+        yield {**parameters, **{name: values[number % len(values)] for name, values in lists.items()}}
+
+
+def ask_server(
+    parameters: Mapping[str, str], statement: Callable[[int], str], seconds: float, over: threading.Event
+) -> list[tuple[bytes | None, ...]] | None:
+    """Connect, execute one query, disconnect; return its rows as text, None if that was not to be had in time.
+
+    Args:
+        parameters: libpq's keywords, for one host.
+        statement: makes the query from the server's version number.
+        seconds: for all of it.
+        over: ends it.
+
+    Raises:
+        Stopped: once ``over`` is set.
+    """
+    end = time.monotonic() + seconds
+    check = _stopping(over)
     try:
-        psycopg.connect(**parameters).close()  # type: ignore[arg-type]  # libpq's keywords
-    except psycopg.Error as error:
-        return error
-    return None
+        pgconn = pq.PGconn.connect_start(make_conninfo(**parameters).encode())
+        try:
+            if not _poll(pgconn, seconds, check):
+                return None
+            pgconn.nonblocking = 1
+            pgconn.send_query(statement(pgconn.server_version).encode())
+            while pgconn.flush() or pgconn.is_busy():
+                if time.monotonic() >= end:
+                    return None
+                check()
+                if select.select([pgconn.socket], [], [], min(_SLICE_SECONDS, max(0.0, end - time.monotonic())))[0]:
+                    pgconn.consume_input()
+            result = pgconn.get_result()
+        finally:
+            pgconn.finish()
+    except psycopg.Error:
+        return None
+    if result is None or result.status != pq.ExecStatus.TUPLES_OK:
+        return None
+    return [tuple(result.get_value(row, column) for column in range(result.nfields)) for row in range(result.ntuples)]
 
 
-def refusal(error: psycopg.Error, message: str, parameters: Mapping[str, str]) -> portl.ConnectionFailed:
+def answers(parameters: Mapping[str, str], seconds: float, over: threading.Event) -> bool:
+    """Tell whether anything at all comes back from a server, if only a refusal.
+
+    Raises:
+        Stopped: once ``over`` is set.
+    """
+    if not TRACES:
+        return _ping(parameters) in (pq.Ping.OK, pq.Ping.REJECT)
+    answer = _ask(parameters, seconds, _stopping(over))
+    return answer.connected or answer.needs_password or answer.state is not None
+
+
+def _stopping(over: threading.Event) -> Callable[[], None]:
+    def check() -> None:
+        if over.is_set():
+            raise Stopped
+
+    return check
+
+
+def refusal(
+    error: psycopg.Error, message: str, parameters: Mapping[str, str], check: Callable[[], None] = _go_on
+) -> portl.ConnectionFailed:
     """Return portl's error for a failed connect.
 
     Args:
-        error: what psycopg raised.
+        error: what was said against it.
         message: its text, without secrets.
         parameters: libpq's keywords.
+        check: called several times a second; what it raises ends the search.
     """
     if isinstance(error, psycopg.errors.ConnectionTimeout):
         return portl.ConnectionFailed(message, hint=HINT_UNREACHABLE, transient=True)
     if not TRACES:
         return _pinged(message, parameters)
-    answer = _ask(parameters)
+    answer = _ask(parameters, check=check)
     if answer.connected:
         return portl.ConnectionFailed(message, hint=HINT_UNREACHABLE, transient=True)
     if answer.state is not None:
@@ -84,7 +187,7 @@ def refusal(error: psycopg.Error, message: str, parameters: Mapping[str, str]) -
     if not answer.attempted and _ping(parameters) is pq.Ping.NO_ATTEMPT:
         return portl.ConnectionFailed(message, hint=HINT_REFUSED)
     # Not a word from the server: is nobody there, or did libpq hang up because it did not like the encryption?
-    bare = _ask(_unencrypted(parameters))
+    bare = _ask(_unencrypted(parameters), check=check)
     if bare.connected or bare.needs_password or bare.state is not None:
         return portl.AuthenticationFailed(message, hint=HINT_TLS)
     return portl.ConnectionFailed(message, hint=HINT_UNREACHABLE, transient=True)
@@ -132,7 +235,7 @@ class _Answer:
     needs_password: bool = False
 
 
-def _ask(parameters: Mapping[str, str]) -> _Answer:
+def _ask(parameters: Mapping[str, str], seconds: float | None = None, check: Callable[[], None] = _go_on) -> _Answer:
     """Connect with the protocol traced; return how it ended."""
     trace = os.memfd_create("portl")  # holds the exchange of passwords: in memory alone, and gone in a moment
     try:
@@ -141,7 +244,7 @@ def _ask(parameters: Mapping[str, str]) -> _Answer:
             attempted = pgconn.status != pq.ConnStatus.BAD
             pgconn.trace(trace)
             pgconn.set_trace_flags(pq.Trace.SUPPRESS_TIMESTAMPS)
-            connected = _poll(pgconn, _seconds(parameters))
+            connected = bool(_poll(pgconn, _seconds(parameters) if seconds is None else seconds, check))
             needs_password = bool(pgconn.needs_password)
             pgconn.untrace()
         finally:
@@ -161,23 +264,28 @@ def _ask(parameters: Mapping[str, str]) -> _Answer:
 
 
 def _seconds(parameters: Mapping[str, str]) -> float:
-    """Return how long a connect may take; libpq itself has refused what is no number."""
+    """Return how long a connect may take, as psycopg has it; libpq itself has refused what is no number."""
     try:
-        return float(parameters.get("connect_timeout") or _DEFAULT_SECONDS)
+        seconds = float(parameters.get("connect_timeout") or _DEFAULT_SECONDS)
     except ValueError:
         return float(_DEFAULT_SECONDS)
+    return max(2.0, seconds) if seconds > 0 else _NO_LIMIT_SECONDS
 
 
-def _poll(pgconn: pq.abc.PGconn, seconds: float) -> bool:
-    """Finish a connect; tell whether it succeeded."""
+def _poll(pgconn: pq.abc.PGconn, seconds: float, check: Callable[[], None]) -> bool | None:
+    """Finish a connect; tell whether it succeeded, None if the time was not enough."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
+        check()
         status = pgconn.connect_poll()
         if status == pq.PollingStatus.OK:
             return True
         if status == pq.PollingStatus.FAILED:
             return False
-        socket = [pgconn.socket]
         reading = status == pq.PollingStatus.READING
-        select.select(socket if reading else [], [] if reading else socket, [], max(0.0, end - time.monotonic()))
-    return False
+        while time.monotonic() < end:
+            check()
+            socket = [pgconn.socket]
+            if any(select.select(socket if reading else [], [] if reading else socket, [], _SLICE_SECONDS)):
+                break
+    return None
