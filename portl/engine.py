@@ -453,6 +453,8 @@ class _Lanes:
         context = Context(token=self._stop, emit=self._emit, retry=table._context.retry)
         try:
             with _SideLane(table, context) if number else _MainLane(table) as lane:
+                if not self._opened(lane, context):
+                    return
                 while self._todo and not self._stop.cancelled:
                     try:
                         line = self._todo.popleft()
@@ -464,6 +466,17 @@ class _Lanes:
             self._stop.cancel()
         finally:
             self._told.put(None)
+
+    def _opened(self, lane: _MainLane | _SideLane, context: Context) -> bool:
+        """Open a lane; one for which a server has no room leaves its work to the others."""
+        try:
+            lane.ready()
+        except Error as error:
+            if not error.transient or isinstance(error, Cancelled) or not self._table._source.holds():
+                raise
+            context.emit(events.Warned(where="parallel", message=f"goes on with a lane less: {error.message}"))
+            return False
+        return True
 
     def _emit(self, event: events.Event) -> None:
         self._told.put(lambda: self._table._context.emit(event))

@@ -291,7 +291,7 @@ class _Planner:
         )
         self._findings += self._source.examine(fields)
         readable = bool(fields) and not any(
-            f.severity is Severity.PROBLEM and f.where == "source" for f in self._findings
+            f.severity is Severity.PROBLEM and f.where.startswith("source") for f in self._findings
         )
         split = self._split(intent) if readable else Split()
         journal = Journal.of(self._config, self._source, self._destination, self._ledger, intent, split, self._restart)
