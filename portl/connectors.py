@@ -385,6 +385,10 @@ class Source(abc.ABC, Generic[S]):
         """
         return None
 
+    def room(self) -> int | None:
+        """Return how many siblings can be open at a time; None where nothing limits them."""
+        return None
+
     def holds(self) -> bool:
         """Tell whether the state that ``open`` has fixed can still be read; False after a lost connection."""
         return True
@@ -697,6 +701,10 @@ class Destination(abc.ABC, Generic[D]):
 
     def sibling(self) -> Destination[D] | None:
         """Return another destination, not yet open, that writes to the same table at the same time; None: it cannot."""
+        return None
+
+    def room(self) -> int | None:
+        """Return how many siblings can be open at a time; None where nothing limits them."""
         return None
 
     def holds(self) -> bool:

@@ -245,7 +245,14 @@ class _TableRun:
         wanted = min(chunks, self._config.parallel or min(MOST_LANES, os.cpu_count() or 1))
         if wanted < 2 or self._source.sibling() is None or self._destination.sibling() is None:
             return 1
-        return wanted
+        room = [found + 1 for found in (self._source.room(), self._destination.room()) if found is not None]
+        lanes = min([wanted, *room])
+        if lanes < wanted and self._config.parallel is not None:
+            said = f"{wanted} lanes are wanted, and the pool of connections has room for {lanes}"
+            self._context.emit(
+                events.Warned(where="parallel", message=said, remedy="raise `pool.max_size` at both ends")
+            )
+        return lanes
 
     def _main_lane(self) -> Lane:
         return Lane(

@@ -383,6 +383,13 @@ class Database:
         database = f"/{parameters['dbname']}" if "dbname" in parameters else ""
         return f"{self._role} {user}{host}{port}{database}"
 
+    @property
+    def most(self) -> int:
+        """How many connections there may be at a time."""
+        if isinstance(self._handle, psycopg_pool.ConnectionPool):
+            return int(self._handle.max_size)
+        return 1 if self._handle is not None else self._config.pool.max_size
+
     @contextmanager
     def session(self, context: portl.Context, settings: Mapping[str, str]) -> Iterator[Session]:
         """Lend a session with portl's settings; what was changed on a caller's connection is put back."""

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import attrs
 import psycopg
-import psycopg_pool
 
 import portl
 from portl import Column, Conversion, Examination, Field, Finding, Intent, LedgerConfig, Rejected, Strategy, Table
@@ -217,11 +216,13 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         """See ``Destination.ledger``."""
         return ledger_of(self._session, wanted, self.config.schema, self.context.token)
 
+    def room(self) -> int | None:
+        """See ``Destination.room``: the pool's connections but the one that is in use already."""
+        return self._database.most - 1
+
     def sibling(self) -> PostgresDestination | None:
         """See ``Destination.sibling``. In this process it shares the pool; in another it has one of its own."""
-        pool = self.handle
-        most = pool.max_size if isinstance(pool, psycopg_pool.ConnectionPool) else self.config.pool.max_size
-        if isinstance(self.handle, psycopg.Connection) or most < 2:
+        if isinstance(self.handle, psycopg.Connection):
             return None
         found = PostgresDestination(self.config, self.handle)
         found._database_ = self._database

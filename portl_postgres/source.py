@@ -211,9 +211,9 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         session.check()
         with session.translated("describing the query"), unfinished(session):
             send()
-            flush(session.pgconn, token)
-            result = wait_result(session.pgconn, token)
-            while wait_result(session.pgconn, token) is not None:
+            flush(session, token)
+            result = wait_result(session)
+            while wait_result(session) is not None:
                 pass
         if result is None or result.status != pq.ExecStatus.COMMAND_OK:
             raise self._description_refused(result)
@@ -224,7 +224,7 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         session = self._session
         if result is None or session.broken:
             lost = psycopg.OperationalError(session.pgconn.get_error_message())
-            return translate(lost, f"{self.label()}, describing the query", session.secrets)
+            return session.failure(lost, "describing the query")
         error = psycopg.errors.error_from_result(result)
         state = error.sqlstate or ""
         if state[:2] not in _FAULT_CLASSES and state != INSUFFICIENT_PRIVILEGE:
@@ -498,6 +498,10 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         """See ``Source.resumable``."""
         table = self.describe()
         return snapshots.findings(self._session, table, self._from, lines, run, repeatable=repeatable)
+
+    def room(self) -> int | None:
+        """See ``Source.room``: the pool's connections but the one that is in use already."""
+        return self._database.most - 1
 
     def sibling(self) -> PostgresSource | None:
         """See ``Source.sibling``: it takes over the snapshot, and the table as it was described."""
