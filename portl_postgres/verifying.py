@@ -203,8 +203,10 @@ class _Expressions:
             self.digest = _md5(whole, "right")
         else:
             spread = f"pg_catalog.hash_record_extended({key if places else whole}, 1)"
-            self.digest = f"pg_catalog.hash_record_extended({whole}, {spread})"
-        self.bucket = f"({spread} & {comparison.buckets - 1})"
+            self.digest = f"pg_catalog.hash_record_extended({whole}, portl_spread)"
+        #: What says the bucket and seeds the digest, to be selected under the name ``portl_spread``.
+        self.spread = spread
+        self.bucket = f"(portl_spread & {comparison.buckets - 1})"
 
 
 def _row(images: Iterable[str]) -> str:
@@ -280,7 +282,9 @@ class ServerComparer(Comparer):
         columns = [f"{column} AS c{number}" for number, column in enumerate(self.columns())]
         if numbered:
             columns.append("pg_catalog.row_number() OVER () AS portl_order")
-        return f"(SELECT {', '.join(columns)} FROM {self._from}) AS portl_rows"
+        rows = f"SELECT {', '.join(columns)} FROM {self._from}"
+        # OFFSET 0 keeps the planner from computing the hash of the key twice: two thirds of the time.
+        return f"(SELECT *, {self._expressions.spread} AS portl_spread FROM ({rows}) AS portl_r OFFSET 0) AS portl_rows"
 
     def count(self) -> int:
         """See ``Comparer.count``."""
