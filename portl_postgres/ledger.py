@@ -29,7 +29,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import attrs
 from psycopg import pq
@@ -52,6 +52,10 @@ POLL_SECONDS = 0.1
 PATIENCE_SECONDS = 15.0
 
 _LOCK_TIMEOUT = "55P03"
+
+#: Locks that went with a connection which broke in this process, as their keys, backends and when these began. The
+#: server may not have noticed that yet.
+_lost: set[tuple[int, int, str]] = set()
 _COUNTS = ("rows", "bytes", "batches", "inserted", "updated", "unchanged", "skipped", "rejected")
 
 
@@ -118,6 +122,7 @@ class PostgresLedger(portl.Ledger):
         self._candidates = list(candidates)
         self._token = token
         self._locked: str | None = None
+        self._mine: tuple[int, int, str] | None = None
         self._places: list[Place] = []
         #: Where runs stand, by their ids.
         self._homes: dict[str, Place] = {}
@@ -143,14 +148,33 @@ class PostgresLedger(portl.Ledger):
             return
         key = lock_key("job", job)
         end = time.monotonic() + LOCK_SECONDS
-        while True:
-            ((got,),) = self._query("SELECT pg_catalog.pg_try_advisory_lock($1::int8)", key)
-            if got:
-                self._locked = job
-                return
+        while not self._try(key):
+            self._end_lost(key)
             if time.monotonic() >= end:
-                break
+                self._refuse(key, job)
             self._token.wait(POLL_SECONDS)
+        self._locked = job
+
+    def _try(self, key: int) -> bool:
+        ((got, backend, began),) = self._query(
+            "SELECT pg_catalog.pg_try_advisory_lock($1::int8), a.pid, a.backend_start::text"
+            " FROM pg_catalog.pg_stat_activity AS a WHERE a.pid = pg_catalog.pg_backend_pid()",
+            key,
+        )
+        self._mine = (key, backend, began)
+        return bool(got)
+
+    def _end_lost(self, key: int) -> None:
+        """End the backend of a connection that broke in this process, if it still holds the lock."""
+        for pid, began in self._query(
+            "SELECT a.pid, a.backend_start::text FROM pg_catalog.pg_stat_activity AS a WHERE a.pid = ANY($1::int4[])",
+            [pid for (lost, pid, _) in _lost if lost == key],
+        ):
+            if (key, pid, began) in _lost:
+                logger.warning("%s: ending backend %d, whose connection broke", self._session.label, pid)
+                self._query("SELECT pg_catalog.pg_terminate_backend($1::int4)", pid)
+
+    def _refuse(self, key: int, job: str) -> NoReturn:
         pid, who = self._holders([key]).get(key, (None, "a backend that has gone meanwhile"))
         end_it = f", or end it: SELECT pg_terminate_backend({pid})" if pid else ""
         raise portl.AlreadyRunning(
@@ -160,7 +184,11 @@ class PostgresLedger(portl.Ledger):
     def unlock(self) -> None:
         """See ``Ledger.unlock``."""
         job, self._locked = self._locked, None
-        if job is None or self._session.broken:
+        if job is None:
+            return
+        if self._session.broken:
+            if self._mine is not None:
+                _lost.add(self._mine)
             return
         if self._token.cancelled:
             self._session.settle()

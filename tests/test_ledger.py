@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import socket
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -407,6 +409,21 @@ def test_a_lock_is_waited_for_a_little(destination: Db) -> None:
         destination.execute("SELECT pg_terminate_backend(%s)", first._session.connection.info.backend_pid)
         thread.join()
         assert raised == [None]
+
+
+def test_a_lock_that_this_process_has_lost_is_taken_back(destination: Db) -> None:
+    with opened(destination) as first, ledger(destination) as other:
+        book = ledger_at(first)
+        book.lock(JOB)
+        # The client's end is gone, and the server does not know: the connection stands.
+        with socket.socket(fileno=os.dup(first._session.pgconn.socket)) as wire:
+            wire.shutdown(socket.SHUT_RD)
+            with pytest.raises(portl.ConnectionFailed):
+                first._session.query("SELECT 1")
+            pid = destination.value("SELECT pid FROM pg_locks WHERE locktype = 'advisory'")
+            book.unlock()
+            other.lock(JOB)
+            assert destination.value("SELECT count(*) FROM pg_stat_activity WHERE pid = %s", pid) == 0
 
 
 def test_a_cancelled_run_lets_go_of_its_lock(destination: Db) -> None:
