@@ -218,7 +218,8 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
 
     def room(self) -> int | None:
         """See ``Destination.room``: the pool's connections but the one that is in use already."""
-        return self._database.most - 1
+        most = self._database.most
+        return most - 1 if most else None  # a pool's 0 is no limit
 
     def sibling(self) -> PostgresDestination | None:
         """See ``Destination.sibling``. In this process it shares the pool; in another it has one of its own."""
@@ -231,12 +232,13 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
 
     def identity(self) -> Mapping[str, Any]:
         """See ``Destination.identity``: the cluster, the database, the table; by whatever way they are reached."""
-        ((oid, name, may),) = self._session.query(
-            "SELECT oid::text, datname::text, has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')"
-            " FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()"
-        )
-        query = "SELECT system_identifier::text FROM pg_catalog.pg_control_system()"
-        system = self._session.query(query)[0][0] if may else None
+        with self._session.scope():
+            ((oid, name, may),) = self._session.query(
+                "SELECT oid::text, datname::text, has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')"
+                " FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()"
+            )
+            query = "SELECT system_identifier::text FROM pg_catalog.pg_control_system()"
+            system = self._session.query(query)[0][0] if may else None
         config = self.config
         key = None if config.primary_key is None else list(config.primary_key)
         return {

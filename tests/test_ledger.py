@@ -720,6 +720,22 @@ def test_a_start_upgrades_as_well(destination: Db) -> None:
         assert len(book.runs()) == 3
 
 
+def test_an_upgrade_waits_for_lines_that_are_on_their_way(destination: Db) -> None:
+    run = first_layout(destination)
+    with opened(destination) as end, ledger(destination) as book:
+        writing = ledger_at(end)
+        end._session.begin()
+        writing.record(run, done(2))
+        thread, raised = later(lambda: book.start(new_run(job="another")))
+        wait_for_a_waiter(destination)
+        assert [line.rows for line in writing.lines(run)] == [10, 10]
+        end._session.commit()
+        thread.join()
+        assert raised == [None]
+        writing.record(run, done(2, rows=11))
+        assert [line.rows for line in book.lines(run)] == [10, 11]
+
+
 def test_only_the_owner_upgrades(destination: Db) -> None:
     first_layout(destination)
     role = made_role(destination, "ledger_guest", "USAGE ON SCHEMA portl",
@@ -836,8 +852,7 @@ def test_siblings_take_their_connections_from_one_pool(destination: Db) -> None:
         two.close()
         one.close()
         assert end.describe() is None
-    with opened(destination, pool=Pool(max_size=1)) as end:
-        assert end.sibling() is None
+        assert end.room() == 1
 
 
 def test_a_sibling_shares_a_pool_that_was_handed_in_and_never_a_connection(destination: Db) -> None:
@@ -847,10 +862,13 @@ def test_a_sibling_shares_a_pool_that_was_handed_in_and_never_a_connection(desti
             assert twin is not None
             twin.open(portl.Context())
             assert pool.get_stats()["pool_size"] == 2
+            assert end.room() == 1
             twin.close()
             with pytest.raises(TypeError, match="does not travel"):
                 pickle.dumps(twin)
         assert not pool.closed
+    with psycopg_pool.NullConnectionPool(dsn(destination), open=True) as pool, opened(destination, pool) as end:
+        assert end.room() is None
     with psycopg.connect(dsn(destination)) as mine, opened(destination, mine) as end:
         assert end.sibling() is None
 
