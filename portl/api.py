@@ -87,6 +87,10 @@ class Session:
     _doubt: CommitInDoubt | None = None
     #: The plan that was carried out last.
     _plan: Plan | None = None
+    #: True while an attempt has not reached both ends.
+    _reaching: bool = True
+    #: True once an attempt has gone as far as moving rows.
+    _begun: bool = False
     #: Rows that attempts have committed: with each further one, patience begins anew.
     _reached: int = 0
 
@@ -127,7 +131,9 @@ class Session:
             )
 
     def _attempt(self) -> Result:
+        self._reaching = True
         with self.ends() as (reading, writing):
+            self._reaching = False
             found = self._after_doubt(writing)
             if found is not None:
                 return found
@@ -140,11 +146,13 @@ class Session:
             return False
         if self._source is not None or self._destination is not None:
             return False  # a connection that was handed in cannot be opened again
-        if error.committed is None and not isinstance(error, CommitInDoubt):
-            return False  # reaching the ends was tried often enough already
-        self._doubt = error if isinstance(error, CommitInDoubt) else None
-        self._reached = error.committed.rows_read if error.committed else 0
-        self._restart = False
+        if self._reaching and not self._begun:
+            return False  # that was tried often enough already
+        if isinstance(error, CommitInDoubt):
+            self._doubt = error
+        if error.committed is not None:
+            self._begun, self._restart = True, False
+            self._reached = error.committed.rows_read
         return True
 
     @contextmanager
@@ -241,13 +249,14 @@ class Session:
 
     def _after_doubt(self, writing: Destination[DestinationConfig]) -> Result | None:
         """Ask the ledger what became of a COMMIT that got lost. Return the result if it was the last one."""
-        doubt, self._doubt = self._doubt, None
+        doubt = self._doubt
         if doubt is None or doubt.run is None:
             return None
         ledger = writing.ledger(self.config.ledger)
         if not isinstance(ledger, Ledger):
             raise doubt
         line = ledger.settled(doubt.run, doubt.number)
+        self._doubt = None
         run = ledger.find(doubt.run.job) if line is not None else None
         if run is None or run.id != doubt.run.id or run.state is not RunState.DONE:
             return None

@@ -112,6 +112,8 @@ class _TableRun:
         self._lines: dict[int, ChunkLine] = {}
         #: The run stands in the ledger, and this attempt is its last.
         self._entered = False
+        #: What has to be there before the rows was made.
+        self._made = False
         self._retries = 0
         self._provisional = Counts()
         self._told_rows = self._told_bytes = 0
@@ -215,9 +217,9 @@ class _TableRun:
     def _chunks(self) -> None:
         """Move chunk by chunk until the ledger says that none is left, then do what comes after the rows."""
         while todo := self._todo():
-            if not self._entered:
+            if not self._entered or (self._task.examination.before and not self._made):
                 self._move(self._main_lane(), todo.pop(0), self._context, self._start)
-                self._entered = self._ledger is not None
+                self._entered, self._made = self._ledger is not None, True
             lanes = self._lanes(len(todo))
             if lanes > 1:
                 _Lanes(self, lanes, todo).run()

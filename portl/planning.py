@@ -297,7 +297,8 @@ class _Planner:
         journal = Journal.of(self._config, self._source, self._destination, self._ledger, intent, split, self._restart)
         self._findings += journal.findings
         if journal.run is not None:
-            intent = attrs.evolve(intent, resumed=True)
+            # What is copied again meets rows that are there: then the key has to be there too.
+            intent = attrs.evolve(intent, resumed=not journal.recopy)
             split = attrs.evolve(split, chunks=journal.chunks)
         examination = self._destination.examine(intent)
         findings = sorted([*self._findings, *examination.findings], key=lambda f: list(Severity).index(f.severity))

@@ -501,7 +501,8 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
 
     def room(self) -> int | None:
         """See ``Source.room``: the pool's connections but the one that is in use already."""
-        return self._database.most - 1
+        most = self._database.most
+        return most - 1 if most else None  # a pool's 0 is no limit
 
     def sibling(self) -> PostgresSource | None:
         """See ``Source.sibling``: it takes over the snapshot, and the table as it was described."""
