@@ -455,11 +455,11 @@ class PostgresWriter(portl.Writer):
             return
         self._session.settle()
         self._tidy()
-        if not self._committed:
-            return
+        if not self._committed or resumable:
+            return  # what a crash of the server would take is missing in the ledger too
         self._session.begin()
         try:
-            for statement in () if resumable else self._after:
+            for statement in self._after:
                 self._session.execute(statement, what="finishing the table")
             self._make_durable()
         except BaseException:
