@@ -299,7 +299,7 @@ class Session:
     def identify(self) -> set[int]:
         """Learn which process at which server works for this session; return all that have answered it so far."""
         ((backend, started, now),) = self.query(
-            "SELECT pg_backend_pid(), extract(epoch FROM pg_postmaster_start_time())::text,"
+            "SELECT pg_backend_pid(), (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint::text,"
             " extract(epoch FROM clock_timestamp())::float8",
             what="looking at the server",
         )
@@ -368,7 +368,7 @@ class Database:
         self._handle = handle
         self._pool: psycopg_pool.ConnectionPool[Any] | None = None
         self._pooling = threading.RLock()
-        self.parameters = {} if handle is not None else _parameters(config)
+        self.parameters = {} if handle is not None else _parameters(config, role)
         self._secrets = _secrets(config, self.parameters)
 
     @property
@@ -416,7 +416,7 @@ class Database:
                     if seconds or own
                 }
                 session.speak_utf8()
-                session.settings({**PRINTING, **_watchfulness(limit), **limits, **settings})
+                session.settings({**PRINTING, **_watchfulness(limit, self._role), **limits, **settings})
                 self._check_pooler(session)
                 yield session
             finally:
@@ -520,9 +520,10 @@ class Database:
                 if left > _POOL_SECONDS:
                     continue
             except (psycopg_pool.PoolClosed, psycopg_pool.TooManyRequests) as error:
-                raise portl.ConnectionFailed(
-                    f"{self.label}: {error}", hint="look at the pool that was handed in"
-                ) from None
+                # portl's own is closed as soon as one of its connections is lost; there is a new one next time.
+                own = self._handle is None
+                hint = None if own else "look at the pool that was handed in"
+                raise portl.ConnectionFailed(f"{self.label}: {error}", hint=hint, transient=own) from None
             if self._handle is None:
                 self._connect_once(context)  # a pool hides why it has none
             raise portl.ConnectionFailed(
@@ -616,32 +617,41 @@ def _watch_over(seconds: float) -> tuple[int, int, int]:
     return max(1, round(seconds / 2)), max(1, round(seconds / 8)), 3
 
 
-def _watchfulness(seconds: float) -> dict[str, str]:
-    """Return the settings by which the server notices that its client is gone, and gives up what it has locked."""
+def _watchfulness(seconds: float, role: str) -> dict[str, str]:
+    """Return the settings by which the server notices that its client is gone, and gives up what it has locked.
+
+    ``tcp_user_timeout`` ends also a connection whose other end is well and takes nothing for a while (tcp(7)). That is
+    what rows do when the end that they go to waits for a lock. So the side that sends rows does without: the source's
+    server, and libpq towards the destination, where the watchdog stands in for it.
+    """
     if not seconds:
         return {}
     idle, interval, count = _watch_over(seconds)
-    return {
+    found = {
         "tcp_keepalives_idle": str(idle),
         "tcp_keepalives_interval": str(interval),
         "tcp_keepalives_count": str(count),
-        "tcp_user_timeout": str(round(seconds * 1000)),
         _LINUX_ALONE: f"{min(CHECK_SECONDS, idle)}s",
     }
+    if role != "source":
+        found["tcp_user_timeout"] = str(round(seconds * 1000))
+    return found
 
 
-def _keepalives(seconds: float) -> dict[str, str]:
-    """Return the keywords by which libpq notices that the server is gone."""
+def _keepalives(seconds: float, role: str) -> dict[str, str]:
+    """Return the keywords by which libpq notices that the server is gone; see ``_watchfulness``."""
     if not seconds:
         return {}
     idle, interval, count = _watch_over(seconds)
-    return {
+    found = {
         "keepalives": "1",
         "keepalives_idle": str(idle),
         "keepalives_interval": str(interval),
         "keepalives_count": str(count),
-        "tcp_user_timeout": str(round(seconds * 1000)),
     }
+    if role == "source":
+        found["tcp_user_timeout"] = str(round(seconds * 1000))
+    return found
 
 
 def _twin(connection: psycopg.Connection[Any], parameters: Mapping[str, str] | None) -> dict[str, str]:
@@ -656,10 +666,10 @@ def _twin(connection: psycopg.Connection[Any], parameters: Mapping[str, str] | N
     return found
 
 
-def _parameters(config: PostgresEnd) -> dict[str, str]:
+def _parameters(config: PostgresEnd, role: str) -> dict[str, str]:
     """Return libpq's keywords for a config."""
     found: dict[str, str] = {
-        **_keepalives(config.network_timeout),
+        **_keepalives(config.network_timeout, role),
         "application_name": config.application_name,
         "connect_timeout": str(config.connect_timeout),
         **config.params,

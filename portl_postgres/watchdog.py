@@ -29,7 +29,7 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import attrs
 import psycopg
@@ -50,7 +50,8 @@ ASK_SECONDS = 3.0
 SENT_BYTES = 16 * 1024 * 1024
 
 _ACTIVITY = (
-    "SELECT a.pid, a.wait_event, {copied}, extract(epoch FROM s.started)::text, s.started > to_timestamp({begun})"
+    "SELECT a.pid, a.wait_event, {copied}, (extract(epoch FROM s.started) * 1000000)::bigint::text,"
+    " s.started > to_timestamp({begun})"
     " FROM (SELECT pg_postmaster_start_time() AS started) AS s"
     " LEFT JOIN pg_catalog.pg_stat_activity AS a ON a.pid = {pid}"
 )
@@ -115,8 +116,8 @@ class Vigil:
 
         Args:
             backend: the process.
-            server: when its server was started, as ``extract(epoch …)`` prints it: behind a balancer the next
-                connection may lead to another one.
+            server: when its server was started, in microseconds of the epoch: behind a balancer the next connection
+                may lead to another one.
             begun: when the session was there, by the server's clock, in seconds of the epoch.
         """
         self.backend, self._server, self._begun = backend, server, begun
@@ -183,17 +184,17 @@ class Vigil:
         """Look at the backend if nothing was heard of it for long; called by the watchdog."""
         if self._looking is not None and self._looking.is_alive():
             return
-        since, sent = self._since, self.sent
         limit = min(self._seconds / 2, HASTY_SECONDS) if self.hasty else self._seconds / 2
-        begun = since if since is not None else self._proved if sent is not None else None
-        if begun is None or time.monotonic() - max(begun, self._proved) < limit:
-            return
-        if since is not None:
+        since = self._since
+        if since is not None and time.monotonic() - max(since, self._proved) >= limit:
             received = self._received()
-            if received is not None and received < limit:
-                return  # a long answer is on its way
-        target = self._judge_wait if since is not None else self._judge_sending
-        self._looking = threading.Thread(target=target, args=(begun,), name="portl-look", daemon=True)
+            if received is None or received >= limit:  # else a long answer is on its way
+                self._start(self._judge_wait, since)
+        elif self.sent is not None and time.monotonic() - self._proved >= limit:
+            self._start(self._judge_sending, self._proved)
+
+    def _start(self, judge: Callable[[float], None], begun: float) -> None:
+        self._looking = threading.Thread(target=judge, args=(begun,), name="portl-look", daemon=True)
         self._looking.start()
 
     def _judge_wait(self, since: float) -> None:
@@ -213,13 +214,17 @@ class Vigil:
 
     def _judge_sending(self, begun: float) -> None:
         first: tuple[int, Look] | None = None
-        unreachable = 0
-        while not self._over.is_set() and (sent := self.sent) is not None and self._since is None:
+        bad = 0
+        while not self._over.is_set() and (sent := self.sent) is not None:
+            since = self._since
+            if since is not None and time.monotonic() - since >= self._seconds / 2:
+                return  # nothing is taken any more: that is a wait like any other
             found = self._look(begun)
+            silent = time.monotonic() - begun
             if found.backend in (Backend.GONE, Backend.UNREACHABLE):
-                unreachable += 1
-                if found.backend is Backend.GONE or unreachable > 1:
-                    self._shut_down(found.backend.value, time.monotonic() - begun, None)
+                bad += 1
+                if found.backend is Backend.GONE or (bad > 1 and silent >= self._seconds):
+                    self._shut_down(found.backend.value, silent, None)
                     return
             elif found.backend is not Backend.WAITING or found.copied is None:
                 break
@@ -228,8 +233,7 @@ class Vigil:
             elif found.copied != first[1].copied:
                 break
             elif sent - first[0] >= SENT_BYTES:
-                said = "it does not get what is sent"
-                self._shut_down(said, time.monotonic() - begun, None)
+                self._shut_down("it does not get what is sent", silent, None)
                 return
             self._over.wait(self.tick)
         self._proved = time.monotonic()
@@ -269,8 +273,9 @@ class Vigil:
         return None
 
     def _shut_down(self, why: str, silent: float, since: float | None) -> None:
+        """End the wait that began at ``since``, or the COPY into which rows are sent."""
         with self._lock:
-            if self._since != since or (since is None and self.sent is None):
+            if self.sent is None if since is None else self._since != since:
                 return  # it was heard at the last moment
             self._end(
                 f"nothing was heard from the server for {silent:.0f} s, and {why}"

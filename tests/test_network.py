@@ -6,17 +6,23 @@ import select
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg_pool import ConnectionPool
 
+import portl
+from portl_postgres.config import PostgresDestinationConfig
+from portl_postgres.connection import Database
+from portl_postgres.copying import CopyBatch, CopyIn
 from tests.proxy import Proxy
 from tests.servers import Db
 
 
 @pytest.fixture
-def proxy(source: Db) -> Iterator[Proxy]:
+def proxy(source: Db, nothing_left: None) -> Iterator[Proxy]:
     with Proxy(source.endpoint) as found:
         yield found
 
@@ -123,3 +129,316 @@ def test_the_proxy_delays_and_refuses(source: Db, proxy: Proxy) -> None:
         with pytest.raises(psycopg.OperationalError):
             connect(source, proxy)
         assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+NAME = "portl network"
+TIMEOUT = 2.0
+
+
+def job(source: Db, destination: Db, **keys: Any) -> dict[str, Any]:
+    """Return a job with a short network_timeout and no retries; ``reads`` and ``writes`` are added to its ends."""
+    common = {"application_name": NAME, "network_timeout": TIMEOUT}
+    return {
+        "source": {**source.end(table="t", **common), **keys.pop("reads", {})},
+        "destination": {**destination.end(table="t", **common), **keys.pop("writes", {})},
+        "retry": {"attempts": 1},
+        **keys,
+    }
+
+
+def behind(proxy: Proxy) -> dict[str, object]:
+    return {"host": proxy.host, "port": proxy.port}
+
+
+@pytest.fixture
+def rows(source: Db) -> Db:
+    source.execute("CREATE TABLE t AS SELECT g AS id, repeat('x', 1000) AS x FROM generate_series(1, 20000) AS g")
+    return source
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(source: Db) -> Iterator[None]:
+    """After each test no thread of portl's is there and, once the network is whole, no connection."""
+    yield
+    until(lambda: not [t.name for t in threading.enumerate() if t.name.startswith(("portl", "pool-", "proxy"))])
+    until(
+        lambda: source.value("SELECT count(*) FROM pg_stat_activity WHERE application_name = %s", NAME) == 0,
+    )
+
+
+def lost(config: dict[str, Any], observer: Callable[[portl.Event], None] | None = None) -> portl.ConnectionFailed:
+    """Run a job that must lose its connection to silence; return the error."""
+    with pytest.raises(portl.ConnectionFailed) as caught:
+        portl.migrate(config, observers=[observer] if observer else [])
+    assert caught.value.transient, str(caught.value)
+    return caught.value
+
+
+def silent(error: portl.ConnectionFailed, end: str) -> bool:
+    """Tell whether an error names the end, the silence and the key that decides about it."""
+    return error.message.startswith(end) and "nothing was heard from the server for" in error.message
+
+
+@contextmanager
+def swallowed(proxy: Proxy, holds: Callable[[], object], **how: bool) -> Iterator[None]:
+    """Make a black hole of a proxy as soon as something holds."""
+
+    def watch() -> None:
+        until(holds)
+        proxy.black_hole(**how)
+
+    thread = threading.Thread(target=watch, name="watching")
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+        proxy.heal()
+
+
+def waits(db: Db, event: str) -> Callable[[], object]:
+    query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s AND wait_event = %s"
+    return lambda: db.value(query, NAME, event)
+
+
+def test_reading_from_a_server_that_falls_silent_ends(rows: Db, destination: Db, proxy: Proxy) -> None:
+    with swallowed(proxy, lambda: proxy.forwarded("down") > 3_000_000):
+        proxy.delay(0.0, rate=4_000_000)
+        error = lost(job(rows, destination, reads=behind(proxy)))
+    assert silent(error, "source")
+    assert "(network_timeout: 2 s)" in error.message
+    assert "no new connection is answered either" in error.message
+
+
+def test_reading_ends_although_new_connections_are_answered(rows: Db, destination: Db, proxy: Proxy) -> None:
+    with swallowed(proxy, lambda: proxy.forwarded("down") > 3_000_000, new=False):
+        proxy.delay(0.0, rate=4_000_000)
+        error = lost(job(rows, destination, reads=behind(proxy)))
+    assert silent(error, "source")
+    assert "the server waits for this client" in error.message
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_writing_to_a_server_that_falls_silent_ends(new: bool, rows: Db, destination: Db, proxy: Proxy) -> None:
+    # All that is sent is acknowledged: only the answer to the end of the COPY is missing.
+    with swallowed(proxy, lambda: proxy.forwarded("up") > 3_000_000, new=new):
+        proxy.delay(0.0, rate=8_000_000)
+        error = lost(job(rows, destination, writes=behind(proxy)))
+    assert silent(error, "destination")
+    assert destination.value("SELECT coalesce(to_regclass('t')::text, '')") in ("", "t")
+
+
+BATCH = CopyBatch(number=1, first_row=1, rows=10_000, size=20_000, binary=False, pieces=[b"1\n" * 10_000])
+
+
+@contextmanager
+def copying(destination: Db, proxy: Proxy) -> Iterator[CopyIn]:
+    """One COPY that goes on for as long as the test wants, as a job with very large chunks has it."""
+    destination.execute("CREATE TABLE t (id int)")
+    end: dict[str, Any] = destination.end(table="t", network_timeout=TIMEOUT, application_name=NAME, **behind(proxy))
+    config = PostgresDestinationConfig(**{**end, "password": portl.Secret(end["password"])})
+    database = Database(config, None, "destination")
+    token = portl.CancelToken()
+    try:
+        with database.session(portl.Context(token=token), {}) as session:
+            yield CopyIn(session, "COPY t FROM STDIN", binary=False, token=token, what="writing")
+    finally:
+        database.close()
+
+
+def test_rows_without_end_do_not_go_into_a_black_hole_for_ever(destination: Db, proxy: Proxy) -> None:
+    with copying(destination, proxy) as copy:
+        until(lambda: copy.write(BATCH) and proxy.forwarded("up") > 1_000_000)
+        proxy.black_hole(new=False)
+        with pytest.raises(portl.ConnectionFailed, match=r"nothing was heard .* it does not get what is sent"):
+            for _ in range(50_000):
+                copy.write(BATCH)
+
+
+def test_rows_that_arrive_are_sent_for_as_long_as_it_takes(destination: Db, proxy: Proxy) -> None:
+    sent = 0
+    with copying(destination, proxy) as copy:
+        end = time.monotonic() + 3 * TIMEOUT
+        while time.monotonic() < end:
+            copy.write(BATCH)
+            sent += BATCH.rows
+            time.sleep(0.02)
+        assert copy.finish() == sent
+
+
+def test_a_query_that_is_being_described_ends(source: Db, destination: Db, proxy: Proxy) -> None:
+    source.execute("CREATE TABLE t (id int)")
+    with psycopg.connect(source.connection.info.dsn, password=source.endpoint.password) as other:
+        other.execute("LOCK TABLE t")
+        config = job(source, destination, reads={"table": None, "query": "SELECT id FROM t", **behind(proxy)})
+        with swallowed(proxy, waits(source, "relation")):
+            error = lost(config)
+    assert silent(error, "source")
+    assert "describing the query" in error.message
+
+
+def test_a_statement_that_psycopg_waits_for_ends(source: Db, destination: Db, proxy: Proxy) -> None:
+    query = "SELECT count(*) AS id, (SELECT pg_sleep(30)::text) AS x FROM generate_series(1, 10)"
+    config = job(source, destination, reads={"table": None, "query": query, **behind(proxy)})
+    with swallowed(proxy, waits(source, "PgSleep")):
+        assert silent(lost(config), "source")
+
+
+def test_a_server_that_falls_silent_at_commit_ends(rows: Db, destination: Db, proxy: Proxy) -> None:
+    destination.execute("""
+        CREATE TABLE t (id bigint, x text);
+        CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(4); RETURN NULL; END $$;
+        CREATE CONSTRAINT TRIGGER waits AFTER INSERT ON t DEFERRABLE INITIALLY DEFERRED
+            FOR EACH ROW WHEN (NEW.id = 1) EXECUTE FUNCTION wait()
+    """)
+    with swallowed(proxy, waits(destination, "PgSleep")):
+        assert silent(lost(job(rows, destination, conflict="fail", writes=behind(proxy))), "destination")
+
+
+def test_connecting_to_a_server_that_says_nothing_ends(rows: Db, destination: Db, proxy: Proxy) -> None:
+    proxy.black_hole()
+    error = lost(job(rows, destination, reads={**behind(proxy), "connect_timeout": 2}))
+    assert "timeout expired" in error.message
+
+
+def test_connecting_is_cancelled_by_the_token(rows: Db, destination: Db, proxy: Proxy) -> None:
+    proxy.black_hole()
+    token = portl.CancelToken()
+    timer = threading.Timer(0.5, token.cancel)
+    timer.start()
+    with pytest.raises(portl.Cancelled):
+        portl.migrate(job(rows, destination, reads={**behind(proxy), "connect_timeout": 600}), cancel=token)
+    timer.join()
+
+
+def test_waiting_for_a_connection_of_a_pool_is_cancelled_by_the_token(rows: Db, destination: Db) -> None:
+    info = rows.connection.info
+    token = portl.CancelToken()
+    with ConnectionPool(f"{info.dsn} password={info.password}", min_size=1, max_size=1, name="lent") as pool:
+        with pool.connection():
+            timer = threading.Timer(0.5, token.cancel)
+            timer.start()
+            config = job(rows, destination)
+            config["source"]["pool"] = {"timeout": 600}
+            for key in ("host", "port", "database", "username", "password"):
+                config["source"].pop(key, None)
+            with pytest.raises(portl.Cancelled):
+                portl.migrate(config, source=pool, cancel=token)
+            timer.join()
+
+
+def test_a_statement_that_takes_long_is_not_ended(source: Db, destination: Db, proxy: Proxy) -> None:
+    query = "SELECT 1 AS id, pg_sleep(6)::text AS x"
+    config = job(source, destination, reads={"table": None, "query": query, **behind(proxy)})
+    config["source"]["statement_timeout"] = 60
+    assert portl.migrate(config).rows_inserted == 1
+
+
+def test_a_wait_for_a_lock_is_not_ended(rows: Db, destination: Db, proxy: Proxy) -> None:
+    destination.execute("CREATE TABLE t (id int, x text)")
+    with psycopg.connect(destination.connection.info.dsn, password=destination.endpoint.password) as other:
+        other.execute("LOCK TABLE t")
+        timer = threading.Timer(5, other.rollback)
+        timer.start()
+        assert portl.migrate(job(rows, destination, conflict="fail", writes=behind(proxy))).rows_inserted == 20000
+        timer.join()
+
+
+def test_a_destination_whose_source_takes_long_is_not_ended(source: Db, destination: Db, proxy: Proxy) -> None:
+    query = "SELECT g AS id, pg_sleep(CASE WHEN g = 3000 THEN 5 ELSE 0 END)::text AS x FROM generate_series(1, 3001) g"
+    config = job(source, destination, reads={"table": None, "query": query}, writes=behind(proxy), batch_size=500)
+    assert portl.migrate(config).rows_inserted == 3001
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_a_run_in_a_black_hole_is_cancelled_by_the_token(new: bool, rows: Db, destination: Db, proxy: Proxy) -> None:
+    token = portl.CancelToken()
+    config = job(rows, destination, reads={**behind(proxy), "network_timeout": 600})
+
+    def swallow_and_cancel() -> None:
+        until(lambda: proxy.forwarded("down") > 3_000_000)
+        proxy.black_hole(new=new)
+        token.cancel()
+
+    proxy.delay(0.0, rate=4_000_000)
+    thread = threading.Thread(target=swallow_and_cancel, name="cancelling")
+    thread.start()
+    with pytest.raises(portl.Cancelled):
+        portl.migrate(config, cancel=token)
+    thread.join()
+    proxy.heal()
+
+
+@pytest.mark.parametrize("end", ["reads", "writes"])
+def test_a_backend_that_is_ended_in_the_middle_is_a_failure_that_passes(
+    end: str, rows: Db, destination: Db, proxy: Proxy
+) -> None:
+    direction: Any = "down" if end == "reads" else "up"
+    statement = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s AND query ~ %s"
+    copy = "^COPY .* TO STDOUT" if end == "reads" else "^COPY .* FROM STDIN"
+
+    def end_it() -> None:
+        until(lambda: proxy.forwarded(direction) > 3_000_000)
+        rows.execute(statement, NAME, copy)
+
+    proxy.delay(0.0, rate=4_000_000)
+    thread = threading.Thread(target=end_it, name="ending")
+    thread.start()
+    error = lost(job(rows, destination, **{end: behind(proxy)}))
+    thread.join()
+    assert error.message.startswith("source" if end == "reads" else "destination")
+
+
+def test_a_wrong_password_behind_the_proxy_is_final(rows: Db, destination: Db, proxy: Proxy) -> None:
+    with pytest.raises(portl.AuthenticationFailed) as caught:
+        portl.migrate(job(rows, destination, reads={**behind(proxy), "password": "wrong"}))
+    assert not caught.value.transient
+
+
+def test_a_lent_connection_that_falls_silent_ends_with_an_error(rows: Db, destination: Db, proxy: Proxy) -> None:
+    config = job(rows, destination)
+    for key in ("host", "port", "database", "username", "password"):
+        config["source"].pop(key, None)
+    proxy.delay(0.0, rate=4_000_000)
+    with connect(rows, proxy) as lent:
+        with swallowed(proxy, lambda: proxy.forwarded("down") > 3_000_000, new=False):
+            with pytest.raises(portl.ConnectionFailed, match=r"source .the caller's connection.*nothing was heard"):
+                portl.migrate(config, source=lent)
+        assert lent.broken
+
+
+def test_a_job_that_sets_network_timeout_to_0_is_not_watched(rows: Db, destination: Db) -> None:
+    seen: set[str] = set()
+    reads = {"network_timeout": 0}
+    config = job(rows, destination, reads=reads, writes=reads, conflict="fail")
+    portl.migrate(config, observers=[lambda event: seen.update(t.name for t in threading.enumerate())])
+    assert "portl-watchdog" not in seen
+    config = job(rows, destination, conflict="fail")
+    portl.migrate(config, observers=[lambda event: seen.update(t.name for t in threading.enumerate())])
+    assert "portl-watchdog" in seen
+
+
+def test_each_side_looks_after_the_other(source: Db, destination: Db) -> None:
+    names = ["tcp_keepalives_idle", "tcp_keepalives_interval", "tcp_keepalives_count", "tcp_user_timeout"]
+    names += ["client_connection_check_interval", "idle_in_transaction_session_timeout"]
+    listed = ", ".join(f"current_setting('{name}')" for name in names)
+    query = f"SELECT array_to_string(ARRAY[{listed}], ' ') AS x"
+    config = job(source, destination, reads={"table": None, "query": query, "network_timeout": 60})
+    portl.migrate(config)
+    # A source that is not read for a while is not lost.
+    assert destination.value("SELECT x FROM t") == "30 8 3 0 10s 0"
+
+
+def test_the_holder_of_a_lock_is_named(rows: Db, destination: Db) -> None:
+    destination.execute("CREATE TABLE t (id int, x text)")
+    with psycopg.connect(
+        destination.connection.info.dsn, password=destination.endpoint.password, application_name="the nightly job"
+    ) as other:
+        other.execute("LOCK TABLE t")
+        backend = other.info.backend_pid
+        with pytest.raises(portl.OperationError) as caught:
+            portl.migrate(job(rows, destination, conflict="fail", writes={"lock_timeout": 0.2}))
+    assert caught.value.transient
+    hint = caught.value.hint or ""
+    said = f"locks are held there by process {backend} (the nightly job) idle in transaction with AccessExclusiveLock"
+    assert said in hint
