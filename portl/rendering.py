@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 WIDTH = 80
 #: A value in the preview is cut at this many characters.
 VALUE_WIDTH = 60
+#: Runs of a ledger that are shown.
+MOST_RUNS = 10
 
 _HEADS = {Severity.PROBLEM: "problems", Severity.WARNING: "warnings", Severity.NOTE: "notes"}
 
@@ -194,7 +196,9 @@ def render_result(result: Result, width: int = WIDTH) -> list[Line]:
     lines += _attempts(result, width)
     if result.verification is not None:
         checked = result.verification
-        lines += _wrapped("", f"verified by {checked.mode}: {checked.rows_source:,} rows are as they should be", width)
+        right = checked.rows_source - checked.missing
+        missing = f", the {checked.missing:,} that were put aside excepted" if checked.missing else ""
+        lines += _wrapped("", f"verified by {checked.mode}: {right:,} rows are as they should be{missing}", width)
     done = f"{printable(result.name)}: {result.summary()}, {human_bytes(result.bytes)} in {result.seconds:.2f} s"
     return [*lines, *_wrapped("", done, width, "good")]
 
@@ -206,8 +210,9 @@ def _attempts(result: Result, width: int) -> Iterator[Line]:
             said = f"attempt {table.attempt}: {table.rows_before:,} rows were there from earlier attempts"
             yield from _wrapped("", said, width)
         if table.older_chunks:
+            verb = "come" if len(table.older_chunks) > 1 else "comes"
             said = (
-                f"{_numbers(table.older_chunks)} of {table.chunks} come from an older state of the source; "
+                f"{_numbers(table.older_chunks)} of {table.chunks} {verb} from an older state of the source; "
                 "`resume: recopy` copies such chunks again"
             )
             yield from _wrapped("", said, width, "warning")
@@ -231,8 +236,10 @@ def render_status(status: Status, width: int = WIDTH) -> list[Line]:
     lines += _wrapped("  ", f"ledger: {status.ledger or f'none: {status.reason}'}", width, "dim")
     if not status.runs:
         return [*lines, Line("  no runs")]
-    for run in status.runs:
+    for run in status.runs[:MOST_RUNS]:
         lines += _run(run, width, named=status.job is None)
+    if len(status.runs) > MOST_RUNS:
+        lines.append(Line(f"  … and {len(status.runs) - MOST_RUNS:,} earlier ones (--json shows all)", "dim"))
     return lines
 
 
