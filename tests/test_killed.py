@@ -23,7 +23,7 @@ import portl
 from tests.servers import Db
 
 #: Moments for each kind of job: a few with every run of the tests, many with ``nox -s faults``.
-FEW, MANY = 3, 17
+FEW, MANY = 2, 10
 
 
 @attrs.frozen
