@@ -432,8 +432,30 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         return self._orders[name]
 
     def _copy(self, fields: Sequence[Field], format: Format, bounds: Mapping[str, Any] | None = None) -> str:
-        options = "FORMAT binary" if format.name == BINARY else "FORMAT text, ENCODING 'UTF8'"
+        encoding = "SQL_ASCII" if self._unchecked else "UTF8"
+        options = "FORMAT binary" if format.name == BINARY else f"FORMAT text, ENCODING '{encoding}'"
         return f"COPY ({self._select(fields, bounds)}) TO STDOUT ({options})"
+
+    @property
+    def _unchecked(self) -> bool:
+        """True if this database holds bytes that need not be a text in any encoding."""
+        return self._session.connection.info.parameter_status("server_encoding") == "SQL_ASCII"
+
+    @contextmanager
+    def _as_they_are(self, binary: bool) -> Iterator[None]:
+        """Let bytes pass that are no UTF-8, for the destination to refuse their row, not the source the whole reading.
+
+        Binary COPY has no encoding of its own: it converts to the client's (manual, COPY, ENCODING).
+        """
+        if not binary or not self._unchecked:
+            yield
+            return
+        self._session.execute("SET LOCAL client_encoding = 'SQL_ASCII'")
+        try:
+            yield
+        finally:
+            if self.holds():
+                self._session.execute("SET LOCAL client_encoding = 'UTF8'")
 
     def split(self, splitting: Splitting) -> Split:
         """See ``Source.split``."""
@@ -607,7 +629,7 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         binary = reading.format.name == BINARY
         batches = copy.batches(binary=binary, rows=reading.batch_rows, size=reading.batch_bytes)
         self._copying, self._batches = copy, batches
-        with self._only_reading(), closing(batches):
+        with self._only_reading(), self._as_they_are(binary), closing(batches):
             if reading.format.name == portl.ROWS.name:
                 yield from self._decoded(reading, batches)
             else:

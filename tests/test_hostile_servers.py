@@ -106,6 +106,31 @@ def test_a_database_in_sql_ascii_is_read(source: Db, destination: Db) -> None:
         source.execute("DROP DATABASE portl_ascii")
 
 
+@pytest.mark.parametrize("route", ["relay", "rows"])
+@pytest.mark.parametrize("column", ["text", "varchar(9)"])
+def test_bytes_that_are_no_text_cost_their_row_alone(source: Db, destination: Db, route: str, column: str) -> None:
+    """The narrower column makes the relay travel as text."""
+    source.execute("DROP DATABASE IF EXISTS portl_ascii")
+    source.execute("CREATE DATABASE portl_ascii ENCODING 'SQL_ASCII' TEMPLATE template0")
+    destination.execute(f"CREATE TABLE t (id int, x {column})")
+    try:
+        dsn = psycopg.conninfo.make_conninfo(source.connection.info.dsn, dbname="portl_ascii")
+        with psycopg.connect(dsn, password=source.endpoint.password) as connection:
+            connection.execute("CREATE TABLE t (id int, x text)")
+            connection.execute("INSERT INTO t SELECT g, CASE WHEN g = 17 THEN E'b\\344d' ELSE 'good' END"
+                               " FROM generate_series(1, 40) AS g")  # fmt: skip
+        ends = job(source, destination) | {"source": source.end(table="t", database="portl_ascii")}
+        ends |= {"conflict": "fail", "route": route}
+        with pytest.raises(portl.DataError, match="row 17 of the source"):
+            portl.migrate(ends)
+        result = portl.migrate({**ends, "on_error": "quarantine"}, restart=True)
+        assert (result.rows_inserted, result.rows_rejected) == (39, 1)
+        assert destination.value("SELECT count(*) FROM t WHERE x = 'good'") == 39
+        assert destination.value("SELECT \"row\"->>'id' FROM t__rejected") == "17"
+    finally:
+        source.execute("DROP DATABASE portl_ascii")
+
+
 @pytest.mark.parametrize("open_transaction", [True, False])
 def test_a_lent_connection_is_usable_after_a_lock_could_not_be_had(
     source: Db, destination: Db, open_transaction: bool
