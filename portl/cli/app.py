@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import re
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import FrameType
@@ -25,6 +27,10 @@ from portl.cli.output import Output
 DONE, FAILED, WRONG, REJECTED, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
 
 COMMANDS = "portl.commands"
+
+#: What a file must have at its top level to be taken for a job.
+_ENDS = {"source", "destination"}
+_TOP_LEVEL = re.compile(r"^(\w+):", re.MULTILINE)
 
 #: Commands of portl's own that are imported only when they are called.
 OWN = {"verify": ("portl.cli.verify", "verify"), "retry-rejected": ("portl.cli.rejected", "retry_rejected")}
@@ -150,18 +156,30 @@ def _terminable() -> Iterator[None]:
 
 
 @cli.command()
-@click.argument("job", type=click.Path(path_type=Path))
+@click.argument("job", type=click.Path(path_type=Path), required=False)
 @click.option("--all", "every", is_flag=True, help="Show the runs of all jobs in that ledger.")
-@click.option("--json", "as_json", is_flag=True, help="Print the runs as one JSON object on standard output.")
-def status(job: Path, every: bool, as_json: bool) -> int:
-    """Show the runs of the job in the file JOB: how they stand, and how far they came."""
+@click.option("--json", "as_json", is_flag=True, help="Print the runs as JSON on standard output, an object a job.")
+def status(job: Path | None, every: bool, as_json: bool) -> int:
+    """Show the runs of the job in the file JOB: how they stand, and how far they came.
+
+    Without JOB, those of all job files in the current folder.
+    """
     output = Output(as_json=as_json)
+    jobs = [job] if job is not None else _job_files()
+    if not jobs:
+        raise click.UsageError("there is no job file in this folder: name one")
+    return max(guarded(output, partial(_show_status, output, path, every)) for path in jobs)
 
-    def work() -> int:
-        output.status(portl.status(job, every=every))
-        return DONE
 
-    return guarded(output, work)
+def _show_status(output: Output, job: Path, every: bool) -> int:
+    output.status(portl.status(job, every=every))
+    return DONE
+
+
+def _job_files() -> list[Path]:
+    """Return the files of the current folder that look like jobs: YAML with both ends at its top level."""
+    found = sorted(path for pattern in ("*.yaml", "*.yml") for path in Path().glob(pattern))
+    return [path for path in found if set(_TOP_LEVEL.findall(path.read_text("utf-8", "replace"))) >= _ENDS]
 
 
 @cli.command()
