@@ -88,7 +88,7 @@ from portl.events import (
     TableStarted,
     Warned,
 )
-from portl.history import Status, clean, status
+from portl.history import Cleaned, Status, clean, status
 from portl.ledger import ChunkLine, ChunkState, Ledger, Run, RunState
 from portl.masking import masked
 from portl.planning import Plan, TableTask
@@ -112,6 +112,7 @@ __all__ = [
     "Chunk",
     "ChunkLine",
     "ChunkState",
+    "Cleaned",
     "Column",
     "CommitInDoubt",
     "Comparer",

@@ -699,6 +699,14 @@ class Destination(abc.ABC, Generic[D]):
         """
         raise NotImplementedError
 
+    def leftover(self, *, remove: bool = False) -> str | None:
+        """Return what an interrupted run has left besides its lines in the ledger, for people; None: nothing.
+
+        Args:
+            remove: True to remove it.
+        """
+        return None
+
     def sibling(self) -> Destination[D] | None:
         """Return another destination, not yet open, that writes to the same table at the same time; None: it cannot."""
         return None

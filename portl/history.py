@@ -98,10 +98,27 @@ def status(job: Job, *, destination: object | None = None, every: bool = False) 
         return Status(job=name, ledger=found.place, runs=tuple(found.runs(name)))
 
 
-def clean(job: Job, *, destination: object | None = None) -> int:
-    """Remove the runs of a job from the ledger, so that the next one begins anew; return how many there were.
+@attrs.frozen(kw_only=True)
+class Cleaned:
+    """What ``clean`` has removed."""
+
+    #: Runs that the ledger has forgotten.
+    runs: int
+    #: What an interrupted run has left besides, for people; None: nothing.
+    leftover: str | None
+    #: True if that was removed too.
+    removed: bool
+
+
+def clean(job: Job, *, destination: object | None = None, table: bool = False) -> Cleaned:
+    """Remove the runs of a job from the ledger, so that the next one begins anew.
 
     The rows that they have brought stay.
+
+    Args:
+        job: as for ``portl.migrate``.
+        destination: a connection or pool of your own.
+        table: True to remove, with its rows, a table too that an interrupted run has made and not finished.
 
     Raises:
         AlreadyRunning: if the job is under way.
@@ -114,7 +131,8 @@ def clean(job: Job, *, destination: object | None = None) -> int:
             raise LedgerError(f"there is nothing to clean: {ledger.message}")
         ledger.lock(name)
         try:
-            return ledger.forget(name)
+            leftover = writing.leftover(remove=table)
+            return Cleaned(runs=ledger.forget(name), leftover=leftover, removed=table and leftover is not None)
         finally:
             ledger.unlock()
 

@@ -216,6 +216,17 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         """See ``Destination.ledger``."""
         return ledger_of(self._session, wanted, self.config.schema, self.context.token)
 
+    def leftover(self, *, remove: bool = False) -> str | None:
+        """See ``Destination.leftover``: a table that a run has made and not finished."""
+        table = self.describe()
+        if table is None or not table_details(table).unfinished:
+            return None
+        name = quoted(self.config.schema, self.config.table)
+        ((count,),) = self._session.query(f"SELECT count(*) FROM {name}")
+        if remove:
+            self._session.execute(f"DROP TABLE {name}", what="dropping the unfinished table")
+        return f"the table {self.target()}, with {count:,} rows and without its key"
+
     def room(self) -> int | None:
         """See ``Destination.room``: the pool's connections but the one that is in use already."""
         most = self._database.most

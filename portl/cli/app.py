@@ -184,13 +184,16 @@ def _job_files() -> list[Path]:
 
 @cli.command()
 @click.argument("job", type=click.Path(path_type=Path))
-def clean(job: Path) -> int:
+@click.option("--table", is_flag=True, help="Drop a table too that an interrupted run has made and not finished.")
+def clean(job: Path, table: bool) -> int:
     """Remove the runs of the job in the file JOB from the ledger. The rows that they have brought stay."""
     output = Output()
 
     def work() -> int:
-        count = portl.clean(job)
-        output.say(f"{count} run{'s' if count != 1 else ''} removed", "plain")
+        done = portl.clean(job, table=table)
+        output.say(f"{done.runs} run{'s' if done.runs != 1 else ''} removed from the ledger", "plain")
+        if done.leftover:
+            output.say(f"{'dropped' if done.removed else 'left (`--table` drops it)'}: {done.leftover}", "plain")
         return DONE
 
     return guarded(output, work)
