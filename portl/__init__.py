@@ -88,11 +88,12 @@ from portl.events import (
     TableStarted,
     Warned,
 )
+from portl.explaining import Explanation, explain
 from portl.history import Cleaned, Status, clean, status
 from portl.ledger import ChunkLine, ChunkState, Ledger, Run, RunState
 from portl.masking import masked
 from portl.planning import Plan, TableTask
-from portl.plugins import hookimpl
+from portl.plugins import Installed, hookimpl, installed, register
 from portl.rejected import retry_rejected
 from portl.result import Result, TableResult
 from portl.schema import Column, Conversion, Key, Kind, Risk, Table, Type, Verdict, conversion
@@ -133,11 +134,13 @@ __all__ = [
     "Error",
     "Event",
     "Examination",
+    "Explanation",
     "Failed",
     "Field",
     "FieldError",
     "Finding",
     "Format",
+    "Installed",
     "Intent",
     "Interrupted",
     "Key",
@@ -203,12 +206,15 @@ __all__ = [
     "__version__",
     "clean",
     "conversion",
+    "explain",
     "hookimpl",
+    "installed",
     "masked",
     "migrate",
     "note",
     "plan",
     "problem",
+    "register",
     "retry_rejected",
     "status",
     "verify",

@@ -8,6 +8,8 @@ module (or any object) with the hook ``portl_connector``::
     @portl.hookimpl
     def portl_connector():
         return portl.Connector(name="mine", source=MySource, source_config=MySourceConfig)
+
+A connector inside an application needs no package: ``portl.register(connector)``.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ from __future__ import annotations
 import difflib
 import re
 from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
+import attrs
 import pluggy
 
 from portl.connectors import Connector
@@ -35,6 +39,76 @@ class Hooks:
         """Return the connector. Called once a plan, when a job names the plugin's entry point."""
 
 
+#: Connectors of the application itself, by name.
+_registered: dict[str, Connector] = {}
+
+
+def register(connector: Connector) -> None:
+    """Make a connector known to this process, without packaging it. The same name again replaces the first.
+
+    Raises:
+        PluginError: if an installed package has a connector of that name.
+    """
+    entry = available().get(connector.name)
+    if entry is not None:
+        owner = entry.dist.name if entry.dist else "another package"
+        raise PluginError(f"there is a connector {connector.name!r} already: it comes with {owner}")
+    _registered[connector.name] = connector
+
+
+@attrs.frozen(kw_only=True)
+class Installed:
+    """What ``portl.installed`` knows of one connector."""
+
+    name: str
+    #: The distribution that it comes with; None for one that was registered.
+    package: str | None
+    version: str | None
+    summary: str = ""
+    #: True if it can read.
+    source: bool = False
+    #: True if it can write.
+    destination: bool = False
+    #: The conflict strategies of its destination.
+    strategies: tuple[str, ...] = ()
+    #: True if its destination can put rows aside, and make a job one transaction.
+    savepoints: bool = False
+    #: Why it cannot be used; None if it can.
+    error: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, ready for JSON."""
+        return attrs.asdict(self)
+
+
+def installed() -> list[Installed]:
+    """Return all connectors by name. Imports each; one that fails to import says so and breaks no other."""
+    found = []
+    entries = available()
+    for name in sorted({*entries, *_registered}):
+        distribution = entries[name].dist if name in entries else None
+        package, version = (distribution.name, distribution.version) if distribution else (None, None)
+        try:
+            connector = load(name)
+        except PluginError as error:
+            found.append(Installed(name=name, package=package, version=version, error=error.message))
+            continue
+        writes = connector.destination
+        found.append(
+            Installed(
+                name=name,
+                package=package,
+                version=version,
+                summary=connector.summary,
+                source=connector.source is not None,
+                destination=writes is not None,
+                strategies=tuple(sorted(s.value for s in writes.strategies)) if writes else (),
+                savepoints=writes.savepoints if writes else False,
+            )
+        )
+    return found
+
+
 def available() -> dict[str, EntryPoint]:
     """Return the installed connectors by name, without importing any."""
     return {entry.name: entry for entry in entry_points(group=GROUP)}
@@ -46,9 +120,11 @@ def load(name: str) -> Connector:
     Raises:
         PluginError: if none of that name is installed, or if its plugin fails to import or offers nothing.
     """
+    if name in _registered:
+        return _registered[name]
     found = available()
     if name not in found:
-        raise PluginError(_missing(name, list(found)))
+        raise PluginError(_missing(name, [*found, *_registered]))
     entry = found[name]
     origin = f"{name!r} ({entry.value}, from the package {entry.dist.name if entry.dist else 'unknown'})"
     try:

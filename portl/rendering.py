@@ -74,7 +74,7 @@ def _ends(plan: Plan, task: TableTask, width: int) -> Iterator[Line]:
     if task.rejected_to is not None:
         facts.append(("rejected", f"rows that are refused go to {task.rejected_to}"))
     for label, text in facts:
-        yield from _wrapped(f"  {label:<10}", printable(text), width)
+        yield from wrapped(f"  {label:<10}", printable(text), width)
 
 
 def _count(task: TableTask) -> str:
@@ -114,9 +114,9 @@ def _findings(findings: Sequence[Finding], width: int) -> Iterator[Line]:
         yield Line(f"{head} ({len(chosen)})", "head")
         for finding in chosen:
             text = printable(f"{finding.where}: {finding.message}")
-            yield from _wrapped("  - ", text, width, severity.value)
+            yield from wrapped("  - ", text, width, severity.value)
             if finding.remedy:
-                yield from _wrapped("    -> ", printable(finding.remedy), width)
+                yield from wrapped("    -> ", printable(finding.remedy), width)
 
 
 def _columns(task: TableTask, width: int) -> Iterator[Line]:
@@ -132,7 +132,7 @@ def _columns(task: TableTask, width: int) -> Iterator[Line]:
     for text, style in zip(_table(rows, width - 2), styles, strict=True):
         yield Line(f"  {text}", style)
     for name, reason in task.ignored:
-        yield from _wrapped("  ", printable(f"{name}: not copied, {reason}"), width, "dim")
+        yield from wrapped("  ", printable(f"{name}: not copied, {reason}"), width, "dim")
 
 
 def _table(rows: Sequence[Sequence[str]], width: int) -> Iterator[str]:
@@ -198,9 +198,9 @@ def render_result(result: Result, width: int = WIDTH) -> list[Line]:
         checked = result.verification
         right = checked.rows_source - checked.missing
         missing = f", the {checked.missing:,} that were put aside excepted" if checked.missing else ""
-        lines += _wrapped("", f"verified by {checked.mode}: {right:,} rows are as they should be{missing}", width)
+        lines += wrapped("", f"verified by {checked.mode}: {right:,} rows are as they should be{missing}", width)
     done = f"{printable(result.name)}: {result.summary()}, {human_bytes(result.bytes)} in {result.seconds:.2f} s"
-    return [*lines, *_wrapped("", done, width, "good")]
+    return [*lines, *wrapped("", done, width, "good")]
 
 
 def _attempts(result: Result, width: int) -> Iterator[Line]:
@@ -208,14 +208,14 @@ def _attempts(result: Result, width: int) -> Iterator[Line]:
     for table in result.tables:
         if table.attempt > 1:
             said = f"attempt {table.attempt}: {table.rows_before:,} rows were there from earlier attempts"
-            yield from _wrapped("", said, width)
+            yield from wrapped("", said, width)
         if table.older_chunks:
             verb = "come" if len(table.older_chunks) > 1 else "comes"
             said = (
                 f"{_numbers(table.older_chunks)} of {table.chunks} {verb} from an older state of the source; "
                 "`resume: recopy` copies such chunks again"
             )
-            yield from _wrapped("", said, width, "warning")
+            yield from wrapped("", said, width, "warning")
 
 
 def _numbers(numbers: Sequence[int]) -> str:
@@ -233,7 +233,7 @@ def _numbers(numbers: Sequence[int]) -> str:
 def render_status(status: Status, width: int = WIDTH) -> list[Line]:
     """Return the runs that a ledger remembers as lines."""
     lines = [Line(printable(status.job or "all jobs"), "title")]
-    lines += _wrapped("  ", f"ledger: {status.ledger or f'none: {status.reason}'}", width, "dim")
+    lines += wrapped("  ", f"ledger: {status.ledger or f'none: {status.reason}'}", width, "dim")
     if not status.runs:
         return [*lines, Line("  no runs")]
     for run in status.runs[:MOST_RUNS]:
@@ -255,16 +255,16 @@ def _run(run: Run, width: int, *, named: bool) -> Iterator[Line]:
     if run.attempt > 1:
         facts += f", attempt {run.attempt}"
     style = {"done": "good", "failed": "problem", "interrupted": "warning", "cancelled": "warning"}.get(state, "plain")
-    yield from _wrapped("  ", f"{started}  {state:<11}  {facts}", width, style)
+    yield from wrapped("  ", f"{started}  {state:<11}  {facts}", width, style)
     if named:
-        yield from _wrapped("    ", printable(run.job), width, "dim")
+        yield from wrapped("    ", printable(run.job), width, "dim")
     if run.holder and run.locked:
-        yield from _wrapped("    ", f"held by {printable(run.holder)}", width)
+        yield from wrapped("    ", f"held by {printable(run.holder)}", width)
     if run.error and state != "done":
-        yield from _wrapped("    ", printable(run.error), width)
+        yield from wrapped("    ", printable(run.error), width)
     if state in ("failed", "interrupted", "cancelled"):
         again = "running the job again goes on from there" if run.resumable else "running the job again starts over"
-        yield from _wrapped("    -> ", again, width)
+        yield from wrapped("    -> ", again, width)
 
 
 def human_bytes(count: int) -> str:
@@ -277,7 +277,7 @@ def human_bytes(count: int) -> str:
     return f"{size:,.1f} TiB"
 
 
-def _wrapped(prefix: str, text: str, width: int, style: str = "plain") -> Iterator[Line]:
+def wrapped(prefix: str, text: str, width: int = WIDTH, style: str = "plain") -> Iterator[Line]:
     """Yield text behind a prefix, further lines indented as far."""
     room = max(20, width - len(prefix))
     for number, line in enumerate(textwrap.wrap(text, room) or [""]):

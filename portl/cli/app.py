@@ -33,7 +33,12 @@ _ENDS = {"source", "destination"}
 _TOP_LEVEL = re.compile(r"^(\w+):", re.MULTILINE)
 
 #: Commands of portl's own that are imported only when they are called.
-OWN = {"verify": ("portl.cli.verify", "verify"), "retry-rejected": ("portl.cli.rejected", "retry_rejected")}
+OWN = {
+    "connectors": ("portl.cli.about", "connectors"),
+    "explain": ("portl.cli.about", "explain"),
+    "retry-rejected": ("portl.cli.rejected", "retry_rejected"),
+    "verify": ("portl.cli.verify", "verify"),
+}
 
 
 class _Commands(click.Group):

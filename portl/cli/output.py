@@ -57,7 +57,7 @@ class Output:
     def observe(self, event: portl.Event) -> None:
         """Show an event."""
         if self._as_json:
-            self._print_json(event.to_dict())
+            self.json(event.to_dict())
             return
         if isinstance(event, portl.Warned):
             remedy = f" -> {event.remedy}" if event.remedy else ""
@@ -120,28 +120,28 @@ class Output:
     def plan(self, plan: portl.Plan) -> None:
         """Print a plan."""
         if self._as_json:
-            self._print_json({"event": "plan", **plan.to_dict()})
+            self.json({"event": "plan", **plan.to_dict()})
             return
-        self._lines(render_plan(plan, min(100, max(60, self._out.width if self._out.is_terminal else 80))))
+        self.lines(render_plan(plan, min(100, max(60, self._out.width if self._out.is_terminal else 80))))
 
     def result(self, result: portl.Result) -> None:
         """Print what a run has done."""
         if not self._as_json:
-            self._lines(render_result(result, min(120, max(80, self._out.width))))
+            self.lines(render_result(result, min(120, max(80, self._out.width))))
 
     def status(self, status: portl.Status) -> None:
         """Print what a ledger remembers."""
         if self._as_json:
-            self._print_json(status.to_dict())
+            self.json(status.to_dict())
             return
-        self._lines(render_status(status, min(100, max(60, self._out.width if self._out.is_terminal else 80))))
+        self.lines(render_status(status, min(100, max(60, self._out.width if self._out.is_terminal else 80))))
 
     def error(self, error: portl.Error, trace: str | None) -> None:
         """Print an error; with its stack trace if there is one."""
         if trace is not None:
             self._say(trace.rstrip(), "dim")
         if self._as_json and isinstance(error, portl.ConfigError):
-            self._print_json({"event": "failed", "kind": type(error).__name__, "error": str(error)})
+            self.json({"event": "failed", "kind": type(error).__name__, "error": str(error)})
         if isinstance(error, portl.PlanError):
             self._say("the plan has problems; nothing was written", "problem")
             for problem in error.plan.problems:
@@ -162,10 +162,12 @@ class Output:
         for line in text.split("\n"):
             self._err.print(Text(printable(line), style=_STYLES[style]))
 
-    def _lines(self, lines: Sequence[Line]) -> None:
+    def lines(self, lines: Sequence[Line]) -> None:
+        """Print lines on standard output."""
         for line in lines:
             self._out.print(Text(line.text, style=_STYLES[line.style]))
 
-    def _print_json(self, data: dict[str, Any]) -> None:
+    def json(self, data: dict[str, Any]) -> None:
+        """Print one JSON object on a line of standard output."""
         sys.stdout.write(json.dumps(data, ensure_ascii=False, default=str) + "\n")
         sys.stdout.flush()

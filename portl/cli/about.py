@@ -1,0 +1,75 @@
+"""``portl connectors`` and ``portl explain``: what is installed, and what a key of the job file means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import click
+
+import portl
+from portl.cli.app import DONE, FAILED, guarded
+from portl.cli.output import Output
+from portl.explaining import Explanation, every
+from portl.rendering import Line, wrapped
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a connector on standard output.")
+def connectors(as_json: bool) -> int:
+    """List the installed connectors: name, version, and what they can do."""
+    output = Output(as_json=as_json)
+    found = portl.installed()
+    if as_json:
+        for connector in found:
+            output.json(connector.to_dict())
+    else:
+        output.lines([line for connector in found for line in _connector(connector)])
+    return FAILED if any(connector.error for connector in found) else DONE
+
+
+def _connector(found: portl.Installed) -> Iterator[Line]:
+    origin = f"{found.package} {found.version}" if found.package else "registered by this program"
+    yield Line(f"{found.name} ({origin})", "title")
+    if found.error:
+        yield from wrapped("  ", found.error, style="problem")
+        return
+    yield from wrapped("  ", found.summary)
+    ends = [word for word, can in (("reads", found.source), ("writes", found.destination)) if can]
+    yield from wrapped("  ", " and ".join(ends))
+    if found.destination:
+        yield from wrapped("  ", f"conflicts: {', '.join(found.strategies)}")
+        can = "yes" if found.savepoints else "no"
+        yield from wrapped("  ", f"puts rejected rows aside, and makes a job one transaction: {can}")
+
+
+@click.command()
+@click.argument("key", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a key on standard output.")
+def explain(key: str | None, as_json: bool) -> int:
+    """Say what KEY of a job file means; without KEY, list all keys."""
+    output = Output(as_json=as_json)
+
+    def work() -> int:
+        found = portl.explain(key) if key else every()
+        if as_json:
+            for item in found:
+                output.json(item.to_dict())
+        elif key:
+            output.lines([line for item in found for line in _whole(item)])
+        else:
+            output.lines([Line(item.key) for item in found])
+        return DONE
+
+    return guarded(output, work)
+
+
+def _whole(found: Explanation) -> Iterator[Line]:
+    owner = f" ({found.connector})" if found.connector else ""
+    yield Line(f"{found.key}{owner}", "title")
+    yield from wrapped("  ", found.meaning or "not documented")
+    takes = f"one of {', '.join(found.choices)}" if found.choices else found.takes
+    yield from wrapped("  ", f"takes {takes}" + ("; required" if found.required else ""), style="dim")
+    if found.default is not None:
+        yield from wrapped("  ", f"by default {found.default}", style="dim")
+    if found.keys:
+        yield from wrapped("  ", f"its keys: {', '.join(found.keys)}", style="dim")
