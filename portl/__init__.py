@@ -7,6 +7,7 @@ from portl.api import migrate, plan
 from portl.comparing import BucketSum, Comparer, Comparison, RowLine, Texts
 from portl.config import (
     MERGE_WORDS,
+    Auto,
     Conflict,
     CreateTable,
     DestinationConfig,
@@ -105,6 +106,7 @@ __all__ = [
     "ROWS",
     "AlreadyRunning",
     "AuthenticationFailed",
+    "Auto",
     "Batch",
     "BatchCommitted",
     "BucketSum",

@@ -155,6 +155,17 @@ class Retry:
     max_delay: float = attrs.field(default=30.0, validator=_positive)
 
 
+class Auto(enum.StrEnum):
+    """Stands where a number may be left to portl."""
+
+    AUTO = "auto"
+
+
+def _positive_or_auto(instance: object, attribute: attrs.Attribute[Any], value: int | Auto) -> None:
+    if not isinstance(value, Auto):
+        _positive(instance, attribute, value)
+
+
 class OnError(enum.StrEnum):
     """What happens with a row that the destination refuses."""
 
@@ -274,7 +285,7 @@ class MigrationConfig:
     #: Rows in a chunk: what is read, written and recorded as one. By default as many as make about 24 MiB.
     chunk_rows: int | None = attrs.field(default=None, validator=_positive)
     #: Chunks that move at the same time; auto: as many as help.
-    parallel: int | None = attrs.field(default=None, validator=_positive)
+    parallel: int | Auto = attrs.field(default=Auto.AUTO, validator=_positive_or_auto)
     #: True: the whole migration is one transaction at the destination, DDL included.
     atomic: bool = False
     #: continue: chunks that an earlier attempt has copied stay as they are; recopy: they are copied again.

@@ -26,7 +26,7 @@ import attrs
 
 from portl import delivery, events
 from portl.chunkload import ChunkLoad, Lane, Progress, in_doubt, too_many
-from portl.config import DestinationConfig, MigrationConfig, OnError, SourceConfig
+from portl.config import Auto, DestinationConfig, MigrationConfig, OnError, SourceConfig
 from portl.connectors import CancelToken, Context, Counts, Destination, Source, Writer
 from portl.delivery import Delivery
 from portl.errors import Cancelled, CommitInDoubt, DataError, Error, Interrupted
@@ -244,12 +244,13 @@ class _TableRun:
         """Return how many chunks move at the same time."""
         if self._task.ordered is not None or self._task.delivery is not Delivery.CHUNKS:
             return 1
-        wanted = min(chunks, self._config.parallel or min(MOST_LANES, os.cpu_count() or 1))
+        asked = None if isinstance(self._config.parallel, Auto) else self._config.parallel
+        wanted = min(chunks, asked or min(MOST_LANES, os.cpu_count() or 1))
         if wanted < 2 or self._source.sibling() is None or self._destination.sibling() is None:
             return 1
         room = [found + 1 for found in (self._source.room(), self._destination.room()) if found is not None]
         lanes = min([wanted, *room])
-        if lanes < wanted and self._config.parallel is not None:
+        if lanes < wanted and asked is not None:
             said = f"{wanted} lanes are wanted, and the pool of connections has room for {lanes}"
             self._context.emit(
                 events.Warned(where="parallel", message=said, remedy="raise `pool.max_size` at both ends")

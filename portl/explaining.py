@@ -10,7 +10,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import attrs
 
 from portl import plugins
-from portl.config import MigrationConfig, field_docs
+from portl.config import Auto, MigrationConfig, field_docs
 from portl.errors import ConfigError
 from portl.secret import Secret
 
@@ -100,6 +100,8 @@ def _kinds(hint: Any) -> list[Any]:
 
 
 def _choices(hint: Any) -> tuple[str, ...]:
+    if Auto in _kinds(hint):
+        return ()
     enums = [kind for kind in _kinds(hint) if isinstance(kind, type) and issubclass(kind, enum.Enum)]
     return tuple(str(member.value) for kind in enums for member in kind)
 
@@ -109,6 +111,8 @@ def _takes(hint: Any) -> str:
         return f"a list of {_plural(_takes(get_args(hint)[0]))}"
     if get_origin(hint) is dict:
         return "a mapping"
+    if Auto in _kinds(hint):
+        return f"a whole number or {Auto.AUTO.value}"
     names = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", Secret: "a secret text"}
     for kind in _kinds(hint):
         if get_origin(kind) in (tuple, dict):

@@ -21,7 +21,7 @@ import cattrs
 from cattrs.errors import AttributeValidationNote, IterableValidationNote
 
 from portl import plugins, yamltree
-from portl.config import Conflict, DestinationConfig, FieldError, MigrationConfig, SourceConfig, TypeRule
+from portl.config import Auto, Conflict, DestinationConfig, FieldError, MigrationConfig, SourceConfig, TypeRule
 from portl.connectors import Connector
 from portl.errors import ConfigError, PluginError
 from portl.scalars import (
@@ -30,6 +30,7 @@ from portl.scalars import (
     Mismatch,
     Unknown,
     as_choice,
+    as_integer,
     as_text,
     but,
     expect_mapping,
@@ -40,6 +41,7 @@ from portl.scalars import (
 )
 from portl.secret import Secret
 from portl.yamltree import Path as KeyPath
+from portl.yamltree import Written
 
 _VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<default>:-[^}]*)?\}|\{(?P<bad>[^}]*)\}?)")
 
@@ -234,6 +236,7 @@ def _converter(find: Callable[[str], Connector]) -> cattrs.Converter:
     converter.register_structure_hook_func(
         _exactly(DestinationConfig), _End("destination", DestinationConfig, find, converter)
     )
+    converter.register_structure_hook_func(lambda cls: cls == int | Auto, lambda value, _: _number_or_auto(value))
     conflict = _Model(Conflict, converter)
     converter.register_structure_hook_func(
         _exactly(Conflict),
@@ -394,6 +397,17 @@ def _is_tuple(cls: Any) -> bool:
 
 def _is_mapping(cls: Any) -> bool:
     return get_origin(cls) is dict
+
+
+def _number_or_auto(value: Any) -> int | Auto:
+    text = value.text if isinstance(value, Written) else value
+    if isinstance(text, str) and text.strip() == Auto.AUTO.value:
+        return Auto.AUTO
+    try:
+        return as_integer(value)
+    except Mismatch as error:
+        problem = str(error).replace("a whole number", "a whole number or auto", 1)
+    raise Mismatch(problem)
 
 
 def _strategy(value: Any) -> Conflict:
