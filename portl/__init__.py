@@ -91,6 +91,7 @@ from portl.events import (
 )
 from portl.explaining import Explanation, explain
 from portl.history import Cleaned, Status, clean, status
+from portl.jobschema import schema as schema_of_jobs
 from portl.ledger import ChunkLine, ChunkState, Ledger, Run, RunState
 from portl.masking import masked
 from portl.planning import Plan, TableTask
@@ -218,6 +219,7 @@ __all__ = [
     "problem",
     "register",
     "retry_rejected",
+    "schema_of_jobs",
     "status",
     "verify",
     "warning",

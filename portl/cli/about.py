@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import click
@@ -61,6 +62,13 @@ def explain(key: str | None, as_json: bool) -> int:
         return DONE
 
     return guarded(output, work)
+
+
+@click.command()
+def schema() -> int:
+    """Print the JSON Schema of the job file, for editors to complete and check it."""
+    click.echo(json.dumps(portl.schema_of_jobs(), indent=2, ensure_ascii=False))
+    return DONE
 
 
 def _whole(found: Explanation) -> Iterator[Line]:

@@ -37,6 +37,7 @@ OWN = {
     "connectors": ("portl.cli.about", "connectors"),
     "explain": ("portl.cli.about", "explain"),
     "retry-rejected": ("portl.cli.rejected", "retry_rejected"),
+    "schema": ("portl.cli.about", "schema"),
     "verify": ("portl.cli.verify", "verify"),
 }
 
