@@ -185,8 +185,7 @@ class ChunkLoad:
         elif full and self._lane.savepoints:
             self._secure()
             self._save()
-            if self._task.delivery is Delivery.WHOLE:
-                self._tell(self._line, self._done, provisional=True)
+            self._tell(self._line, self._done, provisional=True)
 
     def _secure(self) -> None:
         """Have what was written checked, so that it need not be kept in memory."""

@@ -282,7 +282,7 @@ class MigrationConfig:
     route: Route = Route.AUTO
     #: How transient failures are tried again: {attempts, max_delay}.
     retry: Retry = attrs.Factory(Retry)
-    #: Rows in a chunk: what is read, written and recorded as one. By default as many as make about 24 MiB.
+    #: Rows in a chunk: what is read, written and recorded as one. By default as many as make about 64 MiB.
     chunk_rows: int | None = attrs.field(default=None, validator=_positive)
     #: Chunks that move at the same time; auto: as many as help.
     parallel: int | Auto = attrs.field(default=Auto.AUTO, validator=_positive_or_auto)

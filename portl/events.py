@@ -86,7 +86,7 @@ class BatchCommitted(Event):
     total_rows: int
     total_bytes: int
     rows_per_second: float
-    #: True where the whole migration is one transaction: the rows are written, and its COMMIT is still to come.
+    #: True in the middle of a large transaction: the rows are written, and its COMMIT is still to come.
     provisional: bool = False
 
 

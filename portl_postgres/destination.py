@@ -37,6 +37,9 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         self._database_: Database | None = None
         #: True beside another destination, which makes what is missing, and whose pool is shared in its process.
         self._second = self._shares = False
+        #: Whether the first writer goes through the staging table; None: it does not know yet.
+        self._stages: bool | None = None
+        self._writer: PostgresWriter | None = None
         self._stack = ExitStack()
         self._session_: Session | None = None
         self._resolver: ddl.TypeResolver | None = None
@@ -44,11 +47,11 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
     def __getstate__(self) -> dict[str, Any]:
         if self.handle is not None:
             raise TypeError("a connection that was handed in does not travel to another process")
-        return {"config": self.config, "second": self._second}
+        return {"config": self.config, "second": self._second, "stages": self._stages}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         PostgresDestination.__init__(self, state["config"])
-        self._second = state["second"]
+        self._second, self._stages = state["second"], state["stages"]
 
     @property
     def _database(self) -> Database:
@@ -193,9 +196,12 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
     def writer(self, intent: Intent) -> portl.Writer:
         """See ``Destination.writer``."""
         if self._second:
-            return PostgresWriter(self._session, intent, self.context, before=(), after=())
+            return PostgresWriter(self._session, intent, self.context, before=(), after=(), stages=self._stages)
         examination = self.examine(intent)
-        return PostgresWriter(self._session, intent, self.context, before=examination.before, after=examination.after)
+        self._writer = PostgresWriter(
+            self._session, intent, self.context, before=examination.before, after=examination.after
+        )
+        return self._writer
 
     def rejected(self, intent: Intent, *, after: int = 0, limit: int = 1000) -> Sequence[Rejected]:
         """See ``Destination.rejected``."""
@@ -239,6 +245,7 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         found = PostgresDestination(self.config, self.handle)
         found._database_ = self._database
         found._second = found._shares = True
+        found._stages = self._writer.stages if self._writer is not None else self._stages
         return found
 
     def identity(self) -> Mapping[str, Any]:

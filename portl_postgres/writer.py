@@ -67,6 +67,8 @@ class PostgresWriter(portl.Writer):
         context: the run's.
         before: DDL, executed in the first transaction, so that it stands or falls with the first rows.
         after: DDL, executed after the last.
+        stages: what another writer has learnt of the same table: True if rows should go through the staging table;
+            None: find out.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class PostgresWriter(portl.Writer):
         *,
         before: Sequence[str],
         after: Sequence[str],
+        stages: bool | None = None,
     ) -> None:
         self._session = session
         self._intent = intent
@@ -91,6 +94,9 @@ class PostgresWriter(portl.Writer):
         self._resolves = intent.key is not None and intent.conflict.strategy is not Strategy.FAIL and not keyless
         self._must_stage = self._staged = self.must_stage(intent, nested=session.nested)
         self._probed = self._must_stage or not self._resolves or intent.create
+        if stages is not None and not self._probed:
+            # A look at the table would find the rows that the other writer has brought.
+            self._staged, self._probed = stages, not stages
         # A caller's session may have temporary tables of its own.
         self._stage_name = f"portl_stage_{secrets.token_hex(4)}"
         self._stage_made = False
@@ -114,6 +120,11 @@ class PostgresWriter(portl.Writer):
         self._lines: list[str] = []
         self._mark: _Mark | None = None
         self._verified = self._immediate = self._dirty = False
+
+    @property
+    def stages(self) -> bool | None:
+        """True if rows go through the staging table for now; None if that is still to be found out."""
+        return self._staged if self._probed or self._committed else None
 
     @staticmethod
     def must_stage(intent: Intent, *, nested: bool) -> bool:
