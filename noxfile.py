@@ -41,3 +41,12 @@ def faults(session: nox.Session) -> None:
     """Run the whole fault suite: about a quarter of an hour of kills, cuts and restarts."""
     session.install(".[test]")
     session.run("pytest", "-m", "faults", *(session.posargs or ["-n", "2"]))
+
+
+@nox.session(python=HERE)
+def bench(session: nox.Session) -> None:
+    """Measure portl beside its peers; arguments go to the benchmark: ``nox -s bench -- --quick``."""
+    session.install(".[demo]")
+    # The peers are no dependency of portl's: what cannot be installed is left out of the table.
+    session.run("python", "-m", "pip", "install", "-q", "-r", "benchmarks/peers.txt", success_codes=[0, 1])
+    session.run("python", "-m", "benchmarks", *session.posargs)

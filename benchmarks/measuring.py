@@ -1,0 +1,154 @@
+"""Several ways to do one piece of work, measured in turns, and what is to be reached."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import attrs
+
+
+class Missing(Exception):
+    """A way cannot be measured here; the text says why."""
+
+
+def nothing() -> None:
+    """Prepare nothing."""
+
+
+@attrs.frozen(kw_only=True)
+class Way:
+    """One way to do the work."""
+
+    name: str
+    #: Returns the figure where it measures itself, else None: then it is the seconds it took.
+    run: Callable[[], float | None]
+    #: Done before each run, not measured.
+    prepare: Callable[[], None] = nothing
+    #: Not alternated: the figure is no time that the neighbours' load could bend.
+    once: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Reach:
+    """What is to be reached: a bound for one way's figure, or for its ratio to the best of others."""
+
+    way: str
+    #: The ways it is compared with; the best of those that were measured. None: the figure itself is judged.
+    against: tuple[str, ...] = ()
+    bound: float
+    kind: Literal["at most", "at least", "under"] = "at most"
+    #: What the bound is about, where it is more than a ratio of times.
+    label: str = ""
+
+    def holds(self, found: float) -> bool:
+        """Tell whether a figure is within the bound."""
+        if self.kind == "at least":
+            return found >= self.bound
+        return found < self.bound if self.kind == "under" else found <= self.bound
+
+
+@attrs.frozen(kw_only=True)
+class Work:
+    """A piece of work."""
+
+    name: str
+    title: str
+    ways: Sequence[Way]
+    reaches: Sequence[Reach] = ()
+    unit: str = "s"
+    note: str = ""
+    #: Fewer than the run's rounds, where one takes long.
+    rounds: int | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Figure:
+    """What was measured for one way."""
+
+    way: str
+    #: One for each round.
+    values: tuple[float, ...] = ()
+    missing: str | None = None
+
+    @property
+    def median(self) -> float | None:
+        """The median of the rounds."""
+        return statistics.median(self.values) if self.values else None
+
+
+@attrs.frozen(kw_only=True)
+class Verdict:
+    """A bound and what was found."""
+
+    reach: Reach
+    found: float | None
+    against: str = ""
+
+    @property
+    def met(self) -> bool | None:
+        """None where it could not be measured."""
+        return None if self.found is None else self.reach.holds(self.found)
+
+
+@attrs.frozen(kw_only=True)
+class Outcome:
+    """A piece of work, measured."""
+
+    work: Work
+    figures: tuple[Figure, ...]
+
+    def median(self, way: str) -> float | None:
+        """Return the median of one way."""
+        return next((f.median for f in self.figures if f.way == way), None)
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """What became of the bounds."""
+        return [self._verdict(reach) for reach in self.work.reaches]
+
+    def _verdict(self, reach: Reach) -> Verdict:
+        own = self.median(reach.way)
+        if own is None or not reach.against:
+            return Verdict(reach=reach, found=own)
+        others = {name: found for name in reach.against if (found := self.median(name)) is not None}
+        if not others:
+            return Verdict(reach=reach, found=None)
+        best = min(others, key=lambda name: others[name])
+        # A ratio of times; "at least" asks how many times as fast.
+        ratio = others[best] / own if reach.kind == "at least" else own / others[best]
+        return Verdict(reach=reach, found=ratio, against=best)
+
+
+def measure(work: Work, rounds: int, settle: Callable[[], None], say: Callable[[str], None]) -> Outcome:
+    """Run the ways in turns; the order turns too, so that none always comes after the same neighbour.
+
+    A way that fails is left out with its reason: no timing and no peer ends a benchmark.
+    """
+    values: dict[str, list[float]] = {way.name: [] for way in work.ways}
+    missing: dict[str, str] = {}
+    for number in range(min(rounds, work.rounds or rounds)):
+        turn = number % len(work.ways)
+        for way in (*work.ways[turn:], *work.ways[:turn]):
+            if way.name in missing or (way.once and values[way.name]):
+                continue
+            try:
+                way.prepare()
+                settle()
+                began = time.perf_counter()
+                found = way.run()
+                took = time.perf_counter() - began
+            except Missing as reason:
+                missing[way.name] = str(reason)
+                say(f"  {way.name}: left out: {reason}")
+                continue
+            except Exception as error:
+                missing[way.name] = f"failed: {type(error).__name__}: {error}"
+                say(f"  {way.name}: {missing[way.name]}")
+                continue
+            values[way.name].append(took if found is None else found)
+            say(f"  {way.name}: {values[way.name][-1]:.3f} {work.unit}")
+    figures = (Figure(way=way.name, values=tuple(values[way.name]), missing=missing.get(way.name)) for way in work.ways)
+    return Outcome(work=work, figures=tuple(figures))
