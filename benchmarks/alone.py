@@ -25,9 +25,8 @@ def peak_kib() -> int:
 
 def run_alone(job: Mapping[str, object]) -> dict[str, float]:
     """Return ``seconds``, ``processor`` (seconds), ``rows`` and ``peak_kib`` of a job in a fresh process."""
-    done = subprocess.run(
-        [sys.executable, "-m", __name__], input=json.dumps(job), capture_output=True, text=True, check=False
-    )
+    call, here = [sys.executable, "-m", "benchmarks.alone"], Path(__file__).parents[1]
+    done = subprocess.run(call, cwd=here, input=json.dumps(job), capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr.strip().splitlines()[-1])
     found: dict[str, float] = json.loads(done.stdout)

@@ -433,8 +433,8 @@ class PostgresWriter(portl.Writer):
             for statement in self._after:
                 self._session.execute(statement, what="finishing the table")
             self._after = []
-            for field in self._intent.fields:
-                self._advance_sequence(field)
+            for field, sequence in self._sequences():
+                self._advance_sequence(field, sequence)
             if record is not None:
                 record()
             self._make_durable()
@@ -478,13 +478,27 @@ class PostgresWriter(portl.Writer):
             raise
         self._session.commit()
 
-    def _advance_sequence(self, field: portl.Field) -> None:
+    def _sequences(self) -> list[tuple[portl.Field, int]]:
+        """Return the fields with a sequence behind their column; a table that was just made is asked for its own."""
+        fields = {field.target.name: field for field in self._intent.fields if field.target.type.kind in _WHOLE}
+        known: dict[str, int | None] = {
+            name: found.sequence for name, field in fields.items() if (found := details(field.target))
+        }
+        asked = [name for name, sequence in known.items() if not sequence]
+        if asked:
+            known |= dict(
+                self._session.query(
+                    "SELECT n, pg_get_serial_sequence($1, n)::regclass::oid FROM unnest($2::text[]) AS n",
+                    self._table,
+                    asked,
+                )
+            )
+        return [(fields[name], int(sequence)) for name, sequence in known.items() if sequence]
+
+    def _advance_sequence(self, field: portl.Field, sequence: int) -> None:
         """Set the sequence behind a column past what was loaded and past what the source had handed out."""
         found = details(field.target)
-        if found is None or field.target.type.kind not in _WHOLE:
-            return
-        sequence = found.sequence or self._own_sequence(field.target.name)
-        if not sequence:
+        if found is None:
             return
         ((name, increment, low, high, may),) = self._session.query(
             "SELECT c.oid::regclass::text, s.seqincrement, s.seqmin, s.seqmax,"
@@ -515,10 +529,6 @@ class PostgresWriter(portl.Writer):
             self._session.query("SELECT setval($1::oid::regclass, $2, true)", sequence, goal)
         elif ahead:
             self._warn(field, f"the sequence {name} cannot hold {goal}", "alter it before the next insert")
-
-    def _own_sequence(self, column: str) -> int:
-        ((found,),) = self._session.query("SELECT pg_get_serial_sequence($1, $2)::regclass::oid", self._table, column)
-        return int(found or 0)
 
     def _warn(self, field: portl.Field, message: str, remedy: str) -> None:
         self._context.emit(portl.Warned(where=f"column {field.target.name!r}", message=message, remedy=remedy))
