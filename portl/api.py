@@ -152,7 +152,8 @@ class Session:
             self._doubt = error
         if error.committed is not None:
             self._begun, self._restart = True, False
-            self._reached = error.committed.rows_read
+            # A job that starts over commits now more, now less before it fails: that alone is no progress.
+            self._reached = max(self._reached, error.committed.rows_read)
         return True
 
     @contextmanager

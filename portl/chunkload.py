@@ -225,6 +225,7 @@ class ChunkLoad:
                 late = self._writer.commit()
             except DataError as error:
                 if self._lane.savepoints:
+                    self._rollback()  # nothing in it may be written down as done
                     raise  # only what ``check`` cannot see: a trigger of COMMIT
                 self._group = held
                 self._recover(error)
@@ -444,7 +445,13 @@ class ChunkLoad:
         line = self._counted(ChunkState.PARTIAL, rest)
         if self._lane.ledger is not None:
             self._lane.ledger.record(self._run, line)
-        line = _plus(line, self._writer.commit())
+        try:
+            line = _plus(line, self._writer.commit())
+        except Error as lost:
+            self._open = False
+            if lost.transient:
+                raise self._doubt(lost) from None
+            raise
         self._settle(line)
 
     def _located(self, batch: Batch, error: DataError) -> DataError:
@@ -463,12 +470,12 @@ class ChunkLoad:
                 bad, error = middle, refusal
         if bad == batch.rows or good == 0:
             error = self._refusal(batch.take(0, bad)) or error
-        error.batch = batch.number
+        error.batch = self._base.batches + batch.number
         error.chunk = self._line.number
         error.row = self._base.rows + batch.first_row + bad - 1
         error.values = batch.values(bad - 1, self._task.fields)
         masked(error, error.values, self._task.intent.mask)
-        position = self._position(error.row, batch.number)
+        position = self._position(error.row, error.batch)
         error.message = f"{position}{self._named(error.values)}: {error.message}"
         return error
 

@@ -699,6 +699,10 @@ class Destination(abc.ABC, Generic[D]):
         """
         raise NotImplementedError
 
+    def empty(self) -> bool:
+        """Tell whether the table is known to hold no row; a run that has brought some is not taken up then."""
+        return False
+
     def leftover(self, *, remove: bool = False) -> str | None:
         """Return what an interrupted run has left besides its lines in the ledger, for people; None: nothing.
 

@@ -214,8 +214,13 @@ class _Look:
             said = f"{state}, and the table {self._intent.target.name} is gone"
             self._findings.append(problem("resume", said, advice))
             return None
+        recopies = self._recopies(found)
+        if not recopies and any(line.inserted for line in found.chunks) and self._destination.empty():
+            said = f"{state}, and the table {self._intent.target.name} is empty"
+            self._findings.append(problem("resume", said, advice))
+            return None
         self._findings.append(note("resume", f"{state}: it goes on from there"))
-        if not self._recopies(found):
+        if not recopies:
             self._findings += self._source.resumable(found.chunks, found, repeatable=self._repeatable)
         return found
 

@@ -235,7 +235,17 @@ class _TableRun:
         if ledger is None:
             self._writer.finish()
         else:
+            self._finish(ledger)
+
+    def _finish(self, ledger: Ledger) -> None:
+        """Do what comes after the rows and close the run, in one transaction."""
+        try:
             self._writer.finish(lambda: ledger.close(self._run, RunState.DONE))
+        except Error as error:
+            if not error.transient or self._destination.holds():
+                raise
+            # The run may be closed: then another attempt would begin a new one.
+            raise in_doubt(error, self._task, ledger, self._run, max(self._lines)) from None
 
     def _todo(self) -> list[ChunkLine]:
         return [line for _, line in sorted(self._lines.items()) if line.state is not ChunkState.DONE]
@@ -291,6 +301,8 @@ class _TableRun:
         """Move one chunk over the main lane; again after a failure that leaves both ends whole."""
 
         def attempt() -> None:
+            if self._task.delivery is Delivery.REPEAT:
+                self._start_over(line.number)
             self._lines[line.number] = self._load(lane, self._lines[line.number], context, first).load()
 
         def again(error: BaseException) -> bool:
@@ -301,6 +313,13 @@ class _TableRun:
             return whole
 
         retrying(attempt, context, f"chunk {line.number} of {self._task.destination.name}", again=again)
+
+    def _start_over(self, number: int) -> None:
+        """Forget what was counted of a chunk that is written from its beginning, maybe once more."""
+        before = self._lines[number]
+        self._told_rows -= before.rows
+        self._told_bytes -= before.bytes
+        self._lines[number] = delivery.again(before)
 
     def _progress(self, progress: Progress) -> None:
         """Take note of a COMMIT and tell the observers."""
@@ -417,6 +436,8 @@ class _Lanes:
         #: Ends all lanes once one has failed.
         self._stop = CancelToken()
         self._failures: list[BaseException] = []
+        #: The lines of chunks as the lanes have committed them.
+        self._committed: dict[int, ChunkLine] = {}
 
     def run(self) -> None:
         """Move all chunks; raise the first failure after all lanes have ended."""
@@ -436,6 +457,8 @@ class _Lanes:
             for thread in threads:
                 thread.join()
             undo()
+            # What was committed after the caller stopped listening.
+            self._table._lines.update(self._committed)
         if self._failures:
             raise self._worst()
 
@@ -492,6 +515,8 @@ class _Lanes:
         self._told.put(lambda: self._table._context.emit(event))
 
     def _progress(self, progress: Progress) -> None:
+        if not progress.provisional:
+            self._committed[progress.line.number] = progress.line
         self._told.put(lambda: self._table._progress(progress))
 
     def _move(self, lane: _MainLane | _SideLane, line: ChunkLine, context: Context) -> None:
@@ -509,7 +534,7 @@ class _Lanes:
                 settled = lane.settled(table._run, line.number)
                 if settled is None or settled.attempt != table._run.attempt:
                     raise
-                current[0] = settled
+                current[0] = self._committed[line.number] = settled
                 if settled.state is not ChunkState.DONE:
                     raise
                 self._progress(_after_doubt(settled))

@@ -222,6 +222,15 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         """See ``Destination.ledger``."""
         return ledger_of(self._session, wanted, self.config.schema, self.context.token)
 
+    def empty(self) -> bool:
+        """See ``Destination.empty``. Where the role does not see every row, nothing is known."""
+        table = self.describe()
+        if table is None or table_details(table).row_security or not self._may_select(table_details(table).oid):
+            return False
+        name = quoted(self.config.schema, self.config.table)
+        ((found,),) = self._session.query(f"SELECT EXISTS (SELECT FROM {name})")
+        return not found
+
     def leftover(self, *, remove: bool = False) -> str | None:
         """See ``Destination.leftover``: a table that a run has made and not finished."""
         table = self.describe()
