@@ -128,7 +128,7 @@ def overwrite(bench: Bench) -> Iterator[Work]:
     skip = {"by hand": (stage, copy, f"INSERT INTO {name} SELECT * FROM stage ON CONFLICT ({MIXED.key}) DO NOTHING")}
     cases = [("skip", "skip", 0, skip)] + [(f"overwrite-{p}", "overwrite", p, by_hand) for p in (0, 10, 100)]
     for case, strategy, percent, hand in cases:
-        prepare = partial(_restore, bench, name, percent)
+        prepare = partial(restore, bench, name, percent)
         ways = [Way(name=PORTL, prepare=prepare, run=partial(migrate, bench, name, conflict=strategy))]
         ways += [Way(name=w, prepare=prepare, run=partial(pipe, bench, name, *sql)) for w, sql in hand.items()]
         become = "all skipped" if strategy == "skip" else f"overwritten, {percent} % changed"
@@ -136,7 +136,7 @@ def overwrite(bench: Bench) -> Iterator[Work]:
         yield Work(name=case, title=title, ways=ways, reaches=[Reach(way=PORTL, against=tuple(hand), bound=1.15)])
 
 
-def _restore(bench: Bench, name: str, percent: int) -> None:
+def restore(bench: Bench, name: str, percent: int) -> None:
     """Let the destination hold the rows as they were before so many percent of them changed at the source."""
     before = f"{name}_before"
     if percent == 0 and bench.made.get("restored") == percent:
