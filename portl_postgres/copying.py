@@ -335,6 +335,9 @@ class CopyIn:
         if not self.open or self._session.broken:
             self.open = False
             return
+        if not self.answered:
+            # A trigger, or a lock, may keep the server from reading that the COPY is given up.
+            self._session.cancel()
         try:
             self._end(b"given up by portl")
         except portl.Error:
