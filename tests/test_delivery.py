@@ -28,6 +28,13 @@ CREATE TRIGGER fails BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION fails();
 """
 
 
+#: The main lane stays at the second chunk for a while.
+SLOW = """
+CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.5); RETURN NEW; END $$;
+CREATE TRIGGER slow BEFORE INSERT ON t FOR EACH ROW WHEN (NEW.id = 600) EXECUTE FUNCTION slow();
+"""
+
+
 def once(when: str, code: str = "40001") -> str:
     return ONCE.format(when=when, code=code)
 
@@ -53,14 +60,15 @@ def test_a_last_commit_whose_answer_is_lost_does_not_make_the_run_begin_anew(
     nothing_left(destination)
 
 
-@pytest.mark.parametrize("number", [3, 4, 5, 6, 7])
+@pytest.mark.parametrize("number", [3, 4, 5])
 @pytest.mark.parametrize("parallel", [1, 2])
 @pytest.mark.parametrize("after", [True, False], ids=["carried out", "not carried out"])
 def test_a_commit_of_what_came_before_a_bad_row_is_not_repeated_when_its_answer_is_lost(
     source: Db, destination: Db, after: bool, parallel: int, number: int
 ) -> None:
     source.execute(TABLE)
-    destination.execute("CREATE TABLE t (id int CHECK (id % 500 <> 250 OR id < 500), y text)")
+    destination.execute("CREATE TABLE t (id int CHECK (id <> 1250), y text)")
+    destination.execute(SLOW)  # so that it is another lane than the main one that meets the bad row
     with through(destination) as (proxy, there):
         proxy.cut_at_commit(after=after, number=number)
         job = job_of(source.end(), there, parallel=parallel)
