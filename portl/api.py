@@ -13,7 +13,16 @@ import attrs
 from portl import engine, plugins
 from portl.config import DestinationConfig, MigrationConfig, SourceConfig, Verify
 from portl.connectors import CancelToken, Context, Destination, Source
-from portl.errors import Cancelled, CommitInDoubt, Error, Interrupted, PlanError, PluginError, VerificationFailed
+from portl.errors import (
+    Cancelled,
+    CommitInDoubt,
+    ConnectionFailed,
+    Error,
+    Interrupted,
+    PlanError,
+    PluginError,
+    VerificationFailed,
+)
 from portl.events import Done, Event, Failed, Observer, Warned
 from portl.ledger import Ledger, Run, RunState
 from portl.planning import Plan, plan_table
@@ -144,6 +153,8 @@ class Session:
         """Tell whether a failed attempt should be followed by another, with both ends opened anew."""
         if not isinstance(error, Error) or isinstance(error, Cancelled) or not error.transient:
             return False
+        if error.exhausted and not isinstance(error, ConnectionFailed):
+            return False  # a chunk that was tried again and again, over connections that work
         if self._source is not None or self._destination is not None:
             return False  # a connection that was handed in cannot be opened again
         if self._reaching and not self._begun:

@@ -211,8 +211,9 @@ class _Look:
             self._findings.append(problem("resume", said, f"change it back to go on, or {advice}"))
             return None
         if self._intent.create:
-            said = f"{state}, and the table {self._intent.target.name} is gone"
-            self._findings.append(problem("resume", said, advice))
+            # Its rows went with it: from the beginning is where everything is still to be done.
+            said = f"{state}, and the table {self._intent.target.name} is gone: it begins again"
+            self._findings.append(note("resume", said))
             return None
         recopies = self._recopies(found)
         if not recopies and any(line.inserted for line in found.chunks) and self._destination.empty():

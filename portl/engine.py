@@ -151,6 +151,8 @@ class _TableRun:
         """Take up the run that was interrupted, or prepare a new one, which the first transaction writes down."""
         earlier = self._task.run
         snapshot = self._source.snapshot()
+        if self._ledger is not None:
+            self._ledger.prepare()
         if earlier is None or self._ledger is None:
             self._run = attrs.evolve(
                 self._run,

@@ -62,6 +62,8 @@ class Error(Exception):
         self.hint = hint
         self.sqlstate = sqlstate
         self.transient = transient
+        #: True once it was tried as often as the job allows.
+        self.exhausted = False
         #: What the run had committed when it failed; None before anything was written.
         self.committed: Result | None = None
 
@@ -113,8 +115,10 @@ class AuthenticationFailed(ConnectionFailed):
 class CommitInDoubt(ConnectionFailed):
     """The connection was lost during COMMIT. Running the job again asks the ledger whether the rows are there."""
 
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message, hint=hint, transient=True)
+    def __init__(
+        self, message: str, *, hint: str | None = None, sqlstate: str | None = None, transient: bool = True
+    ) -> None:
+        super().__init__(message, hint=hint, sqlstate=sqlstate, transient=transient)
         #: The run and the number of its chunk, for the ledger to be asked about.
         self.run: Run | None = None
         self.number = 0

@@ -132,8 +132,12 @@ class Ledger(abc.ABC):
         """Return the runs of a job, or of all jobs, the latest first, with their chunk lines. Creates nothing."""
 
     @abc.abstractmethod
+    def prepare(self) -> None:
+        """Make, or upgrade, what the ledger needs, in a short transaction of its own: others may wait for it."""
+
+    @abc.abstractmethod
     def start(self, run: Run) -> None:
-        """Write down a new run with its chunks, all pending; first make, or upgrade, what the ledger needs."""
+        """Write down a new run with its chunks, all pending; ``prepare`` has come before."""
 
     @abc.abstractmethod
     def resume(self, run: Run) -> None:

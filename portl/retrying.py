@@ -73,8 +73,16 @@ def retrying(
             events.Retrying(what=what, attempt=failures[0], attempts=limits.attempts, pause=seconds, error=text)
         )
 
+    def enough(state: tenacity.RetryCallState) -> bool:
+        error = state.outcome.exception() if state.outcome else None
+        if failures[0] < limits.attempts:
+            return False
+        if isinstance(error, Error):
+            error.exhausted = True
+        return True
+
     return tenacity.Retrying(
-        stop=lambda state: failures[0] >= limits.attempts,
+        stop=enough,
         wait=pause,
         retry=tenacity.retry_if_exception(worth_it),
         sleep=context.token.wait,

@@ -206,6 +206,11 @@ class PostgresLedger(portl.Ledger):
         """See ``Ledger.runs``."""
         return self._runs(job)
 
+    def prepare(self) -> None:
+        """See ``Ledger.prepare``."""
+        with self._transaction():
+            self._made_ready(self._chosen(self.look()))
+
     def start(self, run: Run) -> None:
         """See ``Ledger.start``."""
         self._homes.pop(run.id, None)

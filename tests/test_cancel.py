@@ -17,7 +17,6 @@ import psycopg
 import pytest
 
 import portl
-from portl import chunkload
 from portl_postgres.demo.server import free_port
 from tests.servers import Db
 
@@ -169,12 +168,11 @@ def test_a_destination_that_no_longer_takes_what_is_sent_is_cancelled(rows: Db, 
     assert connected(slow) == 0
 
 
-def test_what_was_committed_before_stays_and_is_told(rows: Db, slow: Db, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunkload, "GROUP_BYTES", 1)
+def test_what_was_committed_before_stays_and_is_told(rows: Db, slow: Db) -> None:
     token = portl.CancelToken()
     events: list[portl.Event] = []
     with when(waits(slow, "PgSleep"), token.cancel), pytest.raises(portl.Cancelled) as caught:
-        portl.migrate(job(rows, slow, batch_size=1000), cancel=token, observers=[events.append])
+        portl.migrate(job(rows, slow, chunk_rows=1000, parallel=1), cancel=token, observers=[events.append])
     committed = caught.value.committed
     assert committed is not None
     assert (committed.rows_read, committed.rows_inserted, committed.tables[0].batches) == (2000, 2000, 2)
@@ -183,15 +181,14 @@ def test_what_was_committed_before_stays_and_is_told(rows: Db, slow: Db, monkeyp
     assert sum(event.rows for event in events if isinstance(event, portl.BatchCommitted)) == 2000
     slow.execute("DROP TRIGGER slow ON t")
     again = portl.migrate(job(rows, slow))
-    assert (again.rows_inserted, again.rows_unchanged) == (2000, 2000)
+    assert (again.rows_inserted, again.tables[0].rows_before) == (4000, 2000)
+    assert slow.value("SELECT count(*) FROM t") == 4000
 
 
-def test_the_key_of_a_table_that_was_begun_is_there_after_a_cancelled_run(
-    rows: Db, destination: Db, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(chunkload, "GROUP_BYTES", 1)
+def test_the_key_of_a_table_that_was_begun_is_built_when_a_cancelled_run_is_taken_up(rows: Db, destination: Db) -> None:
     rows.execute("ALTER TABLE t ADD PRIMARY KEY (id)")
-    for turn in range(5):
+    key = "SELECT count(*) FROM pg_index WHERE indrelid = 't'::regclass AND indisprimary"
+    for turn in range(3):
         token = portl.CancelToken()
 
         def cancel(event: portl.Event, token: portl.CancelToken = token) -> None:
@@ -199,11 +196,13 @@ def test_the_key_of_a_table_that_was_begun_is_there_after_a_cancelled_run(
                 threading.Thread(target=token.cancel).start()
 
         with pytest.raises(portl.Cancelled) as caught:
-            portl.migrate(job(rows, destination, batch_size=10), cancel=token, observers=[cancel])
+            portl.migrate(job(rows, destination, chunk_rows=100, parallel=1), cancel=token, observers=[cancel])
         committed = caught.value.committed
         assert committed is not None
         assert destination.value("SELECT count(*) FROM t") == committed.rows_inserted, turn
-        assert destination.value("SELECT count(*) FROM pg_index WHERE indrelid = 't'::regclass AND indisprimary") == 1
+        assert destination.value(key) == 0
+        assert portl.migrate(job(rows, destination)).rows_inserted == 4000
+        assert destination.value(key) == 1
         destination.execute("DROP TABLE t")
 
 

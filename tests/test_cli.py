@@ -170,7 +170,10 @@ def test_ctrl_c_ends_with_130_and_says_what_is_committed(job: Path, source: Db, 
     # Rows that come slowly: the run is in the middle of them when it is interrupted.
     source.execute("CREATE VIEW slow AS SELECT id, name, pg_sleep(0.01)::text AS nap FROM users")
     process = subprocess.Popen(
-        command("run", job, "--set", "source.table=slow", "--set", "batch_size=10", "--set", "destination.table=slow"),
+        command(
+            *("run", job, "--set", "source.table=slow", "--set", "batch_size=10", "--set", "destination.table=slow"),
+            *("--set", "destination.primary_key=[id]"),  # without a key, a view is copied in one transaction
+        ),
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

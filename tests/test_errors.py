@@ -24,12 +24,17 @@ TREE = {
     portl.PlanError: portl.Error,
     portl.ConnectionFailed: portl.Error,
     portl.AuthenticationFailed: portl.ConnectionFailed,
+    portl.CommitInDoubt: portl.ConnectionFailed,
     portl.PermissionDenied: portl.Error,
     portl.SchemaError: portl.Error,
     portl.QueryError: portl.Error,
     portl.DataError: portl.Error,
     portl.ConflictError: portl.DataError,
     portl.OperationError: portl.Error,
+    portl.LedgerError: portl.Error,
+    portl.AlreadyRunning: portl.LedgerError,
+    portl.Superseded: portl.LedgerError,
+    portl.VerificationFailed: portl.Error,
     portl.Cancelled: portl.Error,
     portl.Interrupted: portl.Cancelled,
 }
@@ -70,6 +75,11 @@ def made(cls: type[portl.Error]) -> portl.Error:
         return portl.ConfigError(["a: wrong", "b: wrong"], origin="job.yaml")
     if issubclass(cls, portl.DataError):
         return cls("refused", hint="mend it", sqlstate="23505", table="t", column="c", constraint="k")
+    if cls is portl.VerificationFailed:
+        found = portl.TableVerification(
+            source="a", destination="b", mode="count", key=(), rows_source=2, rows_destination=1, missing=1, equal=False
+        )
+        return portl.VerificationFailed("it differs", found)
     return cls("it failed", hint="mend it", sqlstate="XX000", transient=True)
 
 
