@@ -27,7 +27,7 @@ import attrs
 from portl import delivery, events
 from portl.chunkload import ChunkLoad, Lane, Progress, in_doubt, too_many
 from portl.config import Auto, DestinationConfig, MigrationConfig, OnError, SourceConfig
-from portl.connectors import CancelToken, Context, Counts, Destination, Source, Writer
+from portl.connectors import CancelToken, Context, Destination, Source, Writer
 from portl.delivery import Delivery
 from portl.errors import Cancelled, CommitInDoubt, DataError, Error, Interrupted
 from portl.ledger import ChunkLine, ChunkState, Ledger, Run, RunState
@@ -115,9 +115,9 @@ class _TableRun:
         #: What has to be there before the rows was made.
         self._made = False
         self._retries = 0
-        self._provisional = Counts()
-        self._told_rows = self._told_bytes = 0
-        self._earlier_rows = self._earlier_bytes = 0
+        #: By chunk: rows and bytes that are written in a transaction that is still open.
+        self._written: dict[int, tuple[int, int]] = {}
+        self._earlier_rows = 0
         self._started = time.monotonic()
 
     def carry_out(self) -> TableResult:
@@ -173,7 +173,6 @@ class _TableRun:
             lines = [delivery.again(line) if line.attempt < attempt else line for line in lines]
         self._lines = {line.number: line for line in lines}
         self._earlier_rows = sum(line.rows for line in lines)
-        self._earlier_bytes = sum(line.bytes for line in lines)
         self._context.emit(
             events.Resumed(
                 job=run.job,
@@ -303,8 +302,7 @@ class _TableRun:
         """Move one chunk over the main lane; again after a failure that leaves both ends whole."""
 
         def attempt() -> None:
-            if self._task.delivery is Delivery.REPEAT:
-                self._start_over(line.number)
+            self._begun(line.number)
             self._lines[line.number] = self._load(lane, self._lines[line.number], context, first).load()
 
         def again(error: BaseException) -> bool:
@@ -316,32 +314,36 @@ class _TableRun:
 
         retrying(attempt, context, f"chunk {line.number} of {self._task.destination.name}", again=again)
 
-    def _start_over(self, number: int) -> None:
-        """Forget what was counted of a chunk that is written from its beginning, maybe once more."""
-        before = self._lines[number]
-        self._told_rows -= before.rows
-        self._told_bytes -= before.bytes
-        self._lines[number] = delivery.again(before)
+    def _begun(self, number: int) -> None:
+        """Forget what was counted of a chunk that is moved once more."""
+        self._written.pop(number, None)
+        if self._task.delivery is Delivery.REPEAT:
+            self._lines[number] = delivery.again(self._lines[number])
 
     def _progress(self, progress: Progress) -> None:
         """Take note of a COMMIT and tell the observers."""
-        if not progress.provisional:
-            self._lines[progress.line.number] = progress.line
+        number = progress.line.number
+        if progress.provisional:
+            rows, size = self._written.get(number, (0, 0))
+            self._written[number] = (rows + progress.rows, size + progress.bytes)
+        else:
+            self._lines[number] = progress.line
+            self._written.pop(number, None)
             self._entered = self._ledger is not None
-        self._told_rows += progress.rows
-        self._told_bytes += progress.bytes
+        rows = sum(line.rows for line in self._lines.values()) + sum(rows for rows, _ in self._written.values())
+        size = sum(line.bytes for line in self._lines.values()) + sum(size for _, size in self._written.values())
         if progress.rows:
             self._context.emit(
                 events.BatchCommitted(
                     table=self._task.destination.name,
-                    chunk=progress.line.number,
+                    chunk=number,
                     first_batch=progress.first_batch,
                     last_batch=progress.last_batch,
                     rows=progress.rows,
                     bytes=progress.bytes,
-                    total_rows=self._earlier_rows + self._told_rows,
-                    total_bytes=self._earlier_bytes + self._told_bytes,
-                    rows_per_second=self._told_rows / max(1e-6, time.monotonic() - self._started),
+                    total_rows=rows,
+                    total_bytes=size,
+                    rows_per_second=(rows - self._earlier_rows) / max(1e-6, time.monotonic() - self._started),
                     provisional=progress.provisional or self._task.delivery is Delivery.WHOLE,
                 )
             )
@@ -527,6 +529,7 @@ class _Lanes:
         current = [line]
 
         def attempt() -> None:
+            self._told.put(lambda: table._begun(line.number))
             load = table._load(lane.ready(), current[0], context, report=self._progress)
             try:
                 load.load()
