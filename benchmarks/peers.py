@@ -134,7 +134,10 @@ def _script(bench: Bench, package: str, script: str, *arguments: str) -> float:
 
 
 def _call(call: list[str], env: dict[str, str], folder: str | None = None) -> str:
-    done = subprocess.run(call, env=env, cwd=folder, capture_output=True, text=True, check=False)
+    # In a group of its own: pgcopydb ends every process of its group when it gives up.
+    done = subprocess.run(
+        call, env=env, cwd=folder, capture_output=True, text=True, check=False, start_new_session=True
+    )
     if done.returncode:
         words = (done.stderr.strip() or done.stdout.strip() or "no words").splitlines()
         telling = [line.strip() for line in words if re.match(r"[\w.]*(Error|Exception|InvalidDataItem)\b", line)]
