@@ -534,8 +534,8 @@ class _Lanes:
             try:
                 load.load()
             except CommitInDoubt:
-                if not lane.own:
-                    raise
+                if isinstance(lane, _MainLane):
+                    raise  # a main connection that is lost ends the attempt
                 settled = lane.settled(table._run, line.number)
                 if settled is None or settled.attempt != table._run.attempt:
                     raise
@@ -580,10 +580,6 @@ class _MainLane:
     def ready(self) -> Lane:
         """Return the lane."""
         return self._lane
-
-    def settled(self, run: Run, number: int) -> ChunkLine | None:
-        """Never asked: a main connection that is lost ends the attempt."""
-        raise NotImplementedError
 
 
 class _SideLane:
