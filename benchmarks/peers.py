@@ -109,7 +109,8 @@ PEERS = (
 
 
 def forget(bench: Bench, table: str) -> None:
-    """Drop what the tools leave at the destination."""
+    """Drop what the tools leave at the destination, and at the source what pgcopydb would take along."""
+    execute(bench.source, "SET client_min_messages = warning", "DROP SCHEMA IF EXISTS portl CASCADE")
     execute(
         bench.target,
         "SET client_min_messages = warning",

@@ -82,13 +82,19 @@ def data(outcomes: Sequence[Outcome], about: Mapping[str, Any]) -> dict[str, Any
 
 
 def chart(outcomes: Sequence[Outcome]) -> str:
-    """Return a chart of portl's time beside that of the other way, as SVG: a bar, and a mark at what is allowed."""
-    bars = [
-        (f"{o.work.name} / {v.against}", v.found, v.reach.bound, v.met)
-        for o in outcomes
-        for v in o.verdicts
-        if v.found is not None and v.reach.against and v.reach.kind != "at least"
-    ]
+    """Return a chart of portl's time beside that of the other way, as SVG."""
+    return draw(
+        [
+            (f"{o.work.name} / {v.against}", v.found, v.reach.bound, v.met)
+            for o in outcomes
+            for v in o.verdicts
+            if v.found is not None and v.reach.against and v.reach.kind != "at least"
+        ]
+    )
+
+
+def draw(bars: Sequence[tuple[str, float, float, bool | None]]) -> str:
+    """Draw a bar for each label and figure, with a mark at what is allowed."""
     left, width, line = 330, 420, 22
     most = max([1.2, *(max(found, bound) for _, found, bound, _ in bars)])
     height = 48 + line * len(bars)
