@@ -7,6 +7,7 @@ is open on it is neither committed nor rolled back (portl works in savepoints in
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 import weakref
@@ -601,6 +602,13 @@ class Database:
         )(self._connect_once, context)
 
     def _connect_once(self, context: portl.Context) -> None:
+        timeout = self.parameters.get("connect_timeout", "")
+        if not re.fullmatch(r"\s*[-+]?\d*\s*", timeout):
+            # libpq looks at it only where it waits itself.
+            raise portl.ConnectionFailed(
+                f"{self.label}: invalid integer value {timeout!r} for connection option 'connect_timeout'",
+                hint="give it in whole seconds; 0 waits without a limit",
+            )
         error = connect_once(self.parameters, context.token.check)
         if error is None:
             return

@@ -76,20 +76,20 @@ BAD: dict[str, tuple[str, list[str]]] = {
     "an unknown key at the top": (
         top("shcema_mapping: {a: b}"),
         [
-            "line 7: shcema_mapping: unknown key; did you mean `schema_mapping`? allowed here: name, source, destination, schema_mapping, conflict, batch_size, types, route, retry"
+            "line 7: shcema_mapping: unknown key; did you mean `schema_mapping`? allowed here: name, source, destination, schema_mapping, conflict, batch_size, types, route, retry, chunk_rows, parallel, atomic, resume, ledger, on_error, quarantine, mask, verify"
         ],
     ),
     "an unknown key like no other": (
         top("frobnicate: 1"),
         [
-            "line 7: frobnicate: unknown key; allowed here: name, source, destination, schema_mapping, conflict, batch_size, types, route, retry"
+            "line 7: frobnicate: unknown key; allowed here: name, source, destination, schema_mapping, conflict, batch_size, types, route, retry, chunk_rows, parallel, atomic, resume, ledger, on_error, quarantine, mask, verify"
         ],
     ),
     "an unknown key of an end": (
         "source:\n  type: postgres\n  tabel: a\n" + DESTINATION,
         [
             "line 1: source: expected either `table` or `query`, found neither",
-            "line 3: source.tabel: unknown key; did you mean `table`? allowed here: type, columns, exclude_columns, limit, url, host, port, database, username, password, schema, sslmode, sslrootcert, sslcert, sslkey, connect_timeout, application_name, params, pool, statement_timeout, lock_timeout, table, query, where",
+            "line 3: source.tabel: unknown key; did you mean `table`? allowed here: type, columns, exclude_columns, limit, url, host, port, database, username, password, schema, sslmode, sslrootcert, sslcert, sslkey, connect_timeout, network_timeout, application_name, params, pool, statement_timeout, lock_timeout, table, query, where, split_by",
         ],
     ),
     "an unknown key of the pool": (

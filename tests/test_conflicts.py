@@ -486,7 +486,7 @@ def test_of_two_rows_with_one_key_the_strategy_decides(
     destination.execute("CREATE TABLE t (id int PRIMARY KEY, v text)")
     for route, batch, group_bytes in itertools.product(("relay", "rows"), (1, 2, 100), (1, 1 << 20)):
         monkeypatch.setattr(chunkload, "GROUP_BYTES", group_bytes)
-        destination.execute("TRUNCATE t")
+        destination.execute("TRUNCATE t; DROP SCHEMA IF EXISTS portl CASCADE")
         if strategy == "fail":
             with pytest.raises(portl.ConflictError) as caught:
                 run(source, destination, strategy, batch_size=batch, route=route)
@@ -845,18 +845,20 @@ def test_temporary_tables_of_the_caller_stay_and_none_of_portls_remain(
         else:
             run(source, destination, conflict, handle=connection)
 
+    # In a transaction of the caller's there is no ledger, and so nothing is kept of what would be written again.
+    expected = [(1, {"c": 1} if nested and fails else {"a": 1, "b": 1, "c": 1})]
     if nested:
         with connection.transaction():
             destination.execute("SAVEPOINT portl_1; SAVEPOINT portl_2")
             migrate()
             assert rows(destination, look) == before
-            assert rows(destination) == [(1, {"a": 1, "b": 1, "c": 1})]
+            assert rows(destination) == expected
     else:
         migrate()
     assert connection.info.transaction_status is psycopg.pq.TransactionStatus.IDLE
     assert rows(destination, look) == before
     assert rows(destination, "SELECT * FROM portl_stage") == [(1,)]
-    assert rows(destination) == [(1, {"a": 1, "b": 1, "c": 1})]
+    assert rows(destination) == expected
 
 
 @pytest.mark.parametrize("strategy", ["overwrite", "skip", "merge"])
