@@ -135,6 +135,16 @@ class ChunkLoad:
             DataError: a row was refused; the line says what is kept.
             CommitInDoubt: the COMMIT got lost.
         """
+        then = self._reading.format.then
+        if then is not None:
+            try:
+                return self._load()
+            except DataError as error:
+                logger.info("chunk %d is taken through by %s: %s", self._line.number, then.route, error.message)
+                self._reading = attrs.evolve(self._reading, format=then)
+        return self._load()
+
+    def _load(self) -> ChunkLine:
         batches = self._lane.source.read(self._reading)
         try:
             self._begin()
@@ -344,6 +354,8 @@ class ChunkLoad:
 
     def _halve(self, batches: Sequence[Batch], error: DataError) -> None:
         """Take batches that were refused together through in two halves; end at what cannot be halved."""
+        if self._reading.format.then is not None:
+            raise error
         if len(batches) > 1:
             middle = len(batches) // 2
             self._put(batches[:middle])

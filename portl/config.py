@@ -237,6 +237,7 @@ class Route(enum.StrEnum):
     """How rows may travel."""
 
     AUTO = "auto"
+    SERVER = "server"
     RELAY = "relay"
     ROWS = "rows"
 
@@ -278,7 +279,8 @@ class MigrationConfig:
     batch_size: int | None = attrs.field(default=None, validator=_positive)
     #: Conversions: a list of {column or type, to, using}, or a mapping of type to type.
     types: tuple[TypeRule, ...] = ()
-    #: auto: the best that both ends know; relay: bytes passed through undecoded; rows: decoded Python rows.
+    #: auto: the best that suits; server: inside the server, where both ends are one database; relay: bytes passed
+    #: through undecoded; rows: decoded Python rows.
     route: Route = Route.AUTO
     #: How transient failures are tried again: {attempts, max_delay}.
     retry: Retry = attrs.Factory(Retry)

@@ -138,6 +138,12 @@ class Format:
     route: str
     #: Why the source offers it, for the plan.
     reason: str
+    #: Why the source cannot use it for this job after all; None: it can.
+    obstacle: str | None = None
+    #: True if each chunk is read in a state of its own, not in the source's snapshot: all rows have to be one chunk.
+    own_state: bool = False
+    #: What takes a chunk of which a row was refused, where this format cannot tell which row; None: it can.
+    then: Format | None = None
 
 
 ROWS = Format(name="rows", route="rows", reason="decoded Python rows, which every connector understands")
@@ -233,7 +239,7 @@ class Batch(abc.ABC):
     number: int
     #: The position of the first row in what the source sends, counted from 1.
     first_row: int
-    #: How many rows there are.
+    #: How many rows there are. A batch that stands for rows it does not hold has 0 until ``Writer.write`` sets it.
     rows: int
     #: How much memory they hold, in bytes; an estimate is enough.
     size: int
@@ -648,6 +654,10 @@ class Destination(abc.ABC, Generic[D]):
     def formats(self, fields: Sequence[Field]) -> Collection[str]:
         """Return the names of the formats that it takes for these fields."""
         return {ROWS.name}
+
+    def obstacle(self, intent: Intent) -> str | None:
+        """Return why ``intent.format``, though it takes it, does not suit this job; None if it does."""
+        return None
 
     def examine(self, intent: Intent) -> Examination:
         """Return problems, the DDL, and how rows are written. Writes nothing."""

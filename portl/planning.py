@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from portl.config import (
     SourceConfig,
     Strategy,
     TypeRule,
+    Verify,
 )
 from portl.connectors import (
     ROWS,
@@ -274,7 +276,6 @@ class _Planner:
         self._lacking(target, fields)
         if not fields:
             self._findings.append(problem("columns", "no column is left to copy"))
-        format = self._negotiate(fields)
         key = self._key(target, existing is None)
         intent = Intent(
             source=table,
@@ -285,11 +286,12 @@ class _Planner:
             conflict=self._config.conflict,
             key=key,
             distinct=_distinct(table, fields, key),
-            format=format,
             quarantine=self._config.quarantine if self._config.on_error is OnError.QUARANTINE else None,
             mask=self._masked(columns, names),
             job=self._config.name,
         )
+        own_state = self._own_state()
+        intent = attrs.evolve(intent, format=self._negotiate(intent, own_state))
         self._findings += self._source.examine(fields)
         readable = bool(fields) and not any(
             f.severity is Severity.PROBLEM and f.where.startswith("source") for f in self._findings
@@ -301,6 +303,9 @@ class _Planner:
             # What is copied again meets rows that are there: then the key has to be there too.
             intent = attrs.evolve(intent, resumed=not journal.recopy)
             split = attrs.evolve(split, chunks=journal.chunks)
+            if intent.format.own_state and len(split.chunks) > 1:
+                cut = f"the run that is taken up is cut into {len(split.chunks):,} chunks"
+                intent = attrs.evolve(intent, format=self._negotiate(intent, cut))
         examination = self._destination.examine(intent)
         findings = sorted([*self._findings, *examination.findings], key=lambda f: list(Severity).index(f.severity))
         return TableTask(
@@ -309,7 +314,7 @@ class _Planner:
             examination=examination,
             count=self._source.count(exact=exact) if readable else None,
             preview=tuple(self._source.preview(fields, PREVIEW_ROWS)) if readable and exact else (),
-            read=self._source.statement(fields, format) if fields else None,
+            read=self._source.statement(fields, intent.format) if fields else None,
             split=split,
             delivery=journal.delivery,
             job=journal.job,
@@ -462,17 +467,45 @@ class _Planner:
             else:
                 self._findings.append(note(f"column {column.name!r}", "not filled by this job: it keeps its default"))
 
-    def _negotiate(self, fields: Sequence[Field]) -> Format:
-        """Return the first of the source's formats that the destination takes and the job allows."""
+    def _own_state(self) -> str | None:
+        """Return what the job asks for that needs the source's snapshot; None if nothing does."""
+        if self._config.chunk_rows is not None:
+            return "`chunk_rows` asks for chunks, which have to read one state"
+        if self._config.verify is not Verify.NONE:
+            return "`verify` compares with the state that the source had at the beginning"
+        return None
+
+    def _negotiate(self, intent: Intent, own_state: str | None) -> Format:
+        """Return the first of the source's formats that the destination takes and that suits the job.
+
+        Args:
+            intent: the job; its format is not looked at.
+            own_state: why a format will not do that reads a state of its own; None: it will.
+        """
         wanted = self._config.route
-        taken = set(self._destination.formats(fields))
-        for format in self._source.formats(fields):
-            if format.name in taken and wanted.value in (Route.AUTO.value, format.route):
-                return format if wanted is Route.AUTO else attrs.evolve(format, reason=f"the job asks for it: {wanted}")
-        remedy = None if wanted is Route.AUTO else "leave `route` out"
-        said = f"the two ends have no way in common for rows to travel ({wanted})"
-        self._findings.append(problem("route", said, remedy))
+        taken = set(self._destination.formats(intent.fields))
+        passed: list[str] = []
+        for format in self._source.formats(intent.fields):
+            if format.name not in taken or wanted.value not in (Route.AUTO.value, format.route):
+                continue
+            why = format.obstacle or (own_state if format.own_state else None)
+            why = why or self._destination.obstacle(attrs.evolve(intent, format=format))
+            if why is not None:
+                passed.append(f"not {format.route}: {why}")
+                continue
+            asked = [] if wanted is Route.AUTO else [f"the job asks for it: {wanted}"]
+            return attrs.evolve(format, reason="; ".join([*(asked or [format.reason]), *passed]))
+        self._findings.append(self._no_way(wanted, passed))
         return ROWS
+
+    def _no_way(self, wanted: Route, passed: Sequence[str]) -> Finding:
+        """Return the problem that no format is left."""
+        remedy = None if wanted is Route.AUTO else "leave `route` out"
+        if passed:
+            return problem("route", "; ".join(passed), remedy)
+        if wanted is Route.SERVER:
+            return problem("route", "not server: the two ends are not one database of one running server", remedy)
+        return problem("route", f"the two ends have no way in common for rows to travel ({wanted})", remedy)
 
     def _masked(self, columns: Sequence[Column], names: Sequence[str]) -> frozenset[str]:
         """Return the destination's columns whose values must not be shown; a job may name either end's."""
@@ -489,7 +522,7 @@ class _Planner:
             Splitting(
                 fields=intent.fields,
                 chunk_rows=self._config.chunk_rows,
-                chunk_bytes=CHUNK_BYTES,
+                chunk_bytes=sys.maxsize if intent.format.own_state else CHUNK_BYTES,
                 any_order=intent.distinct or intent.key is None or self._config.conflict.strategy is Strategy.FAIL,
             )
         )

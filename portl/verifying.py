@@ -579,7 +579,7 @@ class _Verifier:
         if strategy not in self._destination.strategies:
             strategy = Strategy.FAIL
         conflict = Conflict(strategy=strategy, key=self._key or None)
-        format = ROWS if self._digest == PYTHON else self._intent.format
+        format = ROWS if self._digest == PYTHON else self._intent.format.then or self._intent.format
         return attrs.evolve(self._intent, conflict=conflict, key=key, format=format, distinct=False, quarantine=None)
 
     def _selected(self, intent: Intent, wanted: Mapping[Texts, int]) -> Iterable[Batch]:

@@ -155,21 +155,35 @@ class Merge:
         any_null = " OR ".join(f"{quoted(name)} IS NULL" for name in self._key)
         return f"{keys}, CASE WHEN {any_null} THEN {self._number} END"
 
-    def statement(self, rows: str) -> str:
-        """Return the statement that takes ``rows`` over; its one row is: inserted, updated."""
+    def selected(self, select: str) -> str:
+        """Return the rows of a query, which need no staging table."""
+        return f"(\n{select}\n) AS {STAGED}"
+
+    def insert(self, select: str) -> str:
+        """Return the plain INSERT of a query's rows."""
+        return self._insert(self.selected(select))
+
+    def statement(self, rows: str, counted: str | None = None) -> str:
+        """Return the statement that takes ``rows`` over; its one row is: inserted, updated.
+
+        Args:
+            rows: what follows FROM.
+            counted: a query whose rows are counted in the same statement, and so in the same state: a third column.
+        """
+        also = "" if counted is None else f", (SELECT count(*) FROM ({counted}) AS portl_read)"
         if self._strategy is Strategy.FAIL or not self._key:
-            return self._counted(self._insert(rows))
+            return self._counted(self._insert(rows), also)
         if self.joins:
-            return self._joined(rows)
+            return self._joined(rows, also)
         target = f"ON CONFLICT ({listed(self._key)})"
         assignments = {} if self._strategy is Strategy.SKIP else self._assignments(NEW)
         if not assignments:
-            return self._counted(f"{self._insert(rows)} {target} DO NOTHING")
+            return self._counted(f"{self._insert(rows)} {target} DO NOTHING", also)
         # The filter spares the lock that ON CONFLICT takes; the condition at the end holds if another session has
         # changed the row since.
         changed = f"NOT EXISTS (SELECT FROM {self._there} AND ({self._differs(STAGED)}) IS NOT TRUE)"
         action = f"DO UPDATE SET {_set(assignments)} WHERE {self._differs(NEW)}"
-        return self._counted_apart(f"{self._insert(rows)} WHERE {changed} {target} {action}")
+        return self._counted_apart(f"{self._insert(rows)} WHERE {changed} {target} {action}", also)
 
     def _insert(self, rows: str) -> str:
         columns = listed(self._columns)
@@ -248,11 +262,11 @@ class Merge:
         return value if plain else f"CAST({value} AS {self._intent.target.by_name[name].native})"
 
     @staticmethod
-    def _counted(insert: str) -> str:
+    def _counted(insert: str, also: str) -> str:
         """Return a statement that counts what an INSERT without an UPDATE did."""
-        return f"WITH portl_done AS ({insert} RETURNING 1) SELECT count(*), 0::bigint FROM portl_done"
+        return f"WITH portl_done AS ({insert} RETURNING 1) SELECT count(*), 0::bigint{also} FROM portl_done"
 
-    def _counted_apart(self, insert: str) -> str:
+    def _counted_apart(self, insert: str, also: str) -> str:
         """Return a statement that counts what an INSERT … ON CONFLICT DO UPDATE did."""
         if self._counts_by_xmax:
             # A row that an INSERT has made has no xmax; one that ON CONFLICT has updated was locked first and has.
@@ -263,7 +277,7 @@ class Merge:
             fresh = f"NOT EXISTS (SELECT FROM {self._there})"
         return (
             f"WITH portl_done AS ({insert} RETURNING {returned})"
-            f" SELECT count(*) FILTER (WHERE {fresh}), count(*) FILTER (WHERE NOT {fresh}) FROM {source}"
+            f" SELECT count(*) FILTER (WHERE {fresh}), count(*) FILTER (WHERE NOT {fresh}){also} FROM {source}"
         )
 
     @property
@@ -280,19 +294,19 @@ class Merge:
             found.append(f"({equal} OR ({old} IS NULL AND {fresh} IS NULL))" if nulls else equal)
         return " AND ".join(found)
 
-    def _joined(self, rows: str) -> str:
+    def _joined(self, rows: str, also: str) -> str:
         """Return the statement for a deferrable key: an UPDATE of the rows that are there, an INSERT of the others."""
         insert = f"{self._insert(rows)} WHERE NOT EXISTS (SELECT FROM {self._there})"
         assignments = {} if self._strategy is Strategy.SKIP else self._assignments(STAGED)
         if not assignments:
-            return self._counted(insert)
+            return self._counted(insert, also)
         update = (
             f"UPDATE {self._table} AS {TARGET} SET {_set(assignments)} FROM {rows}"
             f" WHERE {self._same_key()} AND {self._differs(STAGED)} RETURNING 1"
         )
         return (
             f"WITH portl_up AS ({update}), portl_in AS ({insert} RETURNING 1)"
-            " SELECT (SELECT count(*) FROM portl_in), (SELECT count(*) FROM portl_up)"
+            f" SELECT (SELECT count(*) FROM portl_in), (SELECT count(*) FROM portl_up){also}"
         )
 
 

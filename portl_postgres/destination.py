@@ -11,7 +11,7 @@ import psycopg
 
 import portl
 from portl import Column, Conversion, Examination, Field, Finding, Intent, LedgerConfig, Rejected, Strategy, Table
-from portl_postgres import catalog, ddl, quarantine, types, unfinished, verifying
+from portl_postgres import catalog, ddl, inside, quarantine, types, unfinished, verifying
 from portl_postgres.catalog import details, table_details
 from portl_postgres.config import PostgresDestinationConfig, check_name
 from portl_postgres.conflicts import Merge, check_merge, trials
@@ -21,7 +21,7 @@ from portl_postgres.ledger import PostgresLedger, ledger_of
 from portl_postgres.quarantine import RejectedTable
 from portl_postgres.sqltext import quoted
 from portl_postgres.types import PgType
-from portl_postgres.writer import PostgresWriter, copy_statement
+from portl_postgres.writer import PostgresWriter, copy_statement, merges_straight
 
 COMPRESSION_SINCE = 14
 
@@ -42,6 +42,7 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         self._writer: PostgresWriter | None = None
         self._stack = ExitStack()
         self._session_: Session | None = None
+        self._database_here: inside.Database | None = None
         self._resolver: ddl.TypeResolver | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -164,7 +165,19 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
 
     def formats(self, fields: Sequence[Field]) -> Collection[str]:
         """See ``Destination.formats``."""
-        return {BINARY, TEXT, portl.ROWS.name}
+        server = self._where.format
+        return {BINARY, TEXT, portl.ROWS.name, *([server] if server is not None else [])}
+
+    @property
+    def _where(self) -> inside.Database:
+        """Which database this is."""
+        if self._database_here is None:
+            self._database_here = inside.database(self._session)
+        return self._database_here
+
+    def obstacle(self, intent: Intent) -> str | None:
+        """See ``Destination.obstacle``."""
+        return inside.obstacle(self._session, intent)
 
     def examine(self, intent: Intent) -> Examination:
         """See ``Destination.examine``."""
@@ -259,18 +272,12 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
 
     def identity(self) -> Mapping[str, Any]:
         """See ``Destination.identity``: the cluster, the database, the table; by whatever way they are reached."""
-        with self._session.scope():
-            ((oid, name, may),) = self._session.query(
-                "SELECT oid::text, datname::text, has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')"
-                " FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()"
-            )
-            query = "SELECT system_identifier::text FROM pg_catalog.pg_control_system()"
-            system = self._session.query(query)[0][0] if may else None
+        found = self._where
         config = self.config
         key = None if config.primary_key is None else list(config.primary_key)
         return {
-            "system": system,
-            "database": [oid, name],
+            "system": found.system,
+            "database": [found.oid, found.name],
             "schema": config.schema,
             "table": config.table,
             "primary_key": key,
@@ -545,17 +552,20 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
     def _writes(self, intent: Intent) -> list[str]:
         """Return how rows are written, for the plan."""
         table = quoted(self.config.schema, self.config.table)
-        binary = intent.format.name == BINARY
         statements = []
-        if not PostgresWriter.must_stage(intent, nested=self._session.nested):
-            statements.append(copy_statement(table, intent, binary=binary))
+        select = intent.format.select if isinstance(intent.format, inside.ServerFormat) else None
+        if select is not None:
+            statements.append(Merge(intent).insert(select))
+        elif not PostgresWriter.must_stage(intent, nested=self._session.nested):
+            statements.append(copy_statement(table, intent, binary=intent.format.name == BINARY))
         if (
             intent.conflict.strategy is not Strategy.FAIL
             and intent.key is not None
             and not (intent.create and intent.distinct)
         ):
             merge = Merge(intent)
-            statements.append(merge.statement(merge.rows))
+            rows = merge.selected(select) if select is not None and merges_straight(intent) else merge.rows
+            statements.append(merge.statement(rows))
         return statements
 
 

@@ -107,3 +107,21 @@ def keeps_type(field: Field) -> bool:
 def binary_obstacle(fields: Sequence[Field]) -> str | None:
     """Return why these fields cannot travel in binary form together; None if they can."""
     return next((found for field in fields if (found := item(field).obstacle) is not None), None)
+
+
+def keeps_value(field: Field) -> bool:
+    """Tell whether a column is handed on as it is, without a conversion."""
+    sent, target = details(field.sent), details(field.target)
+    if sent is None or target is None or field.using or field.sent != field.source:
+        return False
+    return sent.pg.same_as(target.pg) or sent.pg.root.same_as(target.pg.root)
+
+
+def text_obstacle(fields: Sequence[Field]) -> str | None:
+    """Return which of these fields the destination has to read from its text; None if it has to read none."""
+    return next((found for f in fields if (found := item(f).obstacle) is not None and not _same(f)), None)
+
+
+def _same(field: Field) -> bool:
+    sent, target = details(field.sent), details(field.target)
+    return sent is not None and target is not None and sent.pg.root.same_as(target.pg.root)

@@ -30,6 +30,7 @@ from portl_postgres.catalog import shown, table_details
 from portl_postgres.config import check_name
 from portl_postgres.connection import Session
 from portl_postgres.copying import BINARY, CopyBatch, CopyIn, CopyOut, binary_values
+from portl_postgres.inside import carried
 from portl_postgres.rowtext import dump, unescape
 from portl_postgres.sqltext import listed, quoted
 
@@ -82,7 +83,7 @@ def examine(session: Session, intent: Intent) -> list[Finding]:
     except portl.FieldError as error:
         return [portl.problem("quarantine.table", error.text)]
     findings = list(_reachable(session, schema, name))
-    if intent.format.name == BINARY:
+    if carried(intent.format).name == BINARY:
         ((may,),) = session.query("SELECT has_database_privilege(current_database(), 'TEMPORARY')")
         if not may:
             findings.append(

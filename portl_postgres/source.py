@@ -31,7 +31,7 @@ from portl import (
     Table,
     Type,
 )
-from portl_postgres import catalog, expressions, snapshots, verifying
+from portl_postgres import catalog, expressions, inside, snapshots, verifying
 from portl_postgres.catalog import details, shown
 from portl_postgres.config import PostgresSourceConfig
 from portl_postgres.connection import Database, Session
@@ -83,6 +83,7 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         #: The snapshot that this sibling reads; None for a source that takes its own.
         self._snapshot: str | None = None
         self._lost = False
+        self._database_here: inside.Database | None = None
 
     @property
     def _session(self) -> Session:
@@ -378,23 +379,56 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         """See ``Source.formats``: binary where it means the same at the other end, text otherwise."""
         if any(details(field.target) is None for field in fields):
             return (portl.ROWS,)
+        relays = self._relays(fields)
+        server = self._server(fields, relays[0])
+        return (*([server] if server is not None else []), *relays, portl.ROWS)
+
+    def _server(self, fields: Sequence[Field], then: Format) -> Format | None:
+        """Return the format for a destination in this very database; None if this is none that can be written to."""
+        name = self._where.format
+        if name is None or not fields:
+            return None
+        return inside.ServerFormat(
+            name=name,
+            route="server",
+            reason="both ends are one database, and rows stay inside the server",
+            obstacle="the source's connection is inside a transaction of the caller's"
+            if self._session.nested
+            else None,
+            own_state=True,
+            then=then,
+            place=inside.place(self._session),
+            own_sql=inside.own_sql(self.config, self.describe(), fields),
+            converts=not all(expressions.keeps_value(field) for field in fields),
+            select=self._select(fields),
+        )
+
+    @property
+    def _where(self) -> inside.Database:
+        """Which database this is."""
+        if self._database_here is None:
+            self._database_here = inside.database(self._session)
+        return self._database_here
+
+    @staticmethod
+    def _relays(fields: Sequence[Field]) -> Sequence[Format]:
         obstacle = expressions.binary_obstacle(fields)
         text = Format(name=TEXT, route="relay", reason=f"COPY text passed through: {obstacle}")
         if obstacle is not None:
-            return (text, portl.ROWS)
+            return (text,)
         binary = Format(name=BINARY, route="relay", reason="COPY binary passed through undecoded")
-        return (binary, attrs.evolve(text, reason="COPY text passed through"), portl.ROWS)
+        return (binary, attrs.evolve(text, reason="COPY text passed through"))
 
     def statement(self, fields: Sequence[Field], format: Format) -> str | None:
         """See ``Source.statement``."""
-        return self._copy(fields, format)
+        return format.select if isinstance(format, inside.ServerFormat) else self._copy(fields, format)
 
-    def _select(self, fields: Sequence[Field], bounds: Mapping[str, Any] | None = None) -> str:
+    def _select(self, fields: Sequence[Field], bounds: Mapping[str, Any] | None = None, *, ordered: bool = True) -> str:
         columns = ", ".join(expressions.select_item(field) for field in fields)
-        return f"SELECT {columns} FROM {self._source(bounds)}"
+        return f"SELECT {columns} FROM {self._source(bounds, ordered=ordered)}"
 
-    def _source(self, bounds: Mapping[str, Any] | None = None) -> str:
-        """Return what follows FROM."""
+    def _source(self, bounds: Mapping[str, Any] | None = None, *, ordered: bool = True) -> str:
+        """Return what follows FROM; ``ordered`` is about what has bounds."""
         self.describe()
         conditions = [f"(\n{self.config.where}\n)"] if self.config.where is not None else []
         tail = f" LIMIT {self.config.limit}" if self.config.limit is not None else ""
@@ -402,7 +436,7 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
             order = self._order(bounds)
             conditions.insert(0, order.condition(bounds))
             # A scan of blocks alone is in their order; with another condition an index may come before them.
-            if order.by == KEY or (order.by == BLOCK and self.config.where is not None):
+            if ordered and (order.by == KEY or (order.by == BLOCK and self.config.where is not None)):
                 tail = f" ORDER BY {order.sorting}{tail}"
         given = " AND ".join(filter(None, conditions))
         return f"{self._from}{' WHERE ' + given if given else ''}{tail}"
@@ -489,7 +523,7 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         chosen = None if config.columns is None else list(config.columns)
         return {
             "system": self._system(),
-            "database": self._session.query("SELECT current_database()::text")[0][0],
+            "database": self._where.name,
             "schema": config.schema,
             "table": config.table,
             "query": config.query,
@@ -505,12 +539,8 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
 
         A role may be kept from looking at the identifier; the database's oid and name are then all that there is.
         """
-        may = "has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')"
-        if self._session.query(f"SELECT {may}")[0][0]:
-            rows = self._session.query("SELECT system_identifier::text FROM pg_catalog.pg_control_system()")
-            return str(rows[0][0])
-        rows = self._session.query("SELECT oid::text FROM pg_catalog.pg_database WHERE datname = current_database()")
-        return f"unknown, database {rows[0][0]}"
+        found = self._where
+        return found.system if found.system is not None else f"unknown, database {found.oid}"
 
     def snapshot(self) -> Mapping[str, Any]:
         """See ``Source.snapshot``."""
@@ -624,6 +654,11 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
     def read(self, reading: Reading) -> Iterator[portl.Batch]:
         """See ``Source.read``."""
         bounds = reading.chunk.bounds
+        if isinstance(reading.format, inside.ServerFormat):
+            select = self._select(reading.fields, bounds, ordered=False)
+            count = f"SELECT 1 FROM {self._source(bounds, ordered=False)}"
+            yield inside.ServerBatch(number=1, first_row=1, rows=0, size=0, select=select, count=count)
+            return
         statement = self._copy(reading.fields, reading.format, bounds)
         copy = CopyOut(self._session, statement, self.context.token, "reading", read_out=bounds is not None)
         binary = reading.format.name == BINARY

@@ -25,6 +25,7 @@ from portl_postgres.conflicts import Merge
 from portl_postgres.connection import Session
 from portl_postgres.copying import BINARY, CopyIn
 from portl_postgres.fingerprint import Fingerprint
+from portl_postgres.inside import ServerBatch, ServerFormat, carried
 from portl_postgres.quarantine import RejectedTable, append_lines
 from portl_postgres.sqltext import listed, quoted
 
@@ -43,6 +44,17 @@ def copy_statement(table: str, intent: Intent, *, binary: bool) -> str:
     columns = listed(field.target.name for field in intent.fields)
     options = "FORMAT binary" if binary else "FORMAT text, ENCODING 'UTF8'"
     return f"COPY {table} ({columns}) FROM STDIN ({options})"
+
+
+def merges_straight(intent: Intent) -> bool:
+    """Tell whether conflicts of a query's rows can be resolved without a staging table.
+
+    Rows with one key are told apart there, and the function for ``json`` comes with it. Without it the rows are counted
+    by a second look at them, which in a query of the user's could cost as much as the first.
+    """
+    format = intent.format
+    plain = isinstance(format, ServerFormat) and not format.own_sql
+    return plain and not Merge(intent).repeats and "json" not in intent.conflict.columns.values()
 
 
 @attrs.frozen(kw_only=True)
@@ -88,7 +100,9 @@ class PostgresWriter(portl.Writer):
         self._after = list(after)
         found = table_details(intent.target)
         self._table = quoted(found.schema, found.name)
-        self._binary = intent.format.name == BINARY
+        self._binary = carried(intent.format).name == BINARY
+        #: Rows come as a query and need no staging table, as long as none had to leave the server.
+        self._straight = isinstance(intent.format, ServerFormat) and merges_straight(intent)
         # A run that is taken up builds the key of its table at the end; until then nothing conflicts.
         keyless = intent.resumed and found.unfinished
         self._resolves = intent.key is not None and intent.conflict.strategy is not Strategy.FAIL and not keyless
@@ -115,6 +129,8 @@ class PostgresWriter(portl.Writer):
         """Begin with nothing written."""
         # Since the last check: rows sent to the server, and rows that COPY has taken.
         self._sent = self._taken = 0
+        #: What became of these rows, where that is known already.
+        self._told: Counts | None = None
         # In the transaction, as far as it is checked.
         self._counted, self._checked = Counts(), 0
         self._lines: list[str] = []
@@ -175,7 +191,9 @@ class PostgresWriter(portl.Writer):
 
     def _make_ready(self) -> None:
         """Prepare for rows, the first ones or those after a check."""
-        if self._staged and not self._stage_made:
+        if self._staged and self._straight:
+            pass  # the statement reads the query itself
+        elif self._staged and not self._stage_made:
             self._make_stage()
         elif self._staged and self._stage_full:
             self._session.execute(f"TRUNCATE {self._merge.stage}")
@@ -218,6 +236,13 @@ class PostgresWriter(portl.Writer):
 
     def write(self, batch: Batch) -> int:
         """See ``Writer.write``."""
+        if isinstance(batch, ServerBatch):
+            try:
+                self._write_inside(batch)
+            except DataError as error:
+                raise self._explained(error) from None
+            return 0
+        self._straight = False
         if self._copy is None:
             self._make_ready()
             self._dirty = True
@@ -240,6 +265,33 @@ class PostgresWriter(portl.Writer):
         except DataError as error:
             raise self._explained(error) from None
         return sent
+
+    def _write_inside(self, batch: ServerBatch) -> None:
+        """Have the server bring a query's rows over: into the table, or into the staging table."""
+        self._make_ready()
+        self._dirty = True
+        what = f"writing to {self._intent.target.name}"
+        # Where a scan joins another halfway, LIMIT means other rows, and other ones come last.
+        self._session.execute("SET LOCAL synchronize_seqscans = off")
+        if self._staged and self._straight:
+            merge = Merge(self._intent, operators=self._operators())
+            rows = self._session.query(merge.statement(merge.selected(batch.select), batch.count), what=what)
+            inserted, updated, batch.rows = rows[0]
+            self._told = self._verdict(batch.rows, inserted, updated)
+        else:
+            columns = listed(field.target.name for field in self._intent.fields)
+            staging = f"INSERT INTO {self._merge.stage} ({columns})\n{batch.select}"
+            tag = self._session.execute(staging if self._staged else self._merge.insert(batch.select), what=what)
+            batch.rows = int(tag.rsplit(" ", 1)[-1])
+        self._sent += batch.rows
+        self._taken += batch.rows
+
+    def _verdict(self, rows: int, inserted: int, updated: int) -> Counts:
+        """Return what became of rows that have no key in common."""
+        rest = rows - inserted - updated
+        if not self._resolves or self._intent.conflict.strategy is Strategy.SKIP:
+            return Counts(inserted=inserted, skipped=rest)
+        return Counts(inserted=inserted, updated=updated, unchanged=rest)
 
     def _end_copy(self) -> None:
         if self._copy is not None:
@@ -267,7 +319,9 @@ class PostgresWriter(portl.Writer):
 
     def _take_in(self) -> Counts:
         self._end_copy()
-        if not self._staged:
+        if self._told is not None:
+            counts, self._told = self._told, None
+        elif not self._staged:
             counts = Counts(inserted=self._taken, skipped=self._sent - self._taken)
         elif self._taken:
             self._stage_full = True
@@ -313,6 +367,7 @@ class PostgresWriter(portl.Writer):
         self._counted, self._checked = mark.counted, mark.taken
         del self._lines[mark.lines :]
         self._sent = self._taken = 0
+        self._told = None
         self._dirty = self._immediate = self._stage_full = False
         if self._suspect:
             self._insist()
@@ -397,13 +452,11 @@ class PostgresWriter(portl.Writer):
             return self._merge_in_rounds(staged)
         inserted, updated = self._run(merge.statement(merge.rows))
         rest = staged - inserted - updated
-        if not self._resolves or strategy is Strategy.SKIP:
-            return Counts(inserted=inserted, skipped=rest)
-        if strategy is Strategy.OVERWRITE and merge.repeats and rest:
+        if strategy is Strategy.OVERWRITE and self._resolves and merge.repeats and rest:
             ((distinct,),) = self._session.query(f"SELECT count(*) FROM {merge.rows}")
             replaced = staged - distinct
             return Counts(inserted=inserted, updated=updated + replaced, unchanged=rest - replaced)
-        return Counts(inserted=inserted, updated=updated, unchanged=rest)
+        return self._verdict(staged, inserted, updated)
 
     def _merge_in_rounds(self, staged: int) -> Counts:
         """Merge the rows with one key one after the other: as many statements as the most frequent key has rows."""

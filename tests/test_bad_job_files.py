@@ -382,9 +382,9 @@ BAD: dict[str, tuple[str, list[str]]] = {
         ["line 7: types[0]: expected a mapping of keys to values, found 'int4'"],
     ),
     "a type mapped to a list": (top("types:\n  int4: [text]"), ["line 8: types.int4: expected a text, found a list"]),
-    "a route that the planner chooses": (
-        top("route: server"),
-        ["line 7: route: expected one of auto, relay, rows; found 'server'"],
+    "an unknown route": (
+        top("route: wire"),
+        ["line 7: route: expected one of auto, server, relay, rows; found 'wire'"],
     ),
     "a compression that is none": (
         destination("compression: zstd"),
