@@ -260,6 +260,26 @@ def test_a_failure_inside_a_callers_transaction_leaves_it_usable_and_without_row
     assert destination.value("SELECT count(*) FROM t") == 0
 
 
+@pytest.mark.parametrize(("conflict", "kept"), [("overwrite", 10), ("skip", 10), ("fail", 0), ("merge", 0)])
+def test_inside_a_callers_transaction_rows_stay_that_may_come_twice(
+    source: Db, destination: Db, conflict: str, kept: int
+) -> None:
+    refuse(source, destination, "check", 14)
+    destination.execute("ALTER TABLE t ADD PRIMARY KEY (id)")
+    keys = {"batch_size": 5, "conflict": conflict}
+    with destination.connection.transaction():
+        with pytest.raises(portl.DataError) as caught:
+            portl.migrate(job(source, destination, **keys), destination=destination.connection)
+        committed = caught.value.committed
+        assert committed is not None
+        assert destination.value("SELECT count(*) FROM t") == committed.rows_inserted == kept
+    assert destination.value("SELECT count(*) FROM t") == kept
+    assert destination.value("SELECT to_regnamespace('portl')") is None
+    source.execute("DELETE FROM t WHERE id = 14")
+    again = portl.migrate(job(source, destination, **keys))
+    assert (again.rows_inserted, again.rows_read) == (24 - kept, 24)
+
+
 def test_an_observer_that_raises_ends_the_run_and_leaves_nothing_open(source: Db, destination: Db) -> None:
     source.execute("CREATE TABLE t (id int); INSERT INTO t SELECT generate_series(1, 100)")
 

@@ -72,6 +72,17 @@ def test_without_a_ledger_a_job_that_was_killed_starts_over(source: Db, destinat
     finished(source, destination)
 
 
+@pytest.mark.parametrize("conflict", ["fail", "merge"])
+def test_without_a_ledger_a_job_whose_rows_must_not_come_twice_leaves_nothing_when_it_is_killed(
+    source: Db, destination: Db, conflict: str
+) -> None:
+    job = filling(source, destination, conflict=conflict, ledger={"mode": "off"})
+    killed(job)
+    assert destination.value("SELECT to_regclass('t')") is None
+    assert portl.migrate(job).rows_inserted == 20000
+    finished(source, destination)
+
+
 def test_a_comment_that_only_looks_like_the_mark_is_left_alone(source: Db, destination: Db) -> None:
     source.execute("CREATE TABLE t AS SELECT 1 AS id")
     destination.execute("CREATE TABLE t (id int); COMMENT ON TABLE t IS 'portl is filling this table: or so they say'")
