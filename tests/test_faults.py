@@ -197,8 +197,8 @@ def outage(source: Db, folder: Path, *, end: str, mode: str, seconds: float, par
             source.execute(KEYLESS)
         restart = restarted(server, mode, seconds)
         seen = Once(3, restart)
-        ends = (own, source.end()) if end == "source" else (source.end(), own)
-        result = portl.migrate(job_of(*ends, parallel=parallel, **keys), observers=[seen])
+        here, there = (own, source.end()) if end == "source" else (source.end(), own)
+        result = portl.migrate(job_of(here, there, parallel=parallel, **keys), observers=[seen])
         for thread in restart.threads:  # type: ignore[attr-defined]
             thread.join()
         count = b"SELECT t::text, count(*) FROM t GROUP BY 1 ORDER BY 1"

@@ -415,9 +415,13 @@ def test_a_lock_that_this_process_has_lost_is_taken_back(destination: Db) -> Non
     with opened(destination) as first, ledger(destination) as other:
         book = ledger_at(first)
         book.lock(JOB)
-        # The client's end is gone, and the server does not know: the connection stands.
-        with socket.socket(fileno=os.dup(first._session.pgconn.socket)) as wire:
-            wire.shutdown(socket.SHUT_RD)
+        # The client's end is gone, and the server does not know: the connection stands, held by a copy of its handle.
+        handle = first._session.pgconn.socket
+        with socket.socket(fileno=os.dup(handle)):
+            ours, theirs = socket.socketpair()
+            theirs.close()
+            os.dup2(ours.fileno(), handle)
+            ours.close()
             with pytest.raises(portl.ConnectionFailed):
                 first._session.query("SELECT 1")
             pid = destination.value("SELECT pid FROM pg_locks WHERE locktype = 'advisory'")
