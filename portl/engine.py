@@ -420,7 +420,9 @@ def _older(run: Run, line: ChunkLine) -> bool:
 
 
 def _words(error: BaseException) -> str:
-    return error.message if isinstance(error, Error) else type(error).__name__
+    if isinstance(error, KeyboardInterrupt) and not isinstance(error, Error):
+        error = Interrupted.of(error)
+    return error.message if isinstance(error, Error) else f"{type(error).__name__}: {error}"
 
 
 class _Lanes:

@@ -189,7 +189,7 @@ def render_result(result: Result, width: int = WIDTH) -> list[Line]:
     shown = [(head, name) for head, name in counts if name == "rows_read" or getattr(result, name)]
     rows: list[tuple[str, ...]] = [("table", "route", *(head for head, _ in shown), "rows/s")]
     for table in result.tables:
-        rate = table.rows_read / table.seconds if table.seconds else 0.0
+        rate = (table.rows_read - table.rows_before) / table.seconds if table.seconds else 0.0
         numbers = (f"{getattr(table, name):,}" for _, name in shown)
         rows.append((table.destination, table.route, *numbers, f"{rate:,.0f}"))
     lines = [Line(text, "plain" if number else "dim") for number, text in enumerate(_table(rows, width))]
@@ -236,14 +236,15 @@ def render_status(status: Status, width: int = WIDTH) -> list[Line]:
     lines += wrapped("  ", f"ledger: {status.ledger or f'none: {status.reason}'}", width, "dim")
     if not status.runs:
         return [*lines, Line("  no runs")]
+    latest: dict[str, Run] = {}
     for run in status.runs[:MOST_RUNS]:
-        lines += _run(run, width, named=status.job is None)
+        lines += _run(run, width, named=status.job is None, latest=run is latest.setdefault(run.job, run))
     if len(status.runs) > MOST_RUNS:
         lines.append(Line(f"  … and {len(status.runs) - MOST_RUNS:,} earlier ones (--json shows all)", "dim"))
     return lines
 
 
-def _run(run: Run, width: int, *, named: bool) -> Iterator[Line]:
+def _run(run: Run, width: int, *, named: bool, latest: bool) -> Iterator[Line]:
     state = standing(run)
     done = sum(line.state is ChunkState.DONE for line in run.chunks)
     rows = sum(line.rows for line in run.chunks)
@@ -262,7 +263,7 @@ def _run(run: Run, width: int, *, named: bool) -> Iterator[Line]:
         yield from wrapped("    ", f"held by {printable(run.holder)}", width)
     if run.error and state != "done":
         yield from wrapped("    ", printable(run.error), width)
-    if state in ("failed", "interrupted", "cancelled"):
+    if latest and state in ("failed", "interrupted", "cancelled"):
         again = "running the job again goes on from there" if run.resumable else "running the job again starts over"
         yield from wrapped("    -> ", again, width)
 
