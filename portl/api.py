@@ -23,7 +23,7 @@ from portl.errors import (
     PluginError,
     VerificationFailed,
 )
-from portl.events import Done, Event, Failed, Observer, Warned
+from portl.events import Done, Event, Failed, Observer, TableDone, Warned
 from portl.ledger import Ledger, Run, RunState
 from portl.planning import Plan, plan_table
 from portl.result import Result
@@ -102,6 +102,8 @@ class Session:
     _begun: bool = False
     #: Rows that attempts have committed: with each further one, patience begins anew.
     _reached: int = 0
+    #: What was done, from the moment on when all rows are there: nothing that fails then may bring them again.
+    _finished: Result | None = None
 
     @classmethod
     def of(
@@ -122,7 +124,11 @@ class Session:
 
         def emit(event: Event) -> None:
             for observer in observers:
-                observer(event)
+                try:
+                    observer(event)
+                except Error as error:
+                    error.transient = False  # what an observer raises ends the run; it is no failure of the run's
+                    raise
 
         context = Context(token=cancel or CancelToken(), emit=emit, retry=config.retry)
         return cls(config=config, source=source, destination=destination, context=context, restart=restart)
@@ -130,6 +136,7 @@ class Session:
     def migrate(self) -> Result:
         """Plan and carry out; again from where the ledger stands after a failure that passes."""
         self._started = time.monotonic()
+        self._finished = None
         with self.reported():
             return retrying(
                 self._attempt,
@@ -143,9 +150,9 @@ class Session:
         self._reaching = True
         with self.ends() as (reading, writing):
             self._reaching = False
-            found = self._after_doubt(writing)
-            if found is not None:
-                return found
+            self._after_doubt(writing)
+            if self._finished is not None:
+                return self._concluded(self._finished, reading, writing, anew=True)
             plan = self.plan(reading, writing, exact=False)
             return self._run(plan, reading, writing)
 
@@ -236,36 +243,80 @@ class Session:
         self._plan = plan
         for finding in plan.warnings:
             self._context.emit(Warned(where=finding.where, message=finding.message, remedy=finding.remedy))
-        result = engine.execute(plan, reading, writing, ledger, self._context, self._started)
-        if self.config.verify is not Verify.NONE:
-            result = self._verified(result, reading, writing)
-        self._context.emit(Done(result=result))
+        self._finished = engine.execute(plan, reading, writing, ledger, self._context, self._started)
+        return self._concluded(self._finished, reading, writing)
+
+    def _concluded(
+        self,
+        result: Result,
+        reading: Source[SourceConfig],
+        writing: Destination[DestinationConfig],
+        *,
+        anew: bool = False,
+    ) -> Result:
+        """Do what comes after the last row: the comparison that the job asks for, and the word that it is done.
+
+        Args:
+            result: what was done.
+            reading: the source.
+            writing: the destination.
+            anew: True if both ends were opened again since the rows were read.
+        """
+        try:
+            if self.config.verify is not Verify.NONE:
+                result = self._verified(result, reading, writing, anew=anew)
+            self._context.emit(Done(result=result))
+        except KeyboardInterrupt as error:
+            interrupted = Interrupted.of(error)
+            interrupted.committed = result
+            raise interrupted from None
+        except Error as error:
+            told = self._context.token.verdict(error)
+            told.committed = result
+            raise told
         return result
 
     def _verified(
-        self, result: Result, reading: Source[SourceConfig], writing: Destination[DestinationConfig]
+        self,
+        result: Result,
+        reading: Source[SourceConfig],
+        writing: Destination[DestinationConfig],
+        *,
+        anew: bool,
     ) -> Result:
-        """Compare both ends, the source in the state that was read."""
+        """Compare both ends, the source in the state that was read, or, if that is lost, as it is now."""
         from portl.verifying import compare
 
-        found = compare(self, reading, writing, self.config.verify)
+        if anew:
+            said = "compares with the source as it is now: the state that was read went with a lost connection"
+            self._context.emit(Warned(where="verify", message=said))
+        try:
+            found = compare(self, reading, writing, self.config.verify)
+        except Error as error:
+            if not isinstance(error, Cancelled):
+                error.message = (
+                    "all rows are there, but comparing them failed (`portl verify` compares them again, the job itself "
+                    f"need not run again): {error.message}"
+                )
+            raise
         # Rows that were put aside are missing, and the result says so.
         aside = found.missing == result.rows_rejected and not found.different
         if not found.equal and not aside:
-            error = VerificationFailed(
+            since = (
+                "; it was looked at anew after a lost connection, and what it has changed since counts" if anew else ""
+            )
+            raise VerificationFailed(
                 f"{found.destination} is not what the job should have made of {found.source}: {found.missing:,} rows "
-                f"missing, {found.different:,} different",
+                f"missing, {found.different:,} different{since}",
                 found,
             )
-            error.committed = result
-            raise error
         return attrs.evolve(result, verification=found)
 
-    def _after_doubt(self, writing: Destination[DestinationConfig]) -> Result | None:
-        """Ask the ledger what became of a COMMIT that got lost. Return the result if it was the last one."""
+    def _after_doubt(self, writing: Destination[DestinationConfig]) -> None:
+        """Ask the ledger what became of a COMMIT that got lost. If it was the last one, the run is finished."""
         doubt = self._doubt
         if doubt is None or doubt.run is None:
-            return None
+            return
         ledger = writing.ledger(self.config.ledger)
         if not isinstance(ledger, Ledger):
             raise doubt
@@ -273,9 +324,11 @@ class Session:
         self._doubt = None
         run = ledger.find(doubt.run.job) if line is not None else None
         if run is None or run.id != doubt.run.id or run.state is not RunState.DONE:
-            return None
+            return
         assert self._plan is not None, "a COMMIT was made"
-        return engine.result_of(run, self._plan, self._started)
+        self._finished = engine.result_of(run, self._plan, self._started)
+        for table in self._finished.tables:
+            self._context.emit(TableDone(result=table))
 
     @contextmanager
     def reported(self) -> Iterator[None]:

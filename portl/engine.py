@@ -76,7 +76,8 @@ def execute(
     for task in plan.tables:
         load = _TableRun(task, plan.config, source, destination, ledger, context)
         try:
-            done.append(load.carry_out())
+            finished = load.carry_out()
+            context.emit(events.TableDone(result=finished))
         except KeyboardInterrupt as error:
             interrupted = Interrupted.of(error)
             interrupted.committed = result(load.result())
@@ -85,7 +86,7 @@ def execute(
             told = context.token.verdict(error)
             told.committed = result(load.result())
             raise told
-        context.emit(events.TableDone(result=done[-1]))
+        done.append(finished)
     return result()
 
 

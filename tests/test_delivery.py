@@ -28,6 +28,11 @@ CREATE TRIGGER fails BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION fails();
 """
 
 
+#: Ends all sessions of the database but this one.
+CUT_OFF = """
+SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+"""
 #: The main lane stays at the second chunk for a while.
 SLOW = """
 CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.5); RETURN NEW; END $$;
@@ -138,6 +143,97 @@ def test_what_other_lanes_have_committed_is_told_when_the_caller_ends_the_run(
     assert counts(result) == (ROWS, ROWS, 0)
     assert rows(destination, "t") == rows(source, "t")
     nothing_left(destination)
+
+
+@pytest.mark.parametrize("parallel", [1, 3])
+@pytest.mark.parametrize("kind", [portl.BatchCommitted, portl.TableDone, portl.Done])
+@pytest.mark.parametrize("failure", [portl.ConnectionFailed, portl.DataError, KeyboardInterrupt])
+def test_what_an_observer_raises_ends_the_run_and_brings_no_row_again(
+    source: Db, destination: Db, kind: type[portl.Event], failure: type[BaseException], parallel: int
+) -> None:
+    source.execute(TABLE)
+    seen: list[portl.Event] = []
+
+    def observer(event: portl.Event) -> None:
+        seen.append(event)
+        if isinstance(event, kind):
+            # What an observer has tried with portl, and what failed there, is no failure of this run.
+            raised = failure("enough")
+            if isinstance(raised, portl.Error):
+                raised.transient = True
+            raise raised
+
+    job = job_of(source.end(), destination.end(), parallel=parallel)
+    with pytest.raises((portl.Error, KeyboardInterrupt)) as caught:
+        portl.migrate(job, observers=[observer])
+    assert isinstance(caught.value, portl.Interrupted if failure is KeyboardInterrupt else failure)
+    assert isinstance(caught.value, portl.Error)
+    assert caught.value.committed is not None
+    assert caught.value.committed.rows_read == destination.value("SELECT count(*) FROM t")
+    assert not any(isinstance(event, portl.Retrying) for event in seen)
+    nothing_left(destination)
+    if kind is portl.BatchCommitted:
+        assert portl.migrate(job).tables[0].attempt == 2
+    assert rows(destination, "t") == rows(source, "t")
+
+
+@pytest.mark.parametrize("verify", ["count", "full"])
+@pytest.mark.parametrize("end", ["source", "destination"])
+def test_a_connection_that_is_lost_while_rows_are_compared_does_not_bring_them_again(
+    source: Db, destination: Db, end: str, verify: str
+) -> None:
+    source.execute(TABLE)
+    lost = source if end == "source" else destination
+    seen: list[portl.Event] = []
+
+    def observer(event: portl.Event) -> None:
+        seen.append(event)
+        if isinstance(event, portl.TableDone):
+            lost.execute(CUT_OFF)
+
+    job = job_of(source.end(), destination.end(), verify=verify)
+    result = portl.migrate(job, observers=[observer])
+    assert counts(result) == (ROWS, ROWS, 0)
+    assert result.verification is not None
+    assert result.verification.equal
+    names = [type(event).__name__ for event in seen]
+    assert [names.count(name) for name in ("Started", "Retrying", "TableDone", "Done")] == [1, 1, 1, 1]
+    (warned,) = (e for e in seen if isinstance(e, portl.Warned) and e.where == "verify")
+    assert warned.message.startswith("compares with the source as it is now: the state that was read went with a lost")
+    assert rows(destination, "t") == rows(source, "t")
+    (run,) = portl.status(job).runs
+    assert run.state.value == "done"
+    nothing_left(destination)
+
+
+def test_a_comparison_that_cannot_be_made_says_that_all_rows_are_there(source: Db, destination: Db) -> None:
+    source.execute(TABLE)
+
+    def observer(event: portl.Event) -> None:
+        if isinstance(event, portl.TableDone):
+            source.execute(CUT_OFF)
+
+    job = job_of(source.end(), destination.end(), verify="count", retry={"attempts": 1})
+    with pytest.raises(portl.ConnectionFailed, match=r"^all rows are there, but comparing them failed") as caught:
+        portl.migrate(job, observers=[observer])
+    assert caught.value.committed is not None
+    assert caught.value.committed.rows_inserted == ROWS
+    assert rows(destination, "t") == rows(source, "t")
+
+
+def test_the_events_are_complete_and_the_rows_compared_where_the_answer_to_the_last_commit_is_lost(
+    source: Db, destination: Db
+) -> None:
+    source.execute(TABLE)
+    seen: list[portl.Event] = []
+    with through(destination) as (proxy, there):
+        last = Once(4, lambda: proxy.cut_at_commit(after=True))
+        result = portl.migrate(job_of(source.end(), there, verify="count"), observers=[last, seen.append])
+        assert proxy.cut_commits == 1
+    assert [type(event).__name__ for event in seen][-2:] == ["Warned", "Done"]
+    assert sum(isinstance(event, portl.TableDone) for event in seen) == 1
+    assert result.verification is not None
+    assert result.verification.equal
 
 
 def by_delete(db: Db) -> None:
