@@ -32,8 +32,11 @@ logger = logging.getLogger("portl.engine")
 
 #: What is kept in memory to be taken through again holds at most this much (and one batch).
 GROUP_BYTES = 24 * 1024 * 1024
-#: Where a chunk may be committed piece by piece, a piece is at most this old, so that progress is seen.
-GROUP_SECONDS = 2.0
+#: Where a chunk may be committed piece by piece, a piece takes about so long, so that progress is seen.
+PIECE_SECONDS = 2.0
+#: How large the first piece is; the others are as large as PIECE_SECONDS allow, up to GROUP_BYTES.
+FIRST_PIECE_BYTES = 2 * 1024 * 1024
+LEAST_PIECE_BYTES = 64 * 1024
 #: Where the job leaves the batch size open, a batch ends early at this size, so that wide rows do not fill memory.
 BATCH_BYTES = 8 * 1024 * 1024
 
@@ -104,6 +107,7 @@ class ChunkLoad:
         self._own = transaction
         self._piecewise = task.delivery is Delivery.REPEAT
         self._quarantines = config.on_error is OnError.QUARANTINE
+        self._piece = min(FIRST_PIECE_BYTES, GROUP_BYTES)
         self._open = False
         self._saved = False
         self._since = 0.0
@@ -189,23 +193,32 @@ class ChunkLoad:
         except DataError as error:
             self._recover(error)
             return
-        full = self._size >= GROUP_BYTES
-        if self._piecewise and (full or time.monotonic() - self._since >= GROUP_SECONDS):
-            self._commit(ChunkState.PARTIAL)
-        elif full and self._lane.savepoints:
+        if self._piecewise:
+            if self._size >= self._piece or time.monotonic() - self._since >= PIECE_SECONDS:
+                self._commit(ChunkState.PARTIAL)
+                self._adapt(time.monotonic() - self._since)
+        elif self._size >= GROUP_BYTES and self._lane.savepoints:
             self._secure()
             self._save()
             self._tell(self._line, self._done, provisional=True)
 
+    def _adapt(self, seconds: float) -> None:
+        """Let the next piece take about as long as one should: what a destination makes of rows takes its time, too."""
+        if seconds > PIECE_SECONDS:
+            self._piece = max(self._piece // 2, LEAST_PIECE_BYTES)
+        elif seconds < PIECE_SECONDS / 2:
+            self._piece = min(self._piece * 2, GROUP_BYTES)
+
     def _secure(self) -> None:
         """Have what was written checked, so that it need not be kept in memory."""
-        try:
-            counts = self._writer.check()
-        except DataError as error:
-            self._recover(error)
-            return
-        self._done.add(self._group, counts)
-        self._forget()
+        while self._group:
+            try:
+                counts = self._writer.check()
+            except DataError as error:
+                self._recover(error)  # leaves nothing to check, or the same batches written in another way
+            else:
+                self._done.add(self._group, counts)
+                self._forget()
 
     def _forget(self) -> None:
         self._group = []
@@ -224,7 +237,10 @@ class ChunkLoad:
         held = self._group
         self._secure()
         if not self._open:
-            return  # taken through batch by batch, each in a transaction of its own
+            # Taken through batch by batch, each in a transaction of its own.
+            if state is not ChunkState.DONE or self._lane.ledger is None:
+                return
+            self._begin()
         if self._rejections:
             self._put_aside()
         line = self._counted(state, bounds)
@@ -239,6 +255,7 @@ class ChunkLoad:
                     raise  # only what ``check`` cannot see: a trigger of COMMIT
                 self._group = held
                 self._recover(error)
+                self._commit(state, bounds)
                 return
             except Error as error:
                 if error.transient:
@@ -308,7 +325,10 @@ class ChunkLoad:
         again = self._writer.reconsider
         if not self._lane.savepoints:
             self._rollback()
-            self._one_by_one(group, again(error))
+            if self._piecewise:
+                self._one_by_one(group, again(error))
+            else:
+                self._in_one(group, error, again(error))
             return
         self._undo()
         if again(error):
@@ -415,6 +435,34 @@ class ChunkLoad:
                 self._transaction([batch])
             except DataError as refused:
                 raise self._located(batch, refused)
+
+    def _in_one(self, group: Sequence[Batch], error: DataError, again: bool) -> None:
+        """Write batches once more in a new transaction, or find the one that is refused: nothing of a chunk is kept."""
+        if again:
+            self._begin()
+            try:
+                self._done.bytes += sum(self._writer.write(batch) for batch in group)
+            except DataError as second:
+                self._rollback()
+                self._in_one(group, second, self._writer.reconsider(second))
+                return
+            self._group, self._size = list(group), sum(batch.size for batch in group)
+            return
+        raise self._located(self._refused(group), error)
+
+    def _refused(self, group: Sequence[Batch]) -> Batch:
+        """Return the batch with which a transaction is refused."""
+        self._begin()
+        try:
+            for batch in group:
+                self._context.token.check()
+                self._writer.write(batch)
+                self._writer.check()
+        except DataError:
+            return batch
+        finally:
+            self._rollback()
+        return group[-1]
 
     def _transaction(self, batches: Sequence[Batch]) -> None:
         while True:

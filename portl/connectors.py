@@ -574,6 +574,14 @@ class Writer(abc.ABC):
         """Put rows aside, with the reason, in the transaction that is open."""
         raise NotImplementedError
 
+    def unreject(self, run: str, chunk: int | None = None) -> None:
+        """Remove what a run has put aside, in the transaction that is open: its rows come once more.
+
+        Args:
+            run: the run's id, as ``Intent.run`` had it.
+            chunk: the chunk whose rows come again; None: all of them.
+        """
+
     @abc.abstractmethod
     def commit(self) -> Counts:
         """Make what was written since ``begin`` permanent; return what ``check`` has not counted.
@@ -712,6 +720,13 @@ class Destination(abc.ABC, Generic[D]):
     def empty(self) -> bool:
         """Tell whether the table is known to hold no row; a run that has brought some is not taken up then."""
         return False
+
+    def incarnation(self) -> str | None:
+        """Return what tells the table that is there from another of its name; None: unknown, or there is none.
+
+        A run is not taken up on another table than the one that it has begun to fill.
+        """
+        return None
 
     def leftover(self, *, remove: bool = False) -> str | None:
         """Return what an interrupted run has left besides its lines in the ledger, for people; None: nothing.

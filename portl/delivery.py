@@ -133,6 +133,7 @@ class _Look:
         identity = self._identity()
         mode = self._delivery()
         self._capabilities()
+        self._hidden()
         found = self._ledger.find(self._job) if self._ledger is not None else None
         run = None if found is None or restart else self._taken_up(found, mode, identity)
         recopy = run is not None and self._recopies(run)
@@ -193,6 +194,19 @@ class _Look:
         if self._config.on_error is OnError.QUARANTINE:
             self._findings.append(problem("on_error", f"{label} cannot put rows aside", "use `on_error: fail`"))
 
+    def _hidden(self) -> None:
+        """Report where an interrupted run of this job may stand unseen."""
+        hidden = self._ledger.hidden() if self._ledger is not None else None
+        if hidden is None:
+            return
+        where, remedy = hidden
+        if self._repeatable or self._intent.create or self._destination.empty():
+            said = f"{where}: if one of this job was interrupted, it begins again"
+            self._findings.append(note("ledger", said))
+        else:
+            said = f"{where}: if one of this job was interrupted, its rows would come twice"
+            self._findings.append(problem("ledger", said, remedy))
+
     def _taken_up(self, found: Run, mode: Delivery, identity: Mapping[str, Any]) -> Run | None:
         """Return the run to take up, if the latest one was interrupted and can be taken up."""
         if found.state is RunState.DONE or not begun(found.chunks) or not found.resumable:
@@ -216,6 +230,10 @@ class _Look:
             self._findings.append(note("resume", said))
             return None
         recopies = self._recopies(found)
+        if not recopies and found.incarnation not in (None, self._destination.incarnation()):
+            said = f"{state}, and the table {self._intent.target.name} was replaced by another since"
+            self._findings.append(problem("resume", said, advice))
+            return None
         if not recopies and any(line.inserted for line in found.chunks) and self._destination.empty():
             said = f"{state}, and the table {self._intent.target.name} is empty"
             self._findings.append(problem("resume", said, advice))

@@ -102,7 +102,6 @@ class _TableRun:
         ledger: Ledger | None,
         context: Context,
     ) -> None:
-        self._task = task
         self._config = config
         self._source = source
         self._destination = destination
@@ -110,6 +109,10 @@ class _TableRun:
         self._context = context
         self._writer: Writer
         self._run = Run(id=str(uuid.uuid4()), job=task.job, identity=task.identity)
+        known = task.run.id if task.run is not None else self._run.id
+        self._task = attrs.evolve(task, intent=attrs.evolve(task.intent, run=known))
+        #: Chunks that come once more, with the rows of theirs that were put aside.
+        self._repeated: set[int] = set()
         self._lines: dict[int, ChunkLine] = {}
         #: The run stands in the ledger, and this attempt is its last.
         self._entered = False
@@ -171,6 +174,7 @@ class _TableRun:
         self._run, self._entered = run, True
         lines = self._ledger.lines(run)
         if self._task.recopy:
+            self._repeated = {line.number for line in lines if line.rejected}
             lines = [delivery.again(line) if line.attempt < attempt else line for line in lines]
         self._lines = {line.number: line for line in lines}
         self._earlier_rows = sum(line.rows for line in lines)
@@ -187,8 +191,13 @@ class _TableRun:
 
     def _start(self) -> None:
         """Write the run down, in the first transaction."""
-        if self._ledger is not None and not self._entered:
-            self._ledger.start(self._run)
+        if self._ledger is None or self._entered:
+            return
+        self._run = attrs.evolve(self._run, incarnation=self._destination.incarnation())
+        self._ledger.start(self._run)
+        earlier = self._task.found
+        if earlier is not None and earlier.state is not RunState.DONE and any(line.rejected for line in earlier.chunks):
+            self._writer.unreject(earlier.id)  # this run begins where that one did
 
     def _whole(self) -> None:
         """Move everything in one transaction."""
@@ -287,6 +296,12 @@ class _TableRun:
         *,
         transaction: bool = True,
     ) -> ChunkLoad:
+        def begin() -> None:
+            if first is not None:
+                first()
+            if line.number in self._repeated:
+                lane.writer.unreject(self._run.id, line.number)
+
         return ChunkLoad(
             self._task,
             self._config,
@@ -295,7 +310,7 @@ class _TableRun:
             line,
             context,
             report or self._progress,
-            first,
+            begin,
             transaction=transaction,
         )
 
@@ -319,6 +334,8 @@ class _TableRun:
         """Forget what was counted of a chunk that is moved once more."""
         self._written.pop(number, None)
         if self._task.delivery is Delivery.REPEAT:
+            if self._lines[number].rejected:
+                self._repeated.add(number)
             self._lines[number] = delivery.again(self._lines[number])
 
     def _progress(self, progress: Progress) -> None:

@@ -93,6 +93,8 @@ class Run:
     holder: str | None = None
     #: False if the job is not cut into chunks that can be resumed: it starts over.
     resumable: bool = True
+    #: What tells the table that rows went to from another of its name (``Destination.incarnation``); None: unknown.
+    incarnation: str | None = None
     #: In the order of their numbers; empty where they were not asked for.
     chunks: tuple[ChunkLine, ...] = ()
 
@@ -108,6 +110,13 @@ class Ledger(abc.ABC):
     @abc.abstractmethod
     def place(self) -> str:
         """Where it stands, for people."""
+
+    def hidden(self) -> tuple[str, str] | None:
+        """Return where runs may stand that cannot be read, and what would help, for people; None: nowhere.
+
+        A run that stands there and was interrupted is not found: what it has written, the next one writes again.
+        """
+        return None
 
     @abc.abstractmethod
     def lock(self, job: str) -> None:

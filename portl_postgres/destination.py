@@ -244,6 +244,13 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         ((found,),) = self._session.query(f"SELECT EXISTS (SELECT FROM {name})")
         return not found
 
+    def incarnation(self) -> str | None:
+        """See ``Destination.incarnation``: the table's OID. TRUNCATE, VACUUM FULL and ALTER leave it as it is."""
+        ((found,),) = self._session.query(
+            "SELECT pg_catalog.to_regclass($1)::oid::text", quoted(self.config.schema, self.config.table)
+        )
+        return None if found is None else str(found)
+
     def leftover(self, *, remove: bool = False) -> str | None:
         """See ``Destination.leftover``: a table that a run has made and not finished."""
         table = self.describe()

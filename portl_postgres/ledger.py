@@ -103,6 +103,10 @@ def ledger_of(
     if any(place.usable for place in places):
         return found
     whys, grants = zip(*(place.obstacle for place in places), strict=True)
+    if (hidden := found.hidden()) is not None and not required:
+        where, remedy = hidden
+        said = f"{where}: if one of this job was interrupted, its rows would come twice"
+        return portl.problem("ledger", said, f"{remedy}; or, to do without, set `ledger.mode` to off")
     if required:
         return portl.problem("ledger", f"none can be kept: {'; '.join(whys)}", "; or ".join(grants))
     return portl.note("ledger", f"there is none, and {over}: {'; '.join(whys)} ({'; or '.join(grants)})")
@@ -206,6 +210,18 @@ class PostgresLedger(portl.Ledger):
         """See ``Ledger.runs``."""
         return self._runs(job)
 
+    def hidden(self) -> tuple[str, str] | None:
+        """See ``Ledger.hidden``."""
+        for place in self._places or self.look():
+            if place.layout is not None and not place.readable:
+                grant = f"GRANT USAGE ON SCHEMA {quoted(place.schema)} TO the role; GRANT SELECT ON"
+                return (
+                    f"the role may not read the runs in {place.shown}",
+                    f"{grant} {place.of_migrations}, {place.of_chunks} TO the role; or, if none of them is this job's,"
+                    " name the schema of the ledger to use in `ledger.schema`",
+                )
+        return None
+
     def prepare(self) -> None:
         """See ``Ledger.prepare``."""
         with self._transaction():
@@ -220,9 +236,9 @@ class PostgresLedger(portl.Ledger):
             identity = json.dumps(run.identity, sort_keys=True)
             self._query(
                 f"INSERT INTO {place.of_migrations} (id, job, identity, fingerprint, attempt, state, source,"
-                " destination, snapshots, resumable, started, taken, host, pid, version)"
-                " VALUES ($1::uuid, $2, $3::json, $4, $5, $6, $7, $8, $9::json, $10,"
-                " pg_catalog.clock_timestamp(), pg_catalog.clock_timestamp(), $11, $12, $13)",
+                " destination, snapshots, resumable, incarnation, ledger, started, taken, host, pid, version)"
+                " VALUES ($1::uuid, $2, $3::json, $4, $5, $6, $7, $8, $9::json, $10, $11, $12::regclass::oid,"
+                " pg_catalog.clock_timestamp(), pg_catalog.clock_timestamp(), $13, $14, $15)",
                 run.id,
                 self._escaped(run.job),
                 identity,
@@ -233,6 +249,8 @@ class PostgresLedger(portl.Ledger):
                 self._readable(run.destination),
                 _snapshots(run.snapshots),
                 run.resumable,
+                run.incarnation,
+                place.of_migrations,
                 *self._process(),
             )
             self._query(
@@ -525,11 +543,11 @@ class PostgresLedger(portl.Ledger):
         with self._transaction():
             for place in self._readable_places():
                 rows = self._query(
-                    f"SELECT pg_catalog.row_to_json(m)::text FROM {place.of_migrations} AS m{wanted}"
+                    f"SELECT pg_catalog.row_to_json(m)::text, m.tableoid::text FROM {place.of_migrations} AS m{wanted}"
                     f" ORDER BY started DESC{' LIMIT 1' if latest else ''}",
                     *parameters,
                 )
-                stored = [json.loads(text) for (text,) in rows]
+                stored = [{**json.loads(text), "table": oid} for text, oid in rows]
                 lines: dict[str, list[Mapping[str, Any]]] = {row["id"]: [] for row in stored}
                 for line in self._stored_lines(place, list(lines)):
                     lines[line["run"]].append(line)
@@ -612,6 +630,8 @@ def _run(stored: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> Run:
         ended=_time(stored["ended"]),
         error=stored["error"],
         resumable=stored["resumable"],
+        # A ledger that was restored from a dump knows nothing of the tables that were restored with it.
+        incarnation=stored.get("incarnation") if stored.get("ledger") == stored["table"] else None,
         chunks=tuple(_line(line) for line in lines),
     )
 

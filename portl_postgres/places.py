@@ -13,7 +13,7 @@ from portl_postgres.catalog import shown, statement
 from portl_postgres.sqltext import quoted
 
 #: The layout that this version of portl writes: there is a file ``sql/ledger_<n>.sql`` for each step to it.
-LAYOUT = 2
+LAYOUT = 3
 #: The schema that the ledger has for itself, where it may.
 SCHEMA = "portl"
 

@@ -180,6 +180,21 @@ class RejectedTable:
             raise portl.OperationError(f"rejected rows could not be put aside: {error.message}") from None
         return [json.dumps(record, ensure_ascii=False) for record in records]
 
+    def remove(self, run: str, chunk: int | None) -> None:
+        """Remove what a run, or one of its chunks, has put aside.
+
+        Raises:
+            OperationError: if the role may not.
+        """
+        if not _oid(self._session, self._table):
+            return
+        self._session.execute(
+            f"DELETE FROM {self._table} WHERE run = $1 AND ($2::int4 IS NULL OR chunk = $2)",
+            run,
+            chunk,
+            what=f"removing rows from {self._table} that come once more",
+        )
+
     def _make(self) -> None:
         if not _oid(self._session, self._table):
             # Two workers may come here at once: IF NOT EXISTS alone would fail in one of them.

@@ -384,6 +384,11 @@ class PostgresWriter(portl.Writer):
             raise portl.OperationError("the job names no quarantine: rows cannot be put aside")
         self._lines += self._rejects.put(rejections)
 
+    def unreject(self, run: str, chunk: int | None = None) -> None:
+        """See ``Writer.unreject``."""
+        if self._rejects is not None:
+            self._rejects.remove(run, chunk)
+
     def commit(self) -> Counts:
         """See ``Writer.commit``."""
         counts = self.check()

@@ -172,7 +172,7 @@ def test_what_is_committed_does_not_depend_on_how_batches_are_grouped(
 
 
 def test_an_old_transaction_is_committed(source: Db, destination: Db, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunkload, "GROUP_SECONDS", 0.0)
+    monkeypatch.setattr(chunkload, "PIECE_SECONDS", 0.0)
     source.execute("CREATE TABLE t (id int); INSERT INTO t SELECT generate_series(1, 10)")
     destination.execute("CREATE TABLE t (id int PRIMARY KEY)")
     seen: list[portl.Event] = []
