@@ -20,9 +20,10 @@ from psycopg import errors as pg_errors
 from psycopg import pq
 
 import portl
+from portl_postgres.columns import dump_rows
 from portl_postgres.connection import Session, logger
 from portl_postgres.failures import words
-from portl_postgres.rowtext import dump_rows, unescape
+from portl_postgres.rowtext import unescape
 
 BINARY = "postgres-copy-binary"
 TEXT = "postgres-copy-text"
@@ -297,15 +298,17 @@ class CopyIn:
     def write(self, batch: portl.Batch) -> int:
         """Send a batch; return its bytes. A refusal of the server's shows at ``finish``."""
         if isinstance(batch, portl.RowBatch):
-            data = dump_rows(batch.data)
-            for start in range(0, len(data), PUT_BYTES):
-                self._put(data[start : start + PUT_BYTES])
-            return len(data)
+            return sum(map(self._put_all, dump_rows(batch.data)))
         if not isinstance(batch, CopyBatch) or batch.binary is not self._binary:
             raise portl.OperationError(f"{self._session.label}: a batch of an unknown format arrived: {batch!r}")
         for piece in batch.pieces:
             self._put(piece)
         return batch.size
+
+    def _put_all(self, data: bytes) -> int:
+        for start in range(0, len(data), PUT_BYTES):
+            self._put(data[start : start + PUT_BYTES])
+        return len(data)
 
     @property
     def answered(self) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -129,27 +129,22 @@ def _array(text: str, position: int, element: Loader | None) -> tuple[list[Any],
             position = match.end()
 
 
-def row_loader(types: Sequence[Type]) -> Callable[[bytes], tuple[Any, ...]]:
-    """Return what makes a tuple of one line of COPY's text format, without its newline."""
-    loaders = [loader(type) for type in types]
-
-    def load(line: bytes) -> tuple[Any, ...]:
-        texts = line.decode("utf-8", "surrogateescape").split("\t")
-        return tuple(
-            [
-                None if text == "\\N" else (convert(unescape(text)) if convert else unescape(text))
-                for text, convert in zip(texts, loaders, strict=True)
-            ]
-        )
-
-    return load
-
-
 def unescape(text: str) -> str:
     """Take COPY's backslashes out of a field."""
     if "\\" not in text:
         return text
-    return _ESCAPE.sub(lambda match: _ESCAPES.get(match[1], match[1]), text)
+    if "\0" in text:  # which no text of the server's holds
+        return _ESCAPE.sub(lambda match: _ESCAPES.get(match[1], match[1]), text)
+    if "\\\\" in text:
+        return _unescape(text.replace("\\\\", "\0")).replace("\0", "\\")
+    return _unescape(text)
+
+
+def _unescape(text: str) -> str:
+    """Take out the backslashes of a text in which none stands for itself."""
+    for letter, character in _ESCAPES.items():
+        text = text.replace(f"\\{letter}", character)
+    return text.replace("\\", "")
 
 
 def dump(value: Any) -> str:
@@ -177,19 +172,3 @@ def _array_item(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return text
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def dump_field(value: Any) -> str:
-    """Return a value as a field of COPY's text format."""
-    if value is None:
-        return "\\N"
-    if type(value) in (int, float, uuid.UUID, Decimal):
-        return str(value)
-    return dump(value).translate(_MUST_ESCAPE)
-
-
-def dump_rows(rows: Sequence[Sequence[Any]]) -> bytes:
-    """Return rows as lines of COPY's text format."""
-    return "".join("\t".join([dump_field(value) for value in row]) + "\n" for row in rows).encode(
-        "utf-8", "surrogateescape"
-    )

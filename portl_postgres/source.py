@@ -33,12 +33,12 @@ from portl import (
 )
 from portl_postgres import catalog, expressions, inside, snapshots, verifying
 from portl_postgres.catalog import details, shown
+from portl_postgres.columns import rows_loader
 from portl_postgres.config import PostgresSourceConfig
 from portl_postgres.connection import Database, Session
 from portl_postgres.copying import BINARY, TEXT, CopyBatch, CopyOut, flush, unfinished, wait_result
 from portl_postgres.failures import translate, words
 from portl_postgres.ranges import BLOCK, KEY, Order, block_order, column_order, relation_of
-from portl_postgres.rowtext import row_loader
 from portl_postgres.splitting import Splitter
 from portl_postgres.sqltext import QUERY_WORDS, Unbalanced, check_expression, first_word, literal, quoted, without_end
 
@@ -673,9 +673,9 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
 
     @staticmethod
     def _decoded(reading: Reading, batches: Iterable[CopyBatch]) -> Iterator[RowBatch]:
-        load = row_loader([_sent_type(field) for field in reading.fields])
+        load = rows_loader([_sent_type(field) for field in reading.fields])
         for batch in batches:
-            data = [load(bytes(line[:-1])) for line in batch.split()]
+            data = load(batch.pieces)
             yield RowBatch(number=batch.number, first_row=batch.first_row, rows=batch.rows, size=batch.size, data=data)
 
     def comparer(self, intent: portl.Intent) -> portl.Comparer:

@@ -24,9 +24,10 @@ import portl
 from portl import BucketSum, Column, Comparer, Comparison, Field, Intent, Kind, Risk, RowLine, Texts
 from portl_postgres import expressions
 from portl_postgres.catalog import details
+from portl_postgres.columns import PORTION_BYTES, PORTION_ROWS, rows_loader
 from portl_postgres.connection import Session
 from portl_postgres.copying import CopyOut
-from portl_postgres.rowtext import row_loader, unescape
+from portl_postgres.rowtext import unescape
 from portl_postgres.sqltext import literal, quoted
 from portl_postgres.types import PgType, is_text
 
@@ -331,9 +332,10 @@ class ServerComparer(Comparer):
         """Yield decoded rows, for an end that is not PostgreSQL's to be compared with."""
         columns = ", ".join(self.columns())
         statement = f"COPY (SELECT {columns} FROM {self._from}) TO STDOUT (FORMAT text, ENCODING 'UTF8')"
-        load = row_loader(self._types())
-        for row in CopyOut(self._session, statement, self._token, "comparing rows").rows(binary=False):
-            yield load(bytes(row)[:-1])
+        load = rows_loader(self._types())
+        copy = CopyOut(self._session, statement, self._token, "comparing rows")
+        for batch in copy.batches(binary=False, rows=PORTION_ROWS, size=PORTION_BYTES):
+            yield from load(batch.pieces)
 
     def _types(self) -> list[portl.Type]:
         raise NotImplementedError

@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from portl import Kind, Type
-from portl_postgres.rowtext import dump_rows, loader, row_loader, unescape
+from portl_postgres.columns import dump_rows, rows_loader
+from portl_postgres.rowtext import loader, unescape
 from portl_postgres.types import PostgresTypeMapper
 from tests.servers import Db
 
@@ -60,13 +61,12 @@ def through(db: Db, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     try:
         with db.connection.cursor() as cursor:
             with cursor.copy("COPY t FROM STDIN") as copy:
-                copy.write(dump_rows(rows))
+                copy.write(b"".join(dump_rows(rows)))
             with cursor.copy("COPY t TO STDOUT") as copy:
                 lines = [bytes(line) for line in copy]
     finally:
         db.execute("DROP TABLE t")
-    load = row_loader(TYPES)
-    return [load(line[:-1]) for line in lines]
+    return rows_loader(TYPES)(lines)
 
 
 def single(value: float | None) -> bytes | None:
@@ -141,9 +141,9 @@ def test_what_python_cannot_hold_stays_the_text_that_the_server_sent(native: str
 @settings(QUICK, max_examples=60)
 @given(texts=st.lists(st.none() | TEXTS, min_size=1, max_size=5))
 def test_a_line_holds_any_text(texts: list[str | None]) -> None:
-    line = dump_rows([tuple(texts)])
+    (line,) = dump_rows([tuple(texts)])
     assert line.count(b"\n") == 1
-    assert row_loader([Type(kind=Kind.TEXT)] * len(texts))(line[:-1]) == tuple(texts)
+    assert rows_loader([Type(kind=Kind.TEXT)] * len(texts))([line]) == [tuple(texts)]
 
 
 def test_the_escapes_are_those_of_the_server(source: Db) -> None:
@@ -153,4 +153,69 @@ def test_the_escapes_are_those_of_the_server(source: Db) -> None:
     with source.connection.cursor().copy("COPY t TO STDOUT") as copy:
         (line,) = [bytes(line) for line in copy]
     assert unescape(line[:-1].decode()) == every
-    assert dump_rows([(every,)]) == line
+    assert list(dump_rows([(every,)])) == [line]
+
+
+@settings(QUICK, max_examples=200)
+@given(
+    lists=st.lists(
+        st.none() | st.lists(st.none() | TEXTS | st.lists(TEXTS, min_size=1, max_size=2), max_size=3), max_size=5
+    )
+)
+def test_arrays_of_any_texts_come_back_whatever_their_neighbours_in_the_column(lists: list[Any]) -> None:
+    lists = [None if items is None else [i for i in items if type(i) is type(items[0])] for items in lists]
+    load = rows_loader([Type(kind=Kind.ARRAY, element=Type(kind=Kind.TEXT))])
+    assert load(dump_rows([(items,) for items in lists])) == [(items,) for items in lists]
+
+
+def test_a_value_that_python_cannot_hold_leaves_its_neighbours_in_the_column_as_they_are() -> None:
+    texts = ["2024-01-01", "infinity", "\\N", "2024-01-02"]
+    load = rows_loader([MAPPER.generic("date")])
+    found = [row[0] for row in load(text.encode() + b"\n" for text in texts)]
+    assert found == [dt.date(2024, 1, 1), "infinity", None, dt.date(2024, 1, 2)]
+    assert b"".join(dump_rows([(value,) for value in found])) == "".join(f"{text}\n" for text in texts).encode()
+
+
+def test_values_of_several_types_in_one_column_are_written_each_in_its_way() -> None:
+    values: list[Any] = [
+        1,
+        True,
+        "a\tb",
+        None,
+        Decimal("1.50"),
+        b"\x01",
+        [1, [2]],
+        0.5,
+        dt.timedelta(1, 1),
+        uuid.UUID(int=1),
+    ]
+    lines = b"".join(dump_rows([(value,) for value in values]))
+    alone = b"".join(b"".join(dump_rows([(value,)])) for value in values)
+    assert lines == alone
+    assert lines.splitlines()[:4] == [b"1", b"t", b"a\\tb", b"\\N"]
+
+
+def test_rows_of_different_lengths_reach_the_server_as_they_are() -> None:
+    """It says which of them is wrong."""
+    assert list(dump_rows([(1, 2), (3,), (None, "a\nb")])) == [b"1\t2\n3\n\\N\ta\\nb\n"]
+
+
+def test_rows_without_columns_are_lines_without_text() -> None:
+    lines = b"".join(dump_rows([()] * 2500))
+    assert lines == b"\n" * 2500
+    assert rows_loader([])([lines]) == [()] * 2500
+
+
+def test_a_nul_byte_in_one_value_reaches_the_server_in_that_value_alone() -> None:
+    """NUL is what separates the values of a column while they are escaped together."""
+    assert list(dump_rows([("a\tb",), ("c\0d",), ("\\",)])) == [b"a\\tb\nc\0d\n\\\\\n"]
+    assert list(dump_rows([("\0",), (None,), ("\n",)])) == [b"\0\n\\N\n\\n\n"]
+
+
+def test_uuids_are_those_that_their_constructor_makes() -> None:
+    texts = [str(uuid.UUID(int=n * 2**90 + n)) for n in range(50)]
+    found = [row[0] for row in rows_loader([Type(kind=Kind.UUID)])(f"{text}\n".encode() for text in texts)]
+    assert found == [uuid.UUID(text) for text in texts]
+    assert {hash(u) for u in found} == {hash(uuid.UUID(text)) for text in texts}
+    assert [u.is_safe for u in found] == [uuid.SafeUUID.unknown] * 50
+    assert list(map(str, found)) == texts

@@ -1,0 +1,254 @@
+"""Decode and encode rows of COPY's text format column by column, many rows at a time.
+
+A call per value costs more than what most calls do. So the fields of many rows are split at once, every column goes
+through one function that loops in C (``map``, ``str.replace``), and rows come out of a ``zip``. What a value means is
+said in ``rowtext``, value by value; a column with a value that is out of the ordinary goes that way.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from decimal import Decimal
+from itertools import chain, repeat
+from typing import Any
+
+from portl import Kind, Type
+from portl_postgres.rowtext import Loader, dump, loader, unescape
+
+#: Rows that are taken together: more of them fall out of the processor's cache.
+PORTION_ROWS = 1000
+#: The same in bytes of COPY's text, for decoding.
+PORTION_BYTES = 256 * 1024
+
+NULL = "\\N"
+
+#: The characters that COPY's text format writes with a backslash (manual, COPY, Text Format); the backslash first.
+_ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\b": "\\b", "\f": "\\f", "\v": "\\v"}
+_MUST_ESCAPE = str.maketrans(_ESCAPES)
+
+_Texts = list[str]
+_Load = Callable[[_Texts], Sequence[Any]]
+_Dump = Callable[[Sequence[Any]], Iterable[str]]
+
+_ITEM = re.compile(r'"((?:[^"\\]|\\.)*)"|([^,{}"\\]+)', re.DOTALL)
+
+
+def rows_loader(types: Sequence[Type]) -> Callable[[Iterable[bytes]], list[tuple[Any, ...]]]:
+    """Return what makes tuples of pieces of COPY's text format, each of them whole lines."""
+    loaders = [_column_loader(type) for type in types]
+    width = len(loaders)
+
+    def portion(data: bytes) -> Iterable[tuple[Any, ...]]:
+        if not width:
+            return repeat((), data.count(b"\n"))
+        texts = data.decode("utf-8", "surrogateescape").replace("\n", "\t").split("\t")
+        del texts[-1]  # behind the last line
+        return zip(*[load(texts[number::width]) for number, load in enumerate(loaders)], strict=True)
+
+    def load(pieces: Iterable[bytes]) -> list[tuple[Any, ...]]:
+        rows: list[tuple[Any, ...]] = []
+        for data in _portions(pieces):
+            rows += portion(data)
+        return rows
+
+    return load
+
+
+def _portions(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Join pieces up to a size at which the loops pay and the memory for what is in between stays small."""
+    gathered: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        gathered.append(piece)
+        size += len(piece)
+        if size >= PORTION_BYTES:
+            yield b"".join(gathered)
+            gathered, size = [], 0
+    if gathered:
+        yield b"".join(gathered)
+
+
+def _column_loader(type: Type) -> _Load:
+    """Return what makes values of the fields of one column."""
+    single = loader(type)
+    bulk = _bulk_loader(type)
+    #: Numbers, dates and the like hold no character that would be escaped.
+    escapes = single is None or type.kind in (Kind.ARRAY, Kind.BINARY)
+
+    def load(texts: _Texts) -> Sequence[Any]:
+        nulls = NULL in texts
+        present = [text for text in texts if text != NULL] if nulls else texts
+        if escapes and "\\" in "".join(present):
+            present = [unescape(text) if "\\" in text else text for text in present]
+        values: Sequence[Any] = present
+        if single is not None:
+            try:
+                values = bulk(present) if bulk is not None else [single(text) for text in present]
+            except (ValueError, OverflowError):
+                values = [single(text) for text in present]  # one of them Python's type cannot hold
+        if not nulls:
+            return values
+        left = iter(values)
+        return [None if text == NULL else next(left) for text in texts]
+
+    return load
+
+
+def _mapped(convert: Callable[[str], Any]) -> _Load:
+    return lambda texts: list(map(convert, texts))
+
+
+def _uuids(texts: _Texts) -> list[uuid.UUID]:
+    """Make UUIDs without the checks of their constructor, in the way in which it sets its own attributes."""
+    numbers = map(int, "\n".join(texts).replace("-", "").split("\n"), repeat(16))
+    made = [uuid.UUID.__new__(uuid.UUID) for _ in texts]
+    deque(map(object.__setattr__, made, repeat("int"), numbers), maxlen=0)
+    deque(map(object.__setattr__, made, repeat("is_safe"), repeat(uuid.SafeUUID.unknown)), maxlen=0)
+    return made
+
+
+def _same_as_made(text: str) -> bool:
+    """Tell whether this Python's UUIDs are made of what is set here."""
+    try:
+        found, made = _uuids([text])[0], uuid.UUID(text)
+    except (AttributeError, TypeError):
+        return False
+    return found == made and str(found) == text and found.is_safe is made.is_safe
+
+
+_BULK: dict[Kind, _Load] = {
+    Kind.SMALLINT: _mapped(int),
+    Kind.INT: _mapped(int),
+    Kind.BIGINT: _mapped(int),
+    Kind.DECIMAL: _mapped(Decimal),
+    Kind.FLOAT: _mapped(float),
+    Kind.DOUBLE: _mapped(float),
+    Kind.BOOLEAN: lambda texts: [text == "t" for text in texts],
+    Kind.DATE: _mapped(dt.date.fromisoformat),
+    Kind.TIME: _mapped(dt.time.fromisoformat),
+    Kind.TIMETZ: _mapped(dt.time.fromisoformat),
+    Kind.TIMESTAMP: _mapped(dt.datetime.fromisoformat),
+    Kind.TIMESTAMPTZ: _mapped(dt.datetime.fromisoformat),
+    Kind.UUID: _uuids if _same_as_made("12345678-9abc-def0-0fed-cba987654321") else _mapped(uuid.UUID),
+}
+
+
+def _bulk_loader(type: Type) -> _Load | None:
+    """Return what is as good as the loader of single values for a column without NULL; it may raise ``ValueError``."""
+    if type.kind is Kind.ARRAY:
+        return _arrays_loader(type, type.element or Type(kind=Kind.TEXT))
+    return _BULK.get(type.kind)
+
+
+def _arrays_loader(type: Type, element: Type) -> _Load:
+    single, item = loader(type), loader(element)
+    assert single is not None
+    bulk = _bulk_loader(element) if item is not None else None
+
+    def load(texts: _Texts) -> list[Any]:
+        joined = "".join(texts)
+        if '"' in joined or "NULL" in joined or "{{" in joined or "{}" in joined or "[" in joined:
+            return [_flat(text, item) if text[:1] == "{" != text[1:2] else single(text) for text in texts]
+        lists = [text[1:-1].split(",") for text in texts]
+        if item is None:
+            return lists
+        return [list(bulk(items)) for items in lists] if bulk else [list(map(item, items)) for items in lists]
+
+    return load
+
+
+def _flat(text: str, item: Loader | None) -> list[Any]:
+    """Return the list that an array of one dimension is."""
+    if item is None:
+        return [
+            plain if plain and plain != "NULL" else None if plain else _without_backslashes(quoted)
+            for quoted, plain in _ITEM.findall(text, 1)
+        ]
+    return [
+        None if plain == "NULL" else item(plain or _without_backslashes(quoted))
+        for quoted, plain in _ITEM.findall(text, 1)
+    ]
+
+
+def _without_backslashes(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text, flags=re.DOTALL) if "\\" in text else text
+
+
+def dump_rows(rows: Sequence[Sequence[Any]]) -> Iterator[bytes]:
+    """Yield rows as lines of COPY's text format, ``PORTION_ROWS`` of them at a time."""
+    for start in range(0, len(rows), PORTION_ROWS):
+        yield _dump_portion(rows[start : start + PORTION_ROWS]).encode("utf-8", "surrogateescape")
+
+
+def _dump_portion(rows: Sequence[Sequence[Any]]) -> str:
+    try:
+        columns = [_dump_column(values) for values in zip(*rows, strict=True)]
+    except ValueError:  # rows of different lengths: the server says which one is wrong
+        columns = []
+    lines = map("\t".join, zip(*columns, strict=True)) if columns else ("\t".join(map(dump_field, row)) for row in rows)
+    return "\n".join(lines) + "\n"
+
+
+def _dump_column(values: Sequence[Any]) -> Iterable[str]:
+    kinds = set(map(type, values))
+    nulls = type(None) in kinds
+    kinds.discard(type(None))
+    if not kinds:
+        return repeat(NULL, len(values))
+    bulk = _BULK_DUMP.get(kinds.pop()) if len(kinds) == 1 else None
+    if bulk is None:
+        return [dump_field(value) for value in values]
+    if not nulls:
+        return bulk(values)
+    left = iter(bulk([value for value in values if value is not None]))
+    return [NULL if value is None else next(left) for value in values]
+
+
+def dump_field(value: Any) -> str:
+    """Return a value as a field of COPY's text format."""
+    return NULL if value is None else dump(value).translate(_MUST_ESCAPE)
+
+
+def _escaped(values: Sequence[str]) -> Sequence[str]:
+    """Return texts as fields: all of them are searched, and replaced in, at once."""
+    joined = "\0".join(values)
+    if not any(map(joined.__contains__, _ESCAPES)):
+        return values
+    if joined.count("\0") != len(values) - 1:
+        return [value.translate(_MUST_ESCAPE) for value in values]  # what separates them here is in a value
+    for character, escape in _ESCAPES.items():
+        joined = joined.replace(character, escape)
+    return joined.split("\0")
+
+
+def _dump_lists(values: Sequence[list[Any]]) -> Iterable[str]:
+    kinds = set(map(type, chain.from_iterable(values)))
+    if kinds == {str}:
+        texts = ['{"' + '","'.join(items) + '"}' if items else "{}" for items in values]
+        joined = "".join(texts)
+        if "\\" not in joined and joined.count('"') == 2 * sum(map(len, values)):
+            return _escaped(texts)
+    elif kinds <= {int, float, Decimal}:
+        return ["{" + ",".join(map(str, items)) + "}" for items in values]
+    return _escaped([dump(items) for items in values])
+
+
+#: By the exact type of all values of a column.
+_BULK_DUMP: dict[type, _Dump] = {
+    int: lambda values: map(int.__repr__, values),
+    float: lambda values: map(float.__repr__, values),
+    Decimal: lambda values: map(str, values),
+    bool: lambda values: ["t" if value else "f" for value in values],
+    str: _escaped,
+    bytes: lambda values: ["\\\\x" + value.hex() for value in values],
+    dt.date: lambda values: map(dt.date.isoformat, values),
+    dt.time: lambda values: map(dt.time.isoformat, values),
+    dt.datetime: lambda values: map(dt.datetime.isoformat, values, repeat(" ")),
+    dt.timedelta: lambda values: map(dump, values),
+    uuid.UUID: lambda values: map(str, values),
+    list: _dump_lists,
+}
