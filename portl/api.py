@@ -24,8 +24,8 @@ from portl.errors import (
     VerificationFailed,
 )
 from portl.events import Done, Event, Failed, Observer, TableDone, Warned
-from portl.ledger import Ledger, Run, RunState
-from portl.planning import Plan, plan_table
+from portl.ledger import Ledger, RunState
+from portl.planning import Plan, plan_table, standing
 from portl.result import Result
 from portl.retrying import retrying
 
@@ -94,6 +94,8 @@ class Session:
     _started: float = attrs.field(factory=time.monotonic)
     #: A COMMIT of the last attempt whose outcome is not known yet.
     _doubt: CommitInDoubt | None = None
+    #: The plan that the caller has seen, and wants carried out.
+    _planned: Plan | None = None
     #: The plan that was carried out last.
     _plan: Plan | None = None
     #: True while an attempt has not reached both ends.
@@ -133,8 +135,13 @@ class Session:
         context = Context(token=cancel or CancelToken(), emit=emit, retry=config.retry)
         return cls(config=config, source=source, destination=destination, context=context, restart=restart)
 
-    def migrate(self) -> Result:
-        """Plan and carry out; again from where the ledger stands after a failure that passes."""
+    def migrate(self, planned: Plan | None = None) -> Result:
+        """Plan and carry out; again from where the ledger stands after a failure that passes.
+
+        Args:
+            planned: the plan that the caller has seen. If what would be done now is not the same, nothing is done.
+        """
+        self._planned = planned
         self._started = time.monotonic()
         self._finished = None
         with self.reported():
@@ -154,6 +161,8 @@ class Session:
             if self._finished is not None:
                 return self._concluded(self._finished, reading, writing, anew=True)
             plan = self.plan(reading, writing, exact=False)
+            if self._planned is not None and not self._begun:
+                plan = self._planned.stale(plan)
             return self._run(plan, reading, writing)
 
     def _worth_another(self, error: BaseException) -> bool:
@@ -162,7 +171,8 @@ class Session:
             return False
         if error.exhausted and not isinstance(error, ConnectionFailed):
             return False  # a chunk that was tried again and again, over connections that work
-        if self._source is not None or self._destination is not None:
+        lent = self._source is not None or self._destination is not None
+        if lent and isinstance(error, (ConnectionFailed, CommitInDoubt)):
             return False  # a connection that was handed in cannot be opened again
         if self._reaching and not self._begun:
             return False  # that was tried often enough already
@@ -231,7 +241,7 @@ class Session:
     def _overtaken(plan: Plan, ledger: Ledger) -> bool:
         """Tell whether another process has worked on the job between the plan and the lock."""
         planned, now = plan.tables[0].found, ledger.find(plan.tables[0].job)
-        return _standing(planned) != _standing(now)
+        return standing(planned) != standing(now)
 
     def _carry_out(
         self,
@@ -343,7 +353,3 @@ class Session:
     def _failed(self, error: Error) -> Error:
         self._context.emit(Failed(kind=type(error).__name__, error=str(error)))
         return error
-
-
-def _standing(run: Run | None) -> tuple[object, ...] | None:
-    return (run.id, run.attempt, run.state) if run is not None else None

@@ -192,7 +192,6 @@ class ChunkLoad:
             self._done.bytes += self._writer.write(batch)
         except DataError as error:
             self._recover(error)
-            return
         if self._piecewise:
             if self._size >= self._piece or time.monotonic() - self._since >= PIECE_SECONDS:
                 self._commit(ChunkState.PARTIAL)

@@ -203,7 +203,33 @@ class Plan:
             raise Error("this plan is a copy without the means to execute it", hint="make a new one with portl.plan")
         if self.problems:
             raise PlanError(self)
-        return self._session.migrate()
+        return self._session.migrate(planned=self)
+
+    def departs(self, now: Plan) -> list[str]:
+        """Return in what this plan, made earlier, is another than one made now, in words for people."""
+        found = []
+        for mine, its in zip(self.tables, now.tables, strict=True):
+            same = {
+                "what is made before or after the rows": (mine.examination.before, mine.examination.after)
+                == (its.examination.before, its.examination.after),
+                "the columns": mine.fields == its.fields,
+                "how conflicts are met": (mine.intent.conflict, mine.intent.key)
+                == (its.intent.conflict, its.intent.key),
+                "how the run is taken up": (mine.run is None) == (its.run is None) and mine.delivery is its.delivery,
+                "what the ledger says of the job": standing(mine.found) == standing(its.found),
+            }
+            found += [what for what, holds in same.items() if not holds]
+        return found
+
+    def stale(self, now: Plan) -> Plan:
+        """Return ``now`` with the problem that it is not what was planned; or as it is."""
+        departs = self.departs(now)
+        if not departs:
+            return now
+        said = f"what would be done now is not what was planned: {', '.join(departs)} changed meanwhile"
+        first, *others = now.tables
+        told = (problem("plan", said, "make a new plan"), *first.findings)
+        return attrs.evolve(now, tables=(attrs.evolve(first, findings=told), *others))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, ready for JSON."""
@@ -219,6 +245,11 @@ class Plan:
         from portl.rendering import render_plan
 
         return "\n".join(line.text for line in render_plan(self))
+
+
+def standing(run: Run | None) -> tuple[object, ...] | None:
+    """Return what tells how far a run has come from how far it came at another time."""
+    return (run.id, run.attempt, run.state) if run is not None else None
 
 
 def plan_table(
