@@ -26,7 +26,7 @@ ASIDE = [(str(n),) for n in range(50, ROWS, 100)]
 BAD = "ALTER TABLE t ADD CONSTRAINT bad CHECK (id <> 1777)"
 
 
-class Stop(Exception):  # noqa: N818  it is no error
+class Stop(Exception):
     """What an observer raises to end a run."""
 
 
@@ -125,20 +125,17 @@ def test_a_run_is_taken_up_after_the_table_was_rewritten(source: Db, destination
     assert rows(destination, "t") == rows(source, "t")
 
 
-def test_a_run_is_taken_up_in_a_database_that_was_restored(source: Db, destination: Db, tmp_path: Path) -> None:
+def test_a_run_is_taken_up_in_a_database_that_was_restored(source: Db, destination: Db) -> None:
     source.execute(KEYLESS)
     destination.execute("CREATE TABLE t (id int, y text)")
     job = job_of(source.end(), destination.end())
     stopped(job, 2)
-    for table in ("public.t", "portl.migrations", "portl.chunks"):  # as pg_restore --clean makes them anew
-        name = table.partition(".")[2]
-        mark = destination.value("SELECT obj_description(%s::regclass)", table)
-        destination.execute(f"ALTER TABLE {table} RENAME TO old; CREATE TABLE {table} (LIKE {table.partition('.')[0]}.old"
-                            f" INCLUDING ALL); INSERT INTO {table} SELECT * FROM {table.partition('.')[0]}.old;"
-                            f" DROP TABLE {table.partition('.')[0]}.old")  # fmt: skip
-        if mark:
-            destination.execute(f"COMMENT ON TABLE {table} IS '{mark.replace(chr(39), chr(39) * 2)}'")
-        assert name
+    for schema, name in (("public", "t"), ("portl", "migrations"), ("portl", "chunks")):  # as pg_restore --clean does
+        table, old = f"{schema}.{name}", f"{schema}.old"
+        mark = destination.value("SELECT coalesce(quote_literal(obj_description(%s::regclass)), 'NULL')", table)
+        destination.execute(f"ALTER TABLE {table} RENAME TO old; CREATE TABLE {table} (LIKE {old} INCLUDING ALL)")
+        destination.execute(f"INSERT INTO {table} SELECT * FROM {old}; DROP TABLE {old}")
+        destination.execute(f"COMMENT ON TABLE {table} IS {mark}")
     portl.migrate(job)
     assert rows(destination, "t") == rows(source, "t")
 
