@@ -100,7 +100,8 @@ from portl.rejected import retry_rejected
 from portl.result import Result, TableResult
 from portl.schema import Column, Conversion, Key, Kind, Risk, Table, Type, Verdict, conversion
 from portl.secret import Secret
-from portl.verifying import RowDifference, TableVerification, Verification, verify
+from portl.verification import RowDifference, TableVerification, Verification
+from portl.verifying import verify
 
 __all__ = [
     "MERGE_WORDS",

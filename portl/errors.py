@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from portl.ledger import Run
     from portl.planning import Plan
     from portl.result import Result
-    from portl.verifying import TableVerification
+    from portl.verification import TableVerification
 
 
 class Error(Exception):

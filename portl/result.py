@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 if TYPE_CHECKING:
-    from portl.verifying import TableVerification
+    from portl.verification import TableVerification
 
 
 @attrs.frozen(kw_only=True)

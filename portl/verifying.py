@@ -18,14 +18,12 @@ Of source rows with one key, the last counts under overwrite and merge, the firs
 from __future__ import annotations
 
 import json
-import queue
 import tempfile
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
-from typing import Any, TextIO, TypeVar
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from typing import TextIO, TypeVar
 
 import attrs
 
@@ -41,10 +39,14 @@ from portl.config import (
     Verify,
 )
 from portl.connectors import ROWS, Batch, CancelToken, Chunk, Destination, Intent, Reading, Source, note
-from portl.errors import ConfigError, DataError, Error, PermissionDenied, PlanError, SchemaError
+from portl.delivery import begun, job_name
+from portl.errors import ConfigError, DataError, Error, LedgerError, PermissionDenied, PlanError, SchemaError
 from portl.events import Observer, Severity
+from portl.ledger import Ledger, RunState
 from portl.masking import COVER
+from portl.matching import ahead, as_multisets, by_key, portions, side_by_side
 from portl.planning import Plan, TableTask, plan_table
+from portl.verification import DIFFERENT, EXTRA, MISSING, RowDifference, TableVerification, Verification
 
 T = TypeVar("T")
 
@@ -59,103 +61,6 @@ FETCH_AT_ONCE = 50_000
 REPAIR_KEYS = 5000
 #: Where a problem of the plan stands that keeps rows from being compared; the others concern writing alone.
 _FATAL = ("source", "column", "types", "schema_mapping", "exclude_columns", "mask")
-
-MISSING, EXTRA, DIFFERENT = "missing", "extra", "different"
-
-
-@attrs.frozen(kw_only=True)
-class RowDifference:
-    """One row that is not the same at both ends. Values of masked columns are covered."""
-
-    #: ``missing``, ``extra`` or ``different``.
-    kind: str
-    #: The key's columns by their names at the destination; the whole row where there is no key. None is NULL.
-    key: Mapping[str, str | None]
-    #: For a row that is different: column to its text at the source and at the destination.
-    columns: Mapping[str, tuple[str | None, str | None]] = attrs.field(factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data, ready for JSON."""
-        columns = {name: {"source": left, "destination": right} for name, (left, right) in self.columns.items()}
-        return {"kind": self.kind, "key": dict(self.key), "columns": columns}
-
-
-@attrs.frozen(kw_only=True)
-class TableVerification:
-    """What the comparison of one table has shown."""
-
-    source: str
-    destination: str
-    #: ``count``, ``checksum`` or ``full``.
-    mode: str
-    #: The destination's columns by which rows are matched; empty where they are compared as a whole.
-    key: tuple[str, ...]
-    #: Rows of the source, those included that have a key with others.
-    rows_source: int
-    rows_destination: int
-    #: Rows that should be at the destination and are not.
-    missing: int = 0
-    #: Rows at the destination that the source does not have.
-    extra: int = 0
-    #: Rows at both ends whose columns differ.
-    different: int = 0
-    #: Rows of the source that others with the same key stand for.
-    repeated: int = 0
-    #: The first rows that differ, by name.
-    rows: tuple[RowDifference, ...] = ()
-    #: True if the destination holds what this job should have put there.
-    equal: bool
-    #: What limits the answer, for people.
-    notes: tuple[str, ...] = ()
-    seconds: float = 0.0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data, ready for JSON."""
-        found = {field.name: getattr(self, field.name) for field in attrs.fields(type(self))}
-        return {
-            **found,
-            "key": list(self.key),
-            "rows": [row.to_dict() for row in self.rows],
-            "notes": list(self.notes),
-        }
-
-
-@attrs.frozen(kw_only=True)
-class Verification:
-    """What a comparison of both ends has shown, in all and table by table."""
-
-    name: str
-    tables: tuple[TableVerification, ...]
-    #: Rows that were copied once more before this was found.
-    repaired: int = 0
-    seconds: float
-
-    @property
-    def equal(self) -> bool:
-        """True if every table holds what the job should have put there."""
-        return all(table.equal for table in self.tables)
-
-    def summary(self) -> str:
-        """Return what was found in one line."""
-        compared = sum(table.rows_source for table in self.tables)
-        parts = [f"{compared:,} rows of the source"]
-        for name in (MISSING, DIFFERENT, EXTRA):
-            count = sum(getattr(table, name) for table in self.tables)
-            if count:
-                parts.append(f"{count:,} {name}")
-        if self.repaired:
-            parts.append(f"{self.repaired:,} copied once more")
-        return f"{'equal' if self.equal else 'not equal'}: {', '.join(parts)}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data, ready for JSON."""
-        return {
-            "name": self.name,
-            "equal": self.equal,
-            "repaired": self.repaired,
-            "seconds": self.seconds,
-            "tables": [table.to_dict() for table in self.tables],
-        }
 
 
 def verify(
@@ -192,11 +97,13 @@ def verify(
         PlanError: rows of the source cannot become rows of the destination.
         SchemaError: the destination's table does not exist.
         PermissionDenied: a role may not read its end.
+        LedgerError: rows are to be copied once more, and the job was interrupted: it has to be run to its end first.
+        AlreadyRunning: rows are to be copied once more, and another process is at work on the job.
     """
     session = Session.of(job, source, destination, observers, cancel, overrides)
     chosen = _mode(mode, session.config, repair=repair)
     started = time.monotonic()
-    with session.reported(), session.ends() as (reading, writing):
+    with session.reported(), session.ends() as (reading, writing), _alone(session.config, writing, repair):
         with closing(_Verifier(session, reading, writing, chosen, named)) as comparing:
             table = comparing.run(repair=repair)
             repaired = comparing.repair() if repair and (table.missing or table.different) else 0
@@ -206,6 +113,32 @@ def verify(
             table = _Verifier(session, reading, writing, chosen, named).run()
     seconds = time.monotonic() - started
     return Verification(name=session.config.name, tables=(table,), repaired=repaired, seconds=seconds)
+
+
+@contextmanager
+def _alone(config: MigrationConfig, destination: Destination[DestinationConfig], repair: bool) -> Iterator[None]:
+    """Keep others from working on the job while rows are copied once more.
+
+    Raises:
+        LedgerError: a run of the job was interrupted: what it has not brought yet would come twice.
+        AlreadyRunning: another process is at work on it.
+    """
+    ledger = destination.ledger(config.ledger) if repair else None
+    if not isinstance(ledger, Ledger):
+        yield
+        return
+    job = job_name(config, destination)
+    ledger.lock(job)
+    try:
+        run = ledger.find(job)
+        if run is not None and run.state is not RunState.DONE and begun(run.chunks):
+            raise LedgerError(
+                f"the job {config.name!r} was interrupted: what it lacks is not missing yet",
+                hint="run the job to its end first, then compare and repair",
+            )
+        yield
+    finally:
+        ledger.unlock()
 
 
 def compare(
@@ -457,10 +390,10 @@ class _Verifier:
         """Match the rows of buckets; return how many there are at each end."""
         counts = [0, 0]
         with (
-            closing(_ahead(left.lines(buckets, texts=texts))) as ours,
-            closing(_ahead(right.lines(buckets, texts=texts))) as theirs,
+            closing(ahead(left.lines(buckets, texts=texts))) as ours,
+            closing(ahead(right.lines(buckets, texts=texts))) as theirs,
         ):
-            for bucket, sent, there in _side_by_side(ours, theirs):
+            for bucket, sent, there in side_by_side(ours, theirs):
                 counts[0] += len(sent)
                 counts[1] += len(there)
                 for kind, source, destination in self._differences(sent, there, by_texts=by_texts):
@@ -472,14 +405,14 @@ class _Verifier:
     ) -> Iterator[tuple[str, RowLine | None, RowLine | None]]:
         """Yield kind, the source's row and the destination's for what differs in a bucket."""
         if not self._key:
-            yield from _as_multisets(sent, there, by_texts=by_texts)
+            yield from as_multisets(sent, there, by_texts=by_texts)
             return
-        ours, theirs = _by_key(sent), _by_key(there)
+        ours, theirs = by_key(sent), by_key(there)
         for key, lines in ours.items():
             if len(lines) > 1 and self._repeats and (None not in key or self._nulls_equal):
                 self._tally.repeated += len(lines) - 1
                 lines = [lines[0] if self._strategy is Strategy.SKIP else lines[-1]]
-            rest = list(_as_multisets(lines, theirs.pop(key, []), by_texts=by_texts))
+            rest = list(as_multisets(lines, theirs.pop(key, []), by_texts=by_texts))
             lacking = [source for _, source, _ in rest if source is not None]
             besides = [destination for _, _, destination in rest if destination is not None]
             for source, destination in zip(lacking, besides, strict=False):
@@ -542,7 +475,7 @@ class _Verifier:
         writer = self._destination.writer(intent)
         written = 0
         try:
-            for wanted in _portions(self._spool, REPAIR_KEYS):
+            for wanted in portions(self._spool, REPAIR_KEYS):
                 batches = list(self._selected(intent, wanted))
                 while True:
                     writer.begin()
@@ -610,104 +543,3 @@ class _Tally:
 
 def _total(sums: Mapping[int, BucketSum]) -> int:
     return sum(found.rows for found in sums.values())
-
-
-def _by_key(lines: Iterable[RowLine]) -> dict[Texts, list[RowLine]]:
-    found: dict[Texts, list[RowLine]] = {}
-    for line in lines:
-        found.setdefault(line.key, []).append(line)
-    return found
-
-
-def _as_multisets(
-    sent: Iterable[RowLine], there: Iterable[RowLine], *, by_texts: bool
-) -> Iterator[tuple[str, RowLine | None, RowLine | None]]:
-    """Yield what one of two multisets of rows has more often than the other."""
-
-    def value(line: RowLine) -> object:
-        return line.texts if by_texts else line.digest
-
-    left = Counter(map(value, there))
-    for line in sent:
-        if left[value(line)] > 0:
-            left[value(line)] -= 1
-        else:
-            yield MISSING, line, None
-    for line in there:
-        if left[value(line)] > 0:
-            left[value(line)] -= 1
-            yield EXTRA, None, line
-
-
-def _side_by_side(
-    ours: Iterator[tuple[int, list[RowLine]]], theirs: Iterator[tuple[int, list[RowLine]]]
-) -> Iterator[tuple[int, list[RowLine], list[RowLine]]]:
-    """Yield bucket, the source's rows and the destination's, from two streams in the order of the buckets."""
-    left, right = next(ours, None), next(theirs, None)
-    while left is not None or right is not None:
-        bucket = min(found[0] for found in (left, right) if found is not None)
-        sent = there = None
-        if left is not None and left[0] == bucket:
-            sent, left = left[1], next(ours, None)
-        if right is not None and right[0] == bucket:
-            there, right = right[1], next(theirs, None)
-        yield bucket, sent or [], there or []
-
-
-def _ahead(items: Iterator[T]) -> Generator[T, None, None]:
-    """Yield what an iterator yields, which runs in a thread of its own, a few items ahead."""
-    ready: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=4)
-    stopped = threading.Event()
-
-    def put(kind: str, item: Any) -> bool:
-        while not stopped.is_set():
-            try:
-                ready.put((kind, item), timeout=0.1)
-            except queue.Full:
-                continue
-            return True
-        return False
-
-    def work() -> None:
-        try:
-            for item in items:
-                if not put("item", item):
-                    break
-            else:
-                put("end", None)
-        except BaseException as error:
-            put("error", error)
-        finally:
-            close = getattr(items, "close", None)
-            if close is not None:
-                close()
-
-    thread = threading.Thread(target=work, name="portl-verify-rows", daemon=True)
-    thread.start()
-
-    def results() -> Generator[T, None, None]:
-        try:
-            while True:
-                kind, item = ready.get()
-                if kind == "error":
-                    raise item
-                if kind == "end":
-                    return
-                yield item
-        finally:
-            stopped.set()
-            thread.join()
-
-    return results()
-
-
-def _portions(lines: Iterable[str], size: int) -> Iterator[dict[Texts, int]]:
-    """Yield the keys in a spool, at most ``size`` at a time, and how often each is there."""
-    found: Counter[Texts] = Counter()
-    for line in lines:
-        found[tuple(json.loads(line))] += 1
-        if len(found) >= size:
-            yield dict(found)
-            found = Counter()
-    if found:
-        yield dict(found)

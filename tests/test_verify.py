@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -539,3 +541,52 @@ def test_the_command_prints_what_differs_at_eighty_columns(source: Db, destinati
     assert run("--repair")[0] == 0
     path.write_text("source: {}", encoding="utf-8")
     assert run()[0] == 2
+
+
+def test_a_repair_waits_for_an_interrupted_run_to_be_ended(source: Db, destination: Db) -> None:
+    users(source, 300)
+    config = {**job(source, destination), "chunk_rows": 100, "batch_size": 100, "parallel": 1}
+    with pytest.raises(ZeroDivisionError):
+        portl.migrate(config, observers=[lambda event: 1 // (not isinstance(event, portl.BatchCommitted))])
+    assert portl.verify(config).tables[0].missing == 200
+    with pytest.raises(portl.LedgerError, match="was interrupted: what it lacks is not missing yet"):
+        portl.verify(config, repair=True)
+    portl.migrate(config)
+    assert portl.verify(config, repair=True).repaired == 0
+    assert destination.value("SELECT count(*) FROM t") == 300
+
+
+def test_a_repair_is_refused_while_the_job_runs(source: Db, destination: Db) -> None:
+    users(source, 300)
+    config = {**job(source, destination), "chunk_rows": 100, "parallel": 1}
+    refused: list[portl.AlreadyRunning] = []
+
+    def second(event: portl.Event) -> None:
+        if isinstance(event, portl.BatchCommitted) and not refused:
+            with pytest.raises(portl.AlreadyRunning) as caught:
+                portl.verify(config, repair=True)
+            refused.append(caught.value)
+
+    portl.migrate(config, observers=[second])
+    assert len(refused) == 1
+
+
+@pytest.mark.parametrize("slow", ["source", "destination"])
+def test_a_comparison_is_cancelled_at_both_ends(source: Db, destination: Db, slow: str) -> None:
+    users(source, 10)
+    config = job(source, destination)
+    portl.migrate(config)
+    db = source if slow == "source" else destination
+    db.execute(
+        "ALTER TABLE t RENAME TO real; CREATE VIEW t AS SELECT id, name, at FROM real WHERE pg_sleep(30) IS NULL"
+    )
+    token = portl.CancelToken()
+    threading.Timer(1.5, token.cancel).start()
+    with pytest.raises(portl.Cancelled):
+        portl.verify(config, cancel=token, mode="full")
+    running = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'portl' AND state = 'active'"
+    for _ in range(100):
+        if (source.value(running), destination.value(running)) == (0, 0):
+            break
+        time.sleep(0.05)
+    assert (source.value(running), destination.value(running)) == (0, 0)
