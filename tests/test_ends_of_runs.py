@@ -47,7 +47,7 @@ def test_a_signal_ends_a_run_in_order_and_the_next_run_takes_it_up(
     path = tmp_path / "job.yaml"
     path.write_text(json.dumps(job), encoding="utf-8")
     with subprocess.Popen(command("run", path), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        for _ in range(600):
+        for _ in range(3000):
             if destination.value("SELECT count(*) FROM t"):
                 break
             time.sleep(0.02)
