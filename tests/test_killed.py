@@ -100,6 +100,12 @@ CASES = {
     "a query that is not, into a key": Case(source={"query": "SELECT * FROM keyed WHERE id > 10"}, there=THERE),
     "decoded rows": Case(source={"table": "keyless"}, conflict="fail", more={"route": "rows"}),
     "one transaction": Case(source={"table": "keyless"}, conflict="fail", more={"atomic": True}),
+    "rows that are put aside, of a query that is not split": Case(
+        source={"query": "SELECT * FROM keyed"}, there=NOT_NULL, more={"on_error": "quarantine"}
+    ),
+    "rows that are put aside, and all copied again": Case(
+        source={"table": "keyed"}, there=NOT_NULL, more={"on_error": "quarantine", "resume": "recopy"}
+    ),
     "rows that are put aside": Case(source={"table": "keyed"}, there=NOT_NULL, more={"on_error": "quarantine"}),
 }
 
@@ -179,7 +185,7 @@ def killed_again_and_again(source: Db, destination: Db, victim: Victim, what: st
             seen.append(({}, victim.run(job)))
         assert seen[-1][1].get("error") is None, (number, seen)
         assert rows(destination, table) == wanted, (number, seen)
-        if what == "rows that are put aside":
+        if what.startswith("rows that are put aside"):
             aside = f"SELECT count(*), count(DISTINCT \"row\"->>'id') FROM {table}__rejected"
             assert destination.execute(aside) == [(30, 30)], (number, seen)
         destination.execute(f'DROP TABLE "{table}"')
