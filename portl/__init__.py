@@ -1,107 +1,115 @@
-"""Move table data between databases from inside a Python program: ``portl.migrate(job)``."""
+"""Move table data between databases from inside a Python program: ``portl.migrate(job)``.
 
+What a name stands for is imported when it is used first: a program that imports portl and runs no job pays next to
+nothing.
+"""
+
+import importlib
 import logging
+from typing import TYPE_CHECKING
 
 from portl._version import __version__
-from portl.api import migrate, plan
-from portl.comparing import BucketSum, Comparer, Comparison, RowLine, Texts
-from portl.config import (
-    MERGE_WORDS,
-    Auto,
-    Conflict,
-    CreateTable,
-    DestinationConfig,
-    FieldError,
-    LedgerConfig,
-    LedgerMode,
-    MigrationConfig,
-    OnError,
-    Quarantine,
-    Resume,
-    Retry,
-    Route,
-    SourceConfig,
-    Strategy,
-    TypeRule,
-    Verify,
-)
-from portl.connectors import (
-    ROWS,
-    Batch,
-    CancelToken,
-    Chunk,
-    Connector,
-    Context,
-    Counts,
-    Destination,
-    Examination,
-    Field,
-    Finding,
-    Format,
-    Intent,
-    Reading,
-    Rejected,
-    Rejection,
-    RowBatch,
-    RowCount,
-    Source,
-    Split,
-    Splitting,
-    TypeMapper,
-    Writer,
-    note,
-    problem,
-    warning,
-)
-from portl.errors import (
-    AlreadyRunning,
-    AuthenticationFailed,
-    Cancelled,
-    CommitInDoubt,
-    ConfigError,
-    ConflictError,
-    ConnectionFailed,
-    DataError,
-    Error,
-    Interrupted,
-    LedgerError,
-    OperationError,
-    PermissionDenied,
-    PlanError,
-    PluginError,
-    QueryError,
-    SchemaError,
-    Superseded,
-    VerificationFailed,
-)
-from portl.events import (
-    BatchCommitted,
-    Done,
-    Event,
-    Failed,
-    Observer,
-    Resumed,
-    Retrying,
-    RowsRejected,
-    Severity,
-    Started,
-    TableDone,
-    TableStarted,
-    Warned,
-)
-from portl.explaining import Explanation, explain
-from portl.history import Cleaned, Status, clean, status
-from portl.jobschema import schema as schema_of_jobs
-from portl.ledger import ChunkLine, ChunkState, Ledger, Run, RunState
-from portl.masking import masked
-from portl.planning import Plan, TableTask
-from portl.plugins import Installed, hookimpl, installed, register
-from portl.rejected import retry_rejected
-from portl.result import Result, TableResult
-from portl.schema import Column, Conversion, Key, Kind, Risk, Table, Type, Verdict, conversion
-from portl.secret import Secret
-from portl.verification import RowDifference, TableVerification, Verification
-from portl.verifying import verify
+
+if TYPE_CHECKING:
+    from portl.api import migrate, plan
+    from portl.comparing import BucketSum, Comparer, Comparison, RowLine, Texts
+    from portl.config import (
+        MERGE_WORDS,
+        Auto,
+        Conflict,
+        CreateTable,
+        DestinationConfig,
+        FieldError,
+        LedgerConfig,
+        LedgerMode,
+        MigrationConfig,
+        OnError,
+        Quarantine,
+        Resume,
+        Retry,
+        Route,
+        SourceConfig,
+        Strategy,
+        TypeRule,
+        Verify,
+    )
+    from portl.connectors import (
+        ROWS,
+        Batch,
+        CancelToken,
+        Chunk,
+        Connector,
+        Context,
+        Counts,
+        Destination,
+        Examination,
+        Field,
+        Finding,
+        Format,
+        Intent,
+        Reading,
+        Rejected,
+        Rejection,
+        RowBatch,
+        RowCount,
+        Source,
+        Split,
+        Splitting,
+        TypeMapper,
+        Writer,
+        note,
+        problem,
+        warning,
+    )
+    from portl.errors import (
+        AlreadyRunning,
+        AuthenticationFailed,
+        Cancelled,
+        CommitInDoubt,
+        ConfigError,
+        ConflictError,
+        ConnectionFailed,
+        DataError,
+        Error,
+        Interrupted,
+        LedgerError,
+        OperationError,
+        PermissionDenied,
+        PlanError,
+        PluginError,
+        QueryError,
+        SchemaError,
+        Superseded,
+        VerificationFailed,
+    )
+    from portl.events import (
+        BatchCommitted,
+        Done,
+        Event,
+        Failed,
+        Observer,
+        Resumed,
+        Retrying,
+        RowsRejected,
+        Severity,
+        Started,
+        TableDone,
+        TableStarted,
+        Warned,
+    )
+    from portl.explaining import Explanation, explain
+    from portl.history import Cleaned, Status, clean, status
+    from portl.jobschema import schema as schema_of_jobs
+    from portl.ledger import ChunkLine, ChunkState, Ledger, Run, RunState
+    from portl.masking import masked
+    from portl.planning import Plan, TableTask
+    from portl.plugins import Installed, hookimpl, installed, register
+    from portl.rejected import retry_rejected
+    from portl.result import Result, TableResult
+    from portl.schema import Column, Conversion, Key, Kind, Risk, Table, Type, Verdict, conversion
+    from portl.secret import Secret
+    from portl.verification import RowDifference, TableVerification, Verification
+    from portl.verifying import verify
 
 __all__ = [
     "MERGE_WORDS",
@@ -226,5 +234,129 @@ __all__ = [
     "warning",
 ]
 
+#: The modules that the public names come from; type checkers have the imports above.
+_HOMES = {
+    "portl.api": ("migrate", "plan"),
+    "portl.comparing": ("BucketSum", "Comparer", "Comparison", "RowLine", "Texts"),
+    "portl.config": (
+        "MERGE_WORDS",
+        "Auto",
+        "Conflict",
+        "CreateTable",
+        "DestinationConfig",
+        "FieldError",
+        "LedgerConfig",
+        "LedgerMode",
+        "MigrationConfig",
+        "OnError",
+        "Quarantine",
+        "Resume",
+        "Retry",
+        "Route",
+        "SourceConfig",
+        "Strategy",
+        "TypeRule",
+        "Verify",
+    ),
+    "portl.connectors": (
+        "ROWS",
+        "Batch",
+        "CancelToken",
+        "Chunk",
+        "Connector",
+        "Context",
+        "Counts",
+        "Destination",
+        "Examination",
+        "Field",
+        "Finding",
+        "Format",
+        "Intent",
+        "Reading",
+        "Rejected",
+        "Rejection",
+        "RowBatch",
+        "RowCount",
+        "Source",
+        "Split",
+        "Splitting",
+        "TypeMapper",
+        "Writer",
+        "note",
+        "problem",
+        "warning",
+    ),
+    "portl.errors": (
+        "AlreadyRunning",
+        "AuthenticationFailed",
+        "Cancelled",
+        "CommitInDoubt",
+        "ConfigError",
+        "ConflictError",
+        "ConnectionFailed",
+        "DataError",
+        "Error",
+        "Interrupted",
+        "LedgerError",
+        "OperationError",
+        "PermissionDenied",
+        "PlanError",
+        "PluginError",
+        "QueryError",
+        "SchemaError",
+        "Superseded",
+        "VerificationFailed",
+    ),
+    "portl.events": (
+        "BatchCommitted",
+        "Done",
+        "Event",
+        "Failed",
+        "Observer",
+        "Resumed",
+        "Retrying",
+        "RowsRejected",
+        "Severity",
+        "Started",
+        "TableDone",
+        "TableStarted",
+        "Warned",
+    ),
+    "portl.explaining": ("Explanation", "explain"),
+    "portl.history": ("Cleaned", "Status", "clean", "status"),
+    "portl.jobschema": ("schema_of_jobs",),
+    "portl.ledger": ("ChunkLine", "ChunkState", "Ledger", "Run", "RunState"),
+    "portl.masking": ("masked",),
+    "portl.planning": ("Plan", "TableTask"),
+    "portl.plugins": ("Installed", "hookimpl", "installed", "register"),
+    "portl.rejected": ("retry_rejected",),
+    "portl.result": ("Result", "TableResult"),
+    "portl.schema": ("Column", "Conversion", "Key", "Kind", "Risk", "Table", "Type", "Verdict", "conversion"),
+    "portl.secret": ("Secret",),
+    "portl.verification": ("RowDifference", "TableVerification", "Verification"),
+    "portl.verifying": ("verify",),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+#: Public names that are called otherwise at home.
+_RENAMED = {"schema_of_jobs": "schema"}
+
 # What the standard library asks of libraries: without it, warnings of an unconfigured application go to stderr.
 logging.getLogger("portl").addHandler(logging.NullHandler())
+
+
+if not TYPE_CHECKING:  # to a type checker it would mean that there is any name at all
+
+    def __getattr__(name: str) -> object:
+        """Import what is used for the first time."""
+        if name in _HOME:
+            found = getattr(importlib.import_module(_HOME[name]), _RENAMED.get(name, name))
+            globals()[name] = found
+            return found
+        if f"{__name__}.{name}" in _HOMES:
+            return importlib.import_module(f"{__name__}.{name}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Return the public names, imported or not."""
+    return sorted({*globals(), *__all__})

@@ -13,15 +13,18 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from importlib.metadata import entry_points
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import portl
-from portl.cli.output import Output
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoints
+
+    from portl.cli.output import Output
 
 #: Exit codes: done, failed, the job file or the call is wrong, done with rejected rows, ended by Ctrl-C, by SIGTERM.
 DONE, FAILED, WRONG, REJECTED, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
@@ -47,7 +50,7 @@ class _Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands."""
-        return sorted({*super().list_commands(ctx), *OWN, *(entry.name for entry in entry_points(group=COMMANDS))})
+        return sorted({*super().list_commands(ctx), *OWN, *_entries().names})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command by name."""
@@ -58,10 +61,23 @@ class _Commands(click.Group):
             module, name = OWN[cmd_name]
             found = getattr(importlib.import_module(module), name)
             return found if isinstance(found, click.Command) else None
-        for entry in entry_points(group=COMMANDS, name=cmd_name):
+        for entry in _entries().select(name=cmd_name):
             found = entry.load()
             return found if isinstance(found, click.Command) else None
         return None
+
+
+def _entries() -> EntryPoints:
+    """Return the commands that packages bring. What is imported here is for those, and not for every start."""
+    from importlib.metadata import entry_points
+
+    return entry_points(group=COMMANDS)
+
+
+def _output(*, as_json: bool = False, verbose: bool = False) -> Output:
+    from portl.cli.output import Output
+
+    return Output(as_json=as_json, verbose=verbose)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -104,7 +120,7 @@ def run(
     overrides = _settings(settings)
     if batch_size is not None:
         overrides["batch_size"] = str(batch_size)
-    output = Output(as_json=as_json, verbose=verbose)
+    output = _output(as_json=as_json, verbose=verbose)
     if verbose:
         _log_to_stderr()
     return carry_out(output, job, dry_run=dry_run, overrides=overrides, verbose=verbose, restart=restart)
@@ -170,7 +186,7 @@ def status(job: Path | None, every: bool, as_json: bool) -> int:
 
     Without JOB, those of all job files in the current folder.
     """
-    output = Output(as_json=as_json)
+    output = _output(as_json=as_json)
     jobs = [job] if job is not None else _job_files()
     if not jobs:
         raise click.UsageError("there is no job file in this folder: name one")
@@ -193,7 +209,7 @@ def _job_files() -> list[Path]:
 @click.option("--table", is_flag=True, help="Drop a table too that an interrupted run has made and not finished.")
 def clean(job: Path, table: bool) -> int:
     """Remove the runs of the job in the file JOB from the ledger. The rows that they have brought stay."""
-    output = Output()
+    output = _output()
 
     def work() -> int:
         done = portl.clean(job, table=table)

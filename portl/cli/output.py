@@ -10,14 +10,16 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 import portl
 from portl.rendering import Line, human_bytes, printable, render_plan, render_result, render_status
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 _STYLES = {
     "title": "bold",
@@ -102,6 +104,8 @@ class Output:
         if not self._with_bar:
             yield
             return
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
         columns = (
             BarColumn(bar_width=20),
             TaskProgressColumn(),
