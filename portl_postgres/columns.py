@@ -11,10 +11,11 @@ import datetime as dt
 import re
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from itertools import chain, repeat
-from typing import Any
+from operator import add, attrgetter, sub
+from typing import Any, Literal
 
 from portl import Kind, Type
 from portl_postgres.rowtext import Loader, dump, loader, unescape
@@ -178,28 +179,37 @@ def _without_backslashes(text: str) -> str:
     return re.sub(r"\\(.)", r"\1", text, flags=re.DOTALL) if "\\" in text else text
 
 
-def dump_rows(rows: Sequence[Sequence[Any]]) -> Iterator[bytes]:
-    """Yield rows as lines of COPY's text format, ``PORTION_ROWS`` of them at a time."""
-    for start in range(0, len(rows), PORTION_ROWS):
-        yield _dump_portion(rows[start : start + PORTION_ROWS]).encode("utf-8", "surrogateescape")
+def rows_dumper(types: Sequence[Type]) -> Callable[[Sequence[Sequence[Any]]], Iterator[bytes]]:
+    """Return what yields rows as lines of COPY's text format, ``PORTION_ROWS`` of them at a time.
+
+    Args:
+        types: of the columns that they are for; without one, a value is written by its own type alone.
+    """
+    dumpers = [{**_BULK_DUMP, **_FOR_KIND.get(type.kind, {})} for type in types]
+
+    def dump_rows(rows: Sequence[Sequence[Any]]) -> Iterator[bytes]:
+        for start in range(0, len(rows), PORTION_ROWS):
+            yield _dump_portion(rows[start : start + PORTION_ROWS], dumpers).encode("utf-8", "surrogateescape")
+
+    return dump_rows
 
 
-def _dump_portion(rows: Sequence[Sequence[Any]]) -> str:
+def _dump_portion(rows: Sequence[Sequence[Any]], dumpers: Sequence[Mapping[type, _Dump]]) -> str:
     try:
-        columns = [_dump_column(values) for values in zip(*rows, strict=True)]
+        columns = list(map(_dump_column, zip(*rows, strict=True), chain(dumpers, repeat(_BULK_DUMP))))
     except ValueError:  # rows of different lengths: the server says which one is wrong
         columns = []
     lines = map("\t".join, zip(*columns, strict=True)) if columns else ("\t".join(map(dump_field, row)) for row in rows)
     return "\n".join(lines) + "\n"
 
 
-def _dump_column(values: Sequence[Any]) -> Iterable[str]:
+def _dump_column(values: Sequence[Any], dumpers: Mapping[type, _Dump]) -> Iterable[str]:
     kinds = set(map(type, values))
     nulls = type(None) in kinds
     kinds.discard(type(None))
     if not kinds:
         return repeat(NULL, len(values))
-    bulk = _BULK_DUMP.get(kinds.pop()) if len(kinds) == 1 else None
+    bulk = dumpers.get(kinds.pop()) if len(kinds) == 1 else None
     if bulk is None:
         return [dump_field(value) for value in values]
     if not nulls:
@@ -237,6 +247,28 @@ def _dump_lists(values: Sequence[list[Any]]) -> Iterable[str]:
     return _escaped([dump(items) for items in values])
 
 
+def _dump_times(values: Sequence[dt.datetime]) -> Iterable[str]:
+    return map(dt.datetime.isoformat, values, repeat(" "))
+
+
+def _dump_instants(values: Sequence[dt.datetime]) -> Iterable[str]:
+    """Write aware times as those of UTC: asking each of them for its offset takes as long as all the rest."""
+    try:
+        in_utc = list(map(add, map(sub, values, repeat(_AWARE)), repeat(_NAIVE)))
+    except (TypeError, OverflowError):  # one has no zone, or is in another year there than Python knows
+        return _dump_times(values)
+    return "+00\0".join([*_dump_times(in_utc), ""]).split("\0")[:-1]
+
+
+def _dump_uuids(values: Sequence[uuid.UUID]) -> Iterable[str]:
+    """Write UUIDs without hyphens (manual, 8.12)."""
+    order: Literal["big"] = "big"
+    return map(bytes.hex, map(int.to_bytes, map(attrgetter("int"), values), repeat(16), repeat(order)))
+
+
+_AWARE = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
+_NAIVE = dt.datetime(2000, 1, 1)
+
 #: By the exact type of all values of a column.
 _BULK_DUMP: dict[type, _Dump] = {
     int: lambda values: map(int.__repr__, values),
@@ -247,8 +279,13 @@ _BULK_DUMP: dict[type, _Dump] = {
     bytes: lambda values: ["\\\\x" + value.hex() for value in values],
     dt.date: lambda values: map(dt.date.isoformat, values),
     dt.time: lambda values: map(dt.time.isoformat, values),
-    dt.datetime: lambda values: map(dt.datetime.isoformat, values, repeat(" ")),
+    dt.datetime: _dump_times,
     dt.timedelta: lambda values: map(dump, values),
     uuid.UUID: lambda values: map(str, values),
     list: _dump_lists,
+}
+#: The same where the column's type takes a form that is made faster, by the column's kind.
+_FOR_KIND: Mapping[Kind, dict[type, _Dump]] = {
+    Kind.UUID: {uuid.UUID: _dump_uuids},
+    Kind.TIMESTAMPTZ: {dt.datetime: _dump_instants},
 }

@@ -20,7 +20,7 @@ from psycopg import errors as pg_errors
 from psycopg import pq
 
 import portl
-from portl_postgres.columns import dump_rows
+from portl_postgres.columns import rows_dumper
 from portl_postgres.connection import Session, logger
 from portl_postgres.failures import words
 from portl_postgres.rowtext import unescape
@@ -274,10 +274,21 @@ class CopyIn:
         binary: which format it takes.
         token: looked at while waiting.
         what: for messages.
+        types: of the columns, for rows that come decoded.
     """
 
-    def __init__(self, session: Session, statement: str, *, binary: bool, token: portl.CancelToken, what: str) -> None:
+    def __init__(
+        self,
+        session: Session,
+        statement: str,
+        *,
+        binary: bool,
+        token: portl.CancelToken,
+        what: str,
+        types: Sequence[portl.Type] = (),
+    ) -> None:
         self._session = session
+        self._dump = rows_dumper(types)
         self._binary = binary
         self._token = token
         self._what = what
@@ -298,7 +309,7 @@ class CopyIn:
     def write(self, batch: portl.Batch) -> int:
         """Send a batch; return its bytes. A refusal of the server's shows at ``finish``."""
         if isinstance(batch, portl.RowBatch):
-            return sum(map(self._put_all, dump_rows(batch.data)))
+            return sum(map(self._put_all, self._dump(batch.data)))
         if not isinstance(batch, CopyBatch) or batch.binary is not self._binary:
             raise portl.OperationError(f"{self._session.label}: a batch of an unknown format arrived: {batch!r}")
         for piece in batch.pieces:

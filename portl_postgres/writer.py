@@ -253,6 +253,7 @@ class PostgresWriter(portl.Writer):
                 binary=self._binary,
                 token=self._context.token,
                 what=f"writing to {self._intent.target.name}",
+                types=[field.target.type for field in self._intent.fields],
             )
         try:
             sent = self._copy.write(batch)

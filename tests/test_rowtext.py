@@ -13,11 +13,12 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from portl import Kind, Type
-from portl_postgres.columns import dump_rows, rows_loader
+from portl_postgres.columns import rows_dumper, rows_loader
 from portl_postgres.rowtext import loader, unescape
 from portl_postgres.types import PostgresTypeMapper
 from tests.servers import Db
 
+dump_rows = rows_dumper(())
 QUICK = settings(deadline=None, suppress_health_check=list(HealthCheck), phases=(Phase.reuse, Phase.generate))
 MAPPER = PostgresTypeMapper()
 TEXTS = st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), max_size=10) | st.lists(
@@ -40,6 +41,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "time": st.times(),
     "time with time zone": st.times(timezones=ZONES),
     "timestamp": st.datetimes(),
+    "timestamp with time zone": st.datetimes(dt.datetime(2, 1, 1), dt.datetime(9998, 1, 1), timezones=ZONES | st.just(dt.UTC)),
     "interval": st.integers(-(10**9) + 1, 10**9 - 1).map(lambda days: dt.timedelta(days=days))
     | st.timedeltas(dt.timedelta(0), dt.timedelta(days=10**6)),
     "uuid": st.uuids(),
@@ -61,7 +63,7 @@ def through(db: Db, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     try:
         with db.connection.cursor() as cursor:
             with cursor.copy("COPY t FROM STDIN") as copy:
-                copy.write(b"".join(dump_rows(rows)))
+                copy.write(b"".join(rows_dumper(TYPES)(rows)))
             with cursor.copy("COPY t TO STDOUT") as copy:
                 lines = [bytes(line) for line in copy]
     finally:
@@ -219,3 +221,23 @@ def test_uuids_are_those_that_their_constructor_makes() -> None:
     assert {hash(u) for u in found} == {hash(uuid.UUID(text)) for text in texts}
     assert [u.is_safe for u in found] == [uuid.SafeUUID.unknown] * 50
     assert list(map(str, found)) == texts
+
+
+def test_instants_become_those_of_utc_and_keep_their_own_form_where_that_is_no_year_of_python() -> None:
+    east, west = (dt.timezone(dt.timedelta(hours=hours)) for hours in (5.5, -5))
+    dump = rows_dumper([Type(kind=Kind.TIMESTAMPTZ)])
+    noon = dt.datetime(2024, 5, 6, 12)
+    inside = [(noon.replace(tzinfo=east),), (None,), (noon.replace(tzinfo=dt.UTC, microsecond=1),)]
+    assert list(dump(inside)) == [b"2024-05-06 06:30:00+00\n\\N\n2024-05-06 12:00:00.000001+00\n"]
+    last = dt.datetime(9999, 12, 31, 23, tzinfo=west)
+    assert list(dump([*inside[:1], (last,)])) == [b"2024-05-06 12:00:00+05:30\n9999-12-31 23:00:00-05:00\n"]
+    assert list(dump([*inside[:1], (noon,)])) == [b"2024-05-06 12:00:00+05:30\n2024-05-06 12:00:00\n"]
+
+
+def test_a_text_column_gets_uuids_and_instants_as_people_write_them() -> None:
+    row = (uuid.UUID(int=10), dt.datetime(2024, 5, 6, 12, tzinfo=dt.timezone(dt.timedelta(hours=2))))
+    text, own = Type(kind=Kind.TEXT), [Type(kind=Kind.UUID), Type(kind=Kind.TIMESTAMPTZ)]
+    assert list(rows_dumper([text, text])([row])) == [
+        b"00000000-0000-0000-0000-00000000000a\t2024-05-06 12:00:00+02:00\n"
+    ]
+    assert list(rows_dumper(own)([row])) == [b"0000000000000000000000000000000a\t2024-05-06 10:00:00+00\n"]
