@@ -41,7 +41,9 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "time": st.times(),
     "time with time zone": st.times(timezones=ZONES),
     "timestamp": st.datetimes(),
-    "timestamp with time zone": st.datetimes(dt.datetime(2, 1, 1), dt.datetime(9998, 1, 1), timezones=ZONES | st.just(dt.UTC)),
+    "timestamp with time zone": st.datetimes(
+        dt.datetime(2, 1, 1), dt.datetime(9998, 1, 1), timezones=ZONES | st.just(dt.UTC)
+    ),
     "interval": st.integers(-(10**9) + 1, 10**9 - 1).map(lambda days: dt.timedelta(days=days))
     | st.timedeltas(dt.timedelta(0), dt.timedelta(days=10**6)),
     "uuid": st.uuids(),
