@@ -9,7 +9,6 @@ Without the flush, a non-blocking libpq queues without bound and moves the whole
 
 from __future__ import annotations
 
-import select
 import struct
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from portl_postgres.columns import rows_dumper
 from portl_postgres.connection import Session, logger
 from portl_postgres.failures import words
 from portl_postgres.rowtext import unescape
+from portl_postgres.waiting import ready
 
 BINARY = "postgres-copy-binary"
 TEXT = "postgres-copy-text"
@@ -193,7 +193,7 @@ class CopyOut:
                         yield row
                 elif length == 0:
                     with vigil.waiting():
-                        while not select.select([fileno], [], [], POLL_SECONDS)[0]:
+                        while not ready(fileno, POLL_SECONDS)[0]:
                             self._token.check()
                         with self._session.translated(self._what):
                             consume()
@@ -324,7 +324,7 @@ class CopyIn:
     @property
     def answered(self) -> bool:
         """True if the server has said something, which it does in the middle of a COPY only to refuse or to warn."""
-        return bool(select.select([self._session.pgconn.socket], [], [], 0)[0])
+        return ready(self._session.pgconn.socket, 0)[0]
 
     def _put(self, data: bytes) -> None:
         pgconn = self._session.pgconn
@@ -382,7 +382,7 @@ class CopyIn:
 def receive(session: Session, *, sending: bool = False) -> None:
     """Wait a moment until the server has said something, or will take something, and take in what it said."""
     pgconn = session.pgconn
-    readable, writable, _ = select.select([pgconn.socket], [pgconn.socket] if sending else [], [], POLL_SECONDS)
+    readable, writable = ready(pgconn.socket, POLL_SECONDS, writing=sending)
     if readable or writable:
         session.vigil.wait()  # what moves is not silent
     if readable:

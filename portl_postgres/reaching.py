@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import select
 import sys
 import threading
 import time
@@ -21,6 +20,7 @@ from psycopg import pq
 from psycopg.conninfo import make_conninfo
 
 import portl
+from portl_postgres.waiting import ready
 
 HINT_UNREACHABLE = (
     "check that PostgreSQL is running and listens there (host and port), and that no firewall is in between"
@@ -130,7 +130,7 @@ def ask_server(
                 if time.monotonic() >= end:
                     return None
                 check()
-                if select.select([pgconn.socket], [], [], min(_SLICE_SECONDS, max(0.0, end - time.monotonic())))[0]:
+                if ready(pgconn.socket, min(_SLICE_SECONDS, max(0.0, end - time.monotonic())))[0]:
                     pgconn.consume_input()
             result = pgconn.get_result()
         finally:
@@ -285,7 +285,6 @@ def _poll(pgconn: pq.abc.PGconn, seconds: float, check: Callable[[], None]) -> b
         reading = status == pq.PollingStatus.READING
         while time.monotonic() < end:
             check()
-            socket = [pgconn.socket]
-            if any(select.select(socket if reading else [], [] if reading else socket, [], _SLICE_SECONDS)):
+            if any(ready(pgconn.socket, _SLICE_SECONDS, reading=reading, writing=not reading)):
                 break
     return None

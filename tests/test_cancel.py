@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import psycopg
@@ -323,11 +324,20 @@ def test_ctrl_c_while_planning_waits_for_a_lock(kind: str, rows: Db, destination
 
 
 def test_ctrl_c_while_connecting_is_tried_again(rows: Db, destination: Db) -> None:
-    config = job(
-        rows, destination, source={"table": "t", "port": free_port()}, retry={"attempts": 100, "max_delay": 60}
-    )
-    start = time.monotonic()
-    found = interrupted(config, lambda: time.monotonic() > start + 2)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        retry = {"attempts": 100, "max_delay": 60}
+        config = job(rows, destination, source={"table": "t", "port": server.getsockname()[1]}, retry=retry)
+        server.settimeout(0.01)
+        tried = 0
+
+        def again() -> bool:
+            nonlocal tried
+            with suppress(TimeoutError):
+                server.accept()[0].close()
+                tried += 1
+            return tried > 2
+
+        found = interrupted(config, again)
     assert found == ("Interrupted", True, "interrupted by Ctrl-C; nothing was written")
 
 

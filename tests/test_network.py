@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import select
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -443,3 +445,18 @@ def test_the_holder_of_a_lock_is_named(rows: Db, destination: Db) -> None:
     hint = caught.value.hint or ""
     said = f"locks are held there by process {backend} (the nightly job) idle in transaction with AccessExclusiveLock"
     assert said in hint
+
+
+def test_descriptors_above_a_thousand_do_no_harm(source: Db, destination: Db) -> None:
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 2200:
+        pytest.skip("the system allows too few open files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2200), hard))
+    source.execute("CREATE TABLE t AS SELECT g AS id, repeat('x', 100) AS x FROM generate_series(1, 20000) AS g")
+    with ExitStack() as stack:
+        for _ in range(1100):
+            stack.enter_context(Path(os.devnull).open("rb"))
+        result = portl.migrate(job(source, destination, parallel=2, chunk_rows=5000, conflict="fail"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert result.rows_inserted == 20_000
