@@ -20,7 +20,7 @@ import attrs
 import cattrs
 from cattrs.errors import AttributeValidationNote, IterableValidationNote
 
-from portl import plugins, yamltree
+from portl import plugins
 from portl.config import Auto, Conflict, DestinationConfig, FieldError, MigrationConfig, SourceConfig, TypeRule
 from portl.connectors import Connector
 from portl.errors import ConfigError, PluginError
@@ -40,8 +40,8 @@ from portl.scalars import (
     structure_secret,
 )
 from portl.secret import Secret
-from portl.yamltree import Path as KeyPath
-from portl.yamltree import Written
+from portl.written import Path as KeyPath
+from portl.written import Tree, Written, YAMLProblem
 
 _VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<default>:-[^}]*)?\}|\{(?P<bad>[^}]*)\}?)")
 
@@ -75,7 +75,7 @@ def load(
             raise ConfigError(["overrides go with a file or a dict, not with a MigrationConfig"])
         return job
     if isinstance(job, Mapping):
-        return _finish(_Loader(tree=yamltree.Tree(_plain(job))), overrides, "job")
+        return _finish(_Loader(tree=Tree(_plain(job))), overrides, "job")
     path = Path(job)
     tree, problem = _read(path)
     if tree is None:
@@ -90,8 +90,10 @@ def _finish(loader: _Loader, overrides: Mapping[str, str] | None, origin: str) -
     return config
 
 
-def _read(path: Path) -> tuple[yamltree.Tree | None, str]:
+def _read(path: Path) -> tuple[Tree | None, str]:
     """Return the document of a file, or what keeps it from being read."""
+    from portl import yamltree
+
     try:
         if path.stat().st_size > yamltree.MAX_BYTES:
             return None, f"the file is larger than {yamltree.MAX_BYTES:,} bytes"
@@ -102,7 +104,7 @@ def _read(path: Path) -> tuple[yamltree.Tree | None, str]:
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         return None, f"line {line}: the file is not UTF-8 (byte {error.start:,})"
-    except yamltree.YAMLProblem as error:
+    except YAMLProblem as error:
         return None, f"line {error.line}: {error}" if error.line else str(error)
     if tree.root is None:
         return None, "the file is empty; expected a mapping with the keys source and destination"
@@ -121,7 +123,7 @@ def _plain(value: Any) -> Any:
 
 
 class _Loader:
-    def __init__(self, *, tree: yamltree.Tree, name: str | None = None) -> None:
+    def __init__(self, *, tree: Tree, name: str | None = None) -> None:
         self._tree = tree
         self._name = name
         self._found: list[tuple[int, str]] = [(p.line, f"line {p.line}: {p}") for p in tree.problems]
@@ -148,6 +150,8 @@ class _Loader:
         return None
 
     def _override(self, dotted: str, text: str) -> None:
+        from portl import yamltree
+
         path = tuple(dotted.split("."))
         node = self._tree.root
         for part in path[:-1]:
@@ -158,7 +162,7 @@ class _Loader:
                 return
         try:
             tree = yamltree.parse(text)
-        except yamltree.YAMLProblem as error:
+        except YAMLProblem as error:
             self._found.append((0, f"--set {dotted}: {error}"))
             return
         self._found += [(0, f"--set {dotted}: {problem}") for problem in tree.problems]

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import sys
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -41,6 +42,8 @@ class Hooks:
 
 #: Connectors of the application itself, by name.
 _registered: dict[str, Connector] = {}
+#: What was found last, and on which path: to look for entry points is to read a file of every installed package.
+_found: tuple[list[str], dict[str, EntryPoint]] = ([], {})
 
 
 def register(connector: Connector) -> None:
@@ -114,6 +117,14 @@ def available() -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=GROUP)}
 
 
+def _known(name: str) -> dict[str, EntryPoint]:
+    """Return the installed connectors as they were found last, or, where that does not have ``name``, as they are."""
+    global _found
+    if _found[0] != sys.path or name not in _found[1]:
+        _found = (list(sys.path), available())
+    return _found[1]
+
+
 def load(name: str) -> Connector:
     """Import the connector called ``name``.
 
@@ -122,7 +133,7 @@ def load(name: str) -> Connector:
     """
     if name in _registered:
         return _registered[name]
-    found = available()
+    found = _known(name)
     if name not in found:
         raise PluginError(_missing(name, [*found, *_registered]))
     entry = found[name]

@@ -43,11 +43,19 @@ def retrying(
         again: tells which failures may pass.
         progress: returns something that changes when a failed attempt has got further: then the counting begins anew.
     """
-    import tenacity
-
     limits = context.retry
     reached: list[object] = [progress() if progress else None]
     failures = [0]
+    try:
+        return call()
+    except Error as error:
+        first = [error]
+    import tenacity  # most jobs never need it
+
+    def attempt() -> T:
+        if first:
+            raise first.pop()
+        return call()
 
     def worth_it(error: BaseException) -> bool:
         now = progress() if progress else None
@@ -88,4 +96,4 @@ def retrying(
         sleep=context.token.wait,
         before_sleep=report,
         reraise=True,
-    )(call)
+    )(attempt)

@@ -13,11 +13,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from portl import yamltree
+from portl import written
 from portl.secret import Secret
-from portl.yamltree import Written
+from portl.written import Written
 
-_WHOLE = re.compile(rf"\s*[-+]?[0-9]{{1,{yamltree.MAX_DIGITS}}}\s*")
+_WHOLE = re.compile(rf"\s*[-+]?[0-9]{{1,{written.MAX_DIGITS}}}\s*")
 
 
 class Mismatch(ValueError):
@@ -122,7 +122,7 @@ def as_number(value: Any) -> float:
     """Return a finite number. Raise ``Mismatch`` for anything else."""
     found = value.value if isinstance(value, Written) else value
     if isinstance(value, FromEnvironment):
-        resolved = yamltree.scalar(value.strip())
+        resolved = written.scalar(value.strip())
         found = resolved.value if isinstance(resolved, Written) else None
     if type(found) in (int, float) and math.isfinite(found):
         return float(found)

@@ -7,61 +7,24 @@ themselves or multiply beyond ``MAX_NODES``. A message never repeats a value: it
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
-import attrs
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 
+from portl.written import Path, Tree, YAMLProblem, scalar
+
 MAX_BYTES = 1_000_000
 MAX_NODES = 20_000
-#: Python refuses to read longer numbers than 4,300 digits; no number of a job comes near this.
-MAX_DIGITS = 100
-
-Path = tuple[str | int, ...]
-
-# The core schema of YAML 1.2, chapter 10.3.2.
-_NULL = re.compile(r"~|null|Null|NULL|")
-_TRUE = re.compile(r"true|True|TRUE")
-_FALSE = re.compile(r"false|False|FALSE")
-_INT = re.compile(rf"[-+]?[0-9]{{1,{MAX_DIGITS}}}")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 
 _TAG = "tag:yaml.org,2002:"
 # What a parser gives to what has no tag of its own.
 _PLAIN_TAGS = {
     _TAG + name for name in ("null", "bool", "int", "float", "timestamp", "str", "seq", "map", "merge", "value")
 }
-
-
-class YAMLProblem(ValueError):
-    """The text cannot be read. ``line`` counts from 1, 0 where it is unknown."""
-
-    def __init__(self, message: str, line: int = 0) -> None:
-        super().__init__(message)
-        self.line = line
-
-
-@attrs.frozen
-class Written:
-    """A plain scalar that means something other than its text: a number or a truth value."""
-
-    text: str
-    value: bool | int | float
-
-
-@attrs.define
-class Tree:
-    """A document: plain dicts, lists, strings, None and ``Written``, and the line of each path."""
-
-    root: Any = attrs.field(default=None, repr=False)  # may hold passwords
-    lines: dict[Path, int] = attrs.Factory(dict)
-    #: What is wrong but does not keep the rest from being read.
-    problems: list[YAMLProblem] = attrs.Factory(list)
 
 
 def parse(text: str) -> Tree:
@@ -127,19 +90,6 @@ def _in_words(error: MarkedYAMLError) -> YAMLProblem:
         mark = error.context_mark if said else mark
     said = said or next((words for key, words in _WORDS if key in context), None)
     return YAMLProblem(f"not valid YAML: {said or problem}", mark.line + 1 if mark else 0)
-
-
-def scalar(text: str) -> Any:
-    """Resolve a plain scalar by the core schema of YAML 1.2."""
-    if _NULL.fullmatch(text):
-        return None
-    if _TRUE.fullmatch(text) or _FALSE.fullmatch(text):
-        return Written(text, bool(_TRUE.fullmatch(text)))
-    if _INT.fullmatch(text):
-        return Written(text, int(text))
-    if _FLOAT.fullmatch(text):
-        return Written(text, float(text))
-    return text
 
 
 class _Builder:

@@ -63,7 +63,7 @@ _FACTS = (
 )
 
 #: What stands before a parenthesis in a plan; some of it is the name of a function.
-_CALL = re.compile(r'(?:"((?:[^"]|"")+)"|([A-Za-z_\x80-\U0010ffff][\w$]*))\s*\(')
+_CALL = re.compile(r'(?:"((?:[^"]|"")+)"|([^\x00-@\[-^`{-\x7f][\w$]*))\s*\(')
 
 
 @attrs.define(kw_only=True)

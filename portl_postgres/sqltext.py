@@ -11,16 +11,20 @@ from collections.abc import Iterable, Iterator
 
 from psycopg import sql
 
+# What a name may begin with, and go on with: letters, _ and all that is not ASCII. Said by what is left out, for a
+# range up to the last character would take Python's compiler milliseconds.
+_INITIAL = r"[^\x00-@\[-^`{-\x7f]"
+_FURTHER = r"[^\x00-/:-@\[-^`{-\x7f]"
 _TOKEN = re.compile(
-    r"""
+    rf"""
       (?P<space>\s+)
     | (?P<line>--[^\n\r]*)
     | (?P<block>/\*)
     | (?P<escaped>[eE]'(?:[^'\\]|''|\\.)*')
     | (?P<string>'(?:[^']|'')*')
     | (?P<name>"(?:[^"]|"")*")
-    | (?P<dollar>\$(?:[A-Za-z_\x80-\uffff][A-Za-z0-9_\x80-\uffff]*)?\$)
-    | (?P<word>[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_$\x80-\U0010ffff]*)
+    | (?P<dollar>\$(?:{_INITIAL}{_FURTHER}*)?\$)
+    | (?P<word>{_INITIAL}(?:{_FURTHER}|\$)*)
     | (?P<number>[0-9][0-9A-Za-z_.]*)
     | (?P<other>.)
     """,
