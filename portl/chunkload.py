@@ -189,7 +189,7 @@ class ChunkLoad:
         self._group.append(batch)
         self._size += batch.size
         try:
-            self._done.bytes += self._writer.write(batch)
+            self._done.bytes += self._write(batch)
         except DataError as error:
             self._recover(error)
         if self._piecewise:
@@ -350,9 +350,17 @@ class ChunkLoad:
         self._begin()
         self._save()
 
+    def _write(self, *batches: Batch) -> int:
+        """Write batches, which stay in memory in the form that takes least of it; return what was sent, in bytes."""
+        sent = 0
+        for batch in batches:
+            sent += self._writer.write(batch)
+            batch.release()
+        return sent
+
     def _attempt(self, batches: Sequence[Batch]) -> None:
         """Write some batches behind the savepoint and have them checked; on success the savepoint moves behind them."""
-        sent = sum(self._writer.write(batch) for batch in batches)
+        sent = self._write(*batches)
         counts = self._writer.check()
         self._done.add(batches, counts)
         self._done.bytes += sent
@@ -440,7 +448,7 @@ class ChunkLoad:
         if again:
             self._begin()
             try:
-                self._done.bytes += sum(self._writer.write(batch) for batch in group)
+                self._done.bytes += self._write(*group)
             except DataError as second:
                 self._rollback()
                 self._in_one(group, second, self._writer.reconsider(second))
@@ -455,7 +463,7 @@ class ChunkLoad:
         try:
             for batch in group:
                 self._context.token.check()
-                self._writer.write(batch)
+                self._write(batch)
                 self._writer.check()
         except DataError:
             return batch
@@ -467,7 +475,7 @@ class ChunkLoad:
         while True:
             self._begin()
             try:
-                sent = sum(self._writer.write(batch) for batch in batches)
+                sent = self._write(*batches)
                 counts = self._writer.check() + self._writer.commit()
             except DataError as error:
                 self._rollback()

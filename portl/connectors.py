@@ -248,6 +248,9 @@ class Batch(abc.ABC):
     def take(self, start: int, stop: int) -> Batch:
         """Return the rows from ``start`` up to ``stop`` (counted from 0) as a batch of the same number."""
 
+    def release(self) -> None:
+        """Let go of what can be made again. Called after ``Writer.write``: the batch may be kept for another try."""
+
     @abc.abstractmethod
     def values(self, row: int, fields: Sequence[Field]) -> dict[str, str | None]:
         """Return row ``row`` (counted from 0) as texts under the destination's column names, for an error message."""

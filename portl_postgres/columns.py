@@ -17,7 +17,7 @@ from itertools import chain, repeat
 from operator import add, attrgetter, sub
 from typing import Any, Literal
 
-from portl import Kind, Type
+from portl import Batch, Kind, RowBatch, Type
 from portl_postgres.rowtext import Loader, dump, loader, unescape
 
 #: Rows that are taken together: more of them fall out of the processor's cache.
@@ -31,6 +31,7 @@ NULL = "\\N"
 _ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\b": "\\b", "\f": "\\f", "\v": "\\v"}
 _MUST_ESCAPE = str.maketrans(_ESCAPES)
 
+_LoadRows = Callable[[Iterable[bytes]], list[tuple[Any, ...]]]
 _Texts = list[str]
 _Load = Callable[[_Texts], Sequence[Any]]
 _Dump = Callable[[Sequence[Any]], Iterable[str]]
@@ -38,7 +39,54 @@ _Dump = Callable[[Sequence[Any]], Iterable[str]]
 _ITEM = re.compile(r'"((?:[^"\\]|\\.)*)"|([^,{}"\\]+)', re.DOTALL)
 
 
-def rows_loader(types: Sequence[Type]) -> Callable[[Iterable[bytes]], list[tuple[Any, ...]]]:
+class CopiedRows(RowBatch):
+    """Decoded rows that are kept as the text of which they were made.
+
+    Python's objects take several times the memory of the text, and the garbage collector looks at them. So a batch
+    that waits for its COMMIT has the text alone, and is decoded again in the rare case that it is asked for again.
+
+    Args:
+        batch: what to take number, first row, rows and size from.
+        pieces: lines of COPY's text format.
+        load: what decodes them.
+    """
+
+    def __init__(self, batch: Batch, pieces: Sequence[bytes], load: _LoadRows) -> None:
+        # Not the parent's: it would set ``data``.
+        self.number, self.first_row, self.rows, self.size = batch.number, batch.first_row, batch.rows, batch.size
+        self._pieces = pieces
+        self._load = load
+        self._decoded: list[tuple[Any, ...]] | None = None
+
+    @property
+    def data(self) -> list[tuple[Any, ...]]:
+        """The rows."""
+        if self._decoded is None:
+            self._decoded = self._load(self._pieces)
+        return self._decoded
+
+    @data.setter
+    def data(self, rows: list[tuple[Any, ...]]) -> None:
+        self._decoded = rows
+        self._pieces, self._load = (b"",), lambda _: rows
+
+    def portions(self) -> Iterator[list[tuple[Any, ...]]]:
+        """Yield the rows of one piece after the other, none of which is kept.
+
+        Where rows are gone before the next ones are made, the garbage collector hardly has a reason to run, and what
+        is made stays in the processor's cache.
+        """
+        return (self._load([piece]) for piece in self._pieces)
+
+    def release(self) -> None:
+        """See ``Batch.release``."""
+        self._decoded = None
+
+    def __repr__(self) -> str:
+        return f"CopiedRows(number={self.number}, first_row={self.first_row}, rows={self.rows}, size={self.size})"
+
+
+def rows_loader(types: Sequence[Type]) -> _LoadRows:
     """Return what makes tuples of pieces of COPY's text format, each of them whole lines."""
     loaders = [_column_loader(type) for type in types]
     width = len(loaders)

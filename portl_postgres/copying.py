@@ -19,7 +19,7 @@ from psycopg import errors as pg_errors
 from psycopg import pq
 
 import portl
-from portl_postgres.columns import rows_dumper
+from portl_postgres.columns import CopiedRows, rows_dumper
 from portl_postgres.connection import Session, logger
 from portl_postgres.failures import words
 from portl_postgres.rowtext import unescape
@@ -309,7 +309,8 @@ class CopyIn:
     def write(self, batch: portl.Batch) -> int:
         """Send a batch; return its bytes. A refusal of the server's shows at ``finish``."""
         if isinstance(batch, portl.RowBatch):
-            return sum(map(self._put_all, self._dump(batch.data)))
+            portions = batch.portions() if isinstance(batch, CopiedRows) else [batch.data]
+            return sum(self._put_all(data) for rows in portions for data in self._dump(rows))
         if not isinstance(batch, CopyBatch) or batch.binary is not self._binary:
             raise portl.OperationError(f"{self._session.label}: a batch of an unknown format arrived: {batch!r}")
         for piece in batch.pieces:

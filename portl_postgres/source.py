@@ -33,7 +33,7 @@ from portl import (
 )
 from portl_postgres import catalog, expressions, inside, snapshots, verifying
 from portl_postgres.catalog import details, shown
-from portl_postgres.columns import rows_loader
+from portl_postgres.columns import CopiedRows, rows_loader
 from portl_postgres.config import PostgresSourceConfig
 from portl_postgres.connection import Database, Session
 from portl_postgres.copying import BINARY, TEXT, CopyBatch, CopyOut, flush, unfinished, wait_result
@@ -675,8 +675,7 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
     def _decoded(reading: Reading, batches: Iterable[CopyBatch]) -> Iterator[RowBatch]:
         load = rows_loader([_sent_type(field) for field in reading.fields])
         for batch in batches:
-            data = load(batch.pieces)
-            yield RowBatch(number=batch.number, first_row=batch.first_row, rows=batch.rows, size=batch.size, data=data)
+            yield CopiedRows(batch, batch.pieces, load)
 
     def comparer(self, intent: portl.Intent) -> portl.Comparer:
         """See ``Source.comparer``."""
