@@ -6,11 +6,11 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from portl import engine, plugins
+from portl import plugins
 from portl.config import DestinationConfig, MigrationConfig, SourceConfig, Verify
 from portl.connectors import CancelToken, Context, Destination, Source
 from portl.errors import (
@@ -25,9 +25,11 @@ from portl.errors import (
 )
 from portl.events import Done, Event, Failed, Observer, TableDone, Warned
 from portl.ledger import Ledger, RunState
-from portl.planning import Plan, plan_table, standing
-from portl.result import Result
 from portl.retrying import retrying
+
+if TYPE_CHECKING:
+    from portl.planning import Plan
+    from portl.result import Result
 
 Job = str | os.PathLike[str] | Mapping[str, Any] | MigrationConfig
 
@@ -190,6 +192,10 @@ class Session:
         reading, writing = self._connectors()
         try:
             self._context.token.check()
+            reading.connect(self._context)
+            writing.connect(self._context)
+            from portl import engine  # noqa: F401  # takes its time, and the servers take theirs
+
             reading.open(self._context)
             writing.open(self._context)
             yield reading, writing
@@ -214,6 +220,8 @@ class Session:
     def plan(self, reading: Source[SourceConfig], writing: Destination[DestinationConfig], *, exact: bool) -> Plan:
         """Return the plan; see ``portl.planning``."""
         ledger = writing.ledger(self.config.ledger)
+        from portl.planning import Plan, plan_table
+
         task = plan_table(self.config, reading, writing, ledger, exact=exact, restart=self._restart)
         return Plan(
             config=self.config, source=reading.label(), destination=writing.label(), tables=(task,), session=self
@@ -240,6 +248,8 @@ class Session:
     @staticmethod
     def _overtaken(plan: Plan, ledger: Ledger) -> bool:
         """Tell whether another process has worked on the job between the plan and the lock."""
+        from portl.planning import standing
+
         planned, now = plan.tables[0].found, ledger.find(plan.tables[0].job)
         return standing(planned) != standing(now)
 
@@ -253,6 +263,8 @@ class Session:
         self._plan = plan
         for finding in plan.warnings:
             self._context.emit(Warned(where=finding.where, message=finding.message, remedy=finding.remedy))
+        from portl import engine
+
         self._finished = engine.execute(plan, reading, writing, ledger, self._context, self._started)
         return self._concluded(self._finished, reading, writing)
 
@@ -336,6 +348,8 @@ class Session:
         if run is None or run.id != doubt.run.id or run.state is not RunState.DONE:
             return
         assert self._plan is not None, "a COMMIT was made"
+        from portl import engine
+
         self._finished = engine.result_of(run, self._plan, self._started)
         for table in self._finished.tables:
             self._context.emit(TableDone(result=table))

@@ -300,6 +300,12 @@ class Source(abc.ABC, Generic[S]):
         self.handle = handle
         self.context = Context()
 
+    def connect(self, context: Context) -> None:
+        """Begin to connect, without waiting for it, so that both ends do so at the same time. By default nothing.
+
+        Called once before ``open``, if at all: what keeps it from connecting, ``open`` says.
+        """
+
     def open(self, context: Context) -> None:
         """Connect. Called once, first; ``close`` follows whatever happens."""
         self.context = context
@@ -629,6 +635,12 @@ class Destination(abc.ABC, Generic[D]):
         self.config = config
         self.handle = handle
         self.context = Context()
+
+    def connect(self, context: Context) -> None:
+        """Begin to connect, without waiting for it, so that both ends do so at the same time. By default nothing.
+
+        Called once before ``open``, if at all: what keeps it from connecting, ``open`` says.
+        """
 
     def open(self, context: Context) -> None:
         """Connect. Called once, first; ``close`` follows whatever happens."""

@@ -1,31 +1,19 @@
-"""Reach a database: parameters, retries, the pool, and sessions with portl's settings.
-
-A caller's own connection is lent, not owned: the settings that portl changes on it are put back, a transaction that
-is open on it is neither committed nor rolled back (portl works in savepoints inside it), and it is never closed.
-"""
+"""A session: one connection in portl's hands, its statements, transactions and settings."""
 
 from __future__ import annotations
 
 import logging
-import re
 import threading
-import time
-import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import psycopg
-import psycopg_pool
-import tenacity
 from psycopg import pq
 from psycopg.rows import tuple_row
 
 import portl
-from portl_postgres.config import PostgresEnd
-from portl_postgres.conninfo import SECRET_KEYWORDS, parse_url
 from portl_postgres.failures import HINT_SILENT, translate
-from portl_postgres.reaching import connect_once, refusal
 from portl_postgres.sqltext import literal
 from portl_postgres.watchdog import Vigil
 
@@ -35,28 +23,10 @@ sql_logger = logging.getLogger("portl.postgres.sql")
 #: Seconds that a request to cancel a statement may take.
 CANCEL_SECONDS = 5.0
 
-#: What fixes how values print and are read, so that text means the same at both ends (manual, 20.11). Left as the
-#: user has them: TimeZone and the order of DateStyle, which decide what his query means.
-PRINTING = {
-    "DateStyle": "ISO",
-    "IntervalStyle": "postgres",
-    "extra_float_digits": "3",  # before version 12, less than 3 loses digits
-    "bytea_output": "hex",
-    "client_encoding": "UTF8",
-    "xmloption": "content",
-    "array_nulls": "on",  # off, {a,NULL} is read as two texts
-    # A transaction that waits for the other end is not idle in the sense of these limits: the source's holds the
-    # snapshot while the destination works, the destination's its rows while the source does. What the limits are for,
-    # locks that a dead client leaves behind, the server's own look after the client is for (``_LIMITS``).
-    "idle_in_transaction_session_timeout": "0",
-    "idle_session_timeout": "0",
-    "transaction_timeout": "0",
-}
-
-#: Seconds between two looks of the server, amid a statement, at whether its client is there.
-CHECK_SECONDS = 10
+#: The version since which the server compiles queries.
+JIT_SINCE = 11
 #: A setting that an error answers where the server's system cannot do it (manual, 20.3.2): on Linux it always can.
-_LINUX_ALONE = "client_connection_check_interval"
+LINUX_ALONE = "client_connection_check_interval"
 
 LOCK_NOT_AVAILABLE = "55P03"
 #: Who holds locks on relations that a statement names, the strongest first; plain reading is in nobody's way.
@@ -73,15 +43,8 @@ _HOLDERS = """
     LIMIT 3
 """
 
-#: Seconds between two looks at the token while a connection of a pool is waited for.
-_POOL_SECONDS = 0.25
-
 #: What chooses between several servers, or says where one is.
 _CHOICE = {"host", "hostaddr", "port", "service", "servicefile", "target_session_attrs", "load_balance_hosts"}
-
-#: Callers' connections that a run has in hand. Two ends, or two runs, on one would spoil each other's statements.
-_lent: weakref.WeakSet[psycopg.Connection[Any]] = weakref.WeakSet()
-_lending = threading.Lock()
 
 
 class Session:
@@ -163,6 +126,33 @@ class Session:
         """Execute one statement; return its command tag."""
         with self._cursor(statement, parameters, what) as cursor:
             return cursor.statusmessage or ""
+
+    def queries(self, statements: Sequence[str], *, what: str = "query") -> list[list[tuple[Any, ...]]]:
+        """Execute several statements in one exchange; return the rows of each.
+
+        They have no parameters: constants stand in their texts. Outside a transaction they are one.
+        """
+        found = []
+        with self._cursor(";\n".join(statements), (), what) as cursor:
+            more: bool | None = True
+            while more:
+                found.append(cursor.fetchall() if cursor.description else [])
+                more = cursor.nextset()
+        return found
+
+    def bare(self, statements: Sequence[str], *, what: str = "query") -> list[list[tuple[Any, ...]]]:
+        """Execute queries of the catalogs as ``queries`` does, with ``bare_path``'s settings, in one exchange."""
+        settings = ["search_path = pg_catalog", "standard_conforming_strings = on"]
+        if self.version >= JIT_SINCE:
+            settings.append("jit = off")
+        first = [f"SET LOCAL {setting}" for setting in settings]
+        last = []
+        if self._depth:
+            # What is undone takes its settings with it.
+            first.insert(0, "SAVEPOINT portl_bare")
+            last = ["ROLLBACK TO SAVEPOINT portl_bare", "RELEASE SAVEPOINT portl_bare"]
+        found = self.queries([*first, *statements, *last], what=what)
+        return found[len(first) : len(found) - len(last)]
 
     @contextmanager
     def _cursor(self, statement: str, parameters: Sequence[object], what: str) -> Iterator[psycopg.RawCursor[Any]]:
@@ -274,28 +264,21 @@ class Session:
 
         Settings that this version of the server does not have are left out.
         """
-        names = list(wanted)
         rows = self.query(
-            "SELECT n, current_setting(n, true), pg_backend_pid() FROM unnest($1::text[]) AS n"
-            f" WHERE n <> '{_LINUX_ALONE}' OR version() LIKE '%linux%'",
-            names,
-            what="reading settings",
+            # What was so is read first, whole: OFFSET keeps the two steps apart.
+            "SELECT n, before, CASE WHEN before <> v THEN set_config(n, v, $3) END IS NOT NULL"
+            " FROM (SELECT n, v, current_setting(n, true) AS before FROM unnest($1::text[], $2::text[]) AS s(n, v)"
+            f" WHERE n <> '{LINUX_ALONE}' OR version() LIKE '%linux%' OFFSET 0) AS known",
+            list(wanted),
+            list(wanted.values()),
+            self.nested,
+            what="changing settings",
         )
-        before = {name: value for name, value, _ in rows if value is not None}
-        self.backends.update(backend for _, _, backend in rows)
-        changes = {name: wanted[name] for name in before if before[name] != wanted[name]}
-        if changes:
-            if self._depth == self.nested:  # what is set in a transaction of portl's goes with it, or is put back there
-                for name in changes:
-                    self._original.setdefault(name, before[name])
-            self.query(
-                "SELECT set_config(n, v, $3) FROM unnest($1::text[], $2::text[]) AS s(n, v)",
-                list(changes),
-                list(changes.values()),
-                self.nested,
-                what="changing settings",
-            )
-        return {name: before[name] for name in changes}
+        changed = {name: before for name, before, set_anew in rows if set_anew}
+        if self._depth == self.nested:  # what is set in a transaction of portl's goes with it, or is put back there
+            for name, before in changed.items():
+                self._original.setdefault(name, before)
+        return changed
 
     def identify(self) -> set[int]:
         """Learn which process at which server works for this session; return all that have answered it so far."""
@@ -305,7 +288,8 @@ class Session:
             what="looking at the server",
         )
         self.vigil.belongs_to(backend, started, now)
-        return self.backends | {backend}
+        self.backends.add(backend)
+        return self.backends
 
     @contextmanager
     def bare_path(self) -> Iterator[None]:
@@ -357,314 +341,6 @@ class Session:
             logger.warning("%s: its settings could not be put back: %s", self.label, error.message)
 
 
-class Database:
-    """One end's database.
-
-    Args:
-        config: how to reach it.
-        handle: a psycopg connection or pool of the caller's, where he gave one.
-        role: ``source`` or ``destination``.
-    """
-
-    def __init__(self, config: PostgresEnd, handle: object | None, role: str) -> None:
-        self._config = config
-        self._role = role
-        self._handle = handle
-        self._pool: psycopg_pool.ConnectionPool[Any] | None = None
-        self._pooling = threading.RLock()
-        self.parameters = {} if handle is not None else _parameters(config, role)
-        self._secrets = _secrets(config, self.parameters)
-
-    @property
-    def label(self) -> str:
-        """Where this is, for people."""
-        if self._handle is not None:
-            return f"{self._role} (the caller's connection)"
-        parameters = self.parameters
-        user = f"{parameters['user']}@" if "user" in parameters else ""
-        host = str(parameters.get("host", "local socket"))
-        port = f":{parameters['port']}" if "port" in parameters else ""
-        database = f"/{parameters['dbname']}" if "dbname" in parameters else ""
-        return f"{self._role} {user}{host}{port}{database}"
-
-    @property
-    def most(self) -> int:
-        """How many connections there may be at a time."""
-        if isinstance(self._handle, psycopg_pool.ConnectionPool):
-            return int(self._handle.max_size)
-        return 1 if self._handle is not None else self._config.pool.max_size
-
-    @contextmanager
-    def session(self, context: portl.Context, settings: Mapping[str, str]) -> Iterator[Session]:
-        """Lend a session with portl's settings; what was changed on a caller's connection is put back."""
-        with self._connection(context) as connection, self._exclusive(connection):
-            own = self._handle is None
-            idle = connection.info.transaction_status is pq.TransactionStatus.IDLE
-            autocommit, threshold = connection.autocommit, connection.prepare_threshold
-            limit = self._config.network_timeout
-            parameters = self.parameters if own else None
-            session = Session(connection, self.label, self._secrets, context.token, limit, parameters)
-            undo = context.token.subscribe(session.interrupt)
-            try:
-                session.vigil.start()
-                connection.pgconn.nonblocking = 1  # as psycopg has it: a blocking call keeps every thread waiting
-                if idle and not autocommit:
-                    connection.autocommit = True
-                connection.prepare_threshold = None
-                limits = {
-                    name: f"{round(seconds * 1000)}ms"
-                    for name, seconds in (
-                        ("statement_timeout", self._config.statement_timeout),
-                        ("lock_timeout", self._config.lock_timeout),
-                    )
-                    if seconds or own
-                }
-                session.speak_utf8()
-                session.settings({**PRINTING, **_watchfulness(limit, self._role), **limits, **settings})
-                self._check_pooler(session)
-                yield session
-            finally:
-                undo()
-                session.settle()
-                if not own:
-                    session.give_back()
-                session.vigil.stop()
-                if not own:
-                    connection.prepare_threshold = threshold
-                    if idle and connection.info.transaction_status is pq.TransactionStatus.IDLE:
-                        connection.autocommit = autocommit
-
-    @contextmanager
-    def _exclusive(self, connection: psycopg.Connection[Any]) -> Iterator[None]:
-        """Refuse a caller's connection that cannot be worked with, or that is in use by a run already."""
-        if self._handle is None:
-            yield
-            return
-        status = connection.info.transaction_status
-        obstacles = {
-            "is closed": connection.closed,
-            "is in pipeline mode; leave it first": connection.pgconn.pipeline_status != pq.PipelineStatus.OFF,
-            "is busy with a statement; finish it first": status is pq.TransactionStatus.ACTIVE,
-            "is in a transaction that has failed; roll it back first": status is pq.TransactionStatus.INERROR,
-        }
-        found = [obstacle for obstacle, present in obstacles.items() if present]
-        if found:
-            raise self._unusable(f"the connection {found[0]}")
-        with _lending:
-            if connection in _lent:
-                raise self._unusable(
-                    "the connection is in use by portl already; each end, and each run at the same time, needs one of"
-                    " its own, or a pool that has them"
-                )
-            _lent.add(connection)
-        try:
-            yield
-        finally:
-            with _lending:
-                _lent.discard(connection)
-
-    def _unusable(self, text: str) -> portl.ConfigError:
-        return portl.ConfigError([f"{self._role}: {text}"], origin="what was handed in")
-
-    def _check_pooler(self, session: Session) -> None:
-        """Refuse a pooler that hands each transaction to another process of the server: settings would get lost there.
-
-        A pooler tells its clients other process numbers than the server's. Whether it keeps one process for one
-        client shows when a second client comes while the first is idle: where it does not, both are given the same.
-        """
-        answered = session.identify()
-        if session.nested or (len(answered) == 1 and session.pgconn.backend_pid in answered):
-            return
-        shared = len(answered) > 1 or session.vigil.shared()
-        if shared:
-            raise portl.ConnectionFailed(
-                f"{self.label}: a pooler hands each transaction to another process of the server, and what portl sets,"
-                " locks and sees in one would be lost in the next",
-                hint="connect to the server itself, or to a pool in session mode (pgbouncer: pool_mode = session)",
-            )
-
-    def close(self) -> None:
-        """Close what is portl's own."""
-        with self._pooling:
-            pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.close(timeout=5)
-
-    @contextmanager
-    def _connection(self, context: portl.Context) -> Iterator[psycopg.Connection[Any]]:
-        handle = self._handle
-        if isinstance(handle, psycopg.Connection):
-            yield handle
-            return
-        if handle is not None and not isinstance(handle, psycopg_pool.ConnectionPool):
-            raise self._unusable(
-                f"expected a psycopg.Connection or a psycopg_pool.ConnectionPool, "
-                f"found {type(handle).__module__}.{type(handle).__name__}"
-            )
-        pool = handle if handle is not None else self._own_pool(context)
-        connection = self._free(pool, context)
-        try:
-            yield connection
-        finally:
-            if handle is None:
-                self._retire(pool, connection)
-            pool.putconn(connection)
-
-    def _free(self, pool: psycopg_pool.ConnectionPool[Any], context: portl.Context) -> psycopg.Connection[Any]:
-        """Wait for a free connection of a pool."""
-        seconds = self._config.pool.timeout
-        end = time.monotonic() + seconds
-        while True:
-            context.token.check()
-            left = end - time.monotonic()
-            try:
-                found: psycopg.Connection[Any] = pool.getconn(timeout=max(min(_POOL_SECONDS, left), 0.001))
-                return found
-            except psycopg_pool.PoolTimeout:
-                if left > _POOL_SECONDS:
-                    continue
-            except (psycopg_pool.PoolClosed, psycopg_pool.TooManyRequests) as error:
-                # portl's own is closed as soon as one of its connections is lost; there is a new one next time.
-                own = self._handle is None
-                hint = None if own else "look at the pool that was handed in"
-                raise portl.ConnectionFailed(f"{self.label}: {error}", hint=hint, transient=own) from None
-            if self._handle is None:
-                self._connect_once(context)  # a pool hides why it has none
-            raise portl.ConnectionFailed(
-                f"{self.label}: no connection was free within {seconds:g} s",
-                hint="raise `pool.max_size` or `pool.timeout`",
-                transient=self._handle is None,
-            )
-
-    def _retire(self, pool: psycopg_pool.ConnectionPool[Any], connection: psycopg.Connection[Any]) -> None:
-        """Close a pool of portl's own one of whose connections was lost: the others are in doubt.
-
-        The pool would replace it behind the scenes, and keep a wrong address or a refusal for itself; the next
-        session finds that out, and says it, with a new pool. Connections that are lent still are closed on return.
-        """
-        if connection.info.transaction_status is not pq.TransactionStatus.IDLE:
-            connection.close()  # what is open on it must not be waited for
-        if not connection.closed:
-            return
-        with self._pooling:
-            if self._pool is pool:
-                self._pool = None
-        pool.close(timeout=5)
-
-    def _own_pool(self, context: portl.Context) -> psycopg_pool.ConnectionPool[Any]:
-        with self._pooling:
-            if self._pool is None:
-                self._probe(context)  # a pool repeats a wrong password until its time is up, and hides the reason
-                size = self._config.pool
-                self._pool = psycopg_pool.ConnectionPool(
-                    kwargs={**self.parameters, "autocommit": True},
-                    min_size=size.min_size,
-                    max_size=size.max_size,
-                    timeout=size.timeout,
-                    reconnect_timeout=size.timeout,
-                    open=False,
-                    name=f"portl-{self._role}",
-                    num_workers=1,
-                )
-                self._pool.open()
-            return self._pool
-
-    def _probe(self, context: portl.Context) -> None:
-        """Connect once, with retries for what may pass.
-
-        Raises:
-            ConnectionFailed: after the last attempt.
-            AuthenticationFailed: at once.
-        """
-        retry = context.retry
-
-        def report(state: tenacity.RetryCallState) -> None:
-            error = state.outcome.exception() if state.outcome else None
-            pause = state.next_action.sleep if state.next_action else 0.0
-            text = error.message if isinstance(error, portl.Error) else str(error)
-            logger.warning(
-                "attempt %d of %d failed, again in %.1f s: %s", state.attempt_number, retry.attempts, pause, text
-            )
-            context.emit(
-                portl.Retrying(
-                    what=f"connecting to the {self._role}",
-                    attempt=state.attempt_number,
-                    attempts=retry.attempts,
-                    pause=pause,
-                    error=text,
-                )
-            )
-
-        tenacity.Retrying(
-            stop=tenacity.stop_after_attempt(retry.attempts),
-            wait=tenacity.wait_exponential(multiplier=0.5, max=retry.max_delay) + tenacity.wait_random(0, 0.5),
-            retry=tenacity.retry_if_exception(lambda error: isinstance(error, portl.Error) and error.transient),
-            sleep=context.token.wait,
-            before_sleep=report,
-            reraise=True,
-        )(self._connect_once, context)
-
-    def _connect_once(self, context: portl.Context) -> None:
-        timeout = self.parameters.get("connect_timeout", "")
-        if not re.fullmatch(r"\s*[-+]?\d*\s*", timeout):
-            # libpq looks at it only where it waits itself.
-            raise portl.ConnectionFailed(
-                f"{self.label}: invalid integer value {timeout!r} for connection option 'connect_timeout'",
-                hint="give it in whole seconds; 0 waits without a limit",
-            )
-        error = connect_once(self.parameters, context.token.check)
-        if error is None:
-            return
-        text = " ".join(str(error).split())
-        for secret in self._secrets:
-            text = secret.scrub(text)
-        found = refusal(error, f"{self.label}: {text}", self.parameters, context.token.check)
-        del error  # psycopg's error holds libpq's parameters, and this frame goes with the exception
-        raise found
-
-
-def _watch_over(seconds: float) -> tuple[int, int, int]:
-    """Return after how many idle seconds TCP asks the peer, how many seconds apart, and how often."""
-    return max(1, round(seconds / 2)), max(1, round(seconds / 8)), 3
-
-
-def _watchfulness(seconds: float, role: str) -> dict[str, str]:
-    """Return the settings by which the server notices that its client is gone, and gives up what it has locked.
-
-    ``tcp_user_timeout`` ends also a connection whose other end is well and takes nothing for a while (tcp(7)). That is
-    what rows do when the end that they go to waits for a lock. So the side that sends rows does without: the source's
-    server, and libpq towards the destination, where the watchdog stands in for it.
-    """
-    if not seconds:
-        return {}
-    idle, interval, count = _watch_over(seconds)
-    found = {
-        "tcp_keepalives_idle": str(idle),
-        "tcp_keepalives_interval": str(interval),
-        "tcp_keepalives_count": str(count),
-        _LINUX_ALONE: f"{min(CHECK_SECONDS, idle)}s",
-    }
-    if role != "source":
-        found["tcp_user_timeout"] = str(round(seconds * 1000))
-    return found
-
-
-def _keepalives(seconds: float, role: str) -> dict[str, str]:
-    """Return the keywords by which libpq notices that the server is gone; see ``_watchfulness``."""
-    if not seconds:
-        return {}
-    idle, interval, count = _watch_over(seconds)
-    found = {
-        "keepalives": "1",
-        "keepalives_idle": str(idle),
-        "keepalives_interval": str(interval),
-        "keepalives_count": str(count),
-    }
-    if role == "source":
-        found["tcp_user_timeout"] = str(round(seconds * 1000))
-    return found
-
-
 def _twin(connection: psycopg.Connection[Any], parameters: Mapping[str, str] | None) -> dict[str, str]:
     """Return the keywords of another connection to the very server that a connection leads to."""
     info = connection.info
@@ -675,30 +351,3 @@ def _twin(connection: psycopg.Connection[Any], parameters: Mapping[str, str] | N
     if not info.host.startswith(("/", "@")) and info.hostaddr:
         found["hostaddr"] = info.hostaddr  # a name may lead to several servers in turn
     return found
-
-
-def _parameters(config: PostgresEnd, role: str) -> dict[str, str]:
-    """Return libpq's keywords for a config."""
-    found: dict[str, str] = {
-        **_keepalives(config.network_timeout, role),
-        "application_name": config.application_name,
-        "connect_timeout": str(config.connect_timeout),
-        **config.params,
-    }
-    if config.url is not None:
-        found.update(parse_url(config.url))
-    keys = {"host": "host", "port": "port", "database": "dbname", "username": "user"}
-    keys.update({name: name for name in ("sslmode", "sslrootcert", "sslcert", "sslkey")})
-    for key, keyword in keys.items():
-        value = getattr(config, key)
-        if value is not None:
-            found[keyword] = str(value)
-    if config.password is not None:
-        found["password"] = config.password.reveal()
-    return found
-
-
-def _secrets(config: PostgresEnd, parameters: Mapping[str, str]) -> tuple[portl.Secret, ...]:
-    passwords = (parameters.get(name) for name in SECRET_KEYWORDS)
-    found = [portl.Secret(value) for value in passwords if value]
-    return (*found, *([config.url] if config.url is not None else []))

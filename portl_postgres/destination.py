@@ -15,8 +15,9 @@ from portl_postgres import catalog, ddl, inside, quarantine, types, unfinished, 
 from portl_postgres.catalog import details, table_details
 from portl_postgres.config import PostgresDestinationConfig, check_name
 from portl_postgres.conflicts import Merge, check_merge, trials
-from portl_postgres.connection import Database, Session
+from portl_postgres.connection import Session
 from portl_postgres.copying import BINARY, TEXT
+from portl_postgres.database import Database
 from portl_postgres.ledger import PostgresLedger, ledger_of
 from portl_postgres.quarantine import RejectedTable
 from portl_postgres.sqltext import quoted
@@ -64,6 +65,10 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
     def _session(self) -> Session:
         assert self._session_ is not None, "open() comes first"
         return self._session_
+
+    def connect(self, context: portl.Context) -> None:
+        """See ``Destination.connect``."""
+        self._database.begin(context)
 
     def open(self, context: portl.Context) -> None:
         """See ``Destination.open``."""

@@ -8,6 +8,7 @@ the server's answer. Where tracing is not to be had, PQping is asked, which keep
 from __future__ import annotations
 
 import os
+import random
 import re
 import sys
 import threading
@@ -66,34 +67,50 @@ class Stopped(Exception):
     """A connection was given up because nobody waits for it any more."""
 
 
-def connect_once(parameters: Mapping[str, str], check: Callable[[], None]) -> psycopg.Error | None:
-    """Connect and disconnect; return what was said against it.
+def connect_once(parameters: Mapping[str, str], check: Callable[[], None]) -> pq.abc.PGconn | psycopg.Error:
+    """Connect; return the connection, or what was said against it.
 
     Args:
         parameters: libpq's keywords.
         check: called several times a second; what it raises ends the attempt.
     """
-    found: psycopg.Error | None = None
+    found: psycopg.Error = psycopg.OperationalError("there is no host to connect to")
     for attempt in _attempts(parameters):
         try:
             pgconn = pq.PGconn.connect_start(make_conninfo(**attempt).encode())
+            connected: bool | None = False
             try:
                 connected = _poll(pgconn, _seconds(attempt), check)
                 if connected:
-                    return None
+                    return pgconn
                 if connected is None:
                     found = psycopg.errors.ConnectionTimeout("connection timeout expired")
                 else:
                     found = psycopg.OperationalError(f"connection failed: {pgconn.get_error_message()}")
             finally:
-                pgconn.finish()
+                if not connected:
+                    pgconn.finish()
         except psycopg.Error as error:
             found = error
     return found
 
 
 def _attempts(parameters: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
-    """Yield the parameters for each of several hosts: libpq leaves the time limit for each to its caller."""
+    """Yield the parameters of each attempt, as libpq would make them by itself (manual, 32.1.1.3).
+
+    libpq leaves the time limit for each of several hosts to its caller.
+    """
+    hosts = list(_hosts(parameters))
+    if parameters.get("load_balance_hosts") == "random":
+        random.shuffle(hosts)
+    if parameters.get("target_session_attrs") == "prefer-standby":
+        yield from ({**host, "target_session_attrs": "standby"} for host in hosts)
+        hosts = [{**host, "target_session_attrs": "any"} for host in hosts]
+    yield from hosts
+
+
+def _hosts(parameters: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
+    """Yield the parameters for each of several hosts."""
     lists = {name: parameters[name].split(",") for name in ("host", "hostaddr", "port") if parameters.get(name)}
     count = max((len(values) for values in lists.values()), default=1)
     if count == 1 or any(len(values) not in (1, count) for values in lists.values()):

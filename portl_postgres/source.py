@@ -35,8 +35,9 @@ from portl_postgres import catalog, expressions, inside, snapshots, verifying
 from portl_postgres.catalog import details, shown
 from portl_postgres.columns import CopiedRows, rows_loader
 from portl_postgres.config import PostgresSourceConfig
-from portl_postgres.connection import Database, Session
+from portl_postgres.connection import Session
 from portl_postgres.copying import BINARY, TEXT, CopyBatch, CopyOut, flush, unfinished, wait_result
+from portl_postgres.database import Database
 from portl_postgres.failures import translate, words
 from portl_postgres.ranges import BLOCK, KEY, Order, block_order, column_order, relation_of
 from portl_postgres.splitting import Splitter
@@ -89,6 +90,10 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
     def _session(self) -> Session:
         assert self._session_ is not None, "open() comes first"
         return self._session_
+
+    def connect(self, context: portl.Context) -> None:
+        """See ``Source.connect``."""
+        self._database.begin(context)
 
     def open(self, context: portl.Context) -> None:
         """See ``Source.open``."""

@@ -17,8 +17,8 @@ from psycopg_pool import ConnectionPool
 
 import portl
 from portl_postgres.config import PostgresDestinationConfig
-from portl_postgres.connection import Database
 from portl_postgres.copying import CopyBatch, CopyIn
+from portl_postgres.database import Database
 from tests.proxy import Proxy
 from tests.servers import Db
 
