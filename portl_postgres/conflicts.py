@@ -4,9 +4,11 @@ The staging table is temporary, has the destination's types and collations, and 
 hold two rows with one key, it numbers the rows in the order of their arrival: their place (``ctid``) does not tell, for
 a later, smaller row may fill a gap on an earlier page. One set-based statement takes the rows over:
 
-* A row that stands there exactly so is not written again, nor even locked, which would cost WAL too: the new row image
-  is compared with the old one byte by byte (``*<>``, manual 9.25.5 and 9.25.6) before the INSERT. Unlike
-  ``IS DISTINCT FROM`` that works for types without equality (json, xml, point), and it sees that 1.0 is not 1.00.
+* A row that stands there exactly so is not written again: the new row image is compared with the old one byte by byte
+  (``*<>``, manual 9.25.5 and 9.25.6). Unlike ``IS DISTINCT FROM`` that works for types without equality (json, xml,
+  point), and it sees that 1.0 is not 1.00. Where most rows are expected to stand there so, they are compared before the
+  INSERT too, and are not even locked, which would cost WAL. That is a look into the index for each row, by a
+  subquery: a join would read the whole table for each group of rows. Where many have changed, the look is for nothing.
 * Two rows with one key: overwrite keeps the last, skip the first, merge applies them in their order, in rounds.
 * A key that is deferrable cannot be the arbiter of ON CONFLICT (manual, INSERT): there the rows are joined and an
   UPDATE and an INSERT do the work.
@@ -163,11 +165,12 @@ class Merge:
         """Return the plain INSERT of a query's rows."""
         return self._insert(self.selected(select))
 
-    def statement(self, rows: str, counted: str | None = None) -> str:
+    def statement(self, rows: str, counted: str | None = None, *, filtered: bool = True) -> str:
         """Return the statement that takes ``rows`` over; its one row is: inserted, updated.
 
         Args:
             rows: what follows FROM.
+            filtered: leave out rows that stand there exactly so before ON CONFLICT locks them.
             counted: a query whose rows are counted in the same statement, and so in the same state: a third column.
         """
         also = "" if counted is None else f", (SELECT count(*) FROM ({counted}) AS portl_read)"
@@ -180,10 +183,11 @@ class Merge:
         if not assignments:
             return self._counted(f"{self._insert(rows)} {target} DO NOTHING", also)
         # The filter spares the lock that ON CONFLICT takes; the condition at the end holds if another session has
-        # changed the row since.
-        changed = f"NOT EXISTS (SELECT FROM {self._there} AND ({self._differs(STAGED)}) IS NOT TRUE)"
+        # changed the row since. OFFSET keeps the planner from making a join of it.
+        same = f"SELECT FROM {self._there} AND ({self._differs(STAGED)}) IS NOT TRUE OFFSET 0"
+        chosen = f" WHERE NOT EXISTS ({same})" if filtered else ""
         action = f"DO UPDATE SET {_set(assignments)} WHERE {self._differs(NEW)}"
-        return self._counted_apart(f"{self._insert(rows)} WHERE {changed} {target} {action}", also)
+        return self._counted_apart(f"{self._insert(rows)}{chosen} {target} {action}", also)
 
     def _insert(self, rows: str) -> str:
         columns = listed(self._columns)

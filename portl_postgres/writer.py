@@ -36,6 +36,8 @@ BAD_TEXT = "22021"
 TOO_SHORT = "08P01"
 UNIQUE_VIOLATION = "23505"
 EXCLUSION_VIOLATION = "23P01"
+#: From this share of unchanged rows on it pays to leave them out before ON CONFLICT (docs/performance.md).
+UNCHANGED_SHARE = 0.75
 _WHOLE = {Kind.SMALLINT, Kind.INT, Kind.BIGINT}
 
 
@@ -115,6 +117,8 @@ class PostgresWriter(portl.Writer):
         self._stage_name = f"portl_stage_{secrets.token_hex(4)}"
         self._stage_made = False
         self._merge = Merge(intent, self._stage_name)
+        #: True if most staged rows are expected to stand in the table exactly so: as many as in those before.
+        self._filters = True
         self._rejects = RejectedTable(session, intent, context.token) if intent.quarantine is not None else None
         self._copy: CopyIn | None = None
         #: What the table looked like before the first row; None: not looked at since it was made.
@@ -456,8 +460,9 @@ class PostgresWriter(portl.Writer):
         merge, strategy, staged = self._merge, self._intent.conflict.strategy, self._taken
         if strategy is Strategy.MERGE and self._resolves and merge.repeats:
             return self._merge_in_rounds(staged)
-        inserted, updated = self._run(merge.statement(merge.rows))
+        inserted, updated = self._run(merge.statement(merge.rows, filtered=self._filters))
         rest = staged - inserted - updated
+        self._filters = rest >= staged * UNCHANGED_SHARE
         if strategy is Strategy.OVERWRITE and self._resolves and merge.repeats and rest:
             ((distinct,),) = self._session.query(f"SELECT count(*) FROM {merge.rows}")
             replaced = staged - distinct
@@ -469,7 +474,8 @@ class PostgresWriter(portl.Writer):
         merge = self._merge
         ((rounds,),) = self._session.query(merge.most_repeats)
         if rounds == 1:
-            inserted, updated = self._run(merge.statement(merge.all_rows))
+            inserted, updated = self._run(merge.statement(merge.all_rows, filtered=self._filters))
+            self._filters = staged - inserted - updated >= staged * UNCHANGED_SHARE
             return Counts(inserted=inserted, updated=updated, unchanged=staged - inserted - updated)
         for statement in merge.number_rounds:
             self._session.execute(statement, what="numbering rows with one key")
