@@ -1,6 +1,8 @@
 """COPY at libpq's level: rows pass through as the bytes that the server sent (manual, 32.10 and 53.2.7).
 
-The server sends one CopyData message a row, so the boundaries of rows cost nothing to see. The reading connection is
+The server sends one CopyData message a row, so the boundaries of rows cost nothing to see. Where nothing wraps the
+connections, these messages are read and written as they are, past libpq (``frames``). Where TLS or GSSAPI does, libpq
+hands over the rows one by one, and takes them joined to larger messages. The reading connection is
 asked without blocking and waited for with ``select``; the writing one is in libpq's non-blocking mode and flushed
 after every put. That is as fast as blocking calls, and it leaves Python's other threads free: psycopg holds the
 interpreter's lock while a blocking get waits, so a stalled server would stop the whole program, its Ctrl-C included.
@@ -9,19 +11,21 @@ Without the flush, a non-blocking libpq queues without bound and moves the whole
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import struct
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 
 import attrs
 import psycopg
-from psycopg import errors as pg_errors
 from psycopg import pq
 
 import portl
 from portl_postgres.columns import CopiedRows, rows_dumper
 from portl_postgres.connection import Session, logger
 from portl_postgres.failures import words
+from portl_postgres.frames import FRAME, POLL_SECONDS, Frames, bare, error_of, framed, twin, unwrapped
 from portl_postgres.rowtext import unescape
 from portl_postgres.waiting import ready
 
@@ -30,12 +34,12 @@ TEXT = "postgres-copy-text"
 
 #: Bytes joined before each put; larger ones were 10 to 30 % slower in trials.
 PUT_BYTES = 32 * 1024
-#: Seconds between two looks at the token while nothing arrives.
-POLL_SECONDS = 0.25
 
 #: Signature, flags and length of the header's extension (manual, COPY, Binary Format).
 HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 TRAILER = b"\xff\xff"
+#: Spares the process a signal when the server is gone; where the system has no such flag, Python ignores the signal.
+_NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)
 _SHORT = struct.Struct("!h")
 _LONG = struct.Struct("!i")
 
@@ -47,6 +51,13 @@ class CopyBatch(portl.Batch):
     binary: bool
     #: Whole rows in each piece, about ``PUT_BYTES`` long.
     pieces: list[bytes] = attrs.field(repr=False)
+    #: True if each row is in a CopyData message of its own, as the wire has it.
+    framed: bool = False
+
+    @property
+    def bare(self) -> list[bytes]:
+        """The pieces without the messages around the rows."""
+        return [b"".join(bare(piece)) for piece in self.pieces] if self.framed else self.pieces
 
     def take(self, start: int, stop: int) -> CopyBatch:
         """See ``Batch.take``."""
@@ -56,11 +67,13 @@ class CopyBatch(portl.Batch):
             first_row=self.first_row + start,
             rows=len(rows),
             size=sum(map(len, rows)),
-            pieces=[b"".join(rows)] if rows else [],
+            pieces=[b"".join(map(framed, rows) if self.framed else rows)] if rows else [],
         )
 
     def split(self) -> list[bytes]:
         """Return the bytes of each row."""
+        if self.framed:
+            return [row for piece in self.pieces for row in bare(piece)]
         data = b"".join(self.pieces)
         if not self.binary:
             return data.splitlines(keepends=True) if b"\r" not in data else [r + b"\n" for r in data.split(b"\n")[:-1]]
@@ -145,37 +158,82 @@ class CopyOut:
         self, *, binary: bool, rows: int, size: int | None, first_row: int = 1
     ) -> Generator[CopyBatch, None, None]:
         """Yield batches of ``rows`` rows; a batch ends early when it holds ``size`` bytes."""
+        limit = size if size is not None else 1 << 62
+        number = 1
+        wire = self._send()
+        with contextlib.closing((self._messages if wire else self._joined)(rows, limit, binary)) as found:
+            for pieces, count, held in found:
+                yield CopyBatch(
+                    number=number,
+                    first_row=first_row,
+                    rows=count,
+                    size=held,
+                    binary=binary,
+                    pieces=pieces,
+                    framed=wire,
+                )
+                number, first_row = number + 1, first_row + count
+
+    def _joined(self, rows: int, limit: int, binary: bool) -> Generator[tuple[list[bytes], int, int], None, None]:
+        """Yield the pieces of each batch, its rows and its bytes, as libpq hands them over."""
         pieces: list[bytes] = []
         piece: list[bytes | memoryview] = []
         piece_bytes = batch_bytes = count = 0
-        number = 1
-        limit = size if size is not None else 1 << 62
-        for row in self.rows(binary=binary):
-            piece.append(row)
-            piece_bytes += len(row)
-            count += 1
-            if piece_bytes < PUT_BYTES and count < rows:
-                continue
-            pieces.append(b"".join(piece))
-            batch_bytes += piece_bytes
-            piece, piece_bytes = [], 0
-            if count >= rows or batch_bytes >= limit:
-                yield CopyBatch(
-                    number=number, first_row=first_row, rows=count, size=batch_bytes, binary=binary, pieces=pieces
-                )
-                number, first_row = number + 1, first_row + count
-                pieces, batch_bytes, count = [], 0, 0
+        with contextlib.closing(self._rows(binary)) as found:
+            for row in found:
+                piece.append(row)
+                piece_bytes += len(row)
+                count += 1
+                if piece_bytes < PUT_BYTES and count < rows:
+                    continue
+                pieces.append(b"".join(piece))
+                batch_bytes += piece_bytes
+                piece, piece_bytes = [], 0
+                if count >= rows or batch_bytes >= limit:
+                    yield pieces, count, batch_bytes
+                    pieces, batch_bytes, count = [], 0, 0
         if count:
-            pieces.append(b"".join(piece))
-            size_now = batch_bytes + piece_bytes
-            yield CopyBatch(number=number, first_row=first_row, rows=count, size=size_now, binary=binary, pieces=pieces)
+            yield [*pieces, b"".join(piece)], count, batch_bytes + piece_bytes
+
+    def _messages(self, rows: int, limit: int, binary: bool) -> Generator[tuple[list[bytes], int, int], None, None]:
+        """Yield the same as ``_joined``, as the wire has it."""
+        frames = Frames(self._session, self._token, HEADER if binary else b"")
+        left = False
+        try:
+            pieces: list[bytes] = []
+            batch_bytes = count = 0
+            while True:
+                piece, found = frames.piece(rows - count)
+                if found:
+                    pieces.append(piece)
+                    count += found
+                    batch_bytes += len(piece) - found * FRAME
+                if count and (not found or count >= rows or batch_bytes >= limit):
+                    yield pieces, count, batch_bytes
+                    pieces, batch_bytes, count = [], 0, 0
+                if not found:
+                    return
+        except psycopg.Error as error:
+            raise self._session.failure(error, self._what) from None
+        except GeneratorExit:
+            left = True
+            raise
+        finally:
+            if not frames.finished:
+                self._abort(frames.skip, cancel=not (left and self.read_out))
+            frames.close()
 
     def rows(self, *, binary: bool) -> Iterator[bytes | memoryview]:
         """Yield each row as the server sends it."""
+        self._send()
+        yield from self._rows(binary)
+
+    def _rows(self, binary: bool) -> Generator[bytes | memoryview, None, None]:
+        """Yield the rows of the statement that was sent, as libpq hands them over."""
         pgconn = self._session.pgconn
         get, consume, fileno = pgconn.get_copy_data, pgconn.consume_input, pgconn.socket
         vigil = self._session.vigil
-        self._start()
+        self._started()
         finished = left = False
         first = binary
         try:
@@ -208,20 +266,25 @@ class CopyOut:
             raise
         finally:
             if not finished:
-                self._abort(cancel=not (left and self.read_out))
+                self._abort(self._skip, cancel=not (left and self.read_out))
         self._end()
 
-    def _start(self) -> None:
+    def _send(self) -> bool:
+        """Send the statement; tell whether its answer can be read past libpq."""
         self._session.log(self._statement)
-        pgconn = self._session.pgconn
         with self._session.translated(self._what), unfinished(self._session):
             # The extended protocol takes exactly one statement, whatever a query in it says.
-            pgconn.send_query_params(self._statement.encode(), None)
-            flush(self._session, self._token)
+            self._session.pgconn.send_query_params(self._statement.encode(), None)
+            return flush(self._session, self._token) and unwrapped(self._session)
+
+    def _started(self) -> None:
+        """Wait until the server begins to send rows."""
+        pgconn = self._session.pgconn
+        with self._session.translated(self._what), unfinished(self._session):
             result = wait_result(self._session)
             if result is None or result.status != pq.ExecStatus.COPY_OUT:
                 drain(self._session)
-                raise _error_of(result, pgconn)
+                raise error_of(result, pgconn)
 
     def _end(self) -> None:
         pgconn = self._session.pgconn
@@ -229,27 +292,27 @@ class CopyOut:
             failed = None
             while (result := wait_result(self._session)) is not None:
                 if result.status not in (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.COPY_OUT):
-                    failed = _error_of(result, pgconn)
+                    failed = error_of(result, pgconn)
                     break
             if failed is not None:
                 drain(self._session)
                 raise failed
 
-    def _abort(self, *, cancel: bool) -> None:
+    def _abort(self, skip: Callable[[portl.CancelToken | None], bool], *, cancel: bool) -> None:
         """Make the server stop sending, unless the remainder is to be read, and read what is on its way."""
         if self._session.broken:
             return
         try:
-            if not cancel and self._skip(self._token):
+            if not cancel and skip(self._token):
                 return
             self._session.cancel()
-            self._skip()
+            skip(None)
             self._session.vigil.hasty = False
         except psycopg.Error as error:
             # The connection was lost meanwhile: there is nothing left to stop.
             logger.debug("%s: %s", self._session.label, words(error))
 
-    def _skip(self, token: portl.CancelToken | None = None) -> bool:
+    def _skip(self, token: portl.CancelToken | None) -> bool:
         """Read the remainder; return False if the token was cancelled before its end."""
         pgconn = self._session.pgconn
         with self._session.vigil.waiting():
@@ -292,15 +355,18 @@ class CopyIn:
         self._binary = binary
         self._token = token
         self._what = what
+        #: What is left of a message of which a part is sent.
+        self._unsent = memoryview(b"")
         session.log(statement)
         pgconn = session.pgconn
         with session.translated(what), unfinished(session):
             pgconn.send_query_params(statement.encode(), None)
-            flush(session, token)
+            #: True if messages can be sent past libpq.
+            self._unwrapped = flush(session, token) and unwrapped(session)
             result = wait_result(session)
             if result is None or result.status != pq.ExecStatus.COPY_IN:
                 drain(session)
-                raise _error_of(result, pgconn)
+                raise error_of(result, pgconn)
         self.open = True
         session.vigil.sending()
         if binary:
@@ -313,9 +379,33 @@ class CopyIn:
             return sum(self._put_all(data) for rows in portions for data in self._dump(rows))
         if not isinstance(batch, CopyBatch) or batch.binary is not self._binary:
             raise portl.OperationError(f"{self._session.label}: a batch of an unknown format arrived: {batch!r}")
-        for piece in batch.pieces:
-            self._put(piece)
+        if batch.framed and self._unwrapped:
+            with twin(self._session) as wire:
+                for piece in batch.pieces:
+                    self._send(wire, piece)
+        else:
+            for piece in batch.bare:
+                self._put(piece)
         return batch.size
+
+    def _send(self, wire: socket.socket, messages: bytes) -> None:
+        """Send whole messages past libpq, which holds nothing back at this moment."""
+        vigil = self._session.vigil
+        vigil.sent = (vigil.sent or 0) + len(messages)
+        self._unsent = memoryview(messages)
+        self._send_rest(wire, self._token)
+
+    def _send_rest(self, wire: socket.socket, token: portl.CancelToken) -> None:
+        while self._unsent:
+            try:
+                self._unsent = self._unsent[wire.send(self._unsent, _NO_SIGNAL) :]
+            except BlockingIOError:
+                with self._session.translated(self._what), self._session.vigil.waiting():
+                    receive(self._session, sending=True)
+                token.check()
+            except OSError:
+                # The connection is lost. libpq will say why once the COPY is ended: it reads the server's last words.
+                self._unsent = memoryview(b"")
 
     def _put_all(self, data: bytes) -> int:
         for start in range(0, len(data), PUT_BYTES):
@@ -365,16 +455,19 @@ class CopyIn:
         pgconn = self._session.pgconn
         taken = 0
         failed: psycopg.Error | None = None
+        # To give up is what a cancelled run does: it must not be cancelled in turn.
+        token = self._token if reason is None else portl.CancelToken()
+        if self._unsent:
+            with twin(self._session) as wire:
+                self._send_rest(wire, token)
         with self._session.translated(self._what), unfinished(self._session):
             pgconn.put_copy_end(reason)
-            # To give up is what a cancelled run does: it must not be cancelled in turn.
-            token = self._token if reason is None else portl.CancelToken()
             flush(self._session, token)
             while (result := wait_result(self._session)) is not None:
                 if result.status == pq.ExecStatus.COMMAND_OK:
                     taken = result.command_tuples or 0
                 elif failed is None:
-                    failed = _error_of(result, pgconn)
+                    failed = error_of(result, pgconn)
             if failed is not None:
                 raise failed
         return taken
@@ -390,14 +483,19 @@ def receive(session: Session, *, sending: bool = False) -> None:
         pgconn.consume_input()
 
 
-def flush(session: Session, token: portl.CancelToken) -> None:
-    """Send all that libpq holds back, reading what the server has to say so that neither waits for the other."""
+def flush(session: Session, token: portl.CancelToken) -> bool:
+    """Send all that libpq holds back, reading what the server has to say so that neither waits for the other.
+
+    Returns:
+        True if it went at once, and nothing was read.
+    """
     if not session.pgconn.flush():
-        return
+        return True
     with session.vigil.waiting():
         while session.pgconn.flush():
             receive(session, sending=True)
             token.check()
+    return False
 
 
 def wait_result(session: Session) -> pq.abc.PGresult | None:
@@ -447,11 +545,3 @@ def drain(session: Session) -> None:
     while (result := wait_result(session)) is not None:
         if result.status in (pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_BOTH):
             break
-
-
-def _error_of(result: pq.abc.PGresult | None, pgconn: pq.abc.PGconn) -> psycopg.Error:
-    """Return psycopg's exception for a result that is none."""
-    if result is None or result.status != pq.ExecStatus.FATAL_ERROR:
-        status = pq.ExecStatus(result.status).name if result is not None else "no result"
-        return psycopg.OperationalError(f"unexpected answer to COPY: {status}; {pgconn.get_error_message()}")
-    return pg_errors.error_from_result(result)

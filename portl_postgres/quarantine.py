@@ -295,9 +295,9 @@ class RejectedTable:
             if isinstance(batch, RowBatch):
                 found.append([_cell(_bytes(value)) for value in batch.data[0]])
             elif isinstance(batch, CopyBatch) and not batch.binary:
-                found.append(_line_cells(b"".join(batch.pieces)))
+                found.append(_line_cells(b"".join(batch.bare)))
             elif isinstance(batch, CopyBatch):
-                found.append(list(binary_values(b"".join(batch.pieces))))
+                found.append(list(binary_values(b"".join(batch.bare))))
                 binary.append(index)
             else:
                 raise portl.OperationError(f"a row of an unknown format arrived: {batch!r}")

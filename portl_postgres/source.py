@@ -680,7 +680,7 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
     def _decoded(reading: Reading, batches: Iterable[CopyBatch]) -> Iterator[RowBatch]:
         load = rows_loader([_sent_type(field) for field in reading.fields])
         for batch in batches:
-            yield CopiedRows(batch, batch.pieces, load)
+            yield CopiedRows(batch, batch.bare, load)
 
     def comparer(self, intent: portl.Intent) -> portl.Comparer:
         """See ``Source.comparer``."""

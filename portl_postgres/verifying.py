@@ -335,7 +335,7 @@ class ServerComparer(Comparer):
         load = rows_loader(self._types())
         copy = CopyOut(self._session, statement, self._token, "comparing rows")
         for batch in copy.batches(binary=False, rows=PORTION_ROWS, size=PORTION_BYTES):
-            yield from load(batch.pieces)
+            yield from load(batch.bare)
 
     def _types(self) -> list[portl.Type]:
         raise NotImplementedError

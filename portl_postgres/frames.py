@@ -1,0 +1,327 @@
+"""Rows as the messages that they are on the wire, read past libpq in whole runs (manual, 54.2.6 and 54.7).
+
+libpq hands over one row a call and makes an object of each; with what Python does around it a narrow row costs more
+here than at either server. But on a connection that nothing wraps, a stream of CopyData messages is the same in both
+directions. So it is taken from the socket as it comes, and only the lengths are looked at, to count the rows and to
+cut between them. Rows of one length, as fixed-width columns have them, are counted in runs.
+
+Whether TLS, GSSAPI or anything else wraps the connection shows in the first bytes of the server's answer, before
+anybody has read them: where they are not those of ParseComplete, libpq does the work (``copying``).
+
+libpq notices nothing: it has read nothing before the COPY was sent, so nothing of its rows is in its buffers. All that
+is no row is kept, and handed to it at the end, through a pair of sockets that for this moment stands in the place of
+the connection's own. So errors, notices, settings and the state of the transaction are libpq's, as ever.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+from collections.abc import Iterator
+
+import psycopg
+from psycopg import errors as pg_errors
+from psycopg import pq
+
+import portl
+from portl_postgres.connection import Session
+from portl_postgres.waiting import ready
+
+#: What a CopyData message has before the row: its kind and its length, which counts itself (manual, 54.7).
+FRAME = 5
+ROW = ord("d")
+_READY = ord("Z")
+_PARSE_COMPLETE = b"1\0\0\0\4"
+_HEAD = struct.Struct("!BI")
+#: The length of the message that ends the rows in the binary format; no row with a column is so short.
+_TRAILER_LENGTH = 6
+_TRAILER = b"d\0\0\0\x06\xff\xff"
+
+#: Bytes that are read ahead, unless a row is longer.
+BUFFER_BYTES = 64 * 1024
+#: Bytes gathered before they are handed on, unless the batch is full before.
+PIECE_BYTES = 32 * 1024
+#: From so many rows of one length on, counting them in a run is faster than one by one.
+_RUN = 16
+#: Rows that are counted one by one before a run is looked for again.
+_SINGLY = 256
+#: Bytes of other messages that are kept at most before libpq gets them: a function may give a notice for each row.
+_KEPT_BYTES = 64 * 1024
+#: Seconds between two looks at the token while nothing arrives.
+POLL_SECONDS = 0.25
+
+
+def twin(session: Session) -> socket.socket:
+    """Return a socket on a session's connection. To close it leaves libpq's own open."""
+    return socket.socket(fileno=os.dup(session.pgconn.socket))
+
+
+def unwrapped(session: Session) -> bool:
+    """Wait for the answer to the statement just sent; tell whether its bytes are the protocol's own.
+
+    Nothing is taken from the socket.
+    """
+    if os.name != "posix":
+        return False  # descriptors of sockets cannot be duplicated
+    fileno = session.pgconn.socket
+    with twin(session) as wire, session.vigil.waiting():
+        while not ready(fileno, POLL_SECONDS)[0]:
+            pass  # a cancelled run ends the statement, and a silent server is the watchdog's to find
+        try:
+            return wire.recv(FRAME, socket.MSG_PEEK) == _PARSE_COMPLETE
+        except OSError:
+            return False  # libpq will meet it too, and say so
+
+
+def walk(data: bytearray, position: int, end: int, most: int, *, binary: bool) -> tuple[int, int]:
+    """Count rows.
+
+    Args:
+        data: messages.
+        position: where a message begins.
+        end: where the bytes end that have arrived.
+        most: no more rows than this.
+        binary: stop at the message that ends the rows in the binary format.
+
+    Returns:
+        Where the first message begins that is no row, or is not whole, or one too many; and the number of rows.
+    """
+    unpack, special = _HEAD.unpack_from, _TRAILER_LENGTH if binary else 0
+    last, count = end - FRAME, 0
+    while position <= last and count < most:
+        step, found = _run(data, position, end, most - count, special)
+        position += step * found
+        count += found
+        if found >= _RUN:
+            continue
+        for _ in range(min(most - count, _SINGLY)):
+            if position > last:
+                return position, count
+            kind, length = unpack(data, position)
+            following = position + 1 + length
+            if kind != ROW or following > end or length == special:
+                return position, count
+            position = following
+            count += 1
+    return position, count
+
+
+def _run(data: bytearray, position: int, end: int, most: int, special: int) -> tuple[int, int]:
+    """Return the length of the message here, and how many like it follow each other, itself included."""
+    kind, length = _HEAD.unpack_from(data, position)
+    step = length + 1
+    found = min(most, (end - position) // step)
+    if kind != ROW or length == special or found < _RUN:
+        return step, 0
+    head = data[position : position + FRAME]
+    for byte in (4, 3, 2, 1, 0):  # the last one of the length differs most
+        # If all before it are like the first, the next one begins where this looks.
+        column = data[position + byte : position + found * step : step]
+        found -= len(column.lstrip(head[byte : byte + 1]))
+    return step, found
+
+
+def bare(piece: bytes) -> list[bytes]:
+    """Return the rows of whole CopyData messages without what is before each."""
+    rows, position, end = [], 0, len(piece)
+    unpack = _HEAD.unpack_from
+    while position < end:
+        following = position + 1 + unpack(piece, position)[1]
+        rows.append(piece[position + FRAME : following])
+        position = following
+    return rows
+
+
+def framed(row: bytes) -> bytes:
+    """Return the CopyData message of a row."""
+    return _HEAD.pack(ROW, len(row) + 4) + row
+
+
+class Frames:
+    """The answer to a COPY TO STDOUT.
+
+    Args:
+        session: has sent the statement; ``unwrapped`` has said yes.
+        token: looked at while waiting.
+        header: what precedes the first row in its message, and is left out.
+    """
+
+    def __init__(self, session: Session, token: portl.CancelToken, header: bytes) -> None:
+        self._session = session
+        self._token: portl.CancelToken | None = token
+        self._binary = bool(header)
+        self._header = header
+        self._socket = twin(session)
+        self._data = bytearray(BUFFER_BYTES)
+        #: Where what is not handed on yet begins and ends.
+        self._start = self._end = 0
+        #: Messages for libpq.
+        self._kept = bytearray()
+        self._failure: psycopg.Error | None = None
+        #: True once the server is ready for another statement.
+        self.finished = False
+
+    def close(self) -> None:
+        """Let go of the socket, which stays libpq's."""
+        self._socket.close()
+
+    def piece(self, most: int) -> tuple[bytes, int]:
+        """Return the next rows, ``most`` of them at most, as whole messages, and their number; none after the last.
+
+        Raises:
+            psycopg.Error: with what the server said, or that it said nothing more.
+            Cancelled: by the token.
+        """
+        position, count = self._start, 0
+        while not self.finished:
+            if not self._header:
+                position, found = walk(self._data, position, self._end, most - count, binary=self._binary)
+                count += found
+            if count == most or position - self._start >= PIECE_BYTES:
+                break
+            if self._interrupted(position):
+                if count:
+                    break
+                self._start = position
+                if row := self._take_other():
+                    return row, 1
+                position = self._start
+            elif count and self._end == len(self._data):
+                break
+            else:
+                position -= self._fill(position)
+        if self.finished:
+            self._settle()
+        found_rows = bytes(memoryview(self._data)[self._start : position])
+        self._start = position
+        return found_rows, count
+
+    def _interrupted(self, position: int) -> bool:
+        """Tell whether there is a whole message that is no row, or is a row to be looked at."""
+        if self._end - position < FRAME:
+            return False
+        kind, length = _HEAD.unpack_from(self._data, position)
+        special = kind != ROW or bool(self._header) or (self._binary and length == _TRAILER_LENGTH)
+        return special and position + 1 + length <= self._end
+
+    def _take_other(self) -> bytes:
+        """Take the message at the start, which is no plain row; return it if it is a row all the same."""
+        kind, length = _HEAD.unpack_from(self._data, self._start)
+        message = bytes(self._data[self._start : self._start + 1 + length])
+        self._start += len(message)
+        if kind == ROW:
+            if self._header:
+                message = framed(message[FRAME:].removeprefix(self._header))
+                self._header = b""
+            return b"" if message in (_TRAILER, framed(b"")) else message
+        self._kept += message
+        self.finished = kind == _READY
+        if len(self._kept) > _KEPT_BYTES:
+            self._hand_over()
+        return b""
+
+    def skip(self, token: portl.CancelToken | None = None) -> bool:
+        """Read what is left and forget it; return False if the token was cancelled before its end."""
+        self._token = None
+        while not self.finished:
+            if token is not None and token.cancelled:
+                return False
+            self._start, _ = walk(self._data, self._start, self._end, BUFFER_BYTES, binary=self._binary)
+            if self._interrupted(self._start):
+                self._take_other()
+            else:
+                self._fill(self._start, patient=token is None)
+        self._hand_over()
+        return True
+
+    def _fill(self, position: int, *, patient: bool = True) -> int:
+        """Take in what has arrived, once something has; return by how much everything was moved to the front."""
+        moved = 0
+        if self._end == len(self._data):
+            moved = self._start
+            rest = self._data[moved:]
+            size = BUFFER_BYTES
+            while size <= len(rest):  # a row longer than the buffer
+                size *= 2
+            if size != len(self._data):
+                self._data = bytearray(size)
+            self._data[: len(rest)] = rest
+            self._start, self._end = 0, len(rest)
+        try:
+            with memoryview(self._data) as view:
+                taken = self._socket.recv_into(view[self._end :])
+        except BlockingIOError:
+            self._wait(patient)
+            return moved
+        except OSError:
+            taken = 0
+        if not taken:
+            self._lost()
+        self._end += taken
+        return moved
+
+    def _wait(self, patient: bool) -> None:
+        with self._session.vigil.waiting():
+            while not ready(self._socket.fileno(), POLL_SECONDS)[0] and patient:
+                if self._token is not None:
+                    self._token.check()
+
+    def _lost(self) -> None:
+        """Raise why no more will come; libpq is to see that the connection is lost, too."""
+        with contextlib.suppress(psycopg.Error):
+            self._settle()
+        try:
+            self._session.pgconn.consume_input()
+        except psycopg.Error as error:
+            raise self._failure or error from None
+        raise self._failure or psycopg.OperationalError("the server closed the connection unexpectedly")
+
+    def _settle(self) -> None:
+        """Give libpq all that is kept; raise the server's error if there is one."""
+        self._hand_over()
+        if self._failure is not None:
+            raise self._failure
+
+    def _hand_over(self) -> None:
+        """Let libpq read what is kept for it."""
+        pgconn = self._session.pgconn
+        rest = memoryview(bytes(self._kept))
+        self._kept.clear()
+        with self._stand_in(pgconn.socket) as other:
+            while rest or ready(pgconn.socket, 0)[0]:
+                with contextlib.suppress(BlockingIOError):
+                    rest = rest[other.send(rest) :]
+                pgconn.consume_input()
+                self._digest(pgconn)
+
+    @contextlib.contextmanager
+    def _stand_in(self, fileno: int) -> Iterator[socket.socket]:
+        """Put one end of a pair of sockets where libpq expects its own; give the other end."""
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            for end in (ours, theirs):
+                end.setblocking(False)
+            os.dup2(theirs.fileno(), fileno, inheritable=False)
+            try:
+                yield ours
+            finally:
+                os.dup2(self._socket.fileno(), fileno, inheritable=False)
+
+    def _digest(self, pgconn: pq.abc.PGconn) -> None:
+        """Go through the results as far as libpq has them."""
+        while not pgconn.is_busy() and (result := pgconn.get_result()) is not None:
+            if result.status == pq.ExecStatus.COPY_OUT:
+                if pgconn.get_copy_data(1)[0] == 0:
+                    return
+            elif result.status != pq.ExecStatus.COMMAND_OK and self._failure is None:
+                self._failure = error_of(result, pgconn)
+
+
+def error_of(result: pq.abc.PGresult | None, pgconn: pq.abc.PGconn) -> psycopg.Error:
+    """Return psycopg's exception for a result that is none."""
+    if result is None or result.status != pq.ExecStatus.FATAL_ERROR:
+        status = pq.ExecStatus(result.status).name if result is not None else "no result"
+        return psycopg.OperationalError(f"unexpected answer to COPY: {status}; {pgconn.get_error_message()}")
+    return pg_errors.error_from_result(result)
