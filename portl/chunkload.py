@@ -132,6 +132,11 @@ class ChunkLoad:
         """The chunk's line as it is committed."""
         return self._line
 
+    @property
+    def route(self) -> str:
+        """The way that the rows took in the end."""
+        return self._reading.format.route
+
     def load(self) -> ChunkLine:
         """Move the chunk; return its line.
 

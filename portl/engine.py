@@ -119,6 +119,8 @@ class _TableRun:
         #: What has to be there before the rows was made.
         self._made = False
         self._retries = 0
+        #: The way that rows took last: one that refuses a row may give way to another.
+        self._route = task.route
         #: By chunk: rows and bytes that are written in a transaction that is still open.
         self._written: dict[int, tuple[int, int]] = {}
         self._earlier_rows = 0
@@ -208,6 +210,7 @@ class _TableRun:
             for line in self._todo():
                 load = self._load(lane, line, self._context, transaction=False)
                 self._lines[line.number] = load.load()
+                self._route = load.route
             self._writer.finish()
             if self._ledger is not None:
                 self._ledger.close(self._run, RunState.DONE)
@@ -319,7 +322,11 @@ class _TableRun:
 
         def attempt() -> None:
             self._begun(line.number)
-            self._lines[line.number] = self._load(lane, self._lines[line.number], context, first).load()
+            load = self._load(lane, self._lines[line.number], context, first)
+            try:
+                self._lines[line.number] = load.load()
+            finally:
+                self._route = load.route
 
         def again(error: BaseException) -> bool:
             if not isinstance(error, Error) or not error.transient or isinstance(error, (Cancelled, CommitInDoubt)):
@@ -386,7 +393,8 @@ class _TableRun:
     def result(self) -> TableResult:
         """Return what is committed so far, by this attempt and those before it."""
         run = attrs.evolve(self._run, chunks=tuple(self._lines.values()))
-        return _counted(run, self._task, self._started, retries=self._retries, rows_before=self._earlier_rows)
+        found = _counted(run, self._task, self._started, retries=self._retries, rows_before=self._earlier_rows)
+        return attrs.evolve(found, route=self._route)
 
     def _give_up(self, error: BaseException) -> None:
         """Tidy up and write down how the attempt has ended; a failure in doing so must not hide the one before."""

@@ -50,15 +50,18 @@ def task(job: dict[str, Any]) -> portl.TableTask:
     return portl.plan(job).tables[0]
 
 
-def both(db: Db, prepare: str = "", **keys: Any) -> tuple[portl.Result, portl.Result]:
-    """Run a job inside the server and by relay, into tables that are prepared alike; compare the rows."""
+def both(db: Db, prepare: str = "", *, ends: str = "server", **keys: Any) -> tuple[portl.Result, portl.Result]:
+    """Run a job inside the server and by relay, into tables that are prepared alike; compare the rows.
+
+    ``ends`` is the route that the former ends with: one that refuses a row gives way to the relay.
+    """
     results = []
     for table, route in (("inside", "auto"), ("outside", "relay")):
         if prepare:
             db.execute(prepare.format(table=table))
         given = {key: dict(value) if isinstance(value, dict) else value for key, value in keys.items()}
         results.append(portl.migrate(job(db, table, route=route, **given)))
-    assert results[0].tables[0].route == "server"
+    assert results[0].tables[0].route == ends
     assert results[1].tables[0].route == "relay"
     assert rows(db, "inside") == rows(db, "outside")
     assert counts(results[0]) == counts(results[1])
@@ -375,7 +378,7 @@ def test_a_refused_row_is_named_and_the_batches_before_it_are_kept(db: Db) -> No
 
 @pytest.mark.parametrize("atomic", [False, True])
 def test_a_refused_row_is_put_aside(db: Db, atomic: bool) -> None:
-    inside, _ = both(db, BAD, on_error="quarantine", atomic=atomic)
+    inside, _ = both(db, BAD, ends="relay", on_error="quarantine", atomic=atomic)
     assert inside.tables[0].rows_rejected == 1
     assert db.execute("SELECT row->>'id' FROM inside__rejected") == [("333",)]
 
