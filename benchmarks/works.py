@@ -247,7 +247,7 @@ def pgbench(bench: Bench) -> Iterator[Work]:
 
 def rows_route(bench: Bench) -> Iterator[Work]:
     """Decode every row, as connectors without COPY need it."""
-    name = bench.make(MIXED, name="mixed_tenth", rows=bench.rows(MIXED, 0.1))
+    name = bench.make(MIXED, name="mixed_quarter", rows=bench.rows(MIXED, 0.25))
 
     def prepare() -> None:
         bench.clear(name)

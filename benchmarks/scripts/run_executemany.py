@@ -7,9 +7,12 @@ import sys
 import time
 
 import psycopg
-from psycopg.types.json import Jsonb
+from psycopg.types.json import JsonbDumper
 
 source, target, table = sys.argv[1:]
+
+# What psycopg's manual advises for JSON (Adapting basic Python types, JSON adaptation).
+psycopg.adapters.register_dumper(dict, JsonbDumper)
 
 began = time.perf_counter()
 with psycopg.connect(source) as reading, psycopg.connect(target) as writing:
@@ -17,10 +20,8 @@ with psycopg.connect(source) as reading, psycopg.connect(target) as writing:
         origin.itersize = 1000
         origin.execute(f"SELECT * FROM {table}".encode())
         assert origin.description is not None
-        wraps = [Jsonb if column.type_code == 3802 else None for column in origin.description]
-        insert = f"INSERT INTO {table} VALUES ({', '.join(['%s'] * len(wraps))})".encode()
+        insert = f"INSERT INTO {table} VALUES ({', '.join(['%s'] * len(origin.description))})".encode()
         while rows := origin.fetchmany(1000):
-            wrapped = [[w(v) if w and v is not None else v for w, v in zip(wraps, row, strict=True)] for row in rows]
-            goal.executemany(insert, wrapped)
+            goal.executemany(insert, rows)
             writing.commit()
 print(json.dumps(time.perf_counter() - began))
