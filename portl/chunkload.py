@@ -20,13 +20,15 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 
 import attrs
 
-from portl.config import DEFAULT_BATCH_ROWS, MigrationConfig, OnError, SourceConfig
-from portl.connectors import Batch, Chunk, Context, Counts, Reading, Rejection, Source, Writer
+from portl.blame import located, position
+from portl.config import DEFAULT_BATCH_ROWS, MigrationConfig, OnError
+from portl.connectors import Batch, Chunk, Context, Reading, Rejection
 from portl.delivery import Delivery, whole_bounds
-from portl.errors import CommitInDoubt, DataError, Error, OperationError
-from portl.ledger import ChunkLine, ChunkState, Ledger, Run
+from portl.errors import DataError, Error
+from portl.ledger import ChunkLine, ChunkState, Run
 from portl.masking import masked
 from portl.planning import TableTask
+from portl.progress import Lane, Progress, Tally, in_doubt, plus, too_many
 
 logger = logging.getLogger("portl.engine")
 
@@ -39,31 +41,6 @@ FIRST_PIECE_BYTES = 2 * 1024 * 1024
 LEAST_PIECE_BYTES = 64 * 1024
 #: Where the job leaves the batch size open, a batch ends early at this size, so that wide rows do not fill memory.
 BATCH_BYTES = 8 * 1024 * 1024
-
-
-@attrs.frozen(kw_only=True)
-class Progress:
-    """A transaction is committed, or, inside a larger one, its rows are written and checked."""
-
-    line: ChunkLine
-    first_batch: int
-    last_batch: int
-    rows: int
-    bytes: int
-    rejected: int
-    #: True inside a transaction that is not committed yet.
-    provisional: bool = False
-
-
-@attrs.frozen(kw_only=True)
-class Lane:
-    """What a chunk is moved with: a source, a writer and, where there is one, the ledger of the writer's session."""
-
-    source: Source[SourceConfig]
-    writer: Writer
-    ledger: Ledger | None
-    #: Parts of a transaction can be undone.
-    savepoints: bool
 
 
 class ChunkLoad:
@@ -115,7 +92,7 @@ class ChunkLoad:
         self._group: list[Batch] = []
         self._size = 0
         # Checked in the open transaction, not yet committed.
-        self._done = _Tally()
+        self._done = Tally()
         self._rejections: list[Rejection] = []
         chunk = Chunk(number=line.number, bounds=whole_bounds(line).rest)
         size = config.batch_size
@@ -266,7 +243,7 @@ class ChunkLoad:
                     self._open = False
                     raise self._doubt(error) from None
                 raise
-            line = _plus(line, late)
+            line = plus(line, late)
         elif self._lane.savepoints:
             self._writer.release()
         self._settle(line)
@@ -276,7 +253,7 @@ class ChunkLoad:
         done = self._done
         whole = whole_bounds(self._base)
         line = attrs.evolve(
-            _plus(self._line, done.counts),
+            plus(self._line, done.counts),
             state=state,
             attempt=self._run.attempt,
             rows=self._line.rows + done.rows,
@@ -291,12 +268,12 @@ class ChunkLoad:
     def _settle(self, line: ChunkLine) -> None:
         """Take note of a COMMIT."""
         done, rejected = self._done, len(self._rejections)
-        self._line, self._done, self._rejections = line, _Tally(), []
+        self._line, self._done, self._rejections = line, Tally(), []
         self._open = False
         self._first = None
         self._tell(line, done, rejected)
 
-    def _tell(self, line: ChunkLine, done: _Tally, rejected: int = 0, *, provisional: bool = False) -> None:
+    def _tell(self, line: ChunkLine, done: Tally, rejected: int = 0, *, provisional: bool = False) -> None:
         """Report what was not reported yet."""
         first, last = min(done.batches, default=0), max(done.batches, default=0)
         progress = Progress(
@@ -393,7 +370,7 @@ class ChunkLoad:
             self._put(batches[:middle])
             self._put(batches[middle:])
         elif not self._quarantines:
-            raise self._located(batches[0], error)
+            raise self._blamed(batches[0], error)
         elif batches[0].rows > 1:
             batch = batches[0]
             middle = batch.rows // 2
@@ -406,7 +383,7 @@ class ChunkLoad:
         error.row = self._base.rows + row.first_row
         error.batch, error.chunk = row.number, self._line.number
         masked(error, row.values(0, self._task.fields), self._task.intent.mask)
-        where = self._position(error.row, row.number)
+        where = position(self._task, self._line.number, error.row, row.number)
         self._rejections.append(Rejection(row=row, error=error, chunk=self._line.number, position=where))
         self._done.batches.add(row.number)
         self._done.rows += row.rows
@@ -446,7 +423,7 @@ class ChunkLoad:
             try:
                 self._transaction([batch])
             except DataError as refused:
-                raise self._located(batch, refused)
+                raise self._blamed(batch, refused)
 
     def _in_one(self, group: Sequence[Batch], error: DataError, again: bool) -> None:
         """Write batches once more in a new transaction, or find the one that is refused: nothing of a chunk is kept."""
@@ -460,7 +437,7 @@ class ChunkLoad:
                 return
             self._group, self._size = list(group), sum(batch.size for batch in group)
             return
-        raise self._located(self._refused(group), error)
+        raise self._blamed(self._refused(group), error)
 
     def _refused(self, group: Sequence[Batch]) -> Batch:
         """Return the batch with which a transaction is refused."""
@@ -494,7 +471,7 @@ class ChunkLoad:
 
     def _rollback(self) -> None:
         self._open = False
-        self._done = _Tally()
+        self._done = Tally()
         if self._own:
             self._writer.rollback()
 
@@ -518,7 +495,7 @@ class ChunkLoad:
         if self._lane.ledger is not None:
             self._lane.ledger.record(self._run, line)
         try:
-            line = _plus(line, self._writer.commit())
+            line = plus(line, self._writer.commit())
         except Error as lost:
             self._open = False
             if lost.transient:
@@ -526,35 +503,8 @@ class ChunkLoad:
             raise
         self._settle(line)
 
-    def _located(self, batch: Batch, error: DataError) -> DataError:
-        """Find the first row of a refused batch that is to blame, by halving, and say so in the error.
-
-        The smallest number of leading rows that is refused ends with that row: about log2(rows) trials, each rolled
-        back. The server's own count of lines is not used: it is missing for foreign keys and wrong for rows too big.
-        """
-        good, bad = 0, batch.rows
-        while bad - good > 1:
-            middle = (good + bad) // 2
-            refusal = self._refusal(batch.take(0, middle))
-            if refusal is None:
-                good = middle
-            else:
-                bad, error = middle, refusal
-        if bad == batch.rows or good == 0:
-            error = self._refusal(batch.take(0, bad)) or error
-        error.batch = self._base.batches + batch.number
-        error.chunk = self._line.number
-        error.row = self._base.rows + batch.first_row + bad - 1
-        error.values = batch.values(bad - 1, self._task.fields)
-        masked(error, error.values, self._task.intent.mask)
-        position = self._position(error.row, error.batch)
-        error.message = f"{position}{self._named(error.values)}: {error.message}"
-        return error
-
-    def _position(self, row: int, batch: int) -> str:
-        alone = len(self._task.split.chunks) == 1
-        where = "the source" if alone else f"chunk {self._line.number:,}"
-        return f"row {row:,} of {where} (batch {batch:,})"
+    def _blamed(self, batch: Batch, error: DataError) -> DataError:
+        return located(batch, error, self._refusal, self._task, self._base)
 
     def _refusal(self, batch: Batch) -> DataError | None:
         """Write a batch, undo it, and return what was said against it."""
@@ -573,73 +523,7 @@ class ChunkLoad:
                 self._rollback()
         return None
 
-    def _named(self, values: dict[str, str | None]) -> str:
-        """Name a row by its key, or by its first column."""
-        key = self._task.intent.key or self._task.destination.primary_key
-        names = [name for name in key.columns if name in values] if key else []
-        shown = ", ".join(f"{name} = {_cut(values[name])}" for name in names or list(values)[:1])
-        return f" with {shown}" if shown else ""
-
-
-@attrs.define
-class _Tally:
-    """What is checked in the open transaction."""
-
-    rows: int = 0
-    bytes: int = 0
-    rows_told: int = 0
-    bytes_told: int = 0
-    counts: Counts = attrs.field(factory=Counts)
-    batches: set[int] = attrs.field(factory=set)
-
-    def add(self, batches: Sequence[Batch], counts: Counts) -> None:
-        self.rows += sum(batch.rows for batch in batches)
-        self.batches.update(batch.number for batch in batches)
-        self.counts += counts
-
-
-def in_doubt(error: Error, task: TableTask, ledger: Ledger | None, run: Run, number: int) -> Error:
-    """Return what it means that the connection was lost during COMMIT.
-
-    With a ledger the question can be answered; a job that may be repeated need not ask.
-    """
-    if ledger is not None:
-        found = CommitInDoubt(f"the connection was lost during COMMIT: {error.message}", hint=error.hint)
-        found.run, found.number = run, number
-        return found
-    if task.repeatable:
-        return error
-    return OperationError(
-        f"the connection was lost during COMMIT, and without a ledger nobody knows what was decided: {error.message}",
-        hint="see whether the rows are there before you run the job again; with a ledger portl would know",
-    )
-
-
-def too_many(limit: int, place: str, last: str | None = None) -> Error:
-    """Return the error for more rejected rows than the job allows."""
-    found = f"; the last: {last}" if last else ""
-    return OperationError(
-        f"more than {limit:,} row{'s' if limit != 1 else ''} rejected (see {place}){found}",
-        hint="mend what they have in common, or raise `quarantine.limit`",
-    )
-
-
-def _plus(line: ChunkLine, counts: Counts) -> ChunkLine:
-    return attrs.evolve(
-        line,
-        inserted=line.inserted + counts.inserted,
-        updated=line.updated + counts.updated,
-        unchanged=line.unchanged + counts.unchanged,
-        skipped=line.skipped + counts.skipped,
-    )
-
 
 def _close(batches: Iterator[Batch]) -> None:
     if isinstance(batches, Generator):
         batches.close()
-
-
-def _cut(value: str | None, width: int = 60) -> str:
-    if value is None:
-        return "NULL"
-    return value if len(value) <= width else value[: width - 3] + "..."

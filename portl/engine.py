@@ -25,13 +25,14 @@ from contextlib import ExitStack
 import attrs
 
 from portl import delivery, events
-from portl.chunkload import ChunkLoad, Lane, Progress, in_doubt, too_many
+from portl.chunkload import ChunkLoad
 from portl.config import Auto, DestinationConfig, MigrationConfig, OnError, SourceConfig
 from portl.connectors import CancelToken, Context, Destination, Source, Writer
 from portl.delivery import Delivery
 from portl.errors import Cancelled, CommitInDoubt, DataError, Error, Interrupted
 from portl.ledger import ChunkLine, ChunkState, Ledger, Run, RunState
 from portl.planning import Plan, TableTask
+from portl.progress import Lane, Progress, in_doubt, too_many
 from portl.result import Result, TableResult
 from portl.retrying import retrying
 
