@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -38,20 +37,18 @@ def test_what_is_kept_can_be_gone_on_with(server_folder: Path) -> None:
         "3-order_items.yaml",
         "4-customer_report.yaml",
     ]
-    start = re.search(r"to go on:\n  (.*) start\n", done.stderr)
-    assert start is not None
-    started = subprocess.run(f"{start[1]} start", shell=True, stdout=subprocess.DEVNULL, timeout=60, check=False)
-    assert started.returncode == 0
+    for name in ("start-server", "demo.env", "stop-server"):
+        assert str(kept / name) in done.stderr
+    subprocess.run(["sh", kept / "start-server"], stdout=subprocess.DEVNULL, timeout=60, check=True)
     try:
-        secret = (kept / "password.env").read_text().strip().removeprefix("export ").split("=", 1)
-        environment = {**os.environ, secret[0]: secret[1]}
+        lines = (kept / "demo.env").read_text().splitlines()
+        environment = {**os.environ, **dict(line.removeprefix("export ").split("=", 1) for line in lines)}
+        assert f"port: {environment['PORTL_DEMO_PORT']}" in (kept / "jobs" / "2-orders.yaml").read_text()
         call = [sys.executable, "-c", "from portl.cli import main; main()", "run", str(kept / "jobs" / "2-orders.yaml")]
         again = subprocess.run(call, capture_output=True, text=True, env=environment, timeout=60, check=False)
         assert "150 rows read, 150 unchanged" in again.stdout
     finally:
-        subprocess.run(
-            start[1].replace("-w", "-m immediate -w stop"), shell=True, stdout=subprocess.DEVNULL, check=True
-        )
+        subprocess.run(["sh", kept / "stop-server"], stdout=subprocess.DEVNULL, timeout=60, check=True)
 
 
 def test_a_folder_with_something_in_it_is_not_touched(tmp_path: Path) -> None:

@@ -106,10 +106,15 @@ def _migrate(output: Output, path: Path, name: str | None = None) -> portl.Resul
 
 def _leave(output: Output, server: Server, folder: Path) -> None:
     """Say how to go on with what stays."""
-    secret = folder / "password.env"
-    secret.touch(mode=0o600)
-    secret.write_text(f"export {shop.PASSWORD_VARIABLE}={server.password}\n", encoding="utf-8")
+    environment = folder / "demo.env"
+    environment.touch(mode=0o600)
+    values = {shop.PORT_VARIABLE: server.port, shop.PASSWORD_VARIABLE: server.password}
+    environment.write_text("".join(f"export {name}={value}\n" for name, value in values.items()), encoding="utf-8")
+    commands = {"start-server": server.start_command(), "stop-server": server.stop_command()}
+    for name, command in commands.items():
+        (folder / name).write_text(f"#!/bin/sh\n{command}\n", encoding="utf-8")
     output.say(f"\nkept in {folder}; to go on:", "plain")
-    output.say(f"  {server.start_command()}", "plain")
-    output.say(f"  . {secret}", "plain")
+    output.say(f"  sh {folder / 'start-server'}", "plain")
+    output.say(f"  . {environment}", "plain")
     output.say(f"  portl run {folder / 'jobs'}/2-orders.yaml --dry-run", "plain")
+    output.say(f"  sh {folder / 'stop-server'}", "plain")

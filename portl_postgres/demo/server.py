@@ -15,6 +15,7 @@ import importlib.util
 import os
 import pwd
 import secrets
+import shlex
 import shutil
 import signal
 import socket
@@ -147,7 +148,14 @@ class Server:
 
     def start_command(self) -> str:
         """Return the shell command that starts this server again."""
-        command = f"{self.binaries / 'pg_ctl'} -D {self.data} -l {self.log} -w start"
+        return self._as_account(f"-D {shlex.quote(str(self.data))} -l {shlex.quote(str(self.log))} -w start")
+
+    def stop_command(self) -> str:
+        """Return the shell command that stops this server."""
+        return self._as_account(f"-D {shlex.quote(str(self.data))} -m fast -w stop")
+
+    def _as_account(self, arguments: str) -> str:
+        command = f"{shlex.quote(str(self.binaries / 'pg_ctl'))} {arguments}"
         return f"setpriv --reuid={self._account.pw_uid} --clear-groups {command}" if self._account else command
 
     def run(self, program: str, *arguments: str) -> str:

@@ -13,7 +13,7 @@ import psycopg
 from portl_postgres.demo.server import Server
 
 SOURCE, DESTINATION = "shop", "warehouse"
-PASSWORD_VARIABLE = "PORTL_DEMO_PASSWORD"
+PORT_VARIABLE, PASSWORD_VARIABLE = "PORTL_DEMO_PORT", "PORTL_DEMO_PASSWORD"
 
 _JOB = """\
 # {title}
