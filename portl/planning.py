@@ -40,6 +40,7 @@ from portl.delivery import Delivery, Journal
 from portl.errors import Error, PlanError, SchemaError
 from portl.events import Severity
 from portl.ledger import Ledger, Run
+from portl.masking import COVER
 from portl.schema import Column, Key, Table, Verdict
 
 if TYPE_CHECKING:
@@ -344,7 +345,7 @@ class _Planner:
             findings=tuple(dict.fromkeys(findings)),
             examination=examination,
             count=self._source.count(exact=exact) if readable else None,
-            preview=tuple(self._source.preview(fields, PREVIEW_ROWS)) if readable and exact else (),
+            preview=self._preview(intent) if readable and exact else (),
             read=self._source.statement(fields, intent.format) if fields else None,
             split=split,
             delivery=journal.delivery,
@@ -355,6 +356,14 @@ class _Planner:
             found=journal.found,
             recopy=journal.recopy,
             ignored=tuple(self._ignored),
+        )
+
+    def _preview(self, intent: Intent) -> tuple[tuple[str | None, ...], ...]:
+        """Return the first rows as texts, without the values that the job masks."""
+        hidden = [field.target.name in intent.mask for field in intent.fields]
+        return tuple(
+            tuple(COVER if hide and text is not None else text for hide, text in zip(hidden, row, strict=True))
+            for row in self._source.preview(intent.fields, PREVIEW_ROWS)
         )
 
     def _chosen(self, table: Table) -> list[Column]:

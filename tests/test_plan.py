@@ -552,3 +552,9 @@ def test_a_plan_reads_no_job_file_again(people: Db, destination: Db, tmp_path: P
     plan = portl.plan(path)
     path.unlink()
     assert plan.execute().rows_inserted == 7
+
+
+def test_a_preview_shows_no_value_of_a_masked_column(people: Db, destination: Db) -> None:
+    plan = portl.plan(job(people, destination, schema_mapping={"name": "who"}, mask=["who"]))
+    assert plan.tables[0].preview[0] == ("1", "********", "ok", "{a}")
+    assert "n1" not in str(plan)
