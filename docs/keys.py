@@ -1,4 +1,4 @@
-"""Write the tables of keys into the docs, from the models: ``python docs/keys.py``. The tests compare."""
+"""Write the tables of keys into the page of the job file, from the models: ``python docs/keys.py``. A test compares."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from pathlib import Path
 import attrs
 
 import portl
-from portl.config import field_docs
+from portl.config import Quarantine, field_docs
 from portl_postgres.config import Pool, PostgresDestinationConfig, PostgresSourceConfig
 
-PAGE = Path(__file__).with_name("postgres.md")
-MODELS = {
+PAGE = Path(__file__).with_name("job-file.md")
+MODELS: dict[str, type[attrs.AttrsInstance]] = {
     "job": portl.MigrationConfig,
     "source": PostgresSourceConfig,
     "destination": PostgresDestinationConfig,
     "conflict": portl.Conflict,
     "types": portl.TypeRule,
+    "ledger": portl.LedgerConfig,
+    "quarantine": Quarantine,
     "retry": portl.Retry,
     "pool": Pool,
 }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,10 @@ from portl_postgres.config import PostgresSourceConfig
 from tests.servers import Db
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = ROOT / "docs"
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.glob("*.md"))]
+#: Its blocks belong together and are run one after the other.
+TOUR = DOCS / "getting-started.md"
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -23,7 +28,8 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 def whole_jobs() -> list[Any]:
-    found = [(page, text) for page in PAGES for text in blocks(page, "yaml") if text.startswith("source:")]
+    pages = [page for page in PAGES if page != TOUR]
+    found = [(page, text) for page in pages for text in blocks(page, "yaml") if text.startswith("source:")]
     return [pytest.param(text, id=f"{page.stem}-{number}") for number, (page, text) in enumerate(found)]
 
 
@@ -75,31 +81,93 @@ def test_a_fragment_of_a_job_file_in_the_docs_is_accepted(text: str, tmp_path: P
     assert isinstance(config.source, PostgresSourceConfig)
 
 
-def test_the_python_of_the_readme_runs(
-    shop: tuple[Db, Db], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    source, destination = shop
-    job = blocks(ROOT / "README.md", "yaml")[0]
-    (tmp_path / "job.yaml").write_text(here(job, source, destination), encoding="utf-8")
+@pytest.fixture
+def job_here(shop: tuple[Db, Db], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Db, Db]:
+    """The job of the README as job.yaml in the current folder."""
+    (tmp_path / "job.yaml").write_text(here(blocks(ROOT / "README.md", "yaml")[0], *shop), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    endpoint = destination.endpoint
-    dsn = (
-        f"host={endpoint.host} port={endpoint.port} user={endpoint.user} password={endpoint.password}"
-        f" dbname={destination.connection.info.dbname}"
-    )
-    for number, code in enumerate(blocks(ROOT / "README.md", "python")):
-        script = tmp_path / f"block{number}.py"
+    return shop
+
+
+def run_code(page: Path, folder: Path, **names: object) -> None:
+    """Run the Python of a page, a block after the other; each is a program of its own."""
+    codes = blocks(page, "python")
+    assert codes
+    for number, code in enumerate(codes):
+        script = folder / f"block{number}.py"
         script.write_text(code, encoding="utf-8")
-        runpy.run_path(str(script), init_globals={"DSN": dsn})
+        runpy.run_path(str(script), init_globals=names)
+
+
+def url(db: Db) -> str:
+    endpoint = db.endpoint
+    return (
+        f"host={endpoint.host} port={endpoint.port} user={endpoint.user} password={endpoint.password}"
+        f" dbname={db.connection.info.dbname}"
+    )
+
+
+def test_the_python_of_the_readme_runs(
+    job_here: tuple[Db, Db], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, destination = job_here
+    run_code(ROOT / "README.md", tmp_path, DSN=url(destination))
     said = capsys.readouterr().out
     assert "ready to run" in said
     assert "2 2 0 0\nrelay" in said
     assert destination.execute("SELECT * FROM user_profiles ORDER BY id") == source.execute("SELECT * FROM users")
 
 
+@pytest.mark.parametrize("name", ["index", "embedding"])
+def test_the_python_of_a_page_runs(name: str, job_here: tuple[Db, Db], tmp_path: Path) -> None:
+    source, destination = job_here
+    run_code(DOCS / f"{name}.md", tmp_path, SOURCE_URL=url(source), DESTINATION_URL=url(destination))
+    assert destination.value("SELECT count(*) FROM user_profiles") == 2
+
+
+def test_the_page_of_errors_shows_how_to_catch_them(
+    job_here: tuple[Db, Db], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source, destination = job_here
+    destination.execute("CREATE TABLE user_profiles (id int PRIMARY KEY, name text NOT NULL, email text)")
+    run_code(DOCS / "errors.md", tmp_path)
+    assert "row 2 of the source was refused" in caplog.text
+    destination.execute("DROP TABLE user_profiles")
+    source.execute("DROP TABLE users")
+    run_code(DOCS / "errors.md", tmp_path)
+    assert "source: " in caplog.text
+    (tmp_path / "job.yaml").write_text("source: 1\ntable: 2\n", encoding="utf-8")
+    run_code(DOCS / "errors.md", tmp_path)
+    assert "job.yaml: line 2" in caplog.text
+
+
+def test_the_five_minutes_run_from_the_first_command_to_the_last(server_folder: Path) -> None:
+    """All but the installation, which test_build.py does."""
+    (server_folder / "vip.yaml").write_text(blocks(TOUR, "yaml")[0], encoding="utf-8")
+    (server_folder / "tour.py").write_text(blocks(TOUR, "python")[0], encoding="utf-8")
+    commands = [block for block in blocks(TOUR, "bash") if "pip install" not in block]
+    tour, tidy = commands[:-1], commands[-1]
+    script = "\n".join(
+        [
+            "set -e",
+            f"portl() {{ {sys.executable} -c 'from portl.cli import main; main()' \"$@\"; }}",
+            f"trap '{tidy.strip()}' EXIT",
+            *tour,
+            f"{sys.executable} tour.py",
+        ]
+    )
+    done = subprocess.run(
+        ["sh", "-c", script], cwd=server_folder, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "read, 1,000 inserted" in done.stdout
+    assert done.stdout.count("rows read, 1,000 unchanged") == 2
+    assert "0 rows differ" in done.stdout or "equal" in done.stdout
+
+
 def test_the_tables_of_keys_are_those_of_the_models() -> None:
-    keys = runpy.run_path(str(ROOT / "docs" / "keys.py"))
-    page = (ROOT / "docs" / "postgres.md").read_text(encoding="utf-8")
+    keys = runpy.run_path(str(DOCS / "keys.py"))
+    page = (DOCS / "job-file.md").read_text(encoding="utf-8")
     assert keys["filled"](page) == page, "run: python docs/keys.py"
 
 
