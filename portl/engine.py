@@ -14,22 +14,19 @@ from __future__ import annotations
 
 import logging
 import os
-import queue
-import threading
 import time
 import uuid
-from collections import deque
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
 
 import attrs
 
 from portl import delivery, events
 from portl.chunkload import ChunkLoad
 from portl.config import Auto, DestinationConfig, MigrationConfig, OnError, SourceConfig
-from portl.connectors import CancelToken, Context, Destination, Source, Writer
+from portl.connectors import Context, Destination, Source, Writer
 from portl.delivery import Delivery
-from portl.errors import Cancelled, CommitInDoubt, DataError, Error, Interrupted
+from portl.errors import Cancelled, CommitInDoubt, Error, Interrupted
+from portl.lanes import Lanes, Work
 from portl.ledger import ChunkLine, ChunkState, Ledger, Run, RunState
 from portl.planning import Plan, TableTask
 from portl.progress import Lane, Progress, in_doubt, too_many
@@ -40,8 +37,6 @@ logger = logging.getLogger("portl.engine")
 
 #: Lanes where the job leaves it open: more did not help in trials (docs/performance.md).
 MOST_LANES = 4
-#: Seconds between two looks of the waiting thread at Ctrl-C.
-LOOK_SECONDS = 0.2
 
 
 def execute(
@@ -237,7 +232,7 @@ class _TableRun:
                 self._entered, self._made = self._ledger is not None, True
             lanes = self._lanes(len(todo))
             if lanes > 1:
-                _Lanes(self, lanes, todo).run()
+                self._side_by_side(lanes, todo)
             else:
                 for line in todo:
                     self._move(self._main_lane(), line, self._context)
@@ -282,6 +277,13 @@ class _TableRun:
             )
         return lanes
 
+    def _work(self) -> Work:
+        return Work(task=self._task, config=self._config, run=self._run, repeated=frozenset(self._repeated))
+
+    def _side_by_side(self, lanes: int, todo: list[ChunkLine]) -> None:
+        """Move chunks over several lanes; raise the first failure."""
+        Lanes(self._work(), self._source, self._destination, self._main_lane(), self._context, self, lanes, todo).run()
+
     def _main_lane(self) -> Lane:
         return Lane(
             source=self._source,
@@ -296,33 +298,16 @@ class _TableRun:
         line: ChunkLine,
         context: Context,
         first: Callable[[], None] | None = None,
-        report: Callable[[Progress], None] | None = None,
         *,
         transaction: bool = True,
     ) -> ChunkLoad:
-        def begin() -> None:
-            if first is not None:
-                first()
-            if line.number in self._repeated:
-                lane.writer.unreject(self._run.id, line.number)
-
-        return ChunkLoad(
-            self._task,
-            self._config,
-            lane,
-            self._run,
-            line,
-            context,
-            report or self._progress,
-            begin,
-            transaction=transaction,
-        )
+        return self._work().load(lane, line, context, self.progress, first, transaction=transaction)
 
     def _move(self, lane: Lane, line: ChunkLine, context: Context, first: Callable[[], None] | None = None) -> None:
         """Move one chunk over the main lane; again after a failure that leaves both ends whole."""
 
         def attempt() -> None:
-            self._begun(line.number)
+            self.begun(line.number)
             load = self._load(lane, self._lines[line.number], context, first)
             try:
                 self._lines[line.number] = load.load()
@@ -338,16 +323,24 @@ class _TableRun:
 
         retrying(attempt, context, f"chunk {line.number} of {self._task.destination.name}", again=again)
 
-    def _begun(self, number: int) -> None:
-        """Forget what was counted of a chunk that is moved once more."""
+    def begun(self, number: int) -> None:
+        """See ``portl.lanes.Watcher``."""
         self._written.pop(number, None)
         if self._task.delivery is Delivery.REPEAT:
             if self._lines[number].rejected:
                 self._repeated.add(number)
             self._lines[number] = delivery.again(self._lines[number])
 
-    def _progress(self, progress: Progress) -> None:
-        """Take note of a COMMIT and tell the observers."""
+    def keep(self, lines: Mapping[int, ChunkLine]) -> None:
+        """See ``portl.lanes.Watcher``."""
+        self._lines.update(lines)
+
+    def retried(self) -> None:
+        """See ``portl.lanes.Watcher``."""
+        self._retries += 1
+
+    def progress(self, progress: Progress) -> None:
+        """See ``portl.lanes.Watcher``."""
         number = progress.line.number
         if progress.provisional:
             rows, size = self._written.get(number, (0, 0))
@@ -450,225 +443,3 @@ def _words(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt) and not isinstance(error, Error):
         error = Interrupted.of(error)
     return error.message if isinstance(error, Error) else f"{type(error).__name__}: {error}"
-
-
-class _Lanes:
-    """Several chunks at the same time, in threads; what happens is told in the thread that waits.
-
-    Args:
-        table: the table's run, whose main connections are the first lane.
-        count: lanes.
-        todo: the chunks to move.
-    """
-
-    def __init__(self, table: _TableRun, count: int, todo: list[ChunkLine]) -> None:
-        self._table = table
-        self._count = count
-        self._todo = deque(todo)
-        self._told: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        #: Ends all lanes once one has failed.
-        self._stop = CancelToken()
-        self._failures: list[BaseException] = []
-        #: The lines of chunks as the lanes have committed them.
-        self._committed: dict[int, ChunkLine] = {}
-
-    def run(self) -> None:
-        """Move all chunks; raise the first failure after all lanes have ended."""
-        undo = self._table._context.token.subscribe(self._stop.cancel)
-        threads = [
-            threading.Thread(target=self._work, args=(number,), name=f"portl-lane-{number}", daemon=True)
-            for number in range(self._count)
-        ]
-        for thread in threads:
-            thread.start()
-        try:
-            self._listen(len(threads))
-        except BaseException:
-            self._stop.cancel()
-            raise
-        finally:
-            for thread in threads:
-                thread.join()
-            undo()
-            # What was committed after the caller stopped listening.
-            self._table._lines.update(self._committed)
-        if self._failures:
-            raise self._worst()
-
-    def _listen(self, running: int) -> None:
-        while running:
-            try:
-                told = self._told.get(timeout=LOOK_SECONDS)
-            except queue.Empty:
-                continue
-            if told is None:
-                running -= 1
-            else:
-                told()
-
-    def _worst(self) -> BaseException:
-        """Return the failure to raise: not the echo of another, and one that does not pass before one that does."""
-        token = self._table._context.token
-        real = [e for e in self._failures if not isinstance(e, Cancelled) or token.cancelled] or self._failures
-        lasting = [e for e in real if not (isinstance(e, Error) and e.transient)]
-        return (lasting or real)[0]
-
-    def _work(self, number: int) -> None:
-        """Move chunks until none is left."""
-        table = self._table
-        context = Context(token=self._stop, emit=self._emit, retry=table._context.retry)
-        try:
-            with _SideLane(table, context) if number else _MainLane(table) as lane:
-                if not self._opened(lane, context):
-                    return
-                while self._todo and not self._stop.cancelled:
-                    try:
-                        line = self._todo.popleft()
-                    except IndexError:
-                        break
-                    self._move(lane, line, context)
-        except BaseException as error:
-            self._failures.append(error)
-            self._stop.cancel()
-        finally:
-            self._told.put(None)
-
-    def _opened(self, lane: _MainLane | _SideLane, context: Context) -> bool:
-        """Open a lane; one for which a server has no room leaves its work to the others."""
-        try:
-            lane.ready()
-        except Error as error:
-            if not error.transient or isinstance(error, Cancelled) or not self._table._source.holds():
-                raise
-            context.emit(events.Warned(where="parallel", message=f"goes on with a lane less: {error.message}"))
-            return False
-        return True
-
-    def _emit(self, event: events.Event) -> None:
-        self._told.put(lambda: self._table._context.emit(event))
-
-    def _progress(self, progress: Progress) -> None:
-        if not progress.provisional:
-            self._committed[progress.line.number] = progress.line
-        self._told.put(lambda: self._table._progress(progress))
-
-    def _move(self, lane: _MainLane | _SideLane, line: ChunkLine, context: Context) -> None:
-        """Move one chunk, again after a failure that passes and leaves the snapshot whole."""
-        table = self._table
-        current = [line]
-
-        def attempt() -> None:
-            self._told.put(lambda: table._begun(line.number))
-            load = table._load(lane.ready(), current[0], context, report=self._progress)
-            try:
-                load.load()
-            except CommitInDoubt:
-                if isinstance(lane, _MainLane):
-                    raise  # a main connection that is lost ends the attempt
-                settled = lane.settled(table._run, line.number)
-                if settled is None or settled.attempt != table._run.attempt:
-                    raise
-                current[0] = self._committed[line.number] = settled
-                if settled.state is not ChunkState.DONE:
-                    raise
-                self._progress(_after_doubt(settled))
-            except DataError:
-                self._told.put(lambda: table._lines.__setitem__(line.number, load.line))
-                raise
-
-        def again(error: BaseException) -> bool:
-            if not isinstance(error, Error) or not error.transient or self._stop.cancelled:
-                return False
-            if isinstance(error, CommitInDoubt) and not lane.own:
-                return False
-            whole = table._source.holds() and (lane.own or table._destination.holds())
-            table._retries += whole
-            return whole
-
-        retrying(attempt, context, f"chunk {line.number} of {table._task.destination.name}", again=again)
-
-
-def _after_doubt(line: ChunkLine) -> Progress:
-    return Progress(line=line, first_batch=1, last_batch=line.batches, rows=line.rows, bytes=line.bytes, rejected=0)
-
-
-class _MainLane:
-    """The connections that hold the snapshot and the lock, as a lane among others."""
-
-    own = False
-
-    def __init__(self, table: _TableRun) -> None:
-        self._lane = table._main_lane()
-
-    def __enter__(self) -> _MainLane:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        """Leave them to the run."""
-
-    def ready(self) -> Lane:
-        """Return the lane."""
-        return self._lane
-
-
-class _SideLane:
-    """Connections of a lane's own, opened again after a failure."""
-
-    own = True
-
-    def __init__(self, table: _TableRun, context: Context) -> None:
-        self._table = table
-        self._context = context
-        self._stack = ExitStack()
-        self._lane: Lane | None = None
-        self._source: Source[SourceConfig] | None = None
-        self._destination: Destination[DestinationConfig] | None = None
-
-    def __enter__(self) -> _SideLane:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._close()
-
-    def _close(self) -> None:
-        stack, self._stack, self._lane = self._stack, ExitStack(), None
-        try:
-            stack.close()
-        except Error as error:
-            logger.warning("closing a lane failed: %s", error.message)
-
-    def ready(self) -> Lane:
-        """Return the lane, on connections that work."""
-        lost = self._source is not None and self._destination is not None
-        if lost and not (self._source.holds() and self._destination.holds()):  # type: ignore[union-attr]
-            self._close()
-        if self._lane is None:
-            self._lane = self._opened()
-        return self._lane
-
-    def _opened(self) -> Lane:
-        table = self._table
-        source, destination = table._source.sibling(), table._destination.sibling()
-        assert source is not None, "asked for when the lanes were counted"
-        assert destination is not None, "asked for when the lanes were counted"
-        try:
-            self._stack.callback(source.close)
-            source.open(self._context)
-            self._stack.callback(destination.close)
-            destination.open(self._context)
-            ledger = destination.ledger(table._config.ledger)
-            assert isinstance(ledger, Ledger), "the main connection has one"
-            writer = destination.writer(table._task.intent)
-        except BaseException:
-            self._close()
-            raise
-        self._source, self._destination = source, destination
-        self._stack.callback(writer.abandon, resumable=True)
-        return Lane(source=source, writer=writer, ledger=ledger, savepoints=destination.savepoints)
-
-    def settled(self, run: Run, number: int) -> ChunkLine | None:
-        """Ask the ledger, over new connections, what became of a chunk whose COMMIT got lost."""
-        self._close()
-        ledger = self.ready().ledger
-        assert ledger is not None
-        return ledger.settled(run, number)

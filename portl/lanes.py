@@ -1,0 +1,328 @@
+"""Several chunks at the same time: lanes, each with connections of its own that read one snapshot.
+
+A lane is a source, a writer and a ledger. The first one has the connections of the run, which hold the snapshot and
+the lock of the job; the others are opened beside them.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Protocol
+
+import attrs
+
+from portl import events
+from portl.chunkload import ChunkLoad
+from portl.config import DestinationConfig, MigrationConfig, SourceConfig
+from portl.connectors import CancelToken, Context, Destination, Source
+from portl.errors import Cancelled, CommitInDoubt, DataError, Error
+from portl.ledger import ChunkLine, ChunkState, Ledger, Run
+from portl.planning import TableTask
+from portl.progress import Lane, Progress
+from portl.retrying import retrying
+
+logger = logging.getLogger("portl.engine")
+
+#: Seconds between two looks of the waiting thread at Ctrl-C.
+LOOK_SECONDS = 0.2
+
+
+@attrs.frozen(kw_only=True)
+class Work:
+    """What the chunks of one table have in common."""
+
+    task: TableTask
+    config: MigrationConfig
+    run: Run
+    #: Chunks that come once more, with the rows of theirs that were put aside.
+    repeated: frozenset[int] = frozenset()
+
+    def load(
+        self,
+        lane: Lane,
+        line: ChunkLine,
+        context: Context,
+        report: Callable[[Progress], None],
+        first: Callable[[], None] | None = None,
+        *,
+        transaction: bool = True,
+    ) -> ChunkLoad:
+        """Return what moves one chunk over a lane; the arguments are those of ``ChunkLoad``."""
+
+        def begin() -> None:
+            if first is not None:
+                first()
+            if line.number in self.repeated:
+                lane.writer.unreject(self.run.id, line.number)
+
+        return ChunkLoad(self.task, self.config, lane, self.run, line, context, report, begin, transaction=transaction)
+
+
+class Watcher(Protocol):
+    """Who is told how the chunks get on."""
+
+    def begun(self, number: int) -> None:
+        """Forget what was counted of a chunk that is moved once more."""
+
+    def progress(self, progress: Progress) -> None:
+        """Take note of a COMMIT and tell the observers."""
+
+    def keep(self, lines: Mapping[int, ChunkLine]) -> None:
+        """Take note of how chunks stand."""
+
+    def retried(self) -> None:
+        """Count a chunk that is tried again."""
+
+
+class Lanes:
+    """Several chunks at the same time, in threads; what happens is told in the thread that waits.
+
+    Args:
+        work: what the chunks have in common.
+        source: the run's, which holds the snapshot.
+        destination: the run's, which holds the lock.
+        main: their lane, the first of all.
+        context: the run's.
+        watcher: told of what happens, in the thread that calls ``run``.
+        count: lanes.
+        todo: the chunks to move.
+    """
+
+    def __init__(
+        self,
+        work: Work,
+        source: Source[SourceConfig],
+        destination: Destination[DestinationConfig],
+        main: Lane,
+        context: Context,
+        watcher: Watcher,
+        count: int,
+        todo: Sequence[ChunkLine],
+    ) -> None:
+        self._work = work
+        self._source = source
+        self._destination = destination
+        self._main = main
+        self._context = context
+        self._watcher = watcher
+        self._count = count
+        self._todo = deque(todo)
+        self._told: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        #: Ends all lanes once one has failed.
+        self._stop = CancelToken()
+        self._failures: list[BaseException] = []
+        #: The lines of chunks as the lanes have committed them.
+        self._committed: dict[int, ChunkLine] = {}
+
+    def run(self) -> None:
+        """Move all chunks; raise the first failure after all lanes have ended."""
+        undo = self._context.token.subscribe(self._stop.cancel)
+        threads = [
+            threading.Thread(target=self._run_lane, args=(number,), name=f"portl-lane-{number}", daemon=True)
+            for number in range(self._count)
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            self._listen(len(threads))
+        except BaseException:
+            self._stop.cancel()
+            raise
+        finally:
+            for thread in threads:
+                thread.join()
+            undo()
+            # What was committed after the caller stopped listening.
+            self._watcher.keep(self._committed)
+        if self._failures:
+            raise self._worst()
+
+    def _listen(self, running: int) -> None:
+        while running:
+            try:
+                told = self._told.get(timeout=LOOK_SECONDS)
+            except queue.Empty:
+                continue
+            if told is None:
+                running -= 1
+            else:
+                told()
+
+    def _worst(self) -> BaseException:
+        """Return the failure to raise: not the echo of another, and one that does not pass before one that does."""
+        token = self._context.token
+        real = [e for e in self._failures if not isinstance(e, Cancelled) or token.cancelled] or self._failures
+        lasting = [e for e in real if not (isinstance(e, Error) and e.transient)]
+        return (lasting or real)[0]
+
+    def _run_lane(self, number: int) -> None:
+        """Move chunks until none is left."""
+        context = Context(token=self._stop, emit=self._emit, retry=self._context.retry)
+        side = _SideLane(self._work, self._source, self._destination, context)
+        try:
+            with side if number else _MainLane(self._main) as lane:
+                if not self._opened(lane, context):
+                    return
+                while self._todo and not self._stop.cancelled:
+                    try:
+                        line = self._todo.popleft()
+                    except IndexError:
+                        break
+                    self._move(lane, line, context)
+        except BaseException as error:
+            self._failures.append(error)
+            self._stop.cancel()
+        finally:
+            self._told.put(None)
+
+    def _opened(self, lane: _MainLane | _SideLane, context: Context) -> bool:
+        """Open a lane; one for which a server has no room leaves its work to the others."""
+        try:
+            lane.ready()
+        except Error as error:
+            if not error.transient or isinstance(error, Cancelled) or not self._source.holds():
+                raise
+            context.emit(events.Warned(where="parallel", message=f"goes on with a lane less: {error.message}"))
+            return False
+        return True
+
+    def _emit(self, event: events.Event) -> None:
+        self._told.put(lambda: self._context.emit(event))
+
+    def _progress(self, progress: Progress) -> None:
+        if not progress.provisional:
+            self._committed[progress.line.number] = progress.line
+        self._told.put(lambda: self._watcher.progress(progress))
+
+    def _move(self, lane: _MainLane | _SideLane, line: ChunkLine, context: Context) -> None:
+        """Move one chunk, again after a failure that passes and leaves the snapshot whole."""
+        work = self._work
+        current = [line]
+
+        def attempt() -> None:
+            self._told.put(lambda: self._watcher.begun(line.number))
+            load = work.load(lane.ready(), current[0], context, self._progress)
+            try:
+                load.load()
+            except CommitInDoubt:
+                if isinstance(lane, _MainLane):
+                    raise  # a main connection that is lost ends the attempt
+                settled = lane.settled(work.run, line.number)
+                if settled is None or settled.attempt != work.run.attempt:
+                    raise
+                current[0] = self._committed[line.number] = settled
+                if settled.state is not ChunkState.DONE:
+                    raise
+                self._progress(_after_doubt(settled))
+            except DataError:
+                self._told.put(lambda: self._watcher.keep({line.number: load.line}))
+                raise
+
+        def again(error: BaseException) -> bool:
+            if not isinstance(error, Error) or not error.transient or self._stop.cancelled:
+                return False
+            if isinstance(error, CommitInDoubt) and not lane.own:
+                return False
+            whole = self._source.holds() and (lane.own or self._destination.holds())
+            if whole:
+                self._told.put(self._watcher.retried)
+            return whole
+
+        retrying(attempt, context, f"chunk {line.number} of {work.task.destination.name}", again=again)
+
+
+def _after_doubt(line: ChunkLine) -> Progress:
+    return Progress(line=line, first_batch=1, last_batch=line.batches, rows=line.rows, bytes=line.bytes, rejected=0)
+
+
+class _MainLane:
+    """The connections that hold the snapshot and the lock, as a lane among others."""
+
+    own = False
+
+    def __init__(self, lane: Lane) -> None:
+        self._lane = lane
+
+    def __enter__(self) -> _MainLane:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Leave them to the run."""
+
+    def ready(self) -> Lane:
+        """Return the lane."""
+        return self._lane
+
+
+class _SideLane:
+    """Connections of a lane's own, opened again after a failure."""
+
+    own = True
+
+    def __init__(
+        self,
+        work: Work,
+        source: Source[SourceConfig],
+        destination: Destination[DestinationConfig],
+        context: Context,
+    ) -> None:
+        self._work = work
+        self._beside = source, destination
+        self._context = context
+        self._stack = ExitStack()
+        self._lane: Lane | None = None
+        self._source: Source[SourceConfig] | None = None
+        self._destination: Destination[DestinationConfig] | None = None
+
+    def __enter__(self) -> _SideLane:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        stack, self._stack, self._lane = self._stack, ExitStack(), None
+        try:
+            stack.close()
+        except Error as error:
+            logger.warning("closing a lane failed: %s", error.message)
+
+    def ready(self) -> Lane:
+        """Return the lane, on connections that work."""
+        lost = self._source is not None and self._destination is not None
+        if lost and not (self._source.holds() and self._destination.holds()):  # type: ignore[union-attr]
+            self._close()
+        if self._lane is None:
+            self._lane = self._opened()
+        return self._lane
+
+    def _opened(self) -> Lane:
+        source, destination = self._beside[0].sibling(), self._beside[1].sibling()
+        assert source is not None, "asked for when the lanes were counted"
+        assert destination is not None, "asked for when the lanes were counted"
+        try:
+            self._stack.callback(source.close)
+            source.open(self._context)
+            self._stack.callback(destination.close)
+            destination.open(self._context)
+            ledger = destination.ledger(self._work.config.ledger)
+            assert isinstance(ledger, Ledger), "the main connection has one"
+            writer = destination.writer(self._work.task.intent)
+        except BaseException:
+            self._close()
+            raise
+        self._source, self._destination = source, destination
+        self._stack.callback(writer.abandon, resumable=True)
+        return Lane(source=source, writer=writer, ledger=ledger, savepoints=destination.savepoints)
+
+    def settled(self, run: Run, number: int) -> ChunkLine | None:
+        """Ask the ledger, over new connections, what became of a chunk whose COMMIT got lost."""
+        self._close()
+        ledger = self.ready().ledger
+        assert ledger is not None
+        return ledger.settled(run, number)
