@@ -12,7 +12,7 @@ import attrs
 
 from portl import plugins
 from portl.config import DestinationConfig, MigrationConfig, SourceConfig, Verify
-from portl.connectors import CancelToken, Context, Destination, Source
+from portl.connectors import CancelToken, Context, Destination, Finding, Source
 from portl.errors import (
     Cancelled,
     CommitInDoubt,
@@ -162,10 +162,11 @@ class Session:
             self._after_doubt(writing)
             if self._finished is not None:
                 return self._concluded(self._finished, reading, writing, anew=True)
-            plan = self.plan(reading, writing, exact=False)
+            ledger = writing.ledger(self.config.ledger)
+            plan = self.plan(reading, writing, exact=False, ledger=ledger)
             if self._planned is not None and not self._begun:
                 plan = self._planned.stale(plan)
-            return self._run(plan, reading, writing)
+            return self._run(plan, reading, writing, ledger if isinstance(ledger, Ledger) else None)
 
     def _worth_another(self, error: BaseException) -> bool:
         """Tell whether a failed attempt should be followed by another, with both ends opened anew."""
@@ -217,22 +218,33 @@ class Session:
             written_by.destination(self.config.destination, self._destination),
         )
 
-    def plan(self, reading: Source[SourceConfig], writing: Destination[DestinationConfig], *, exact: bool) -> Plan:
-        """Return the plan; see ``portl.planning``."""
-        ledger = writing.ledger(self.config.ledger)
+    def plan(
+        self,
+        reading: Source[SourceConfig],
+        writing: Destination[DestinationConfig],
+        *,
+        exact: bool,
+        ledger: Ledger | Finding | None = None,
+    ) -> Plan:
+        """Return the plan; see ``portl.planning``. Without a ledger the destination is asked for it."""
         from portl.planning import Plan, plan_table
 
+        ledger = ledger or writing.ledger(self.config.ledger)
         task = plan_table(self.config, reading, writing, ledger, exact=exact, restart=self._restart)
         return Plan(
             config=self.config, source=reading.label(), destination=writing.label(), tables=(task,), session=self
         )
 
-    def _run(self, plan: Plan, reading: Source[SourceConfig], writing: Destination[DestinationConfig]) -> Result:
+    def _run(
+        self,
+        plan: Plan,
+        reading: Source[SourceConfig],
+        writing: Destination[DestinationConfig],
+        ledger: Ledger | None,
+    ) -> Result:
         """Carry a plan out over two open ends, as the only one who works on the job."""
         if plan.problems:
             raise PlanError(plan)
-        found = writing.ledger(self.config.ledger)
-        ledger = found if isinstance(found, Ledger) else None
         if ledger is None:
             return self._carry_out(plan, reading, writing, None)
         ledger.lock(plan.tables[0].job)

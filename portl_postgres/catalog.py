@@ -11,7 +11,7 @@ import attrs
 
 from portl import Column, Key, SchemaError, Table
 from portl_postgres.connection import Session
-from portl_postgres.sqltext import quoted
+from portl_postgres.sqltext import Expression, bound, literal, quoted
 from portl_postgres.types import PgType, generic
 
 DIALECT = "postgres"
@@ -78,7 +78,23 @@ def statement(name: str) -> str:
 
 def read_table(session: Session, schema: str, name: str) -> Table | None:
     """Return a relation as the catalogs have it, None if there is none of that name."""
-    found = session.query(statement("relation"), schema, name, what=f"looking at {quoted(schema, name)}")
+    relation = Expression(
+        "SELECT c.oid FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace"
+        f" WHERE n.nspname = {literal(schema)} AND c.relname = {literal(name)} AND c.relkind = ANY ('{{r,p,v,m,f}}')"
+    )
+    its_types = Expression(
+        "ARRAY(SELECT a.atttypid FROM pg_catalog.pg_attribute AS a"
+        f" WHERE a.attrelid = ({relation}) AND a.attnum > 0 AND NOT a.attisdropped)"
+    )
+    found, columns, types, keys = session.bare(
+        [
+            bound(statement("relation"), schema, name),
+            bound(statement("columns"), relation),
+            bound(statement("types"), its_types),
+            bound(statement("keys"), relation),
+        ],
+        what=f"looking at {quoted(schema, name)}",
+    )
     if not found:
         return None
     oid, kind, hidden, estimate, comment, may_select, children, triggers, rules, foreign_keys = found[0]
@@ -97,8 +113,8 @@ def read_table(session: Session, schema: str, name: str) -> Table | None:
     )
     return Table(
         name=shown(schema, name),
-        columns=tuple(_columns(session, oid)),
-        keys=tuple(_keys(session, oid)),
+        columns=tuple(_columns(session, columns, _types(types))),
+        keys=tuple(_key(row) for row in keys),
         comment=comment,
         dialect=DIALECT,
         kind=KINDS[kind],
@@ -131,10 +147,7 @@ def near_names(session: Session, schema: str, name: str) -> list[str]:
     return list(dict.fromkeys([*exact, *close]))[:3]
 
 
-def _columns(session: Session, relation: int) -> Iterable[Column]:
-    with session.bare_path():
-        rows = session.query(statement("columns"), relation, what="looking at columns")
-    types = read_types(session, [row[1] for row in rows])
+def _columns(session: Session, rows: Sequence[tuple[Any, ...]], types: dict[int, PgType]) -> Iterable[Column]:
     lasts = _sequence_lasts(session, [row[12] for row in rows if row[12]])
     for row in rows:
         yield _column(row, types[row[1]], lasts, session.version)
@@ -182,19 +195,20 @@ def _sequence_lasts(session: Session, sequences: Sequence[int]) -> dict[int, int
     return dict(rows)
 
 
-def _keys(session: Session, relation: int) -> Iterable[Key]:
-    for name, primary, deferrable, nulls_equal, columns in session.query(
-        statement("keys"), relation, what="looking at keys"
-    ):
-        yield Key(name=name, columns=tuple(columns), primary=primary, deferrable=deferrable, nulls_equal=nulls_equal)
+def _key(row: tuple[Any, ...]) -> Key:
+    name, primary, deferrable, nulls_equal, columns = row
+    return Key(name=name, columns=tuple(columns), primary=primary, deferrable=deferrable, nulls_equal=nulls_equal)
 
 
 def read_types(session: Session, oids: Sequence[int]) -> dict[int, PgType]:
     """Return types by oid, with all that they are made of."""
     if not oids:
         return {}
-    with session.bare_path():
-        rows = session.query(statement("types"), sorted(set(oids)), what="looking at types")
+    (rows,) = session.bare([bound(statement("types"), sorted(set(oids)))], what="looking at types")
+    return _types(rows)
+
+
+def _types(rows: Sequence[tuple[Any, ...]]) -> dict[int, PgType]:
     by_oid = {row[0]: row for row in rows}
     made: dict[int, PgType] = {}
 
@@ -235,14 +249,12 @@ def _type(row: tuple[Any, ...], make: Any) -> PgType:
 
 def described_columns(session: Session, described: Sequence[tuple[str, int, int]]) -> tuple[Column, ...]:
     """Return columns for names, type oids and modifiers, as the server describes a query's result."""
-    types = read_types(session, [oid for _, oid, _ in described])
-    with session.bare_path():
-        spelled = session.query(
-            "SELECT format_type(t, m) FROM unnest($1::oid[], $2::int4[]) WITH ORDINALITY AS x(t, m, n) ORDER BY n",
-            [oid for _, oid, _ in described],
-            [modifier for _, _, modifier in described],
-            what="naming types",
-        )
+    oids, modifiers = [oid for _, oid, _ in described], [modifier for _, _, modifier in described]
+    naming = "SELECT format_type(t, m) FROM unnest($1::oid[], $2::int4[]) WITH ORDINALITY AS x(t, m, n) ORDER BY n"
+    rows, spelled = session.bare(
+        [bound(statement("types"), sorted(set(oids))), bound(naming, oids, modifiers)], what="looking at types"
+    )
+    types = _types(rows)
     return tuple(
         Column(
             name=name,

@@ -47,6 +47,13 @@ _HOLDERS = """
 _CHOICE = {"host", "hostaddr", "port", "service", "servicefile", "target_session_attrs", "load_balance_hosts"}
 
 
+#: Which process of which server answers: its number, when the server was started, and what the time is there.
+_SERVER = (
+    "pg_backend_pid(), (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint::text,"
+    " extract(epoch FROM clock_timestamp())::float8"
+)
+
+
 class Session:
     """One connection in portl's hands.
 
@@ -140,19 +147,30 @@ class Session:
                 more = cursor.nextset()
         return found
 
+    def looking(self, statements: Sequence[str], *, what: str = "query") -> list[list[tuple[Any, ...]]]:
+        """Execute statements as ``queries`` does, and undo what they have set, also where one of them fails."""
+        if not self._depth:
+            return self.queries(statements, what=what)
+        name = f"portl_{self._depth}"
+        back = f"ROLLBACK TO SAVEPOINT {name}", f"RELEASE SAVEPOINT {name}"
+        try:
+            return self.queries([f"SAVEPOINT {name}", *statements, *back], what=what)[1:-2]
+        except portl.Error:
+            if not self.broken and not self._token.cancelled:
+                self.queries(back)
+            raise
+
     def bare(self, statements: Sequence[str], *, what: str = "query") -> list[list[tuple[Any, ...]]]:
-        """Execute queries of the catalogs as ``queries`` does, with ``bare_path``'s settings, in one exchange."""
+        """Execute queries of the catalogs in one exchange, so that the server prints names as they are.
+
+        Every name outside pg_catalog comes with its schema. They are not compiled: their cost is guessed so high that
+        compiling would take longer than all else (manual, 32.1).
+        """
         settings = ["search_path = pg_catalog", "standard_conforming_strings = on"]
         if self.version >= JIT_SINCE:
             settings.append("jit = off")
-        first = [f"SET LOCAL {setting}" for setting in settings]
-        last = []
-        if self._depth:
-            # What is undone takes its settings with it.
-            first.insert(0, "SAVEPOINT portl_bare")
-            last = ["ROLLBACK TO SAVEPOINT portl_bare", "RELEASE SAVEPOINT portl_bare"]
-        found = self.queries([*first, *statements, *last], what=what)
-        return found[len(first) : len(found) - len(last)]
+        found = self.looking([*(f"SET LOCAL {setting}" for setting in settings), *statements], what=what)
+        return found[len(settings) :]
 
     @contextmanager
     def _cursor(self, statement: str, parameters: Sequence[object], what: str) -> Iterator[psycopg.RawCursor[Any]]:
@@ -200,10 +218,18 @@ class Session:
         found = [" ".join(value.decode(errors="replace") for value in row if value) for row in rows or []]
         return f"locks are held there by {', and by '.join(found)}" if found else None
 
-    def begin(self, mode: str = "") -> None:
-        """Open a transaction, or a savepoint inside one that is open."""
-        self.execute(f"SAVEPOINT portl_{self._depth}" if self._depth else f"BEGIN {mode}".strip())
-        self._depth += 1
+    def begin(self, mode: str = "", then: Sequence[str] = ()) -> list[list[tuple[Any, ...]]]:
+        """Open a transaction, or a savepoint inside one that is open.
+
+        Args:
+            mode: of the transaction.
+            then: what is executed first in it, in the same exchange; whose rows are returned.
+        """
+        first = f"SAVEPOINT portl_{self._depth}" if self._depth else f"BEGIN {mode}".strip()
+        self._depth += bool(then)  # it is open also if one of those fails
+        found = self.queries([first, *then])
+        self._depth += not then
+        return found[1:]
 
     def commit(self) -> None:
         """Commit, or release the savepoint.
@@ -266,7 +292,7 @@ class Session:
         """
         rows = self.query(
             # What was so is read first, whole: OFFSET keeps the two steps apart.
-            "SELECT n, before, CASE WHEN before <> v THEN set_config(n, v, $3) END IS NOT NULL"
+            f"SELECT n, before, CASE WHEN before <> v THEN set_config(n, v, $3) END IS NOT NULL, {_SERVER}"
             " FROM (SELECT n, v, current_setting(n, true) AS before FROM unnest($1::text[], $2::text[]) AS s(n, v)"
             f" WHERE n <> '{LINUX_ALONE}' OR version() LIKE '%linux%' OFFSET 0) AS known",
             list(wanted),
@@ -274,7 +300,9 @@ class Session:
             self.nested,
             what="changing settings",
         )
-        changed = {name: before for name, before, set_anew in rows if set_anew}
+        changed = {name: before for name, before, set_anew, *_ in rows if set_anew}
+        if rows:
+            self._answered(*rows[0][3:])
         if self._depth == self.nested:  # what is set in a transaction of portl's goes with it, or is put back there
             for name, before in changed.items():
                 self._original.setdefault(name, before)
@@ -282,27 +310,12 @@ class Session:
 
     def identify(self) -> set[int]:
         """Learn which process at which server works for this session; return all that have answered it so far."""
-        ((backend, started, now),) = self.query(
-            "SELECT pg_backend_pid(), (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint::text,"
-            " extract(epoch FROM clock_timestamp())::float8",
-            what="looking at the server",
-        )
-        self.vigil.belongs_to(backend, started, now)
-        self.backends.add(backend)
+        self._answered(*self.query(f"SELECT {_SERVER}", what="looking at the server")[0])
         return self.backends
 
-    @contextmanager
-    def bare_path(self) -> Iterator[None]:
-        """Make the server print every name outside pg_catalog with its schema, and not compile queries of catalogs.
-
-        Their cost is guessed so high that compiling would take longer than all else (manual, 32.1).
-        """
-        before = self.settings({"search_path": "pg_catalog", "standard_conforming_strings": "on", "jit": "off"})
-        try:
-            yield
-        finally:
-            if self.connection.info.transaction_status in (pq.TransactionStatus.IDLE, pq.TransactionStatus.INTRANS):
-                self.settings(before)
+    def _answered(self, backend: int, started: str, now: float) -> None:
+        self.vigil.belongs_to(backend, started, now)
+        self.backends.add(backend)
 
     def check(self) -> None:
         """Raise ``Cancelled`` once the run is cancelled, unless it is tidying up already."""

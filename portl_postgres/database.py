@@ -180,8 +180,7 @@ class Database:
         A pooler tells its clients other process numbers than the server's. Whether it keeps one process for one
         client shows when a second client comes while the first is idle: where it does not, both are given the same.
         """
-        answered = session.identify()
-        if session.nested or session.pgconn.backend_pid in answered:
+        if session.nested or session.pgconn.backend_pid in session.backends:
             return
         answered = session.identify()
         shared = len(answered) > 1 or session.vigil.shared()

@@ -31,6 +31,7 @@ from portl_postgres import expressions
 from portl_postgres.catalog import table_details
 from portl_postgres.config import PostgresSourceConfig
 from portl_postgres.connection import Session
+from portl_postgres.sqltext import Expression, bound, literal
 
 #: Settings that decide what an expression means or how a value prints, besides those that portl fixes at both ends.
 _SETTINGS = (
@@ -51,7 +52,7 @@ _SETTINGS = (
 _DATABASE = (
     "SELECT d.oid::text, d.datname::text,"
     " (extract(epoch FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::bigint::text,"
-    " pg_catalog.pg_is_in_recovery(), pg_catalog.has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')"
+    " pg_catalog.pg_is_in_recovery()"
     " FROM pg_catalog.pg_database AS d WHERE d.datname = pg_catalog.current_database()"
 )
 _SYSTEM = "SELECT system_identifier::text FROM pg_catalog.pg_control_system()"
@@ -133,17 +134,21 @@ class ServerFormat(Format):
 
 def database(session: Session) -> Database:
     """Find out which database a session is in."""
-    with session.scope():
-        ((oid, name, started, recovering, may),) = session.query(_DATABASE, what="looking which database this is")
-        system = session.query(_SYSTEM)[0][0] if may else None
+    try:
+        (facts,), ((system,),) = session.looking([_DATABASE, _SYSTEM], what="looking which database this is")
+    except portl.PermissionDenied:
+        ((facts,),) = session.looking([_DATABASE], what="looking which database this is")
+        system = None
+    oid, name, started, recovering = facts
     return Database(system=system, oid=oid, name=name, started=started, recovering=recovering)
 
 
 def place(session: Session) -> Place:
     """Return whose eyes a session sees with."""
-    with session.scope():
-        rows = session.query(_FACTS, list(_SETTINGS), what="looking at the session")
-    role, login, path, temporary, settings = rows[0]
+    names = Expression(f"ARRAY[{', '.join(map(literal, _SETTINGS))}]")
+    (((role, login, path, temporary, settings),),) = session.looking(
+        [bound(_FACTS, names)], what="looking at the session"
+    )
     return Place(role=role, login=login, path=tuple(path), temporary=temporary, settings=tuple(settings))
 
 

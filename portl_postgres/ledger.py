@@ -40,10 +40,13 @@ from portl_postgres.catalog import statement
 from portl_postgres.config import check_name
 from portl_postgres.connection import Session
 from portl_postgres.places import LAYOUT, Place, candidates, place_of, step
-from portl_postgres.sqltext import quoted
+from portl_postgres.sqltext import Expression, bound, literal, quoted
 
 logger = logging.getLogger("portl.postgres")
 T = TypeVar("T")
+_Rows = list[tuple[Any, ...]]
+#: Keys of advisory locks to the backend, and to who that is for people.
+_Holders = dict[int, tuple[int | None, str]]
 
 #: How long a lock is asked for again: a server notices the death of a client with a delay.
 LOCK_SECONDS = 3.0
@@ -137,7 +140,16 @@ class PostgresLedger(portl.Ledger):
         Raises:
             LedgerError: if something else stands there, or the ledger of a newer portl.
         """
-        rows = self._query(statement("ledger_places"), *map(list, zip(*self._candidates, strict=True)))
+        (rows,) = self._session.queries([self._looking], what="the ledger")
+        return self._seen(rows)
+
+    @property
+    def _looking(self) -> str:
+        """The query of what stands at each place."""
+        names = (Expression(f"ARRAY[{', '.join(map(literal, of))}]") for of in zip(*self._candidates, strict=True))
+        return bound(statement("ledger_places"), *names)
+
+    def _seen(self, rows: Sequence[tuple[Any, ...]]) -> list[Place]:
         self._places = [place_of(names, row) for names, row in zip(self._candidates, rows, strict=True)]
         return self._places
 
@@ -224,6 +236,8 @@ class PostgresLedger(portl.Ledger):
 
     def prepare(self) -> None:
         """See ``Ledger.prepare``."""
+        if self._chosen(self._places or self.look()).layout == LAYOUT:
+            return
         with self._transaction():
             self._made_ready(self._chosen(self.look()))
 
@@ -231,14 +245,17 @@ class PostgresLedger(portl.Ledger):
         """See ``Ledger.start``."""
         self._homes.pop(run.id, None)
         with self._transaction():
-            self._query("SELECT pg_catalog.pg_advisory_xact_lock($1::int8)", lock_key("run", run.id))
-            place = self._made_ready(self._chosen(self.look()))
+            hold = f"SELECT pg_catalog.pg_advisory_xact_lock({lock_key('run', run.id)})"
+            _, rows = self._session.queries([hold, self._looking], what="the ledger")
+            place = self._made_ready(self._chosen(self._seen(rows)))
             identity = json.dumps(run.identity, sort_keys=True)
             self._query(
-                f"INSERT INTO {place.of_migrations} (id, job, identity, fingerprint, attempt, state, source,"
-                " destination, snapshots, resumable, incarnation, ledger, started, taken, host, pid, version)"
+                f"WITH run AS (INSERT INTO {place.of_migrations} (id, job, identity, fingerprint, attempt, state,"
+                " source, destination, snapshots, resumable, incarnation, ledger, started, taken, host, pid, version)"
                 " VALUES ($1::uuid, $2, $3::json, $4, $5, $6, $7, $8, $9::json, $10, $11, $12::regclass::oid,"
-                " pg_catalog.clock_timestamp(), pg_catalog.clock_timestamp(), $13, $14, $15)",
+                " pg_catalog.clock_timestamp(), pg_catalog.clock_timestamp(), $13, $14, $15) RETURNING id)"
+                f" INSERT INTO {place.of_chunks} (run, number, bounds)"
+                " SELECT run.id, n, b::json FROM run, unnest($16::int4[], $17::text[]) AS c(n, b)",
                 run.id,
                 self._escaped(run.job),
                 identity,
@@ -252,11 +269,6 @@ class PostgresLedger(portl.Ledger):
                 run.incarnation,
                 place.of_migrations,
                 *self._process(),
-            )
-            self._query(
-                f"INSERT INTO {place.of_chunks} (run, number, bounds)"
-                " SELECT $1::uuid, n, b::json FROM unnest($2::int4[], $3::text[]) AS c(n, b)",
-                run.id,
                 [line.number for line in run.chunks],
                 [None if line.bounds is None else json.dumps(line.bounds) for line in run.chunks],
             )
@@ -501,7 +513,7 @@ class PostgresLedger(portl.Ledger):
         return attrs.evolve(place, layout=LAYOUT)
 
     def _readable_places(self) -> list[Place]:
-        return [place for place in self.look() if place.layout is not None and place.readable]
+        return _readable(self.look())
 
     def _home(self, run: Run) -> Place:
         """Return where a run stands.
@@ -538,23 +550,50 @@ class PostgresLedger(portl.Ledger):
 
     def _runs(self, job: str | None, *, latest: bool = False) -> list[Run]:
         found: list[Run] = []
-        wanted = "" if job is None else " WHERE job = $1"
-        parameters = [] if job is None else [self._escaped(job)]
-        with self._transaction():
-            for place in self._readable_places():
-                rows = self._query(
-                    f"SELECT pg_catalog.row_to_json(m)::text, m.tableoid::text FROM {place.of_migrations} AS m{wanted}"
-                    f" ORDER BY started DESC{' LIMIT 1' if latest else ''}",
-                    *parameters,
-                )
-                stored = [{**json.loads(text), "table": oid} for text, oid in rows]
-                lines: dict[str, list[Mapping[str, Any]]] = {row["id"]: [] for row in stored}
-                for line in self._stored_lines(place, list(lines)):
-                    lines[line["run"]].append(line)
-                found += [_run(row, lines[row["id"]]) for row in stored]
-                self._homes.update({row["id"]: place for row in stored})
-            found.sort(key=lambda run: run.started.timestamp() if run.started else 0.0, reverse=True)
-            return self._with_holders(found[:1] if latest else found)
+        stands, holders = self._stored(job, latest=latest)
+        for place, rows, chunks in stands:
+            stored = [{**json.loads(text), "table": oid} for text, oid in rows]
+            lines: dict[str, list[Mapping[str, Any]]] = {row["id"]: [] for row in stored}
+            for (text,) in chunks:
+                line = json.loads(text)
+                lines[line["run"]].append(line)
+            found += [_run(row, lines[row["id"]]) for row in stored]
+            self._homes.update({row["id"]: place for row in stored})
+        found.sort(key=lambda run: run.started.timestamp() if run.started else 0.0, reverse=True)
+        if holders is None:
+            holders = self._holders([lock_key("job", name) for name in {run.job for run in found}])
+        return _with_holders(found[:1] if latest else found, holders)
+
+    def _stored(self, job: str | None, *, latest: bool) -> tuple[list[tuple[Place, _Rows, _Rows]], _Holders | None]:
+        """Return the rows of runs and of their chunks as they stand at each place, and who holds the lock of ``job``.
+
+        All that comes from one exchange.
+
+        It is put together from what was seen at the places before, and counts if that is still so.
+        """
+        wanted = "" if job is None else f" WHERE job = {literal(self._escaped(job))}"
+        order = f"{wanted} ORDER BY started DESC, id{' LIMIT 1' if latest else ''}"
+        while True:
+            known = self._places or self.look()
+            places = _readable(known)
+            queries = [self._looking]
+            for place in places:
+                queries += [
+                    f"SELECT pg_catalog.row_to_json(m)::text, m.tableoid::text FROM {place.of_migrations} AS m{order}",
+                    f"SELECT pg_catalog.row_to_json(c)::text FROM {place.of_chunks} AS c"
+                    f" WHERE run IN (SELECT id FROM {place.of_migrations}{order}) ORDER BY run, number",
+                ]
+            if job is not None:
+                queries.append(bound(statement("ledger_holders"), [lock_key("job", job)]))
+            try:
+                seen, *rows = self._session.looking(queries, what="the ledger")
+            except portl.Error:
+                if self._session.broken or _readable(self.look()) == places:
+                    raise
+                continue
+            if self._seen(seen) == known:
+                holders = None if job is None else _shown(rows.pop())
+                return list(zip(places, rows[::2], rows[1::2], strict=True)), holders
 
     def _stored_lines(self, place: Place, runs: Sequence[str]) -> list[Mapping[str, Any]]:
         rows = self._query(
@@ -564,29 +603,9 @@ class PostgresLedger(portl.Ledger):
         )
         return [json.loads(text) for (text,) in rows]
 
-    def _with_holders(self, runs: list[Run]) -> list[Run]:
-        """Say of the latest run of each job whether a process is at work on it."""
-        holders = self._holders([lock_key("job", job) for job in {run.job for run in runs}])
-        seen: set[str] = set()
-        result = []
-        for run in runs:
-            holder = None if run.job in seen else holders.get(lock_key("job", run.job))
-            seen.add(run.job)
-            result.append(attrs.evolve(run, locked=holder is not None, holder=holder[1] if holder else None))
-        return result
-
-    def _holders(self, keys: Sequence[int]) -> dict[int, tuple[int | None, str]]:
-        """Return who holds advisory locks: the backend, and who it is for people."""
-        found: dict[int, tuple[int | None, str]] = {}
-        for key, pid, role, application, address, since in self._query(statement("ledger_holders"), list(keys)):
-            known = [
-                f"role {role}" if role else "",
-                f"application {application!r}" if application else "",
-                f"from {address}" if address else "",
-                f"connected since {since}" if since else "",
-            ]
-            found[key] = pid, ", ".join([f"backend {pid}", *filter(None, known)])
-        return found
+    def _holders(self, keys: Sequence[int]) -> _Holders:
+        """Return who holds advisory locks."""
+        return _shown(self._query(statement("ledger_holders"), list(keys)))
 
     def _process(self) -> tuple[str, int, str]:
         return self._readable(socket.gethostname()), os.getpid(), portl.__version__
@@ -604,6 +623,35 @@ class PostgresLedger(portl.Ledger):
         """Return a text for people in characters that the server's encoding has."""
         encoding = "utf-8" if self._speaks_unicode else "ascii"
         return text.replace("\0", "\\0").encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _shown(rows: _Rows) -> _Holders:
+    """Return who holds advisory locks, from rows of ``sql/ledger_holders.sql``."""
+    found: _Holders = {}
+    for key, pid, role, application, address, since in rows:
+        known = [
+            f"role {role}" if role else "",
+            f"application {application!r}" if application else "",
+            f"from {address}" if address else "",
+            f"connected since {since}" if since else "",
+        ]
+        found[key] = pid, ", ".join([f"backend {pid}", *filter(None, known)])
+    return found
+
+
+def _with_holders(runs: list[Run], holders: _Holders) -> list[Run]:
+    """Say of the latest run of each job whether a process is at work on it."""
+    seen: set[str] = set()
+    result = []
+    for run in runs:
+        holder = None if run.job in seen else holders.get(lock_key("job", run.job))
+        seen.add(run.job)
+        result.append(attrs.evolve(run, locked=holder is not None, holder=holder[1] if holder else None))
+    return result
+
+
+def _readable(places: Sequence[Place]) -> list[Place]:
+    return [place for place in places if place.layout is not None and place.readable]
 
 
 def _snapshots(snapshots: Mapping[int, Mapping[str, Any]]) -> str:

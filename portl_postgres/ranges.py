@@ -15,7 +15,7 @@ import attrs
 from portl import SchemaError, Table
 from portl_postgres.catalog import details, statement, table_details
 from portl_postgres.connection import Session
-from portl_postgres.sqltext import literal, quoted
+from portl_postgres.sqltext import bound, literal, quoted
 
 KEY, BLOCK, VALUE = "key", "block", "value"
 
@@ -97,8 +97,7 @@ def column_order(session: Session, table: Table, relation: str, by: str, columns
         raise SchemaError(f"{table.name} has no column {missing!r}, which its chunks are ranges of")
     found = [(known[name], details(known[name])) for name in columns]
     roots = [pg.pg.root for _, pg in found if pg is not None]
-    with session.bare_path():
-        rows = session.query(statement("orders"), [root.oid for root in roots], what="looking at orders")
+    (rows,) = session.bare([bound(statement("orders"), [root.oid for root in roots])], what="looking at orders")
     own = {oid: (less, not_less, not_more) for oid, less, not_less, not_more in rows}
     operators = {own.get(root.oid, _OPERATORS) for root in roots}
     if len(operators) != 1:

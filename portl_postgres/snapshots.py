@@ -14,31 +14,30 @@ from portl import ChunkLine, ChunkState, Finding, Run, Table, problem, warning
 from portl_postgres.catalog import table_details
 from portl_postgres.connection import Session
 from portl_postgres.ranges import BLOCK
+from portl_postgres.sqltext import bound
+
+_SNAPSHOT = (
+    "SELECT pg_catalog.txid_current_snapshot()::text,"
+    " to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') || ' UTC'"
+)
+_COUNTERS = (
+    "SELECT $1, pg_catalog.pg_relation_filenode($1)::bigint, pg_catalog.pg_stat_get_tuples_inserted($1),"
+    " pg_catalog.pg_stat_get_tuples_updated($1), pg_catalog.pg_stat_get_tuples_deleted($1)"
+)
 
 _RESTART = "run the job with `--restart`: it begins again"
 
 
 def taken(session: Session, table: Table) -> Mapping[str, Any]:
     """Return the snapshot that the transaction reads, when it was taken, and facts of the table in it."""
-    ((snapshot, when),) = session.query(
-        "SELECT pg_catalog.txid_current_snapshot()::text,"
-        " to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') || ' UTC'",
-        what="looking at the snapshot",
-    )
-    found: dict[str, Any] = {"snapshot": snapshot, "taken": when}
+    wanted = [_SNAPSHOT]
     if table.kind != "query":
-        found["table"] = _facts(session, table_details(table).oid)
+        wanted.append(bound(_COUNTERS, table_details(table).oid))
+    ((snapshot, when),), *facts = session.queries(wanted, what="looking at the snapshot")
+    found: dict[str, Any] = {"snapshot": snapshot, "taken": when}
+    for ((oid, filenode, inserted, updated, deleted),) in facts:
+        found["table"] = {"oid": oid, "file": filenode, "inserted": inserted, "updated": updated, "deleted": deleted}
     return found
-
-
-def _facts(session: Session, oid: int) -> dict[str, Any]:
-    ((filenode, inserted, updated, deleted),) = session.query(
-        "SELECT pg_catalog.pg_relation_filenode($1::oid)::bigint, pg_catalog.pg_stat_get_tuples_inserted($1::oid),"
-        " pg_catalog.pg_stat_get_tuples_updated($1::oid), pg_catalog.pg_stat_get_tuples_deleted($1::oid)",
-        oid,
-        what="looking at the table's counters",
-    )
-    return {"oid": oid, "file": filenode, "inserted": inserted, "updated": updated, "deleted": deleted}
 
 
 def findings(

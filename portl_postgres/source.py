@@ -56,7 +56,7 @@ _FAULT_CLASSES = ("0A", "21", "22", "3D", "3F", "42", "54")
 _TRANSACTION = "ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 
 #: Parallel workers, and scans that join others halfway, return rows in another order each time.
-_IN_ORDER = ("max_parallel_workers_per_gather = 0", "synchronize_seqscans = off")
+_IN_ORDER = ("SET LOCAL max_parallel_workers_per_gather = 0", "SET LOCAL synchronize_seqscans = off")
 
 #: How versions answer to a snapshot that is gone: no such file, no such object, its process has ended.
 _SNAPSHOT_GONE = ("22023", "42704", "55000")
@@ -102,17 +102,22 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
             self._database.session(context, {"row_security": "off", "default_transaction_read_only": "on"})
         )
         self._stack.callback(self._end)
-        self._session.begin(_TRANSACTION)
+        settings = [*_IN_ORDER, f"SELECT set_config('search_path', {self._path()}, true)"]
         if self._session.nested:
-            self._session.execute("SET LOCAL transaction_read_only = on")
-        if self._snapshot is not None:
+            settings.insert(0, "SET LOCAL transaction_read_only = on")
+        if self._snapshot is None:
+            self._session.begin(_TRANSACTION, settings)
+        else:
+            self._session.begin(_TRANSACTION)
             self._take_over(self._snapshot)
-        for setting in _IN_ORDER:
-            self._session.execute(f"SET LOCAL {setting}")
-        (path,) = self._session.query("SELECT current_setting('search_path')")[0]
-        path = "" if path.strip() == '""' else path  # how the server prints a path that is empty
-        own = quoted(self.config.schema)
-        self._session.execute(f"SET LOCAL search_path = {', '.join(part for part in (own, path) if part)}")
+            self._session.queries(settings)
+
+    def _path(self) -> str:
+        """Return an expression for the search path with the schema of the job before all others."""
+        own = f"quote_ident({literal(self.config.schema)})"
+        path = "current_setting('search_path')"
+        # An empty path is printed as the name without a letter.
+        return f"{own} || CASE WHEN btrim({path}) NOT IN ('', '\"\"') THEN ', ' || {path} ELSE '' END"
 
     def _take_over(self, snapshot: str) -> None:
         """Read what the source reads whose sibling this is (manual, 9.27.5)."""
@@ -341,16 +346,12 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
 
     def _refusal(self, statement: str, row_security: str = "off") -> portl.Error | None:
         """Execute a statement, undo it, and return what was said against it."""
-        self._session.begin()
         try:
-            self._session.execute(f"SET LOCAL row_security = {row_security}")
-            self._session.execute(statement, what="planning the reading")
+            self._session.looking([f"SET LOCAL row_security = {row_security}", statement], what="planning the reading")
         except (portl.ConnectionFailed, portl.Cancelled):
             raise
         except portl.Error as error:
             return error
-        finally:
-            self._session.rollback()
         return None
 
     def _examine_where(self) -> list[Finding]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import attrs
 
@@ -16,6 +17,7 @@ from portl_postgres.catalog import details, statement, table_details
 from portl_postgres.config import PostgresSourceConfig
 from portl_postgres.connection import Session
 from portl_postgres.ranges import BLOCK, KEY, VALUE, Order, block_order, column_order, relation_of
+from portl_postgres.sqltext import bound
 
 #: A table of at most this many blocks (4 MiB) is looked at as a whole.
 EXACT_BLOCKS = 512
@@ -99,6 +101,8 @@ class Splitter:
         self._select = select
         self._splitting = splitting
         self._relation = relation_of(table)
+        #: The columns of each key that the rows can be ranged by, the best first.
+        self._keys: list[tuple[Any, ...]] = []
         self._kind = "" if table.kind == "query" else table_details(table).kind
 
     def split(self) -> Split:
@@ -200,8 +204,7 @@ class Splitter:
 
     def _key(self, column: str | None) -> Order | None:
         """Return the order of the best usable key; with ``column``, of a key of that column alone."""
-        oid = table_details(self._table).oid
-        for (columns,) in self._session.query(statement("ranges"), oid, what="looking for a key to range over"):
+        for (columns,) in self._keys:
             if column is None or columns == [column]:
                 order = column_order(self._session, self._table, self._relation, KEY, columns)
                 if order is not None:
@@ -210,7 +213,9 @@ class Splitter:
 
     def _storage(self) -> _Storage:
         oid = table_details(self._table).oid
-        rows = self._session.query(statement("storage"), oid, what="looking at the table's size")
+        rows, self._keys = self._session.queries(
+            [bound(statement("storage"), oid), bound(statement("ranges"), oid)], what="looking at the table's size"
+        )
         parts, by_blocks, blocks, size, estimate, block_size = rows[0]
         return _Storage(
             has_parts=parts, by_blocks=by_blocks, blocks=blocks, bytes=size, rows=estimate, block_size=block_size

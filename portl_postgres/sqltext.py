@@ -7,7 +7,7 @@ both kinds, the second kind nested.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from psycopg import sql
 
@@ -30,7 +30,12 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+_PARAMETER = re.compile(r"\$(\d+)")
 _COMMENT_EDGE = re.compile(r"/\*|\*/")
+
+
+class Expression(str):
+    """An SQL expression, where a text would be a constant."""
 
 
 class Unbalanced(ValueError):
@@ -122,6 +127,25 @@ def quoted(*names: str) -> str:
 def literal(value: str) -> str:
     """Return a string constant."""
     return sql.Literal(value).as_string(None)
+
+
+def bound(statement: str, *values: str | int | Sequence[int]) -> str:
+    """Return a query of the catalogs with constants, or expressions in parentheses, in place of its parameters.
+
+    Its parameters stand nowhere but in its SQL: not in strings, nor in comments, of which the first lines are left out.
+    """
+    lines = statement.split("\n")
+    first = next(number for number, line in enumerate(lines) if not line.startswith("--"))
+    texts = [_constant(value) for value in values]
+    return _PARAMETER.sub(lambda match: texts[int(match[1]) - 1], "\n".join(lines[first:]))
+
+
+def _constant(value: str | int | Sequence[int]) -> str:
+    if isinstance(value, Expression):
+        return f"({value})"
+    if isinstance(value, str):
+        return literal(value)
+    return str(value) if isinstance(value, int) else "'{" + ",".join(map(str, value)) + "}'"
 
 
 def listed(names: Iterable[str]) -> str:
