@@ -267,13 +267,15 @@ class ChunkLoad:
 
     def _settle(self, line: ChunkLine) -> None:
         """Take note of a COMMIT."""
-        done, rejected = self._done, len(self._rejections)
+        done, rejected = self._done, self._rejections
         self._line, self._done, self._rejections = line, Tally(), []
         self._open = False
         self._first = None
         self._tell(line, done, rejected)
 
-    def _tell(self, line: ChunkLine, done: Tally, rejected: int = 0, *, provisional: bool = False) -> None:
+    def _tell(
+        self, line: ChunkLine, done: Tally, rejected: Sequence[Rejection] = (), *, provisional: bool = False
+    ) -> None:
         """Report what was not reported yet."""
         first, last = min(done.batches, default=0), max(done.batches, default=0)
         progress = Progress(
@@ -282,7 +284,8 @@ class ChunkLoad:
             last_batch=last,
             rows=done.rows - done.rows_told,
             bytes=done.bytes - done.bytes_told,
-            rejected=rejected,
+            rejected=len(rejected),
+            example=f"{rejected[0].position}: {rejected[0].error.message}" if rejected else None,
             provisional=provisional,
         )
         done.rows_told, done.bytes_told = done.rows, done.bytes

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 
@@ -119,7 +119,12 @@ def _to_different_columns(instance: object, attribute: attrs.Attribute[Any], val
 class Conflict:
     """How a conflict is resolved. A word alone is the strategy."""
 
-    #: overwrite, skip, fail or merge.
+    #: The key that a word in place of the mapping stands for.
+    SHORTHAND: ClassVar[str] = "strategy"
+
+    #: What becomes of a row whose key is there already. overwrite: it replaces that row, where they differ. skip: that
+    #: row stays as it is. fail: it is refused, as `on_error` says. merge: the two become one, as `columns` or
+    #: `newest_by` say.
     strategy: Strategy = Strategy.OVERWRITE
     #: The columns of the destination that decide what a conflict is: a unique constraint or index there. By default
     #: its primary key.
@@ -273,7 +278,8 @@ class MigrationConfig:
     destination: DestinationConfig
     #: Source column to destination column. What is not named keeps its name.
     schema_mapping: dict[str, str] = attrs.field(factory=dict, validator=_to_different_columns)
-    #: A strategy, or {strategy, key, columns, newest_by}.
+    #: What becomes of a row whose key is there already: overwrite, skip, fail or merge, as a word or under the key
+    #: `strategy`.
     conflict: Conflict = attrs.Factory(Conflict)
     #: Rows that succeed or fail together. By default 1000, fewer where rows are so wide that they would fill memory.
     batch_size: int | None = attrs.field(default=None, validator=_positive)

@@ -211,10 +211,11 @@ class _Look:
         """Return the run to take up, if the latest one was interrupted and can be taken up."""
         if found.state is RunState.DONE or not begun(found.chunks) or not found.resumable:
             return None
-        when = found.started.strftime("%Y-%m-%d %H:%M") if found.started else "an earlier time"
         rows = sum(line.rows for line in found.chunks)
         done = sum(line.state is ChunkState.DONE for line in found.chunks)
-        state = f"the run of {when} was interrupted with {rows:,} rows in {done} of {len(found.chunks)} chunks done"
+        state = (
+            f"the run of {found.began} was interrupted with {rows:,} rows in {done} of {len(found.chunks)} chunks done"
+        )
         advice = "`--restart` begins again; what is there already meets the job's conflict strategy"
         if mode is not Delivery.CHUNKS:
             self._findings.append(problem("resume", f"{state}, and this job is not done in chunks", advice))

@@ -77,10 +77,13 @@ def execute(
         except KeyboardInterrupt as error:
             interrupted = Interrupted.of(error)
             interrupted.committed = result(load.result())
+            interrupted.hint = load.onward
             raise interrupted from None
         except Error as error:
             told = context.token.verdict(error)
             told.committed = result(load.result())
+            if isinstance(told, Cancelled):
+                told.hint = load.onward
             raise told
         done.append(finished)
     return result()
@@ -379,10 +382,19 @@ class _TableRun:
                 rows=progress.rejected,
                 total=total,
                 place=place,
+                example=progress.example or "",
             )
         )
         if total > self._config.quarantine.limit and self._config.on_error is OnError.QUARANTINE:
             raise too_many(self._config.quarantine.limit, place)
+
+    @property
+    def onward(self) -> str | None:
+        """What running the job again would do, for people; None if nothing is there yet."""
+        if not any(line.rows for line in self._lines.values()):
+            return None
+        resumes = self._entered and self._task.delivery is Delivery.CHUNKS
+        return "run the job again to go on from there" if resumes else "run the job again: it starts over"
 
     def result(self) -> TableResult:
         """Return what is committed so far, by this attempt and those before it."""
@@ -421,6 +433,7 @@ def _counted(run: Run, task: TableTask, started: float, *, retries: int = 0, row
         rows_skipped=sum(line.skipped for line in lines),
         rows_unchanged=sum(line.unchanged for line in lines),
         rows_rejected=sum(line.rejected for line in lines),
+        rejected_to=task.rejected_to,
         bytes=sum(line.bytes for line in lines),
         batches=sum(line.batches for line in lines),
         seconds=time.monotonic() - started,

@@ -70,7 +70,8 @@ class Error(Exception):
     def __str__(self) -> str:
         parts = [self.message]
         if self.committed is not None:
-            parts.append(f"committed before this: {self.committed.summary()}")
+            rows = self.committed.rows_read
+            parts.append(f"committed before this: {self.committed.summary()}" if rows else "nothing was committed")
         if self.hint:
             parts.append(f"hint: {self.hint}")
         return "\n".join(parts)

@@ -122,6 +122,8 @@ class RowsRejected(Event):
     total: int
     #: Where they went, for people.
     place: str
+    #: The first of them and why it was refused, for people.
+    example: str = ""
 
 
 @attrs.frozen(kw_only=True)

@@ -76,14 +76,15 @@ def _below(model: type, prefix: str, connector: str | None) -> list[Explanation]
         nested = next((kind for kind in _kinds(hints[field.name]) if attrs.has(kind)), None)
         of_a_connector = field.name in ("source", "destination") and connector is None
         below = _below(nested, f"{prefix}{field.name}.", connector) if nested and not of_a_connector else []
+        short = next((item for item in below if item.key.endswith(f".{getattr(nested, 'SHORTHAND', '')}")), None)
         found.append(
             Explanation(
                 key=f"{prefix}{field.name}",
                 connector=connector,
                 meaning=docs.get(field.name, ""),
-                takes=_takes(hints[field.name]),
-                choices=_choices(hints[field.name]),
-                default=_default(field.default),
+                takes=f"{short.takes}, or a mapping" if short else _takes(hints[field.name]),
+                choices=short.choices if short else _choices(hints[field.name]),
+                default=short.default if short else _default(field.default),
                 required=field.default is attrs.NOTHING,
                 keys=tuple(item.key for item in below),
             )

@@ -17,7 +17,7 @@ from __future__ import annotations
 import abc
 import enum
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import attrs
@@ -97,6 +97,11 @@ class Run:
     incarnation: str | None = None
     #: In the order of their numbers; empty where they were not asked for.
     chunks: tuple[ChunkLine, ...] = ()
+
+    @property
+    def began(self) -> str:
+        """When it was started, for people, in UTC."""
+        return f"{self.started.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if self.started else "an unknown time"
 
 
 class Ledger(abc.ABC):

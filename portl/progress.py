@@ -23,6 +23,8 @@ class Progress:
     rows: int
     bytes: int
     rejected: int
+    #: The first row among them and why it was refused, for people.
+    example: str | None = None
     #: True inside a transaction that is not committed yet.
     provisional: bool = False
 

@@ -101,7 +101,8 @@ def _chunks(plan: Plan, task: TableTask) -> str:
     if task.delivery is Delivery.REPEAT:
         return f"none: {task.split.reason}"
     count = len(task.split.chunks)
-    text = f"{count:,} by {task.split.by}" if count > 1 else "one"
+    estimated = "about " if task.run is None else ""
+    text = f"{estimated}{count:,} by {task.split.by}" if count > 1 else "one"
     return f"{text}, one after the other: {task.ordered}" if task.ordered and count > 1 else text
 
 
@@ -194,6 +195,9 @@ def render_result(result: Result, width: int = WIDTH) -> list[Line]:
         rows.append((table.destination, table.route, *numbers, f"{rate:,.0f}"))
     lines = [Line(text, "plain" if number else "dim") for number, text in enumerate(_table(rows, width))]
     lines += _attempts(result, width)
+    for place in sorted({table.rejected_to for table in result.tables if table.rejected_to and table.rows_rejected}):
+        said = f"rejected rows are in {place}, each with its reason; mend the cause, then run `portl retry-rejected`"
+        lines += wrapped("", said, width, "warning")
     if result.verification is not None:
         checked = result.verification
         right = checked.rows_source - checked.missing
@@ -249,14 +253,13 @@ def _run(run: Run, width: int, *, named: bool, latest: bool) -> Iterator[Line]:
     done = sum(line.state is ChunkState.DONE for line in run.chunks)
     rows = sum(line.rows for line in run.chunks)
     rejected = sum(line.rejected for line in run.chunks)
-    started = f"{run.started:%Y-%m-%d %H:%M:%S}" if run.started else "an unknown time"
     facts = f"{done:,} of {len(run.chunks):,} chunks, {rows:,} rows"
     if rejected:
-        facts += f", {rejected:,} rejected"
+        facts += f", {rejected:,} were rejected"
     if run.attempt > 1:
         facts += f", attempt {run.attempt}"
     style = {"done": "good", "failed": "problem", "interrupted": "warning", "cancelled": "warning"}.get(state, "plain")
-    yield from wrapped("  ", f"{started}  {state:<11}  {facts}", width, style)
+    yield from wrapped("  ", f"{run.began}  {state:<11}  {facts}", width, style)
     if named:
         yield from wrapped("    ", printable(run.job), width, "dim")
     if run.holder and run.locked:

@@ -28,6 +28,8 @@ class TableResult:
     #: Rows that stood there exactly so already; they are not rewritten.
     rows_unchanged: int = 0
     rows_rejected: int = 0
+    #: Where rejected rows go, for people; None where they end the run.
+    rejected_to: str | None = None
     #: Bytes sent to the destination.
     bytes: int = 0
     batches: int = 0

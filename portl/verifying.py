@@ -42,7 +42,7 @@ from portl.connectors import ROWS, Batch, CancelToken, Chunk, Destination, Inten
 from portl.delivery import begun, job_name
 from portl.errors import ConfigError, DataError, Error, LedgerError, PermissionDenied, PlanError, SchemaError
 from portl.events import Observer, Severity
-from portl.ledger import Ledger, RunState
+from portl.ledger import ChunkState, Ledger, RunState
 from portl.masking import COVER
 from portl.matching import ahead, as_multisets, by_key, portions, side_by_side
 from portl.planning import Plan, TableTask, plan_table
@@ -104,6 +104,7 @@ def verify(
     chosen = _mode(mode, session.config, repair=repair)
     started = time.monotonic()
     with session.reported(), session.ends() as (reading, writing), _alone(session.config, writing, repair):
+        unfinished = _unfinished(session.config, writing)
         with closing(_Verifier(session, reading, writing, chosen, named)) as comparing:
             table = comparing.run(repair=repair)
             repaired = comparing.repair() if repair and (table.missing or table.different) else 0
@@ -111,8 +112,22 @@ def verify(
         # Both ends anew: the snapshot of the source is as old as the comparison.
         with session.reported(), session.ends() as (reading, writing):
             table = _Verifier(session, reading, writing, chosen, named).run()
+    table = attrs.evolve(table, notes=(*unfinished, *table.notes))
     seconds = time.monotonic() - started
     return Verification(name=session.config.name, tables=(table,), repaired=repaired, seconds=seconds)
+
+
+def _unfinished(config: MigrationConfig, destination: Destination[DestinationConfig]) -> list[str]:
+    """Return what the ledger says of a run that has not come to its end, for people."""
+    ledger = destination.ledger(config.ledger)
+    run = ledger.find(job_name(config, destination)) if isinstance(ledger, Ledger) else None
+    if run is None or run.state is RunState.DONE or not begun(run.chunks):
+        return []
+    done = sum(line.state is ChunkState.DONE for line in run.chunks)
+    stands = "is under way" if run.locked else "was interrupted"
+    return [
+        f"the run of {run.began} {stands} with {done:,} of {len(run.chunks):,} chunks done: what it lacks is missing"
+    ]
 
 
 @contextmanager
@@ -272,6 +287,8 @@ class _Verifier:
             yield "`skip` leaves rows that were there before as they are: different rows do not count as a difference"
         if tally.different and strategy is Strategy.MERGE:
             yield "`merge` joins the source's values to those that were there: different rows do not count"
+        if tally.missing and self._task.rejected_to:
+            yield f"rows that were rejected count as missing; they are in {self._task.rejected_to}"
         if tally.repeated:
             first = strategy is Strategy.SKIP
             yield f"of source rows with one key, the {'first' if first else 'last'} was compared"

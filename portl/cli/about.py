@@ -17,7 +17,7 @@ from portl.rendering import Line, wrapped
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a connector on standard output.")
 def connectors(as_json: bool) -> int:
-    """List the installed connectors: name, version, and what they can do."""
+    """List the installed connectors and what they can do."""
     output = Output(as_json=as_json)
     found = portl.installed()
     if as_json:
@@ -47,7 +47,7 @@ def _connector(found: portl.Installed) -> Iterator[Line]:
 @click.argument("key", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a key on standard output.")
 def explain(key: str | None, as_json: bool) -> int:
-    """Say what KEY of a job file means; without KEY, list all keys."""
+    """Say what KEY of a job file means, or list all keys."""
     output = Output(as_json=as_json)
 
     def work() -> int:
@@ -66,7 +66,10 @@ def explain(key: str | None, as_json: bool) -> int:
 
 @click.command()
 def schema() -> int:
-    """Print the JSON Schema of the job file, for editors to complete and check it."""
+    """Print the JSON Schema of the job file.
+
+    Editors complete and check job files by it.
+    """
     click.echo(json.dumps(portl.schema_of_jobs(), indent=2, ensure_ascii=False))
     return DONE
 

@@ -116,7 +116,17 @@ def run(
     restart: bool,
     settings: tuple[str, ...],
 ) -> int:
-    """Run the job in the file JOB. One that was interrupted goes on where it stopped."""
+    """Run a job; go on where it was interrupted.
+
+    \b
+    Exit codes:
+      0    done
+      1    it failed, or the plan has problems
+      2    the job file or the call is wrong
+      3    done, and some rows were put aside (on_error: quarantine)
+      130  ended by Ctrl-C
+      143  ended by SIGTERM
+    """
     overrides = _settings(settings)
     if batch_size is not None:
         overrides["batch_size"] = str(batch_size)
@@ -182,7 +192,7 @@ def _terminable() -> Iterator[None]:
 @click.option("--all", "every", is_flag=True, help="Show the runs of all jobs in that ledger.")
 @click.option("--json", "as_json", is_flag=True, help="Print the runs as JSON on standard output, an object a job.")
 def status(job: Path | None, every: bool, as_json: bool) -> int:
-    """Show the runs of the job in the file JOB: how they stand, and how far they came.
+    """Show a job's runs and how far they came.
 
     Without JOB, those of all job files in the current folder.
     """
@@ -208,7 +218,10 @@ def _job_files() -> list[Path]:
 @click.argument("job", type=click.Path(path_type=Path))
 @click.option("--table", is_flag=True, help="Drop a table too that an interrupted run has made and not finished.")
 def clean(job: Path, table: bool) -> int:
-    """Remove the runs of the job in the file JOB from the ledger. The rows that they have brought stay."""
+    """Make the ledger forget the runs of a job.
+
+    The rows that they have brought stay, and the next run begins anew.
+    """
     output = _output()
 
     def work() -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,9 @@ from portl.rendering import Line, human_bytes, printable, render_plan, render_re
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
+
+#: Seconds between two lines of progress where there is no bar: logs are kept.
+PROGRESS_SECONDS = 2.0
 
 _STYLES = {
     "title": "bold",
@@ -53,6 +57,11 @@ class Output:
         self._out = _console(stderr=False)
         self._err = _console(stderr=True)
         self._bar: Progress | None = None
+        #: What a failed attempt was told with last.
+        self._last_error: str | None = None
+        #: How many rows are expected, for people, and when progress was last told, where there is no bar.
+        self._expected = ""
+        self._told = float("-inf")
         self._task: TaskID | None = None
         self._with_bar = self._err.is_terminal and not as_json and not verbose
 
@@ -66,16 +75,19 @@ class Output:
             self._say(f"warning: {event.where}: {event.message}{remedy}", "warning")
         elif isinstance(event, portl.Retrying):
             attempt = f"attempt {event.attempt} of {event.attempts} failed, again in {event.pause:.1f} s"
-            self._say(f"{event.what}: {attempt}: {event.error}", "warning")
+            same, self._last_error = event.error == self._last_error, event.error
+            self._say(f"{event.what}: {attempt}: {'the same' if same else event.error}", "warning")
         elif isinstance(event, portl.Resumed):
+            began = f"{event.started.replace('T', ' ').replace('+00:00', ' UTC')}" if event.started else "earlier"
             self._say(
-                f"taking up the run of {event.started}: {event.chunks_done:,} of {event.chunks:,} chunks"
+                f"taking up the run of {began}: {event.chunks_done:,} of {event.chunks:,} chunks"
                 f" ({event.rows:,} rows) are there (attempt {event.attempt})",
                 "plain",
             )
         elif isinstance(event, portl.RowsRejected):
             rows = f"{event.rows:,} row{'s' if event.rows != 1 else ''} of chunk {event.chunk:,} rejected"
-            self._say(f"{rows}: see {event.place}", "warning")
+            first = f": {event.example}" if event.rows == 1 else f"; the first: {event.example}"
+            self._say(f"{rows}{first if event.example else ''} (see {event.place})", "warning")
         elif isinstance(event, portl.TableStarted):
             self._begin(event)
         elif isinstance(event, portl.BatchCommitted):
@@ -83,6 +95,9 @@ class Output:
 
     def _begin(self, event: portl.TableStarted) -> None:
         self._say(f"{event.source} -> {event.destination} ({event.route})", "plain")
+        self._expected = (
+            f" of {'' if event.rows_exact else 'about '}{event.rows_expected:,}" if event.rows_expected else ""
+        )
         if self._bar is not None:
             total = event.rows_expected if event.rows_exact or event.rows_expected else None
             self._task = self._bar.add_task("", total=total, rate="", size="")
@@ -95,8 +110,10 @@ class Output:
             total = max(task.total, event.total_rows) if task.total is not None else None
             size = human_bytes(event.total_bytes)
             self._bar.update(self._task, completed=event.total_rows, total=total, rate=rate, size=size)
-        elif not self._err.is_terminal:
-            self._say(f"{event.total_rows:,} rows, {human_bytes(event.total_bytes)}, {rate}", "plain")
+        elif not self._err.is_terminal and time.monotonic() - self._told >= PROGRESS_SECONDS:
+            self._told = time.monotonic()
+            rows = f"{event.total_rows:,}{self._expected} rows"
+            self._say(f"{rows}, {human_bytes(event.total_bytes)}, {rate}", "plain")
 
     @contextmanager
     def progress(self) -> Iterator[None]:

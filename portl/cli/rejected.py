@@ -16,14 +16,20 @@ from portl.cli.output import Output
 @click.option("--json", "as_json", is_flag=True, help="Print one event a line as JSON on standard output.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a key: --set source.limit=10.")
 def retry_rejected(job: Path, verbose: bool, as_json: bool, settings: tuple[str, ...]) -> int:
-    """Take the rejected rows of the job in the file JOB through again; remove those that go through."""
+    """Take the rejected rows of a job through again.
+
+    Those that go through are removed from where they were put aside. The exit code is 3 if some are refused still.
+    """
     from portl.rejected import retry_rejected as retry
 
     output = Output(as_json=as_json, verbose=verbose)
 
     def work() -> int:
         result = retry(job, observers=[output.observe], overrides=_settings(settings))
-        output.result(result)
+        if result.rows_read or as_json:
+            output.result(result)
+        else:
+            output.say(f"there is no rejected row in {result.tables[0].source}", "good")
         return REJECTED if result.rows_rejected else DONE
 
     return guarded(output, work, verbose=verbose)

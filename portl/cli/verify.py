@@ -31,7 +31,7 @@ EQUAL, DIFFERENT, WRONG, INTERRUPTED = 0, 1, 2, 130
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
 @click.option("--verbose", "-v", is_flag=True, help="Show stack traces of errors.")
 def verify(job: Path, mode: str | None, repair: bool, as_json: bool, verbose: bool) -> int:
-    """Compare what the job in the file JOB should have copied with what is there.
+    """Compare what a job should have copied with what is there.
 
     The exit code is 0 if it is equal, 1 if rows differ or the comparison fails, 2 if the job file is wrong.
     """

@@ -23,7 +23,10 @@ from portl_postgres.demo.server import Server
 @click.option("--rows", type=click.IntRange(min=1), default=100_000, show_default=True, help="Orders in the shop.")
 @click.option("--keep", type=click.Path(path_type=Path), metavar="DIR", help="Leave job files and data in DIR.")
 def demo(rows: int, keep: Path | None) -> int:
-    """Move a made-up shop from one database to another, on a server of its own."""
+    """Move a made-up shop from one database to another.
+
+    On a server of its own, which is gone afterwards.
+    """
     output = Output()
     try:
         with _folder(keep) as folder:

@@ -1,0 +1,7 @@
+"""``python -m portl``: the command line."""
+
+from __future__ import annotations
+
+from portl.cli import main
+
+main()
