@@ -16,9 +16,11 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from benchmarks.servers import MIXED, NARROW, Bench, servers
+from benchmarks.servers import MIXED, NARROW, Bench, connect, execute, servers
 from benchmarks.works import job, restore
+from portl_postgres.columns import rows_dumper, rows_loader
 from portl_postgres.demo.server import Server
+from portl_postgres.types import PostgresTypeMapper
 
 #: Samples a second.
 RATE = 250
@@ -66,8 +68,34 @@ def _sample(sampler: str | None, config: dict[str, object]) -> None:
         print(f"    {found / leaves.total():4.0%}  {leaf}")
 
 
+def halves(bench: Bench, name: str, rows: int = 100_000, times: int = 5) -> None:
+    """Print what decoding and encoding take alone, without servers: best of some times, in processor time."""
+    with connect(bench.source) as connection, connection.cursor() as cursor:
+        cursor.execute(f"SELECT * FROM {name} LIMIT 0".encode())
+        assert cursor.description is not None
+        types = [PostgresTypeMapper().generic(column.type_display) for column in cursor.description]
+        with cursor.copy(f"COPY (SELECT * FROM {name} LIMIT {rows}) TO STDOUT".encode()) as copy:
+            lines = [bytes(line) for line in copy]
+    at_once = 140  # about 32 KiB of mixed rows, as they come from the server
+    pieces = [b"".join(lines[start : start + at_once]) for start in range(0, len(lines), at_once)]
+    load, dump = rows_loader(types), rows_dumper(types)
+    decoding, encoding = [], []
+    for _ in range(times):
+        spent = [0.0, 0.0]
+        for piece in pieces:
+            began = time.process_time()
+            decoded = load([piece])
+            between = time.process_time()
+            assert sum(map(len, dump(decoded)))
+            spent = [spent[0] + between - began, spent[1] + time.process_time() - between]
+        decoding.append(spent[0])
+        encoding.append(spent[1])
+    for step, found in (("decoding", decoding), ("encoding", encoding)):
+        print(f"  {step} alone {min(found) / len(lines) * 1e6:12.2f} us a row")
+
+
 def main() -> None:
-    """Profile the relay, narrow and mixed, and the staged path."""
+    """Profile the relay, narrow and mixed, the staged path, and the rows route."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.profiling")
     parser.add_argument("--scale", type=float, default=0.5)
     parser.add_argument("--py-spy", help="the program py-spy")
@@ -86,6 +114,11 @@ def main() -> None:
             profile(bench, f"staged, mixed, {percent} % changed", job(bench, "mixed", parallel=1))
             restore(bench, "mixed", percent)
             _sample(arguments.py_spy, job(bench, "mixed", parallel=1))
+        for route in ("relay", "rows"):
+            bench.clear("mixed")
+            execute(bench.target, f"CREATE TABLE mixed ({MIXED.columns})")
+            profile(bench, f"{route}, mixed, into an existing table", job(bench, "mixed", parallel=1, route=route))
+        halves(bench, "mixed")
 
 
 if __name__ == "__main__":

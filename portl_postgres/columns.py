@@ -12,6 +12,7 @@ import re
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from itertools import chain, repeat
 from operator import add, attrgetter, sub
@@ -36,6 +37,8 @@ _Texts = list[str]
 _Load = Callable[[_Texts], Sequence[Any]]
 _Dump = Callable[[Sequence[Any]], Iterable[str]]
 
+#: What the conversion of a whole column raises for a text that is none of its values, such as NULL's.
+_UNUSUAL = (ValueError, OverflowError, ArithmeticError, KeyError)
 _ITEM = re.compile(r'"((?:[^"\\]|\\.)*)"|([^,{}"\\]+)', re.DOTALL)
 
 
@@ -123,26 +126,34 @@ def _portions(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 def _column_loader(type: Type) -> _Load:
     """Return what makes values of the fields of one column."""
-    single = loader(type)
-    bulk = _bulk_loader(type)
+    single, bulk = loader(type), _bulk_loader(type)
     #: Numbers, dates and the like hold no character that would be escaped.
     escapes = single is None or type.kind in (Kind.ARRAY, Kind.BINARY)
 
     def load(texts: _Texts) -> Sequence[Any]:
+        if not (escapes and "\\" in "".join(texts)):
+            if single is None:
+                return texts
+            with suppress(*_UNUSUAL):  # a NULL, or what Python's type cannot hold: to look for them first costs more
+                if bulk is not None:
+                    return bulk(texts)
         nulls = NULL in texts
         present = [text for text in texts if text != NULL] if nulls else texts
-        if escapes and "\\" in "".join(present):
+        if escapes:
             present = [unescape(text) if "\\" in text else text for text in present]
-        values: Sequence[Any] = present
-        if single is not None:
-            try:
-                values = bulk(present) if bulk is not None else [single(text) for text in present]
-            except (ValueError, OverflowError):
-                values = [single(text) for text in present]  # one of them Python's type cannot hold
+        values = convert(present)
         if not nulls:
             return values
         left = iter(values)
         return [None if text == NULL else next(left) for text in texts]
+
+    def convert(texts: _Texts) -> Sequence[Any]:
+        if single is None:
+            return texts
+        with suppress(*_UNUSUAL):
+            if bulk is not None:
+                return bulk(texts)
+        return [single(text) for text in texts]
 
     return load
 
@@ -154,7 +165,7 @@ def _mapped(convert: Callable[[str], Any]) -> _Load:
 def _uuids(texts: _Texts) -> list[uuid.UUID]:
     """Make UUIDs without the checks of their constructor, in the way in which it sets its own attributes."""
     numbers = map(int, "\n".join(texts).replace("-", "").split("\n"), repeat(16))
-    made = [uuid.UUID.__new__(uuid.UUID) for _ in texts]
+    made = list(map(object.__new__, repeat(uuid.UUID, len(texts))))
     deque(map(object.__setattr__, made, repeat("int"), numbers), maxlen=0)
     deque(map(object.__setattr__, made, repeat("is_safe"), repeat(uuid.SafeUUID.unknown)), maxlen=0)
     return made
@@ -176,7 +187,7 @@ _BULK: dict[Kind, _Load] = {
     Kind.DECIMAL: _mapped(Decimal),
     Kind.FLOAT: _mapped(float),
     Kind.DOUBLE: _mapped(float),
-    Kind.BOOLEAN: lambda texts: [text == "t" for text in texts],
+    Kind.BOOLEAN: _mapped({"t": True, "f": False}.__getitem__),
     Kind.DATE: _mapped(dt.date.fromisoformat),
     Kind.TIME: _mapped(dt.time.fromisoformat),
     Kind.TIMETZ: _mapped(dt.time.fromisoformat),
@@ -187,7 +198,7 @@ _BULK: dict[Kind, _Load] = {
 
 
 def _bulk_loader(type: Type) -> _Load | None:
-    """Return what is as good as the loader of single values for a column without NULL; it may raise ``ValueError``."""
+    """Return what is as good as the loader of single values, and raises one of ``_UNUSUAL`` for what it cannot do."""
     if type.kind is Kind.ARRAY:
         return _arrays_loader(type, type.element or Type(kind=Kind.TEXT))
     return _BULK.get(type.kind)
@@ -286,10 +297,11 @@ def _escaped(values: Sequence[str]) -> Sequence[str]:
 def _dump_lists(values: Sequence[list[Any]]) -> Iterable[str]:
     kinds = set(map(type, chain.from_iterable(values)))
     if kinds == {str}:
-        texts = ['{"' + '","'.join(items) + '"}' if items else "{}" for items in values]
-        joined = "".join(texts)
-        if "\\" not in joined and joined.count('"') == 2 * sum(map(len, values)):
-            return _escaped(texts)
+        joined = '{"' + '"}\0{"'.join(map('","'.join, values)) + '"}'
+        if joined.count('"') == 2 * sum(map(len, values)) and not any(map(joined.__contains__, _ESCAPES)):
+            texts = joined.split("\0")
+            if len(texts) == len(values):
+                return texts
     elif kinds <= {int, float, Decimal}:
         return ["{" + ",".join(map(str, items)) + "}" for items in values]
     return _escaped([dump(items) for items in values])

@@ -243,3 +243,27 @@ def test_a_text_column_gets_uuids_and_instants_as_people_write_them() -> None:
         b"00000000-0000-0000-0000-00000000000a\t2024-05-06 12:00:00+02:00\n"
     ]
     assert list(rows_dumper(own)([row])) == [b"0000000000000000000000000000000a\t2024-05-06 10:00:00+00\n"]
+
+
+@pytest.mark.parametrize("native", NATIVES)
+def test_a_column_decodes_null_among_its_values_and_columns_of_null_alone(source: Db, native: str) -> None:
+    load = rows_loader([MAPPER.generic(native)])
+    assert load([b"\\N\n\\N\n"]) == [(None,), (None,)]
+    texts = {"boolean": "t", "bytea": "\\x00ff", "json": "[1]", "uuid": str(uuid.UUID(int=1)), "interval": "1 day"}
+    plain = texts.get(native, "1")
+    if native.startswith(("date", "time")):
+        plain = source.execute("SELECT now()::text::%s::text" % native.removesuffix("[]"))[0][0]  # noqa: UP031
+    if native.endswith("[]"):
+        plain = "{" + {"boolean[]": "t", "bytea[]": '"\\\\x00"'}.get(native, f'"{plain}"') + "}"
+    text = plain.replace("\\", "\\\\").encode()
+    ((value,),) = load([text + b"\n"])
+    assert value is not None
+    assert load([text + b"\n\\N\n" + text + b"\n"]) == [(value,), (None,), (value,)]
+
+
+def test_the_end_of_a_day_is_not_its_beginning() -> None:
+    load = rows_loader([Type(kind=Kind.TIME), Type(kind=Kind.TIMETZ)])
+    assert load([b"10:24:00\t24:00:00+02\n24:00:00\t10:24:00+00\n"]) == [
+        (dt.time(10, 24), "24:00:00+02"),
+        ("24:00:00", dt.time(10, 24, tzinfo=dt.UTC)),
+    ]
