@@ -39,7 +39,7 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation into site/, warnings being errors; ``nox -s docs -- serve`` shows it while one writes."""
-    session.install(".[docs]")
+    session.install(*nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "docs"))
     session.env["NO_MKDOCS_2_WARNING"] = "1"  # of the theme's, to leave MkDocs: not ours to heed in each build
     session.run("mkdocs", *(session.posargs or ["build", "--quiet"]))
 

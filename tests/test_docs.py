@@ -118,9 +118,10 @@ def test_the_python_of_the_readme_runs(
     assert destination.execute("SELECT * FROM user_profiles ORDER BY id") == source.execute("SELECT * FROM users")
 
 
-@pytest.mark.parametrize("name", ["index", "embedding"])
+@pytest.mark.parametrize("name", ["index", "embedding", "verify"])
 def test_the_python_of_a_page_runs(name: str, job_here: tuple[Db, Db], tmp_path: Path) -> None:
     source, destination = job_here
+    portl.migrate("job.yaml")
     run_code(DOCS / f"{name}.md", tmp_path, SOURCE_URL=url(source), DESTINATION_URL=url(destination))
     assert destination.value("SELECT count(*) FROM user_profiles") == 2
 
@@ -131,7 +132,7 @@ def test_the_page_of_errors_shows_how_to_catch_them(
     source, destination = job_here
     destination.execute("CREATE TABLE user_profiles (id int PRIMARY KEY, name text NOT NULL, email text)")
     run_code(DOCS / "errors.md", tmp_path)
-    assert "row 2 of the source was refused" in caplog.text
+    assert "row 2 was refused" in caplog.text
     destination.execute("DROP TABLE user_profiles")
     source.execute("DROP TABLE users")
     run_code(DOCS / "errors.md", tmp_path)
@@ -175,6 +176,13 @@ def test_links_between_the_pages_lead_somewhere() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_no_drawing_of_a_sequence_has_a_semicolon() -> None:
+    """Mermaid ends a statement at one, and then draws nothing."""
+    drawings = [text for page in PAGES for text in blocks(page, "mermaid")]
+    assert len(drawings) >= 5
+    assert not [text for text in drawings if text.startswith("sequenceDiagram") and ";" in text]
 
 
 def test_the_change_log_names_the_version() -> None:
