@@ -136,7 +136,7 @@ def test_the_page_of_errors_shows_how_to_catch_them(
     destination.execute("DROP TABLE user_profiles")
     source.execute("DROP TABLE users")
     run_code(DOCS / "errors.md", tmp_path)
-    assert "source: " in caplog.text
+    assert "there is no table or view public.users" in caplog.text
     (tmp_path / "job.yaml").write_text("source: 1\ntable: 2\n", encoding="utf-8")
     run_code(DOCS / "errors.md", tmp_path)
     assert "job.yaml: line 2" in caplog.text
