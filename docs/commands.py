@@ -28,13 +28,18 @@ def section(name: str, command: click.Command) -> str:
     """Return what there is to say of one command."""
     context = click.Context(command, info_name=name, parent=click.Context(cli, info_name="portl"))
     usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
-    text = inspect.cleandoc(command.help or "")
-    lines = [f"## portl {name}", "", "```", usage, "```", "", text, ""]
+    lines = [f"## portl {name}", "", "```", usage, "```", "", _text(command), ""]
     options = [parameter for parameter in command.get_params(context) if isinstance(parameter, click.Option)]
     rows = [_row(option, context) for option in options if "--help" not in option.opts]
     if rows:
         lines += ["| option | meaning |", "|---|---|", *rows, ""]
     return "\n".join(lines)
+
+
+def _text(command: click.Command) -> str:
+    """Return a command's help; a paragraph behind click's mark ``\\b`` stays as it is written."""
+    paragraphs = inspect.cleandoc(command.help or "").split("\n\n")
+    return "\n\n".join(f"```\n{p[2:]}\n```" if p.startswith("\b\n") else p for p in paragraphs)
 
 
 def _row(option: click.Option, context: click.Context) -> str:

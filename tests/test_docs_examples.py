@@ -124,3 +124,13 @@ def test_a_web_application_starts_watches_and_ends_jobs(users: tuple[Db, Db], mo
         shown = settled(client)
         assert shown["state"] == "failed"
         assert "name" in shown["error"]
+
+
+def test_a_table_is_replaced_by_truncating_it_in_a_transaction_that_is_handed_in(users: tuple[Db, Db]) -> None:
+    """As docs/coming-from.md says to those who miss a mode that replaces."""
+    _, destination = users
+    destination.execute("INSERT INTO users VALUES (7, 'old')")
+    with destination.connection.transaction():
+        destination.execute("TRUNCATE users")
+        assert portl.migrate(JOB, destination=destination.connection).rows_inserted == 2
+    assert destination.execute("SELECT id FROM users ORDER BY id") == [(1,), (2,)]
