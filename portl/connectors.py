@@ -16,11 +16,10 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import attrs
 
-from portl.comparing import Comparer, Texts, canonical
 from portl.config import DestinationConfig, LedgerConfig, SourceConfig, Strategy
 from portl.context import CancelToken, Context
 from portl.errors import DataError, OperationError
@@ -48,6 +47,9 @@ from portl.exchange import (
 from portl.ledger import ChunkLine, Ledger, Run
 from portl.schema import Column, Conversion, Table, Type, conversion
 from portl.secret import Secret
+
+if TYPE_CHECKING:
+    from portl.comparing import Comparer, Texts
 
 __all__ = [
     "ROWS",
@@ -205,6 +207,7 @@ class Source(abc.ABC, Generic[S]):
 
     def comparer(self, intent: Intent) -> Comparer:
         """Return this end of a comparison (``portl.verify``): the rows as the destination should hold them."""
+        from portl.comparing import Comparer
 
         def rows() -> Iterator[tuple[Any, ...]]:
             for batch in self.read(Reading(fields=intent.fields, format=ROWS, chunk=Chunk(), batch_rows=1000)):
@@ -220,6 +223,8 @@ class Source(abc.ABC, Generic[S]):
             key: the destination's columns that the key has; empty: the whole row is meant.
             wanted: the keys as the comparer told them, and how many rows of each at most.
         """
+        from portl.comparing import canonical
+
         names = [field.target.name for field in reading.fields]
         places = [names.index(name) for name in key or names]
         types = [field.target.type for field in reading.fields]
@@ -430,6 +435,8 @@ class Destination(abc.ABC, Generic[D]):
 
     def comparer(self, intent: Intent) -> Comparer:
         """Return this end of a comparison (``portl.verify``): the rows that are there."""
+        from portl.comparing import Comparer
+
         return Comparer(lambda: self.stored(intent.fields))
 
     def ledger(self, wanted: LedgerConfig) -> Ledger | Finding:

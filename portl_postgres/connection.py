@@ -107,6 +107,11 @@ class Session:
         return self.connection.info.server_version // 10000
 
     @property
+    def open(self) -> bool:
+        """True inside a transaction."""
+        return self.connection.info.transaction_status is not pq.TransactionStatus.IDLE
+
+    @property
     def broken(self) -> bool:
         """True if the connection is lost."""
         return self.connection.closed or self.pgconn.status != pq.ConnStatus.OK
@@ -218,30 +223,38 @@ class Session:
         found = [" ".join(value.decode(errors="replace") for value in row if value) for row in rows or []]
         return f"locks are held there by {', and by '.join(found)}" if found else None
 
-    def begin(self, mode: str = "", then: Sequence[str] = ()) -> list[list[tuple[Any, ...]]]:
+    def begin(self, mode: str = "", then: Sequence[str] = (), what: str = "query") -> list[list[tuple[Any, ...]]]:
         """Open a transaction, or a savepoint inside one that is open.
 
         Args:
             mode: of the transaction.
-            then: what is executed first in it, in the same exchange; whose rows are returned.
+            then: what is executed first in it, in the same exchange; its rows are returned. If one of it fails, the
+                transaction is open.
+            what: what that is, for messages.
         """
         first = f"SAVEPOINT portl_{self._depth}" if self._depth else f"BEGIN {mode}".strip()
-        self._depth += bool(then)  # it is open also if one of those fails
-        found = self.queries([first, *then])
+        self._depth += bool(then)
+        found = self.queries([first, *then], what=what)
         self._depth += not then
         return found[1:]
 
-    def commit(self) -> None:
+    def commit(self, first: Sequence[str] = ()) -> None:
         """Commit, or release the savepoint.
+
+        Args:
+            first: what is executed before that, in the same exchange. If one of it fails, the transaction stays open.
 
         Raises:
             OperationError: if the server rolled back instead, which it does without an error after one was swallowed.
         """
         if self._depth > 1:
-            self.execute(f"RELEASE SAVEPOINT portl_{self._depth - 1}")
+            self.queries([*first, f"RELEASE SAVEPOINT portl_{self._depth - 1}"])
             self._depth -= 1
             return
-        tag = self.execute("COMMIT", what="COMMIT")
+        with self._cursor(";\n".join([*first, "COMMIT"]), (), "COMMIT") as cursor:
+            while cursor.nextset():
+                pass
+            tag = cursor.statusmessage
         self._depth = 0
         if tag != "COMMIT":
             raise portl.OperationError(f"{self.label}: COMMIT was answered by {tag!r}: nothing was committed")

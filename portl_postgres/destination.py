@@ -11,7 +11,7 @@ import psycopg
 
 import portl
 from portl import Column, Conversion, Examination, Field, Finding, Intent, LedgerConfig, Rejected, Strategy, Table
-from portl_postgres import catalog, ddl, inside, types, unfinished, verifying
+from portl_postgres import catalog, ddl, inside, types, unfinished
 from portl_postgres.catalog import details, table_details
 from portl_postgres.config import PostgresDestinationConfig
 from portl_postgres.connection import Session
@@ -221,6 +221,8 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
 
     def comparer(self, intent: Intent) -> portl.Comparer:
         """See ``Destination.comparer``."""
+        from portl_postgres import verifying
+
         rows = quoted(self.config.schema, self.config.table)
         return verifying.DestinationComparer(self._session, self.context.token, rows, self.label())
 
@@ -242,6 +244,9 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
 
     def incarnation(self) -> str | None:
         """See ``Destination.incarnation``: the table's OID. TRUNCATE, VACUUM FULL and ALTER leave it as it is."""
+        seen = self._writer.relation if self._writer is not None else None
+        if seen:
+            return str(seen)
         ((found,),) = self._session.query(
             "SELECT pg_catalog.to_regclass($1)::oid::text", quoted(self.config.schema, self.config.table)
         )

@@ -7,12 +7,13 @@ compared with what is there while the transaction's own lock keeps others from a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import attrs
 
 from portl import Intent, SchemaError
 from portl_postgres.catalog import details, table_details
-from portl_postgres.connection import Session
+from portl_postgres.sqltext import Expression, bound, literal
 
 _QUERY = """
 SELECT c.oid::bigint, a.attname::text, a.attnum, a.atttypid::bigint, a.atttypmod,
@@ -51,15 +52,18 @@ class Fingerprint:
     deferred: tuple[str, ...] = ()
 
 
-def read(session: Session, table: str, columns: Sequence[str]) -> Fingerprint:
-    """Return what a table looks like now.
+def statement(table: str, columns: Sequence[str]) -> str:
+    """Return the query of what a table looks like.
 
     Args:
-        session: the destination's.
         table: quoted.
         columns: those that are filled.
     """
-    rows = session.query(_QUERY, table, list(columns), what="looking whether the table was altered")
+    return bound(_QUERY, table, Expression(f"ARRAY[{', '.join(map(literal, columns))}]"))
+
+
+def of(rows: Sequence[tuple[Any, ...]]) -> Fingerprint:
+    """Return what a table looks like by the rows of that query."""
     return Fingerprint(
         oid=rows[0][0] if rows else 0,
         columns={name: ColumnMark(type, mod, shown, number) for _, name, number, type, mod, shown, _ in rows},

@@ -31,7 +31,7 @@ from portl import (
     Table,
     Type,
 )
-from portl_postgres import catalog, expressions, inside, snapshots, verifying
+from portl_postgres import catalog, expressions, inside, snapshots
 from portl_postgres.catalog import details, shown
 from portl_postgres.columns import CopiedRows, rows_loader
 from portl_postgres.config import PostgresSourceConfig
@@ -81,6 +81,8 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         self._batches: Generator[CopyBatch, None, None] | None = None
         self._orders: dict[str, Order] = {}
         self._exported: str | None = None
+        #: How many rows the server's planner expects; None: it was not asked.
+        self._expected: int | None = None
         #: The snapshot that this sibling reads; None for a source that takes its own.
         self._snapshot: str | None = None
         self._lost = False
@@ -336,7 +338,7 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
 
     def _examine_reading(self, fields: Sequence[Field]) -> list[Finding]:
         """Let the server plan the reading: it checks the privileges and the row security of all that is behind it."""
-        statement = f"EXPLAIN {self._select(fields)}"
+        statement = f"EXPLAIN (FORMAT JSON) {self._select(fields)}"
         refusal = self._refusal(statement)
         if refusal is None:
             return []
@@ -347,7 +349,10 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
     def _refusal(self, statement: str, row_security: str = "off") -> portl.Error | None:
         """Execute a statement, undo it, and return what was said against it."""
         try:
-            self._session.looking([f"SET LOCAL row_security = {row_security}", statement], what="planning the reading")
+            _, plan = self._session.looking(
+                [f"SET LOCAL row_security = {row_security}", statement], what="planning the reading"
+            )
+            self._expected = _expected(plan)
         except (portl.ConnectionFailed, portl.Cancelled):
             raise
         except portl.Error as error:
@@ -621,8 +626,10 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
 
     def _estimate(self) -> int:
         """Return what the server's planner expects."""
-        rows = self._session.query(f"EXPLAIN (FORMAT JSON) SELECT 1 FROM {self._source()}", what="estimating the rows")
-        return max(0, int(rows[0][0][0]["Plan"]["Plan Rows"]))
+        if self._expected is None:
+            statement = f"EXPLAIN (FORMAT JSON) SELECT 1 FROM {self._source()}"
+            self._expected = _expected(self._session.query(statement, what="estimating the rows"))
+        return self._expected
 
     def preview(self, fields: Sequence[Field], rows: int) -> list[tuple[str | None, ...]]:
         """See ``Source.preview``."""
@@ -685,10 +692,14 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
 
     def comparer(self, intent: portl.Intent) -> portl.Comparer:
         """See ``Source.comparer``."""
+        from portl_postgres import verifying
+
         return verifying.SourceComparer(self._session, self.context.token, self._source(), self.label())
 
     def select(self, reading: Reading, key: Sequence[str], wanted: Mapping[portl.Texts, int]) -> Iterator[portl.Batch]:
         """See ``Source.select``."""
+        from portl_postgres import verifying
+
         statement = verifying.selection(reading.fields, key, wanted, self._source(), self._session.version)
         binary = reading.format.name == BINARY
         options = "FORMAT binary" if binary else "FORMAT text, ENCODING 'UTF8'"
@@ -717,6 +728,11 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
                 "rows that belong to it could not be seen",
                 hint="run the job again when nobody truncates or alters the table",
             )
+
+
+def _expected(plan: Sequence[tuple[Any, ...]]) -> int:
+    """Return how many rows the server's planner expects."""
+    return max(0, int(plan[0][0][0]["Plan"]["Plan Rows"]))
 
 
 def _sent_type(field: Field) -> Type:

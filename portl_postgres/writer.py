@@ -41,6 +41,11 @@ UNCHANGED_SHARE = 0.75
 _WHOLE = {Kind.SMALLINT, Kind.INT, Kind.BIGINT}
 
 
+#: What lets a COMMIT wait for the disk: the WAL before it, with all earlier commits, goes first. A transaction that has
+#: written no WAL does not wait (xact.c, RecordTransactionCommit), so this one writes a record that changes nothing.
+_DURABLE = ("SET LOCAL synchronous_commit = on", "SELECT pg_logical_emit_message(true, 'portl', '')")
+
+
 def copy_statement(table: str, intent: Intent, *, binary: bool) -> str:
     """Return the COPY that brings rows into ``table``, which is quoted."""
     columns = listed(field.target.name for field in intent.fields)
@@ -102,6 +107,7 @@ class PostgresWriter(portl.Writer):
         self._after = list(after)
         found = table_details(intent.target)
         self._table = quoted(found.schema, found.name)
+        self._columns = [field.target.name for field in intent.fields]
         self._binary = carried(intent.format).name == BINARY
         #: Rows come as a query and need no staging table, as long as none had to leave the server.
         self._straight = isinstance(intent.format, ServerFormat) and merges_straight(intent)
@@ -142,6 +148,11 @@ class PostgresWriter(portl.Writer):
         self._verified = self._immediate = self._dirty = False
 
     @property
+    def relation(self) -> int | None:
+        """The table's oid, as far as the transaction that is open has seen it."""
+        return self._known.oid if self._known is not None and self._session.open else None
+
+    @property
     def stages(self) -> bool | None:
         """True if rows go through the staging table for now; None if that is still to be found out."""
         return self._staged if self._probed or self._committed else None
@@ -162,20 +173,22 @@ class PostgresWriter(portl.Writer):
     def begin(self) -> None:
         """See ``Writer.begin``."""
         self._forget()
-        self._session.begin()
+        making = [] if self._committed else self._before
+        look = [fingerprint.statement(self._table, self._columns)] if self._known is None else []
+        what = "creating what is missing" if making else "looking whether the table was altered"
+        if not (making or look):
+            self._session.begin()
         try:
-            self._prepare()
+            found = self._session.begin(then=[*making, *look], what=what) if making or look else []
+            self._prepare(fingerprint.of(found[-1]) if look else None)
         except BaseException:
             self.rollback()  # nobody else will: for the engine no transaction is open yet
             raise
 
-    def _prepare(self) -> None:
-        """Make what the transaction needs: the table in the first, the staging table where rows go through it."""
-        if not self._committed:
-            for statement in self._before:
-                self._session.execute(statement, what="creating what is missing")
-        if self._known is None:
-            self._known = self._look()
+    def _prepare(self, seen: Fingerprint | None) -> None:
+        """See whether the table is the one that was planned; make the staging table where rows go through it."""
+        if seen is not None:
+            self._known = seen
             fingerprint.insist(self._intent.target.name, fingerprint.planned(self._intent), self._known)
         elif self._suspect:
             self._insist()
@@ -184,13 +197,12 @@ class PostgresWriter(portl.Writer):
             self._probed = not self._staged
         self._make_ready()
 
-    def _look(self) -> Fingerprint:
-        return fingerprint.read(self._session, self._table, [field.target.name for field in self._intent.fields])
-
-    def _insist(self) -> None:
-        """Refuse a table that was altered."""
+    def _insist(self, then: Sequence[str] = ()) -> None:
+        """Refuse a table that was altered; execute in the same exchange what comes next."""
+        look = [fingerprint.statement(self._table, self._columns)] if self._known is not None else []
+        found = self._session.queries([*look, *then], what=f"writing to {self._intent.target.name}")
         if self._known is not None:
-            fingerprint.insist(self._intent.target.name, self._known, self._look())
+            fingerprint.insist(self._intent.target.name, self._known, fingerprint.of(found[0]))
         self._suspect = False
 
     def _make_ready(self) -> None:
@@ -333,13 +345,14 @@ class PostgresWriter(portl.Writer):
             counts = self._take_over()
         else:
             counts = Counts()
+        # A deferred constraint fails at COMMIT, too late to be handled there.
+        check = [] if self._session.nested else ["SET CONSTRAINTS ALL IMMEDIATE"]
         if not self._verified:
-            self._insist()
+            self._insist(check)
             self._verified = True
-        if not self._session.nested:
-            # A deferred constraint fails at COMMIT, too late to be handled there.
-            self._session.execute("SET CONSTRAINTS ALL IMMEDIATE", what=f"writing to {self._intent.target.name}")
-            self._immediate = True
+        elif check:
+            self._session.execute(check[0], what=f"writing to {self._intent.target.name}")
+        self._immediate = bool(check)
         return counts
 
     def _explained(self, error: DataError) -> DataError:
@@ -493,21 +506,19 @@ class PostgresWriter(portl.Writer):
 
     def finish(self, record: Callable[[], None] | None = None) -> None:
         """See ``Writer.finish``."""
-        self._session.begin()
         try:
-            for statement in self._after:
-                self._session.execute(statement, what="finishing the table")
+            self._session.begin(then=self._after, what="finishing the table")
             self._after = []
             for field, sequence in self._sequences():
                 self._advance_sequence(field, sequence)
             if record is not None:
                 record()
-            self._make_durable()
+            self._session.commit([*(self._merge.tidy if self._stage_made else ()), *_DURABLE])
         except BaseException:
-            self._session.rollback()
+            if self._session.open:
+                self._session.rollback()
             raise
-        self._session.commit()
-        self._tidy()
+        self._stage_made = False
 
     def _tidy(self) -> None:
         """Drop the temporary things: the session may be a caller's."""
@@ -515,15 +526,6 @@ class PostgresWriter(portl.Writer):
             for statement in self._merge.tidy:
                 self._session.execute(statement)
             self._stage_made = False
-
-    def _make_durable(self) -> None:
-        """Let the coming COMMIT wait for the disk: the WAL before it, with all earlier commits, goes first.
-
-        A transaction that has written no WAL does not wait (xact.c, RecordTransactionCommit), so this one writes a
-        record that changes nothing.
-        """
-        self._session.execute("SET LOCAL synchronous_commit = on")
-        self._session.query("SELECT pg_logical_emit_message(true, 'portl', '')")
 
     def abandon(self, *, resumable: bool = False) -> None:
         """See ``Writer.abandon``: the key of a table that was begun is built, so that the same job can go on."""
@@ -533,23 +535,22 @@ class PostgresWriter(portl.Writer):
         self._tidy()
         if not self._committed or resumable:
             return  # what a crash of the server would take is missing in the ledger too
-        self._session.begin()
         try:
-            for statement in self._after:
-                self._session.execute(statement, what="finishing the table")
-            self._make_durable()
+            self._session.begin(then=self._after, what="finishing the table")
+            self._session.commit(_DURABLE)
         except BaseException:
-            self._session.rollback()
+            if self._session.open:
+                self._session.rollback()
             raise
-        self._session.commit()
 
     def _sequences(self) -> list[tuple[portl.Field, int]]:
-        """Return the fields with a sequence behind their column; a table that was just made is asked for its own."""
+        """Return the fields with a sequence behind their column; columns that were just made are asked for theirs."""
         fields = {field.target.name: field for field in self._intent.fields if field.target.type.kind in _WHOLE}
         known: dict[str, int | None] = {
             name: found.sequence for name, field in fields.items() if (found := details(field.target))
         }
-        asked = [name for name, sequence in known.items() if not sequence]
+        made = {column.name for column in (self._intent.target.columns if self._intent.create else self._intent.add)}
+        asked = [name for name, sequence in known.items() if not sequence and name in made]
         if asked:
             known |= dict(
                 self._session.query(

@@ -16,6 +16,8 @@ from tests.servers import Db
 
 #: Most statements that one more chunk may take, at both ends together, and most exchanges with the destination.
 STATEMENTS, EXCHANGES = 10, 8
+#: Most exchanges of a job of a few rows with the source, and with the destination.
+SMALL_SOURCE, SMALL_DESTINATION = 13, 25
 #: What a message adds to what it carries: its kind and its length (manual, 55.7).
 HEADER = 5
 
@@ -169,3 +171,21 @@ def test_memory_does_not_grow_with_the_rows(source: Db, destination: Db) -> None
     # A chunk stays in memory until it is safe: 24 MiB at most for each lane, and what batches add.
     assert peaks[1_000_000] < 150
     assert peaks[1_000_000] - peaks[50_000] < 80, peaks
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["a new table", "a table that is there"])
+def test_a_small_job_asks_each_end_a_few_times(
+    source: Db, destination: Db, statements: Statements, there: bool
+) -> None:
+    """Over a link each time is a round trip. The first job of all, which makes the ledger's tables, is not counted."""
+    fill(source, 10)
+    job = {"source": source.end(table="t"), "destination": destination.end(table="t")}
+    portl.migrate(job)
+    if not there:
+        empty(destination)
+    statements.sent.clear()
+    assert portl.migrate(job).rows_read == 10
+    # A COPY is two: its end is answered, too.
+    copies = statements.copies()
+    assert statements.of("source") + copies["source"] <= SMALL_SOURCE, statements.sent
+    assert statements.of("destination") + copies["destination"] <= SMALL_DESTINATION, statements.sent
