@@ -162,6 +162,12 @@ def _mapped(convert: Callable[[str], Any]) -> _Load:
     return lambda texts: list(map(convert, texts))
 
 
+def _decimals(texts: _Texts) -> list[Decimal]:
+    if NULL in texts:
+        raise ValueError(NULL)  # to Decimal that is NaN where the application has switched its trap off
+    return list(map(Decimal, texts))
+
+
 def _uuids(texts: _Texts) -> list[uuid.UUID]:
     """Make UUIDs without the checks of their constructor, in the way in which it sets its own attributes."""
     numbers = map(int, "\n".join(texts).replace("-", "").split("\n"), repeat(16))
@@ -184,7 +190,7 @@ _BULK: dict[Kind, _Load] = {
     Kind.SMALLINT: _mapped(int),
     Kind.INT: _mapped(int),
     Kind.BIGINT: _mapped(int),
-    Kind.DECIMAL: _mapped(Decimal),
+    Kind.DECIMAL: _decimals,
     Kind.FLOAT: _mapped(float),
     Kind.DOUBLE: _mapped(float),
     Kind.BOOLEAN: _mapped({"t": True, "f": False}.__getitem__),

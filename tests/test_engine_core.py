@@ -29,10 +29,19 @@ COLUMNS = (
 )
 
 
+class LettingGo(portl.RowBatch):
+    """Says when it may let go of what it could make again."""
+
+    def release(self) -> None:
+        CALLS.append(f"release {self.number}")
+
+
 @attrs.frozen(kw_only=True)
 class TinySourceConfig(portl.SourceConfig):
     #: The name in the store.
     table: str
+    #: True: its batches are of the kind above.
+    lets_go: bool = False
 
 
 class TinySource(portl.Source[TinySourceConfig]):
@@ -42,6 +51,12 @@ class TinySource(portl.Source[TinySourceConfig]):
 
     def rows(self) -> Iterable[tuple[Any, ...]]:
         return iter(STORE[self.config.table])
+
+    def read(self, reading: portl.Reading) -> Iterator[portl.Batch]:
+        for batch in super().read(reading):
+            assert isinstance(batch, portl.RowBatch)
+            fields = {field.name: getattr(batch, field.name) for field in attrs.fields(portl.RowBatch)}
+            yield LettingGo(**fields) if self.config.lets_go else batch
 
 
 @attrs.frozen(kw_only=True)
@@ -189,6 +204,20 @@ def test_columns_limit_and_names_are_the_cores_own_work() -> None:
         "column 'nope': the destination b has no such column",
         "column 'id': b wants a value (NOT NULL, no default), and nothing from the source goes there",
     ]
+
+
+def test_a_batch_is_told_when_it_is_written_the_second_time_too() -> None:
+    STORE["a"] = some(3)
+    source = {"type": "tiny", "table": "a", "lets_go": True}
+    portl.migrate(job(source=source, batch_size=2))
+    written = ["write", "release 1", "write", "release 2"]
+    assert [*CALLS] == ["begin", *written, "commit"]
+    CALLS.clear()
+    STORE["a"] = [*some(5)[3:], (4, "again", None)]
+    with pytest.raises(portl.ConflictError):
+        portl.migrate(job(source=source, batch_size=2))
+    assert [call for call in CALLS if call.startswith("release")][:3] == ["release 1", "release 2", "release 1"]
+    assert CALLS[CALLS.index("rollback") :][1:4] == ["begin", "write", "release 1"]
 
 
 @pytest.mark.parametrize("strategy", ["overwrite", "skip", "merge"])

@@ -189,3 +189,17 @@ def test_a_small_job_asks_each_end_a_few_times(
     copies = statements.copies()
     assert statements.of("source") + copies["source"] <= SMALL_SOURCE, statements.sent
     assert statements.of("destination") + copies["destination"] <= SMALL_DESTINATION, statements.sent
+
+
+def test_decoded_rows_do_not_stay_in_memory_until_their_commit(source: Db, destination: Db) -> None:
+    """One chunk, one transaction of 24 MiB of text: as Python's objects it would be five times that."""
+    source.execute("CREATE TABLE t (id int PRIMARY KEY, u uuid, tags text[], day date)")
+    source.execute(
+        "INSERT INTO t SELECT g, md5(g::text)::uuid, ARRAY['a' || g, 'b' || g, 'c' || g], current_date + g % 100"
+        " FROM generate_series(1, 300000) AS g"
+    )
+    ends = {"source": source.end(table="t"), "destination": destination.end(table="t")}
+    keys = {"chunk_rows": 1_000_000, "parallel": 1}
+    peaks = {route: run_alone({**ends, **keys, "route": route})["peak_kib"] / 1024 for route in ("rows", "relay")}
+    assert destination.value("SELECT count(*) FROM t") == 300_000
+    assert peaks["rows"] - peaks["relay"] < 50, peaks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import decimal
 import struct
 import uuid
 from decimal import Decimal
@@ -12,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from portl import Kind, Type
-from portl_postgres.columns import rows_dumper, rows_loader
+from portl import Kind, RowBatch, Type
+from portl_postgres.columns import CopiedRows, rows_dumper, rows_loader
 from portl_postgres.rowtext import loader, unescape
 from portl_postgres.types import PostgresTypeMapper
 from tests.servers import Db
@@ -267,3 +268,30 @@ def test_the_end_of_a_day_is_not_its_beginning() -> None:
         (dt.time(10, 24), "24:00:00+02"),
         ("24:00:00", dt.time(10, 24, tzinfo=dt.UTC)),
     ]
+
+
+def test_null_is_no_nan_where_the_application_takes_any_text_for_a_decimal() -> None:
+    load = rows_loader([Type(kind=Kind.DECIMAL)])
+    with decimal.localcontext() as context:
+        context.traps[decimal.InvalidOperation] = False
+        assert load([b"1.50\n\\N\n"]) == [(Decimal("1.50"),), (None,)]
+
+
+def test_a_batch_that_has_let_go_of_its_rows_has_the_same_again() -> None:
+    rows = [(number, f"a\t{number}") for number in range(5)]
+    plain = RowBatch(number=3, first_row=11, rows=5, size=99, data=rows)
+    lines = list(b"".join(dump_rows(rows)).splitlines(keepends=True))
+    batch = CopiedRows(plain, lines, rows_loader([Type(kind=Kind.INT), Type(kind=Kind.TEXT)]))
+    first = batch.data
+    assert first == rows
+    assert batch.data is first
+    batch.release()
+    assert batch.data == rows
+    assert batch.data is not first
+    assert [row for portion in batch.portions() for row in portion] == rows
+    half = batch.take(2, 4)
+    assert (half.number, half.first_row, half.rows, half.data) == (3, 13, 2, rows[2:4])
+    assert str(batch) == "CopiedRows(number=3, first_row=11, rows=5, size=99)"
+    batch.data = rows[:1]
+    batch.release()
+    assert [*batch.portions()] == [rows[:1]] == [batch.data]
