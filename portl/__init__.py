@@ -102,7 +102,7 @@ if TYPE_CHECKING:
     from portl.jobschema import schema as schema_of_jobs
     from portl.ledger import ChunkLine, ChunkState, Ledger, Run, RunState
     from portl.masking import masked
-    from portl.planning import Plan, TableTask
+    from portl.plans import Plan, TableTask
     from portl.plugins import Installed, hookimpl, installed, register
     from portl.rejected import retry_rejected
     from portl.result import Result, TableResult
@@ -327,7 +327,7 @@ _HOMES = {
     "portl.jobschema": ("schema_of_jobs",),
     "portl.ledger": ("ChunkLine", "ChunkState", "Ledger", "Run", "RunState"),
     "portl.masking": ("masked",),
-    "portl.planning": ("Plan", "TableTask"),
+    "portl.plans": ("Plan", "TableTask"),
     "portl.plugins": ("Installed", "hookimpl", "installed", "register"),
     "portl.rejected": ("retry_rejected",),
     "portl.result": ("Result", "TableResult"),

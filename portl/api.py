@@ -28,7 +28,7 @@ from portl.ledger import Ledger, RunState
 from portl.retrying import retrying
 
 if TYPE_CHECKING:
-    from portl.planning import Plan
+    from portl.plans import Plan
     from portl.result import Result
 
 Job = str | os.PathLike[str] | Mapping[str, Any] | MigrationConfig
@@ -195,7 +195,7 @@ class Session:
             self._context.token.check()
             reading.connect(self._context)
             writing.connect(self._context)
-            from portl import engine  # noqa: F401  # takes its time, and the servers take theirs
+            from portl import engine, planning  # noqa: F401  # takes its time, and the servers take theirs
 
             reading.open(self._context)
             writing.open(self._context)
@@ -227,7 +227,8 @@ class Session:
         ledger: Ledger | Finding | None = None,
     ) -> Plan:
         """Return the plan; see ``portl.planning``. Without a ledger the destination is asked for it."""
-        from portl.planning import Plan, plan_table
+        from portl.planning import plan_table
+        from portl.plans import Plan
 
         ledger = ledger or writing.ledger(self.config.ledger)
         task = plan_table(self.config, reading, writing, ledger, exact=exact, restart=self._restart)
@@ -260,7 +261,7 @@ class Session:
     @staticmethod
     def _overtaken(plan: Plan, ledger: Ledger) -> bool:
         """Tell whether another process has worked on the job between the plan and the lock."""
-        from portl.planning import standing
+        from portl.plans import standing
 
         planned, now = plan.tables[0].found, ledger.find(plan.tables[0].job)
         return standing(planned) != standing(now)

@@ -8,7 +8,7 @@ from portl.connectors import Batch
 from portl.errors import DataError
 from portl.ledger import ChunkLine
 from portl.masking import masked
-from portl.planning import TableTask
+from portl.plans import TableTask
 
 #: A value in a message is cut at this many characters.
 _WIDTH = 60

@@ -27,7 +27,7 @@ from portl.delivery import Delivery, whole_bounds
 from portl.errors import DataError, Error
 from portl.ledger import ChunkLine, ChunkState, Run
 from portl.masking import masked
-from portl.planning import TableTask
+from portl.plans import TableTask
 from portl.progress import Lane, Progress, Tally, in_doubt, plus, too_many
 
 logger = logging.getLogger("portl.engine")

@@ -28,7 +28,7 @@ from portl.delivery import Delivery
 from portl.errors import Cancelled, CommitInDoubt, Error, Interrupted
 from portl.lanes import Lanes, Work
 from portl.ledger import ChunkLine, ChunkState, Ledger, Run, RunState
-from portl.planning import Plan, TableTask
+from portl.plans import Plan, TableTask
 from portl.progress import Lane, Progress, in_doubt, too_many
 from portl.result import Result, TableResult
 from portl.retrying import retrying

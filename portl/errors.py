@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from portl.ledger import Run
-    from portl.planning import Plan
+    from portl.plans import Plan
     from portl.result import Result
     from portl.verification import TableVerification
 

@@ -22,7 +22,7 @@ from portl.config import DestinationConfig, MigrationConfig, SourceConfig
 from portl.connectors import CancelToken, Context, Destination, Source
 from portl.errors import Cancelled, CommitInDoubt, DataError, Error
 from portl.ledger import ChunkLine, ChunkState, Ledger, Run
-from portl.planning import TableTask
+from portl.plans import TableTask
 from portl.progress import Lane, Progress
 from portl.retrying import retrying
 

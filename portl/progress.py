@@ -10,7 +10,7 @@ from portl.config import SourceConfig
 from portl.connectors import Batch, Counts, Source, Writer
 from portl.errors import CommitInDoubt, Error, OperationError
 from portl.ledger import ChunkLine, Ledger, Run
-from portl.planning import TableTask
+from portl.plans import TableTask
 
 
 @attrs.frozen(kw_only=True)

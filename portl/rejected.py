@@ -19,7 +19,7 @@ from portl.connectors import ROWS, CancelToken, Counts, Destination, Intent, Rej
 from portl.errors import DataError, Error, LedgerError, OperationError, PlanError, SchemaError
 from portl.ledger import Ledger
 from portl.masking import masked
-from portl.planning import Plan, TableTask
+from portl.plans import Plan, TableTask
 from portl.result import Result, TableResult
 
 #: Rows in one transaction.

@@ -16,7 +16,7 @@ from portl.schema import Verdict
 
 if TYPE_CHECKING:
     from portl.connectors import Finding
-    from portl.planning import Plan, TableTask
+    from portl.plans import Plan, TableTask
     from portl.result import Result
 
 WIDTH = 80

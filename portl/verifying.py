@@ -45,7 +45,8 @@ from portl.events import Observer, Severity
 from portl.ledger import ChunkState, Ledger, RunState
 from portl.masking import COVER
 from portl.matching import ahead, as_multisets, by_key, portions, side_by_side
-from portl.planning import Plan, TableTask, plan_table
+from portl.planning import plan_table
+from portl.plans import Plan, TableTask
 from portl.verification import DIFFERENT, EXTRA, MISSING, RowDifference, TableVerification, Verification
 
 T = TypeVar("T")

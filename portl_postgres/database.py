@@ -23,8 +23,8 @@ from psycopg import pq
 
 import portl
 from portl_postgres.config import PostgresEnd
-from portl_postgres.connection import LINUX_ALONE, Session
-from portl_postgres.conninfo import SECRET_KEYWORDS, parse_url
+from portl_postgres.connection import Session
+from portl_postgres.parameters import PRINTING, keywords, secrets_of, watchfulness
 from portl_postgres.reaching import Stopped, connect_once, refusal
 
 if TYPE_CHECKING:
@@ -32,27 +32,6 @@ if TYPE_CHECKING:
     import tenacity
 
 logger = logging.getLogger("portl.postgres")
-
-#: What fixes how values print and are read, so that text means the same at both ends (manual, 20.11). Left as the
-#: user has them: TimeZone and the order of DateStyle, which decide what his query means.
-PRINTING = {
-    "DateStyle": "ISO",
-    "IntervalStyle": "postgres",
-    "extra_float_digits": "3",  # before version 12, less than 3 loses digits
-    "bytea_output": "hex",
-    "client_encoding": "UTF8",
-    "xmloption": "content",
-    "array_nulls": "on",  # off, {a,NULL} is read as two texts
-    # A transaction that waits for the other end is not idle in the sense of these limits: the source's holds the
-    # snapshot while the destination works, the destination's its rows while the source does. What the limits are for,
-    # locks that a dead client leaves behind, the server's own look after the client is for (``_LIMITS``).
-    "idle_in_transaction_session_timeout": "0",
-    "idle_session_timeout": "0",
-    "transaction_timeout": "0",
-}
-
-#: Seconds between two looks of the server, amid a statement, at whether its client is there.
-CHECK_SECONDS = 10
 
 #: Seconds between two looks at the token while a connection is waited for.
 _WAIT_SECONDS = 0.25
@@ -80,8 +59,8 @@ class Database:
         #: Held by whoever has the connection that is not the pool's.
         self._main = threading.Lock()
         self._attempt: _Attempt | None = None
-        self.parameters = {} if handle is not None else _parameters(config, role)
-        self._secrets = _secrets(config, self.parameters)
+        self.parameters = {} if handle is not None else keywords(config, role)
+        self._secrets = secrets_of(config, self.parameters)
 
     @property
     def label(self) -> str:
@@ -128,7 +107,7 @@ class Database:
                     if seconds or own
                 }
                 session.speak_utf8()
-                session.settings({**PRINTING, **_watchfulness(limit, self._role), **limits, **settings})
+                session.settings({**PRINTING, **watchfulness(limit, self._role), **limits, **settings})
                 self._check_pooler(session)
                 yield session
             finally:
@@ -456,72 +435,3 @@ class _Attempt:
         self._thread.join()
         if self._found is not None:
             self._found.finish()
-
-
-def _watch_over(seconds: float) -> tuple[int, int, int]:
-    """Return after how many idle seconds TCP asks the peer, how many seconds apart, and how often."""
-    return max(1, round(seconds / 2)), max(1, round(seconds / 8)), 3
-
-
-def _watchfulness(seconds: float, role: str) -> dict[str, str]:
-    """Return the settings by which the server notices that its client is gone, and gives up what it has locked.
-
-    ``tcp_user_timeout`` ends also a connection whose other end is well and takes nothing for a while (tcp(7)). That is
-    what rows do when the end that they go to waits for a lock. So the side that sends rows does without: the source's
-    server, and libpq towards the destination, where the watchdog stands in for it.
-    """
-    if not seconds:
-        return {}
-    idle, interval, count = _watch_over(seconds)
-    found = {
-        "tcp_keepalives_idle": str(idle),
-        "tcp_keepalives_interval": str(interval),
-        "tcp_keepalives_count": str(count),
-        LINUX_ALONE: f"{min(CHECK_SECONDS, idle)}s",
-    }
-    if role != "source":
-        found["tcp_user_timeout"] = str(round(seconds * 1000))
-    return found
-
-
-def _keepalives(seconds: float, role: str) -> dict[str, str]:
-    """Return the keywords by which libpq notices that the server is gone; see ``_watchfulness``."""
-    if not seconds:
-        return {}
-    idle, interval, count = _watch_over(seconds)
-    found = {
-        "keepalives": "1",
-        "keepalives_idle": str(idle),
-        "keepalives_interval": str(interval),
-        "keepalives_count": str(count),
-    }
-    if role == "source":
-        found["tcp_user_timeout"] = str(round(seconds * 1000))
-    return found
-
-
-def _parameters(config: PostgresEnd, role: str) -> dict[str, str]:
-    """Return libpq's keywords for a config."""
-    found: dict[str, str] = {
-        **_keepalives(config.network_timeout, role),
-        "application_name": config.application_name,
-        "connect_timeout": str(config.connect_timeout),
-        **config.params,
-    }
-    if config.url is not None:
-        found.update(parse_url(config.url))
-    keys = {"host": "host", "port": "port", "database": "dbname", "username": "user"}
-    keys.update({name: name for name in ("sslmode", "sslrootcert", "sslcert", "sslkey")})
-    for key, keyword in keys.items():
-        value = getattr(config, key)
-        if value is not None:
-            found[keyword] = str(value)
-    if config.password is not None:
-        found["password"] = config.password.reveal()
-    return found
-
-
-def _secrets(config: PostgresEnd, parameters: Mapping[str, str]) -> tuple[portl.Secret, ...]:
-    passwords = (parameters.get(name) for name in SECRET_KEYWORDS)
-    found = [portl.Secret(value) for value in passwords if value]
-    return (*found, *([config.url] if config.url is not None else []))

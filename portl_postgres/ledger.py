@@ -13,9 +13,6 @@ Who waits for whom:
 
 A transaction whose client is gone may stand for hours until the server notices. Nobody will commit it, so its backend
 is ended after ``PATIENCE_SECONDS``.
-
-The keys of advisory locks are the first eight bytes, as a signed big-endian integer, of the SHA-256 of a constant and
-what is locked. They are the same in all versions of portl: see ``lock_key``.
 """
 
 from __future__ import annotations
@@ -25,52 +22,30 @@ import json
 import logging
 import os
 import socket
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import attrs
-from psycopg import pq
 
 import portl
-from portl import ChunkLine, ChunkState, Finding, LedgerConfig, LedgerMode, Run, RunState
+from portl import ChunkLine, Finding, LedgerConfig, LedgerMode, Run, RunState
 from portl_postgres.catalog import statement
 from portl_postgres.config import check_name
 from portl_postgres.connection import Session
+from portl_postgres.joblocks import Holders, JobLock, end, lock_key, told, who_holds, writers
 from portl_postgres.places import LAYOUT, Place, candidates, place_of, step
 from portl_postgres.sqltext import Expression, bound, literal, quoted
+from portl_postgres.stored import COUNTS, line_of, run_of, snapshots, with_holders
 
 logger = logging.getLogger("portl.postgres")
 T = TypeVar("T")
 _Rows = list[tuple[Any, ...]]
-#: Keys of advisory locks to the backend, and to who that is for people.
-_Holders = dict[int, tuple[int | None, str]]
 
-#: How long a lock is asked for again: a server notices the death of a client with a delay.
-LOCK_SECONDS = 3.0
-POLL_SECONDS = 0.1
 #: How long a transaction without a client may stand in the way. Between its line and its COMMIT nothing takes time.
 PATIENCE_SECONDS = 15.0
 
 _LOCK_TIMEOUT = "55P03"
-
-#: Locks that went with a connection which broke in this process, as their keys, backends and when these began. The
-#: server may not have noticed that yet.
-_lost: set[tuple[int, int, str]] = set()
-_COUNTS = ("rows", "bytes", "batches", "inserted", "updated", "unchanged", "skipped", "rejected")
-
-
-def lock_key(kind: str, name: str) -> int:
-    """Return the key of an advisory lock.
-
-    Args:
-        kind: ``job``, ``run`` (a run's first transaction) or ``ledger`` (making or upgrading one).
-        name: of the job or the run; empty for ``ledger``.
-    """
-    text = f"portl {kind}\0{name}".encode("utf-8", "surrogatepass")
-    return int.from_bytes(hashlib.sha256(text).digest()[:8], "big", signed=True)
 
 
 def ledger_of(
@@ -128,8 +103,7 @@ class PostgresLedger(portl.Ledger):
         self._session = session
         self._candidates = list(candidates)
         self._token = token
-        self._locked: str | None = None
-        self._mine: tuple[int, int, str] | None = None
+        self._lock = JobLock(session, token)
         self._places: list[Place] = []
         #: Where runs stand, by their ids.
         self._homes: dict[str, Place] = {}
@@ -160,58 +134,11 @@ class PostgresLedger(portl.Ledger):
 
     def lock(self, job: str) -> None:
         """See ``Ledger.lock``."""
-        if self._locked == job:
-            return
-        key = lock_key("job", job)
-        end = time.monotonic() + LOCK_SECONDS
-        while not self._try(key):
-            self._end_lost(key)
-            if time.monotonic() >= end:
-                self._refuse(key, job)
-            self._token.wait(POLL_SECONDS)
-        self._locked = job
-
-    def _try(self, key: int) -> bool:
-        ((got, backend, began),) = self._query(
-            "SELECT pg_catalog.pg_try_advisory_lock($1::int8), a.pid, a.backend_start::text"
-            " FROM pg_catalog.pg_stat_activity AS a WHERE a.pid = pg_catalog.pg_backend_pid()",
-            key,
-        )
-        self._mine = (key, backend, began)
-        return bool(got)
-
-    def _end_lost(self, key: int) -> None:
-        """End the backend of a connection that broke in this process, if it still holds the lock."""
-        for pid, began in self._query(
-            "SELECT a.pid, a.backend_start::text FROM pg_catalog.pg_stat_activity AS a WHERE a.pid = ANY($1::int4[])",
-            [pid for (lost, pid, _) in _lost if lost == key],
-        ):
-            if (key, pid, began) in _lost:
-                logger.warning("%s: ending backend %d, whose connection broke", self._session.label, pid)
-                self._query("SELECT pg_catalog.pg_terminate_backend($1::int4)", pid)
-
-    def _refuse(self, key: int, job: str) -> NoReturn:
-        pid, who = self._holders([key]).get(key, (None, "a backend that has gone meanwhile"))
-        end_it = f", or end it: SELECT pg_terminate_backend({pid})" if pid else ""
-        raise portl.AlreadyRunning(
-            f"another process is at work on the job {job!r}: {who}", hint=f"wait until it is done{end_it}"
-        )
+        self._lock.take(job)
 
     def unlock(self) -> None:
         """See ``Ledger.unlock``."""
-        job, self._locked = self._locked, None
-        if job is None:
-            return
-        if self._session.broken:
-            if self._mine is not None:
-                _lost.add(self._mine)
-            return
-        if self._token.cancelled:
-            self._session.settle()
-        try:
-            self._query("SELECT pg_catalog.pg_advisory_unlock($1::int8)", lock_key("job", job))
-        except portl.Error as error:
-            logger.debug("%s: letting go of the job's lock failed: %s", self._session.label, error.message)
+        self._lock.release()
 
     def find(self, job: str) -> Run | None:
         """See ``Ledger.find``."""
@@ -264,7 +191,7 @@ class PostgresLedger(portl.Ledger):
                 RunState.RUNNING.value,
                 self._readable(run.source),
                 self._readable(run.destination),
-                _snapshots(run.snapshots),
+                snapshots(run.snapshots),
                 run.resumable,
                 run.incarnation,
                 place.of_migrations,
@@ -285,7 +212,7 @@ class PostgresLedger(portl.Ledger):
             place = self._homes[run.id] = self._made_ready(place)
         where = "id = $1::uuid", [run.id]
         taken = self._patiently(
-            lambda: self._take_over(place, run), lambda: self._writers(place.of_migrations, *where), run
+            lambda: self._take_over(place, run), lambda: writers(self._session, place.of_migrations, *where), run
         )
         if not taken:
             raise self._superseded(place, run)
@@ -305,7 +232,7 @@ class PostgresLedger(portl.Ledger):
             " WHERE id = $1::uuid",
             run.id,
             run.attempt,
-            _snapshots({**stored, **run.snapshots}),
+            snapshots({**stored, **run.snapshots}),
             RunState.RUNNING.value,
             *self._process(),
         )
@@ -313,12 +240,12 @@ class PostgresLedger(portl.Ledger):
 
     def lines(self, run: Run) -> Sequence[ChunkLine]:
         """See ``Ledger.lines``."""
-        return [_line(stored) for stored in self._stored_lines(self._home(run), [run.id])]
+        return [line_of(stored) for stored in self._stored_lines(self._home(run), [run.id])]
 
     def record(self, run: Run, line: ChunkLine) -> None:
         """See ``Ledger.record``."""
         place = self._home(run)
-        counts = ", ".join(f"{name} = ${n}" for n, name in enumerate(_COUNTS, 6))
+        counts = ", ".join(f"{name} = ${n}" for n, name in enumerate(COUNTS, 6))
         with self._transaction():
             found = self._query(
                 # The run's row first: whoever upgrades the tables locks them in this order.
@@ -333,7 +260,7 @@ class PostgresLedger(portl.Ledger):
                 line.number,
                 None if line.bounds is None else json.dumps(line.bounds),
                 line.state.value,
-                *(getattr(line, name) for name in _COUNTS),
+                *(getattr(line, name) for name in COUNTS),
             )
             if not found:
                 raise self._superseded(place, run, line.number)
@@ -344,7 +271,7 @@ class PostgresLedger(portl.Ledger):
         self._homes.pop(run.id, None)
         self._patiently(
             lambda: self._query("SELECT pg_catalog.pg_advisory_xact_lock($1::int8)", key),
-            lambda: [pid for pid, _ in self._holders([key]).values() if pid is not None],
+            lambda: [pid for pid, _ in who_holds(self._session, [key]).values() if pid is not None],
             run,
         )
         try:
@@ -358,10 +285,10 @@ class PostgresLedger(portl.Ledger):
                 run.id,
                 number,
             ),
-            lambda: self._writers(place.of_chunks, where, [run.id, number]),
+            lambda: writers(self._session, place.of_chunks, where, [run.id, number]),
             run,
         )
-        return _line(json.loads(found[0][0])) if found else None
+        return line_of(json.loads(found[0][0])) if found else None
 
     def close(self, run: Run, state: RunState, error: str | None = None) -> None:
         """See ``Ledger.close``. An attempt that was superseded leaves the run alone.
@@ -406,7 +333,7 @@ class PostgresLedger(portl.Ledger):
     @property
     def _inside(self) -> bool:
         """True while a transaction is open on the session."""
-        return self._session.connection.info.transaction_status is not pq.TransactionStatus.IDLE
+        return self._session.open
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -437,7 +364,7 @@ class PostgresLedger(portl.Ledger):
                     raise
             pids = blockers()
             if not last:
-                self._end(pids, run)
+                end(self._session, pids, run)
         listed = ", ".join(map(str, pids)) or "unknown"
         raise portl.OperationError(
             f"{self._session.label}: a transaction of an earlier attempt at {run.job!r} is still open"
@@ -446,42 +373,6 @@ class PostgresLedger(portl.Ledger):
             sqlstate=_LOCK_TIMEOUT,
             transient=True,
         )
-
-    def _end(self, pids: list[int], run: Run) -> None:
-        """End backends that wait for a client which is gone; those at work, and those of other roles, are left."""
-        try:
-            idle = self._query(
-                "SELECT pid FROM pg_catalog.pg_stat_activity WHERE pid = ANY($1::int4[])"
-                " AND state LIKE 'idle in transaction%' AND pg_catalog.pg_has_role(usesysid, 'USAGE')",
-                pids,
-            )
-            for (pid,) in idle:
-                self._query("SELECT pg_catalog.pg_terminate_backend($1::int4)", pid)
-                logger.warning(
-                    "%s: ended backend %d, left by an earlier attempt at %r", self._session.label, pid, run.job
-                )
-        except portl.PermissionDenied as error:
-            logger.debug("%s: %s", self._session.label, error.message)
-
-    def _writers(self, table: str, where: str, parameters: Sequence[object]) -> list[int]:
-        """Return the backends whose transactions hold a row."""
-        rows = self._query(f"SELECT xmax::text FROM {table} WHERE {where}", *parameters)
-        transactions = [xmax for (xmax,) in rows]
-        try:
-            # Several that hold it together stand under one number.
-            transactions += [
-                xid
-                for xmax in list(transactions)
-                for (xid,) in self._query("SELECT xid::text FROM pg_catalog.pg_get_multixact_members($1::xid)", xmax)
-            ]
-        except portl.Error as error:
-            logger.debug("no number of several transactions: %s", error.message)
-        found = self._query(
-            "SELECT pid FROM pg_catalog.pg_locks WHERE locktype = 'transactionid' AND granted"
-            " AND mode = 'ExclusiveLock' AND transactionid::text = ANY($1::text[])",
-            transactions,
-        )
-        return [pid for (pid,) in found]
 
     def _chosen(self, places: Sequence[Place]) -> Place:
         """Return where a new run is written down."""
@@ -557,14 +448,14 @@ class PostgresLedger(portl.Ledger):
             for (text,) in chunks:
                 line = json.loads(text)
                 lines[line["run"]].append(line)
-            found += [_run(row, lines[row["id"]]) for row in stored]
+            found += [run_of(row, lines[row["id"]]) for row in stored]
             self._homes.update({row["id"]: place for row in stored})
         found.sort(key=lambda run: run.started.timestamp() if run.started else 0.0, reverse=True)
         if holders is None:
-            holders = self._holders([lock_key("job", name) for name in {run.job for run in found}])
-        return _with_holders(found[:1] if latest else found, holders)
+            holders = who_holds(self._session, [lock_key("job", name) for name in {run.job for run in found}])
+        return with_holders(found[:1] if latest else found, holders)
 
-    def _stored(self, job: str | None, *, latest: bool) -> tuple[list[tuple[Place, _Rows, _Rows]], _Holders | None]:
+    def _stored(self, job: str | None, *, latest: bool) -> tuple[list[tuple[Place, _Rows, _Rows]], Holders | None]:
         """Return the rows of runs and of their chunks as they stand at each place, and who holds the lock of ``job``.
 
         All that comes from one exchange.
@@ -592,7 +483,7 @@ class PostgresLedger(portl.Ledger):
                     raise
                 continue
             if self._seen(seen) == known:
-                holders = None if job is None else _shown(rows.pop())
+                holders = None if job is None else told(rows.pop())
                 return list(zip(places, rows[::2], rows[1::2], strict=True)), holders
 
     def _stored_lines(self, place: Place, runs: Sequence[str]) -> list[Mapping[str, Any]]:
@@ -602,10 +493,6 @@ class PostgresLedger(portl.Ledger):
             list(runs),
         )
         return [json.loads(text) for (text,) in rows]
-
-    def _holders(self, keys: Sequence[int]) -> _Holders:
-        """Return who holds advisory locks."""
-        return _shown(self._query(statement("ledger_holders"), list(keys)))
 
     def _process(self) -> tuple[str, int, str]:
         return self._readable(socket.gethostname()), os.getpid(), portl.__version__
@@ -625,71 +512,5 @@ class PostgresLedger(portl.Ledger):
         return text.replace("\0", "\\0").encode(encoding, "backslashreplace").decode(encoding)
 
 
-def _shown(rows: _Rows) -> _Holders:
-    """Return who holds advisory locks, from rows of ``sql/ledger_holders.sql``."""
-    found: _Holders = {}
-    for key, pid, role, application, address, since in rows:
-        known = [
-            f"role {role}" if role else "",
-            f"application {application!r}" if application else "",
-            f"from {address}" if address else "",
-            f"connected since {since}" if since else "",
-        ]
-        found[key] = pid, ", ".join([f"backend {pid}", *filter(None, known)])
-    return found
-
-
-def _with_holders(runs: list[Run], holders: _Holders) -> list[Run]:
-    """Say of the latest run of each job whether a process is at work on it."""
-    seen: set[str] = set()
-    result = []
-    for run in runs:
-        holder = None if run.job in seen else holders.get(lock_key("job", run.job))
-        seen.add(run.job)
-        result.append(attrs.evolve(run, locked=holder is not None, holder=holder[1] if holder else None))
-    return result
-
-
 def _readable(places: Sequence[Place]) -> list[Place]:
     return [place for place in places if place.layout is not None and place.readable]
-
-
-def _snapshots(snapshots: Mapping[int, Mapping[str, Any]]) -> str:
-    return json.dumps({str(attempt): dict(snapshot) for attempt, snapshot in sorted(snapshots.items())})
-
-
-def _time(text: str | None) -> datetime | None:
-    return datetime.fromisoformat(text) if text else None
-
-
-def _run(stored: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> Run:
-    moments = [stored.get(name) for name in ("started", "taken", "ended")] + [line["written"] for line in lines]
-    return Run(
-        id=stored["id"],
-        job=json.loads(f'"{stored["job"]}"'),
-        identity=stored["identity"],
-        attempt=stored["attempt"],
-        state=RunState(stored["state"]),
-        source=stored["source"],
-        destination=stored["destination"],
-        snapshots={int(attempt): snapshot for attempt, snapshot in stored["snapshots"].items()},
-        started=_time(stored["started"]),
-        touched=max((moment for moment in map(_time, moments) if moment), default=None),
-        ended=_time(stored["ended"]),
-        error=stored["error"],
-        resumable=stored["resumable"],
-        # A ledger that was restored from a dump knows nothing of the tables that were restored with it.
-        incarnation=stored.get("incarnation") if stored.get("ledger") == stored["table"] else None,
-        chunks=tuple(_line(line) for line in lines),
-    )
-
-
-def _line(stored: Mapping[str, Any]) -> ChunkLine:
-    return ChunkLine(
-        number=stored["number"],
-        bounds=stored["bounds"],
-        state=ChunkState(stored["state"]),
-        attempt=stored["attempt"],
-        finished=_time(stored["finished"]),
-        **{name: stored[name] for name in _COUNTS},
-    )

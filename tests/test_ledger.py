@@ -21,11 +21,12 @@ from psycopg.conninfo import make_conninfo
 
 import portl
 from portl import ChunkLine, ChunkState, LedgerConfig, LedgerMode, Run, RunState
+from portl_postgres import joblocks, places
 from portl_postgres import ledger as ledger_module
-from portl_postgres import places
 from portl_postgres.config import Pool, PostgresDestinationConfig
 from portl_postgres.destination import PostgresDestination
-from portl_postgres.ledger import PostgresLedger, lock_key
+from portl_postgres.joblocks import lock_key
+from portl_postgres.ledger import PostgresLedger
 from portl_postgres.sqltext import quoted
 from tests.servers import Db
 
@@ -369,7 +370,7 @@ def test_settled_sees_a_late_commit_under_any_default_isolation(destination: Db)
 
 
 def test_the_second_process_is_told_who_is_at_work(destination: Db, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger_module, "LOCK_SECONDS", 0.3)
+    monkeypatch.setattr(joblocks, "LOCK_SECONDS", 0.3)
     with opened(destination, application_name="nightly") as first, ledger(destination) as book:
         holder = ledger_at(first)
         holder.lock(JOB)
