@@ -159,3 +159,46 @@ def test_every_page_is_in_the_navigation() -> None:
     navigation = (DOCS.parent / "mkdocs.yml").read_text(encoding="utf-8")
     missing = [path.name for path in DOCS.glob("*.md") if f": {path.name}\n" not in navigation]
     assert not missing, "add it to `nav` in mkdocs.yml"
+
+
+def pages() -> list[Path]:
+    return [*DOCS.parent.glob("*.md"), *DOCS.glob("*.md")]
+
+
+def test_commands_and_options_in_the_text_are_there() -> None:
+    options = {
+        name: {option for parameter in command.params for option in [*parameter.opts, *parameter.secondary_opts]}
+        for name, command in CLI["commands"]()
+    }
+    wrong, seen = [], 0
+    for path in pages():
+        text = path.read_text(encoding="utf-8")
+        lines = [
+            line
+            for block in re.findall(r"^```bash\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+            for line in block.split("\n")
+        ]
+        for call in [*re.findall(r"`([^`\n]+)`", text), *lines]:
+            words = call.split("#")[0].split()
+            if words[:1] != ["portl"] or len(words) == 1 or words[1].startswith("-"):
+                continue
+            seen += 1
+            given = {word for word in words[2:] if word.startswith("-")} - {"--help"}
+            if given - options.get(words[1], set()) or words[1] not in {*options, "COMMAND"}:
+                wrong.append(f"{path.name}: {call}")
+    assert not wrong
+    assert seen > 20
+
+
+def test_sessions_and_files_in_the_text_are_there() -> None:
+    noxfile = (DOCS.parent / "noxfile.py").read_text(encoding="utf-8")
+    sessions = set(re.findall(r"^def (\w+)\(session", noxfile, re.MULTILINE))
+    folders = [DOCS.parent, *(DOCS.parent / name for name in ("tests", "portl", "portl_postgres"))]
+    wrong = []
+    for path in pages():
+        text = path.read_text(encoding="utf-8")
+        wrong += [f"{path.name}: {name}" for name in re.findall(r"nox -s ([a-z]+)", text) if name not in sessions]
+        for name in re.findall(r"`((?:[\w.-]+/)*[\w*-]+\.(?:py|sql|svg))`", text):
+            if not any(any(folder.glob(name)) for folder in folders):
+                wrong.append(f"{path.name}: {name}")
+    assert not wrong
