@@ -16,7 +16,7 @@ date                      datetime.date
 time, timetz              datetime.time, aware for timetz
 timestamp                 datetime.datetime without a zone
 timestamptz               datetime.datetime with a zone
-interval                  datetime.timedelta; str where there are months, or hours beyond a day
+interval                  datetime.timedelta; str where there are months, hours beyond a day, or mixed signs
 uuid                      uuid.UUID
 json, jsonb               str: the JSON text, so that neither digits nor the order of keys are lost
 array                     list of the element's values, nested for more dimensions
