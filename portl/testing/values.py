@@ -44,7 +44,7 @@ VALUES: Mapping[Type, tuple[Any, ...]] = {
         dt.datetime(2024, 2, 29, 12, 30, tzinfo=dt.UTC),
         dt.datetime(2024, 2, 29, 12, 30, 0, 1, tzinfo=_EAST),
     ),
-    Type(kind=Kind.INTERVAL): (dt.timedelta(hours=1), dt.timedelta(0), dt.timedelta(days=3, microseconds=1), dt.timedelta(hours=-1)),
+    Type(kind=Kind.INTERVAL): (dt.timedelta(hours=1), dt.timedelta(0), dt.timedelta(days=3, microseconds=1)),
     Type(kind=Kind.UUID): (uuid.UUID(int=1), uuid.UUID("f81d4fae-7dec-11d0-a765-00a0c91e6bf6")),
     Type(kind=Kind.JSON): ('{"b": 1.00, "a": [null, "ä"]}', "null", '"text"', "{}"),
     Type(kind=Kind.ARRAY, element=Type(kind=Kind.INT)): ([1, 2], [], [None, 3]),
