@@ -95,6 +95,8 @@ class Session:
         self.nested = connection.info.transaction_status is not pq.TransactionStatus.IDLE
         # Transactions and savepoints that are open; the caller's transaction is the first.
         self._depth = 1 if self.nested else 0
+        #: The BEGIN of a transaction in which nothing was done yet.
+        self._opening = ""
 
     @property
     def pgconn(self) -> pq.abc.PGconn:
@@ -145,12 +147,13 @@ class Session:
         They have no parameters: constants stand in their texts. Outside a transaction they are one.
         """
         found = []
-        with self._cursor(";\n".join(statements), (), what) as cursor:
+        opening = [text] if (text := self.opening()) else []
+        with self._cursor(";\n".join([*opening, *statements]), (), what) as cursor:
             more: bool | None = True
             while more:
                 found.append(cursor.fetchall() if cursor.description else [])
                 more = cursor.nextset()
-        return found
+        return found[len(opening) :]
 
     def looking(self, statements: Sequence[str], *, what: str = "query") -> list[list[tuple[Any, ...]]]:
         """Execute statements as ``queries`` does, and undo what they have set, also where one of them fails."""
@@ -180,6 +183,8 @@ class Session:
     @contextmanager
     def _cursor(self, statement: str, parameters: Sequence[object], what: str) -> Iterator[psycopg.RawCursor[Any]]:
         self.check()
+        if opening := self.opening():
+            self.execute(opening)
         self.log(statement)
         # A caller's connection may make rows in another way.
         with self.translated(what), psycopg.RawCursor(self.connection, row_factory=tuple_row) as cursor:
@@ -223,7 +228,9 @@ class Session:
         found = [" ".join(value.decode(errors="replace") for value in row if value) for row in rows or []]
         return f"locks are held there by {', and by '.join(found)}" if found else None
 
-    def begin(self, mode: str = "", then: Sequence[str] = (), what: str = "query") -> list[list[tuple[Any, ...]]]:
+    def begin(
+        self, mode: str = "", then: Sequence[str] = (), what: str = "query", *, later: bool = False
+    ) -> list[list[tuple[Any, ...]]]:
         """Open a transaction, or a savepoint inside one that is open.
 
         Args:
@@ -231,12 +238,21 @@ class Session:
             then: what is executed first in it, in the same exchange; its rows are returned. If one of it fails, the
                 transaction is open.
             what: what that is, for messages.
+            later: leave it to the next statement to bring a transaction's BEGIN with it.
         """
+        if later and not self._depth:
+            self._opening, self._depth = f"BEGIN {mode}".strip(), 1
+            return []
         first = f"SAVEPOINT portl_{self._depth}" if self._depth else f"BEGIN {mode}".strip()
         self._depth += bool(then)
         found = self.queries([first, *then], what=what)
         self._depth += not then
         return found[1:]
+
+    def opening(self) -> str:
+        """Return the BEGIN that was left to the next statement, which it is the caller's to send now; or nothing."""
+        found, self._opening = self._opening, ""
+        return found
 
     def commit(self, first: Sequence[str] = ()) -> None:
         """Commit, or release the savepoint.
@@ -264,7 +280,7 @@ class Session:
         if self._token.cancelled:
             self.settle()
         self._depth -= 1
-        if self.broken:
+        if self.opening() or self.broken:
             return
         if self._depth == 0:
             self.execute("ROLLBACK")

@@ -333,7 +333,7 @@ class CopyIn:
 
     Args:
         session: inside a transaction.
-        statement: the COPY.
+        statement: the COPY, none of a user's text in it.
         binary: which format it takes.
         token: looked at while waiting.
         what: for messages.
@@ -357,13 +357,19 @@ class CopyIn:
         self._what = what
         #: What is left of a message of which a part is sent.
         self._unsent = memoryview(b"")
-        session.log(statement)
+        opening = session.opening()
+        session.log(f"{opening}; {statement}" if opening else statement)
         pgconn = session.pgconn
         with session.translated(what), unfinished(session):
-            pgconn.send_query_params(statement.encode(), None)
+            if opening:
+                pgconn.send_query(f"{opening}; {statement}".encode())
+            else:
+                pgconn.send_query_params(statement.encode(), None)
             #: True if messages can be sent past libpq.
             self._unwrapped = flush(session, token) and unwrapped(session)
             result = wait_result(session)
+            if opening and result is not None and result.status == pq.ExecStatus.COMMAND_OK:
+                result = wait_result(session)
             if result is None or result.status != pq.ExecStatus.COPY_IN:
                 drain(session)
                 raise error_of(result, pgconn)

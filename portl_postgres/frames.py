@@ -6,7 +6,7 @@ directions. So it is taken from the socket as it comes, and only the lengths are
 cut between them. Rows of one length, as fixed-width columns have them, are counted in runs.
 
 Whether TLS, GSSAPI or anything else wraps the connection shows in the first bytes of the server's answer, before
-anybody has read them: where they are not those of ParseComplete, libpq does the work (``copying``).
+anybody has read them: where they are not those of a message that is expected, libpq does the work (``copying``).
 
 libpq notices nothing: it has read nothing before the COPY was sent, so nothing of its rows is in its buffers. All that
 is no row is kept, and handed to it at the end, through a pair of sockets that for this moment stands in the place of
@@ -33,7 +33,8 @@ from portl_postgres.waiting import ready
 FRAME = 5
 ROW = ord("d")
 _READY = ord("Z")
-_PARSE_COMPLETE = b"1\0\0\0\4"
+#: How the answer begins: with ParseComplete, or, where a BEGIN came with the COPY, with its CommandComplete.
+_ANSWERS = (b"1\0\0\0\4", b"C\0\0\0\n")
 _HEAD = struct.Struct("!BI")
 #: The length of the message that ends the rows in the binary format; no row with a column is so short.
 _TRAILER_LENGTH = 6
@@ -70,7 +71,7 @@ def unwrapped(session: Session) -> bool:
         while not ready(fileno, POLL_SECONDS)[0]:
             pass  # a cancelled run ends the statement, and a silent server is the watchdog's to find
         try:
-            return wire.recv(FRAME, socket.MSG_PEEK) == _PARSE_COMPLETE
+            return wire.recv(FRAME, socket.MSG_PEEK) in _ANSWERS
         except OSError:
             return False  # libpq will meet it too, and say so
 

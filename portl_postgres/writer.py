@@ -177,7 +177,7 @@ class PostgresWriter(portl.Writer):
         look = [fingerprint.statement(self._table, self._columns)] if self._known is None else []
         what = "creating what is missing" if making else "looking whether the table was altered"
         if not (making or look):
-            self._session.begin()
+            self._session.begin(later=True)
         try:
             found = self._session.begin(then=[*making, *look], what=what) if making or look else []
             self._prepare(fingerprint.of(found[-1]) if look else None)

@@ -37,7 +37,7 @@ class Statements(logging.Handler):
         return sum(found == end for found, _ in self.sent)
 
     def copies(self) -> Counter[str]:
-        return Counter(end for end, statement in self.sent if statement.startswith("COPY "))
+        return Counter(end for end, statement in self.sent if re.match("(BEGIN; )?COPY ", statement))
 
     @property
     def exchanges(self) -> int:
