@@ -12,10 +12,10 @@ import psycopg
 import portl
 from portl import Column, Conversion, Examination, Field, Finding, Intent, LedgerConfig, Rejected, Strategy, Table
 from portl_postgres import catalog, ddl, inside, types, unfinished
+from portl_postgres.batches import BINARY, TEXT
 from portl_postgres.catalog import details, table_details
 from portl_postgres.config import PostgresDestinationConfig
 from portl_postgres.connection import Session
-from portl_postgres.copying import BINARY, TEXT
 from portl_postgres.database import Database
 from portl_postgres.examining import Examiner, unknown_type
 from portl_postgres.ledger import PostgresLedger, ledger_of

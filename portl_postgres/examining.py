@@ -9,11 +9,11 @@ import attrs
 import portl
 from portl import Examination, Finding, Intent, Strategy
 from portl_postgres import catalog, ddl, inside, quarantine, unfinished
+from portl_postgres.batches import BINARY
 from portl_postgres.catalog import details, table_details
 from portl_postgres.config import PostgresDestinationConfig, check_name
 from portl_postgres.conflicts import Merge, check_merge, trials
 from portl_postgres.connection import Session
-from portl_postgres.copying import BINARY
 from portl_postgres.sqltext import quoted
 from portl_postgres.writer import PostgresWriter, copy_statement, merges_straight
 

@@ -26,10 +26,11 @@ from typing import Any
 
 import portl
 from portl import DataError, Finding, Intent, Rejected, Rejection, RowBatch
+from portl_postgres.batches import BINARY, CopyBatch, binary_values
 from portl_postgres.catalog import shown, table_details
 from portl_postgres.config import check_name
 from portl_postgres.connection import Session
-from portl_postgres.copying import BINARY, CopyBatch, CopyIn, CopyOut, binary_values
+from portl_postgres.copying import CopyIn, CopyOut
 from portl_postgres.inside import carried
 from portl_postgres.rowtext import dump, unescape
 from portl_postgres.sqltext import listed, quoted

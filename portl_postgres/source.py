@@ -32,11 +32,12 @@ from portl import (
     Type,
 )
 from portl_postgres import catalog, expressions, inside, snapshots
+from portl_postgres.batches import BINARY, TEXT, CopyBatch
 from portl_postgres.catalog import details, shown
 from portl_postgres.columns import CopiedRows, rows_loader
 from portl_postgres.config import PostgresSourceConfig
 from portl_postgres.connection import Session
-from portl_postgres.copying import BINARY, TEXT, CopyBatch, CopyOut, flush, unfinished, wait_result
+from portl_postgres.copying import CopyOut, flush, unfinished, wait_result
 from portl_postgres.database import Database
 from portl_postgres.failures import translate, words
 from portl_postgres.ranges import BLOCK, KEY, Order, block_order, column_order, relation_of

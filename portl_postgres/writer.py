@@ -18,15 +18,17 @@ from typing import Any
 import attrs
 
 import portl
-from portl import Batch, Counts, DataError, Intent, Kind, Strategy
+from portl import Batch, Counts, DataError, Intent, Strategy
 from portl_postgres import fingerprint
-from portl_postgres.catalog import details, table_details
+from portl_postgres.batches import BINARY
+from portl_postgres.catalog import table_details
 from portl_postgres.conflicts import Merge
 from portl_postgres.connection import Session
-from portl_postgres.copying import BINARY, CopyIn
+from portl_postgres.copying import CopyIn
 from portl_postgres.fingerprint import Fingerprint
 from portl_postgres.inside import ServerBatch, ServerFormat, carried
 from portl_postgres.quarantine import RejectedTable, append_lines
+from portl_postgres.sequences import Sequences
 from portl_postgres.sqltext import listed, quoted
 
 logger = logging.getLogger("portl.postgres")
@@ -38,7 +40,6 @@ UNIQUE_VIOLATION = "23505"
 EXCLUSION_VIOLATION = "23P01"
 #: From this share of unchanged rows on it pays to leave them out before ON CONFLICT (docs/performance.md).
 UNCHANGED_SHARE = 0.75
-_WHOLE = {Kind.SMALLINT, Kind.INT, Kind.BIGINT}
 
 
 #: What lets a COMMIT wait for the disk: the WAL before it, with all earlier commits, goes first. A transaction that has
@@ -509,8 +510,7 @@ class PostgresWriter(portl.Writer):
         try:
             self._session.begin(then=self._after, what="finishing the table")
             self._after = []
-            for field, sequence in self._sequences():
-                self._advance_sequence(field, sequence)
+            Sequences(self._session, self._intent, self._table, self._context).advance()
             if record is not None:
                 record()
             self._session.commit([*(self._merge.tidy if self._stage_made else ()), *_DURABLE])
@@ -542,59 +542,3 @@ class PostgresWriter(portl.Writer):
             if self._session.open:
                 self._session.rollback()
             raise
-
-    def _sequences(self) -> list[tuple[portl.Field, int]]:
-        """Return the fields with a sequence behind their column; columns that were just made are asked for theirs."""
-        fields = {field.target.name: field for field in self._intent.fields if field.target.type.kind in _WHOLE}
-        known: dict[str, int | None] = {
-            name: found.sequence for name, field in fields.items() if (found := details(field.target))
-        }
-        made = {column.name for column in (self._intent.target.columns if self._intent.create else self._intent.add)}
-        asked = [name for name, sequence in known.items() if not sequence and name in made]
-        if asked:
-            known |= dict(
-                self._session.query(
-                    "SELECT n, pg_get_serial_sequence($1, n)::regclass::oid FROM unnest($2::text[]) AS n",
-                    self._table,
-                    asked,
-                )
-            )
-        return [(fields[name], int(sequence)) for name, sequence in known.items() if sequence]
-
-    def _advance_sequence(self, field: portl.Field, sequence: int) -> None:
-        """Set the sequence behind a column past what was loaded and past what the source had handed out."""
-        found = details(field.target)
-        if found is None:
-            return
-        ((name, increment, low, high, may),) = self._session.query(
-            "SELECT c.oid::regclass::text, s.seqincrement, s.seqmin, s.seqmax,"
-            " has_sequence_privilege(c.oid, 'SELECT') AND has_sequence_privilege(c.oid, 'UPDATE')"
-            " FROM pg_catalog.pg_sequence AS s JOIN pg_catalog.pg_class AS c ON c.oid = s.seqrelid WHERE c.oid = $1",
-            sequence,
-        )
-        if not may or not found.may_select:
-            self._warn(
-                field,
-                f"the role may not set the sequence {name} past what is in {self._intent.target.name}",
-                f"GRANT SELECT, UPDATE ON SEQUENCE {name} and SELECT on the column TO the role, or set it by hand",
-            )
-            return
-        extreme = "max" if increment > 0 else "min"
-        ((value, last, called),) = self._session.query(
-            f"SELECT (SELECT {extreme}({quoted(field.target.name)}) FROM {self._table}), last_value, is_called"
-            f" FROM {name}"
-        )
-        origin = details(field.sent)
-        wanted = [v for v in (value, origin.sequence_last if origin else None) if v is not None]
-        if not wanted:
-            return
-        goal = max(wanted) if increment > 0 else min(wanted)
-        standing = last if called else last - increment
-        ahead = goal > standing if increment > 0 else goal < standing
-        if ahead and low <= goal <= high:
-            self._session.query("SELECT setval($1::oid::regclass, $2, true)", sequence, goal)
-        elif ahead:
-            self._warn(field, f"the sequence {name} cannot hold {goal}", "alter it before the next insert")
-
-    def _warn(self, field: portl.Field, message: str, remedy: str) -> None:
-        self._context.emit(portl.Warned(where=f"column {field.target.name!r}", message=message, remedy=remedy))

@@ -14,9 +14,10 @@ import psycopg
 import pytest
 
 import portl
+from portl_postgres.batches import CopyBatch
 from portl_postgres.config import PostgresSourceConfig
 from portl_postgres.connection import Session
-from portl_postgres.copying import CopyBatch, CopyOut
+from portl_postgres.copying import CopyOut
 from portl_postgres.database import Database
 from portl_postgres.demo.server import Server
 from portl_postgres.frames import BUFFER_BYTES, bare, framed, walk

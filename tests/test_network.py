@@ -16,8 +16,9 @@ import pytest
 from psycopg_pool import ConnectionPool
 
 import portl
+from portl_postgres.batches import CopyBatch
 from portl_postgres.config import PostgresDestinationConfig
-from portl_postgres.copying import CopyBatch, CopyIn
+from portl_postgres.copying import CopyIn
 from portl_postgres.database import Database
 from tests.proxy import Proxy
 from tests.servers import Db

@@ -12,7 +12,7 @@ import pytest
 
 import portl
 from portl.rejected import retry_rejected
-from portl_postgres.copying import TEXT, CopyBatch
+from portl_postgres.batches import TEXT, CopyBatch
 from tests.servers import Db
 from tests.test_writer import writing
 
