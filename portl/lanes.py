@@ -126,16 +126,17 @@ class Lanes:
             threading.Thread(target=self._run_lane, args=(number,), name=f"portl-lane-{number}", daemon=True)
             for number in range(self._count)
         ]
-        for thread in threads:
-            thread.start()
         try:
+            for thread in threads:
+                thread.start()
             self._listen(len(threads))
         except BaseException:
             self._stop.cancel()
             raise
         finally:
             for thread in threads:
-                thread.join()
+                if thread.ident is not None:  # Ctrl-C may come before all were started
+                    thread.join()
             undo()
             # What was committed after the caller stopped listening.
             self._watcher.keep(self._committed)

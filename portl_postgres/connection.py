@@ -15,6 +15,7 @@ from psycopg.rows import tuple_row
 import portl
 from portl_postgres.failures import HINT_SILENT, translate
 from portl_postgres.sqltext import literal
+from portl_postgres.waiting import ready
 from portl_postgres.watchdog import Vigil
 
 logger = logging.getLogger("portl.postgres")
@@ -22,6 +23,9 @@ sql_logger = logging.getLogger("portl.postgres.sql")
 
 #: Seconds that a request to cancel a statement may take.
 CANCEL_SECONDS = 5.0
+
+#: Seconds between two looks at a socket that is waited for.
+READY_SECONDS = 1.0
 
 #: The version since which the server compiles queries.
 JIT_SINCE = 11
@@ -188,9 +192,26 @@ class Session:
         self.log(statement)
         # A caller's connection may make rows in another way.
         with self.translated(what), psycopg.RawCursor(self.connection, row_factory=tuple_row) as cursor:
-            with self.vigil.waiting():
-                cursor.execute(statement.encode(), parameters or None)
+            try:
+                with self.vigil.waiting():
+                    cursor.execute(statement.encode(), parameters or None)
+            except KeyboardInterrupt:
+                self._settle_interrupted()
+                raise
             yield cursor
+
+    def _settle_interrupted(self) -> None:
+        """End a statement that Ctrl-C has left running: where it comes before psycopg waits, psycopg does not."""
+        if self.connection.info.transaction_status is not pq.TransactionStatus.ACTIVE:
+            return
+        self.cancel()
+        with self.translated("ending a statement after Ctrl-C"), self.vigil.waiting():
+            while not self.broken:
+                while self.pgconn.is_busy():
+                    ready(self.pgconn.socket, READY_SECONDS)
+                    self.pgconn.consume_input()
+                if self.pgconn.get_result() is None:
+                    return
 
     def log(self, statement: str) -> None:
         """Take note of a statement that is about to be sent."""

@@ -456,7 +456,8 @@ class _Watch:
 
 
 def _says_commit(text: bytes) -> bool:
-    return text.strip(b" \t\r\n;").upper() == b"COMMIT"
+    """Tell whether a statement is COMMIT, or the last of several is."""
+    return text.strip(b" \t\r\n;").upper().rpartition(b";")[2].strip() == b"COMMIT"
 
 
 def _close(end: socket.socket, *, reset: bool) -> None:
