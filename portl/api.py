@@ -28,6 +28,8 @@ from portl.ledger import Ledger, RunState
 from portl.retrying import retrying
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from portl.plans import Plan
     from portl.result import Result
 
@@ -43,6 +45,7 @@ def migrate(
     cancel: CancelToken | None = None,
     overrides: Mapping[str, str] | None = None,
     restart: bool = False,
+    executor: Executor | None = None,
 ) -> Result:
     """Plan a job and carry it out. One that was interrupted goes on where it stopped.
 
@@ -55,6 +58,8 @@ def migrate(
         cancel: a token with which another thread can end the run.
         overrides: dotted path of a key to the YAML text of its new value, as ``portl run --set`` takes them.
         restart: True to begin again where an earlier run was interrupted.
+        executor: what moves the chunks, ``parallel`` of them at a time; by default threads of portl's own. Any
+            ``concurrent.futures.Executor`` (docs/scaling.md); portl does not shut it down.
 
     Returns:
         What was done.
@@ -65,7 +70,8 @@ def migrate(
         AlreadyRunning: another process is at work on the same job.
         Error: anything else; ``committed`` says what stays.
     """
-    return Session.of(job, source, destination, observers, cancel, overrides, restart=restart).migrate()
+    session = Session.of(job, source, destination, observers, cancel, overrides, restart=restart)
+    return session.migrate(executor=executor)
 
 
 def plan(
@@ -98,6 +104,8 @@ class Session:
     _doubt: CommitInDoubt | None = None
     #: The plan that the caller has seen, and wants carried out.
     _planned: Plan | None = None
+    #: What moves the chunks.
+    _executor: Executor | None = attrs.field(default=None, repr=False)
     #: The plan that was carried out last.
     _plan: Plan | None = None
     #: True while an attempt has not reached both ends.
@@ -137,13 +145,15 @@ class Session:
         context = Context(token=cancel or CancelToken(), emit=emit, retry=config.retry)
         return cls(config=config, source=source, destination=destination, context=context, restart=restart)
 
-    def migrate(self, planned: Plan | None = None) -> Result:
+    def migrate(self, planned: Plan | None = None, executor: Executor | None = None) -> Result:
         """Plan and carry out; again from where the ledger stands after a failure that passes.
 
         Args:
             planned: the plan that the caller has seen. If what would be done now is not the same, nothing is done.
+            executor: what moves the chunks; None: threads.
         """
         self._planned = planned
+        self._executor = executor
         self._started = time.monotonic()
         self._finished = None
         with self.reported():
@@ -278,7 +288,7 @@ class Session:
             self._context.emit(Warned(where=finding.where, message=finding.message, remedy=finding.remedy))
         from portl import engine
 
-        self._finished = engine.execute(plan, reading, writing, ledger, self._context, self._started)
+        self._finished = engine.execute(plan, reading, writing, ledger, self._context, self._started, self._executor)
         return self._concluded(self._finished, reading, writing)
 
     def _concluded(

@@ -56,6 +56,7 @@ class ChunkLoad:
         report: called after each COMMIT.
         first: called in the first transaction, before its rows; again if that is rolled back.
         transaction: False if the caller has opened the transaction and commits it.
+        alone: False if another process may be at work on the same chunk, in the same attempt.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class ChunkLoad:
         first: Callable[[], None] | None = None,
         *,
         transaction: bool = True,
+        alone: bool = True,
     ) -> None:
         self._task = task
         self._config = config
@@ -82,6 +84,7 @@ class ChunkLoad:
         self._report = report
         self._first = first
         self._own = transaction
+        self._alone = alone
         self._piecewise = task.delivery is Delivery.REPEAT
         self._quarantines = config.on_error is OnError.QUARANTINE
         self._piece = min(FIRST_PIECE_BYTES, GROUP_BYTES)
@@ -140,7 +143,11 @@ class ChunkLoad:
             self._end()
         except DataError as error:
             _close(batches)
-            self._keep_what_is_good(error)
+            try:
+                self._keep_what_is_good(error)
+            finally:
+                if self._open:
+                    self._rollback()
             raise
         except BaseException:
             # The token ends the reading in another way than an error does: by cancelling it.
@@ -226,7 +233,7 @@ class ChunkLoad:
             self._put_aside()
         line = self._counted(state, bounds)
         if self._lane.ledger is not None:
-            self._lane.ledger.record(self._run, line)
+            self._lane.ledger.record(self._run, line, None if self._alone else self._line)
         if self._own:
             try:
                 late = self._writer.commit()
@@ -496,7 +503,7 @@ class ChunkLoad:
             self._put_aside()
         line = self._counted(ChunkState.PARTIAL, rest)
         if self._lane.ledger is not None:
-            self._lane.ledger.record(self._run, line)
+            self._lane.ledger.record(self._run, line, None if self._alone else self._line)
         try:
             line = plus(line, self._writer.commit())
         except Error as lost:

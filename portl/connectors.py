@@ -197,6 +197,14 @@ class Source(abc.ABC, Generic[S]):
         """
         return None
 
+    def end_siblings(self) -> int:
+        """End what siblings have under way in other processes, because the run ends; return how many were found.
+
+        Called in another thread, again and again until there is none. By default they come to their ends by
+        themselves.
+        """
+        return 0
+
     def room(self) -> int | None:
         """Return how many siblings can be open at a time; None where nothing limits them."""
         return None
@@ -484,6 +492,14 @@ class Destination(abc.ABC, Generic[D]):
     def sibling(self) -> Destination[D] | None:
         """Return another destination, not yet open, that writes to the same table at the same time; None: it cannot."""
         return None
+
+    def end_siblings(self) -> int:
+        """End what siblings have under way in other processes, because the run ends; return how many were found.
+
+        Called in another thread, again and again until there is none. By default they come to their ends by
+        themselves.
+        """
+        return 0
 
     def room(self) -> int | None:
         """Return how many siblings can be open at a time; None where nothing limits them."""

@@ -2,8 +2,8 @@
 
 The first chunk goes alone, in the transaction that makes what is missing and starts the ledger's run: when it fails,
 nothing is left. The others follow over as many lanes as the job has; a lane is a source, a writer and a ledger on
-connections of their own, all reading one snapshot. With several lanes the work is done in threads, and what happens is
-told in the thread that called.
+connections of their own, all reading one snapshot. With several lanes the work is done in threads, or by an executor of
+the caller's, and what happens is told in the thread that called.
 
 Two kinds of failure pass. One that leaves the source's snapshot and the main connections whole (a deadlock, a lane
 that is cut off) is tried again here, chunk by chunk. Any other ends the attempt with a transient error; the caller
@@ -17,6 +17,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -33,6 +34,11 @@ from portl.progress import Lane, Progress, in_doubt, too_many
 from portl.result import Result, TableResult
 from portl.retrying import retrying
 
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+    from portl.workers import Workers
+
 logger = logging.getLogger("portl.engine")
 
 #: Lanes where the job leaves it open: more did not help in trials (docs/performance.md).
@@ -46,6 +52,7 @@ def execute(
     ledger: Ledger | None,
     context: Context,
     started: float,
+    executor: Executor | None = None,
 ) -> Result:
     """Carry the plan out over two open ends.
 
@@ -56,6 +63,7 @@ def execute(
         ledger: the destination's, with the lock of the job in hand; None: it has none.
         context: the observers and the token.
         started: the ``time.monotonic()`` at which the run began.
+        executor: what moves the chunks; None: threads.
 
     Raises:
         Error: with ``committed``; the observers are told by the caller.
@@ -71,6 +79,8 @@ def execute(
 
     for task in plan.tables:
         load = _TableRun(task, plan.config, source, destination, ledger, context)
+        if executor is not None:
+            load.hire(executor)
         try:
             finished = load.carry_out()
             context.emit(events.TableDone(result=finished))
@@ -122,8 +132,29 @@ class _TableRun:
         self._route = task.route
         #: By chunk: rows and bytes that are written in a transaction that is still open.
         self._written: dict[int, tuple[int, int]] = {}
+        self._workers: Workers | None = None
         self._earlier_rows = 0
         self._started = time.monotonic()
+
+    def hire(self, executor: Executor) -> None:
+        """Have the chunks moved by an executor, if there are several that can be; nothing is touched before.
+
+        Raises:
+            ConfigError: if it is not fit for that.
+        """
+        task = self._task
+        if task.delivery is not Delivery.CHUNKS:
+            why = "the job is one transaction" if task.delivery is Delivery.WHOLE else "it is not cut into chunks"
+        elif task.ordered is not None:
+            why = f"they come one after the other: {task.ordered}"
+        else:
+            if len(task.run.chunks if task.run is not None else task.split.chunks) > 1:
+                from portl.workers import Workers
+
+                self._workers = Workers(executor, self._source, self._destination, self._context, self._work())
+            return
+        said = f"rows are moved by this process, not by the executor: {why}"
+        self._context.emit(events.Warned(where="executor", message=said))
 
     def carry_out(self) -> TableResult:
         """Move the rows; return what became of them."""
@@ -234,7 +265,7 @@ class _TableRun:
                 self._move(self._main_lane(), todo.pop(0), self._context, self._start)
                 self._entered, self._made = self._ledger is not None, True
             lanes = self._lanes(len(todo))
-            if lanes > 1:
+            if lanes > 1 or (self._workers is not None and todo):
                 self._side_by_side(lanes, todo)
             else:
                 for line in todo:
@@ -268,6 +299,8 @@ class _TableRun:
         if self._task.ordered is not None or self._task.delivery is not Delivery.CHUNKS:
             return 1
         asked = None if isinstance(self._config.parallel, Auto) else self._config.parallel
+        if self._workers is not None and not self._workers.near:
+            return min(chunks, asked or MOST_LANES)  # each process has pools of its own
         wanted = min(chunks, asked or min(MOST_LANES, os.cpu_count() or 1))
         if wanted < 2 or self._source.sibling() is None or self._destination.sibling() is None:
             return 1
@@ -285,7 +318,25 @@ class _TableRun:
 
     def _side_by_side(self, lanes: int, todo: list[ChunkLine]) -> None:
         """Move chunks over several lanes; raise the first failure."""
-        Lanes(self._work(), self._source, self._destination, self._main_lane(), self._context, self, lanes, todo).run()
+        main = self._main_lane()
+        moving = Lanes(
+            self._work(), self._source, self._destination, main, self._context, self, lanes, todo, self._workers
+        )
+        try:
+            moving.run()
+        except Error:
+            if self._workers is not None:
+                self._look_up()
+            raise
+
+    def _look_up(self) -> None:
+        """Ask the ledger how the chunks stand, for workers may have been lost before they could tell."""
+        if self._ledger is None or self._context.token.cancelled or not self._destination.holds():
+            return
+        try:
+            self._lines = {line.number: line for line in self._ledger.lines(self._run)}
+        except Error as error:
+            logger.warning("how the chunks stand could not be looked up: %s", error.message)
 
     def _main_lane(self) -> Lane:
         return Lane(

@@ -1,7 +1,8 @@
 """Several chunks at the same time: lanes, each with connections of its own that read one snapshot.
 
 A lane is a source, a writer and a ledger. The first one has the connections of the run, which hold the snapshot and
-the lock of the job; the others are opened beside them.
+the lock of the job; the others are opened beside them. Where the caller has handed in an executor, each lane hands it
+one chunk after the other instead (``portl.workers``).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
@@ -25,6 +26,9 @@ from portl.ledger import ChunkLine, ChunkState, Ledger, Run
 from portl.plans import TableTask
 from portl.progress import Lane, Progress
 from portl.retrying import retrying
+
+if TYPE_CHECKING:
+    from portl.workers import FarLane, Workers
 
 logger = logging.getLogger("portl.engine")
 
@@ -42,6 +46,18 @@ class Work:
     #: Chunks that come once more, with the rows of theirs that were put aside.
     repeated: frozenset[int] = frozenset()
 
+    def slim(self) -> Work:
+        """Return what it takes to move one chunk: no other chunks, no rows that were looked at, no way to the ends."""
+        config = attrs.evolve(
+            self.config,
+            source=SourceConfig(type=self.config.source.type),
+            destination=DestinationConfig(type=self.config.destination.type),
+        )
+        # Whether there are several chunks is told to people.
+        split = attrs.evolve(self.task.split, chunks=self.task.split.chunks[:2])
+        task = attrs.evolve(self.task, preview=(), findings=(), run=None, found=None, identity={}, split=split)
+        return attrs.evolve(self, config=config, task=task, run=attrs.evolve(self.run, chunks=(), identity={}))
+
     def load(
         self,
         lane: Lane,
@@ -51,6 +67,7 @@ class Work:
         first: Callable[[], None] | None = None,
         *,
         transaction: bool = True,
+        alone: bool = True,
     ) -> ChunkLoad:
         """Return what moves one chunk over a lane; the arguments are those of ``ChunkLoad``."""
 
@@ -60,7 +77,39 @@ class Work:
             if line.number in self.repeated:
                 lane.writer.unreject(self.run.id, line.number)
 
-        return ChunkLoad(self.task, self.config, lane, self.run, line, context, report, begin, transaction=transaction)
+        return ChunkLoad(
+            self.task,
+            self.config,
+            lane,
+            self.run,
+            line,
+            context,
+            report,
+            begin,
+            transaction=transaction,
+            alone=alone,
+        )
+
+
+def open_lane(
+    stack: ExitStack,
+    work: Work,
+    source: Source[SourceConfig] | None,
+    destination: Destination[DestinationConfig] | None,
+    context: Context,
+) -> Lane:
+    """Open siblings of both ends; they are closed with the stack, whatever happens."""
+    assert source is not None, "asked for when the lanes were counted"
+    assert destination is not None, "asked for when the lanes were counted"
+    stack.callback(source.close)
+    source.open(context)
+    stack.callback(destination.close)
+    destination.open(context)
+    ledger = destination.ledger(work.config.ledger)
+    assert isinstance(ledger, Ledger), "the main connection has one"
+    writer = destination.writer(work.task.intent)
+    stack.callback(writer.abandon, resumable=True)
+    return Lane(source=source, writer=writer, ledger=ledger, savepoints=destination.savepoints)
 
 
 class Watcher(Protocol):
@@ -91,6 +140,7 @@ class Lanes:
         watcher: told of what happens, in the thread that calls ``run``.
         count: lanes.
         todo: the chunks to move.
+        workers: who moves them; None: threads of this process.
     """
 
     def __init__(
@@ -103,8 +153,10 @@ class Lanes:
         watcher: Watcher,
         count: int,
         todo: Sequence[ChunkLine],
+        workers: Workers | None = None,
     ) -> None:
         self._work = work
+        self._workers = workers
         self._source = source
         self._destination = destination
         self._main = main
@@ -164,9 +216,8 @@ class Lanes:
     def _run_lane(self, number: int) -> None:
         """Move chunks until none is left."""
         context = Context(token=self._stop, emit=self._emit, retry=self._context.retry)
-        side = _SideLane(self._work, self._source, self._destination, context)
         try:
-            with side if number else _MainLane(self._main) as lane:
+            with self._lane(number, context) as lane:
                 if not self._opened(lane, context):
                     return
                 while self._todo and not self._stop.cancelled:
@@ -181,10 +232,17 @@ class Lanes:
         finally:
             self._told.put(None)
 
-    def _opened(self, lane: _MainLane | _SideLane, context: Context) -> bool:
+    def _lane(self, number: int, context: Context) -> MainLane | SideLane | FarLane:
+        if self._workers is not None:
+            return self._workers.lane(self._work, context, self._progress)
+        if number == 0:
+            return MainLane(self._work, self._main, context, self._progress)
+        return SideLane(self._work, self._source, self._destination, context, self._progress)
+
+    def _opened(self, lane: MainLane | SideLane | FarLane, context: Context) -> bool:
         """Open a lane; one for which a server has no room leaves its work to the others."""
         try:
-            lane.ready()
+            lane.open()
         except Error as error:
             if not error.transient or isinstance(error, Cancelled) or not self._source.holds():
                 raise
@@ -200,29 +258,16 @@ class Lanes:
             self._committed[progress.line.number] = progress.line
         self._told.put(lambda: self._watcher.progress(progress))
 
-    def _move(self, lane: _MainLane | _SideLane, line: ChunkLine, context: Context) -> None:
+    def _move(self, lane: MainLane | SideLane | FarLane, line: ChunkLine, context: Context) -> None:
         """Move one chunk, again after a failure that passes and leaves the snapshot whole."""
-        work = self._work
         current = [line]
+
+        def keep(line: ChunkLine) -> None:
+            current[0] = self._committed[line.number] = line
 
         def attempt() -> None:
             self._told.put(lambda: self._watcher.begun(line.number))
-            load = work.load(lane.ready(), current[0], context, self._progress)
-            try:
-                load.load()
-            except CommitInDoubt:
-                if isinstance(lane, _MainLane):
-                    raise  # a main connection that is lost ends the attempt
-                settled = lane.settled(work.run, line.number)
-                if settled is None or settled.attempt != work.run.attempt:
-                    raise
-                current[0] = self._committed[line.number] = settled
-                if settled.state is not ChunkState.DONE:
-                    raise
-                self._progress(_after_doubt(settled))
-            except DataError:
-                self._told.put(lambda: self._watcher.keep({line.number: load.line}))
-                raise
+            lane.move(current[0], keep)
 
         def again(error: BaseException) -> bool:
             if not isinstance(error, Error) or not error.transient or self._stop.cancelled:
@@ -234,33 +279,50 @@ class Lanes:
                 self._told.put(self._watcher.retried)
             return whole
 
-        retrying(attempt, context, f"chunk {line.number} of {work.task.destination.name}", again=again)
+        retrying(attempt, context, f"chunk {line.number} of {self._work.task.destination.name}", again=again)
 
 
-def _after_doubt(line: ChunkLine) -> Progress:
+def after_doubt(line: ChunkLine) -> Progress:
+    """Return what is told of a chunk that turns out to be done."""
     return Progress(line=line, first_batch=1, last_batch=line.batches, rows=line.rows, bytes=line.bytes, rejected=0)
 
 
-class _MainLane:
+class MainLane:
     """The connections that hold the snapshot and the lock, as a lane among others."""
 
     own = False
 
-    def __init__(self, lane: Lane) -> None:
+    def __init__(self, work: Work, lane: Lane, context: Context, report: Callable[[Progress], None]) -> None:
+        self._work = work
         self._lane = lane
+        self._context = context
+        self._report = report
 
-    def __enter__(self) -> _MainLane:
+    def __enter__(self) -> MainLane:
         return self
 
     def __exit__(self, *exc: object) -> None:
         """Leave them to the run."""
 
-    def ready(self) -> Lane:
-        """Return the lane."""
-        return self._lane
+    def open(self) -> None:
+        """They are open."""
+
+    def move(self, line: ChunkLine, keep: Callable[[ChunkLine], None]) -> None:
+        """Move one chunk.
+
+        Args:
+            line: the chunk's as it stands.
+            keep: told how it stands now, also before an error is raised.
+        """
+        load = self._work.load(self._lane, line, self._context, self._report)
+        try:
+            load.load()
+        except DataError:
+            keep(load.line)
+            raise
 
 
-class _SideLane:
+class SideLane:
     """Connections of a lane's own, opened again after a failure."""
 
     own = True
@@ -271,16 +333,18 @@ class _SideLane:
         source: Source[SourceConfig],
         destination: Destination[DestinationConfig],
         context: Context,
+        report: Callable[[Progress], None],
     ) -> None:
         self._work = work
         self._beside = source, destination
         self._context = context
+        self._report = report
         self._stack = ExitStack()
         self._lane: Lane | None = None
         self._source: Source[SourceConfig] | None = None
         self._destination: Destination[DestinationConfig] | None = None
 
-    def __enter__(self) -> _SideLane:
+    def __enter__(self) -> SideLane:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -293,37 +357,44 @@ class _SideLane:
         except Error as error:
             logger.warning("closing a lane failed: %s", error.message)
 
-    def ready(self) -> Lane:
-        """Return the lane, on connections that work."""
+    def open(self) -> None:
+        """Open connections, unless there are some that work."""
+        self._ready()
+
+    def _ready(self) -> Lane:
         lost = self._source is not None and self._destination is not None
         if lost and not (self._source.holds() and self._destination.holds()):  # type: ignore[union-attr]
             self._close()
         if self._lane is None:
-            self._lane = self._opened()
+            source, destination = self._beside[0].sibling(), self._beside[1].sibling()
+            try:
+                self._lane = open_lane(self._stack, self._work, source, destination, self._context)
+            except BaseException:
+                self._close()
+                raise
+            self._source, self._destination = source, destination
         return self._lane
 
-    def _opened(self) -> Lane:
-        source, destination = self._beside[0].sibling(), self._beside[1].sibling()
-        assert source is not None, "asked for when the lanes were counted"
-        assert destination is not None, "asked for when the lanes were counted"
+    def move(self, line: ChunkLine, keep: Callable[[ChunkLine], None]) -> None:
+        """See ``MainLane.move``."""
+        load = self._work.load(self._ready(), line, self._context, self._report)
         try:
-            self._stack.callback(source.close)
-            source.open(self._context)
-            self._stack.callback(destination.close)
-            destination.open(self._context)
-            ledger = destination.ledger(self._work.config.ledger)
-            assert isinstance(ledger, Ledger), "the main connection has one"
-            writer = destination.writer(self._work.task.intent)
-        except BaseException:
-            self._close()
+            load.load()
+        except DataError:
+            keep(load.line)
             raise
-        self._source, self._destination = source, destination
-        self._stack.callback(writer.abandon, resumable=True)
-        return Lane(source=source, writer=writer, ledger=ledger, savepoints=destination.savepoints)
+        except CommitInDoubt:
+            settled = self._settled(line.number)
+            if settled is None or settled.attempt != self._work.run.attempt:
+                raise
+            keep(settled)
+            if settled.state is not ChunkState.DONE:
+                raise
+            self._report(after_doubt(settled))
 
-    def settled(self, run: Run, number: int) -> ChunkLine | None:
+    def _settled(self, number: int) -> ChunkLine | None:
         """Ask the ledger, over new connections, what became of a chunk whose COMMIT got lost."""
         self._close()
-        ledger = self.ready().ledger
+        ledger = self._ready().ledger
         assert ledger is not None
-        return ledger.settled(run, number)
+        return ledger.settled(self._work.run, number)

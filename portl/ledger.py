@@ -166,11 +166,18 @@ class Ledger(abc.ABC):
         """Return the chunk lines as they are now, in the order of their numbers."""
 
     @abc.abstractmethod
-    def record(self, run: Run, line: ChunkLine) -> None:
+    def record(self, run: Run, line: ChunkLine, before: ChunkLine | None = None) -> None:
         """Write a chunk line in the transaction of its rows.
 
+        Args:
+            run: has the attempt that writes.
+            line: what becomes of the chunk with this transaction.
+            before: given where several processes may be at work on the chunk in one attempt: what it was when this one
+                began. A line that this attempt has written since is not written over.
+
         Raises:
-            Superseded: if a later attempt has taken the run over; the transaction must be rolled back.
+            Superseded: if a later attempt has taken the run over, this one has ended, or another process has written
+                the line; the transaction must be rolled back.
         """
 
     @abc.abstractmethod

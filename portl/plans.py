@@ -16,6 +16,8 @@ from portl.ledger import Run
 from portl.schema import Table
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from portl.api import Session
     from portl.result import Result
 
@@ -164,13 +166,17 @@ class Plan:
         for name, value in state.items():
             object.__setattr__(self, name, value)
 
-    def execute(self) -> Result:
-        """Do it. Raises ``PlanError`` if there are problems, and whatever ``portl.migrate`` raises."""
+    def execute(self, *, executor: Executor | None = None) -> Result:
+        """Do it. Raises ``PlanError`` if there are problems, and whatever ``portl.migrate`` raises.
+
+        Args:
+            executor: what moves the chunks, as ``portl.migrate`` takes it.
+        """
         if self._session is None:
             raise Error("this plan is a copy without the means to execute it", hint="make a new one with portl.plan")
         if self.problems:
             raise PlanError(self)
-        return self._session.migrate(planned=self)
+        return self._session.migrate(planned=self, executor=executor)
 
     def departs(self, now: Plan) -> list[str]:
         """Return in what this plan, made earlier, is another than one made now, in words for people."""

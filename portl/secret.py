@@ -3,17 +3,43 @@
 from __future__ import annotations
 
 import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cached_property
 from typing import Any, NoReturn
 
 MASK = "********"
 
+_carried: ContextVar[bool] = ContextVar("carried", default=False)
+
+
+@contextmanager
+def carried() -> Iterator[None]:
+    """Let secrets travel in what is pickled inside.
+
+    A worker in another process needs them: that of a process pool has nowhere else to get them from. They are mixed
+    with noise that travels beside them, anew in each pickle, so that no log, dump or dashboard that shows its bytes
+    shows them. That is no encryption: the noise is there for whoever can read the pickle as a pickle. What goes over
+    a network belongs into TLS.
+    """
+    before = _carried.set(True)
+    try:
+        yield
+    finally:
+        _carried.reset(before)
+
+
+def _arrived(noise: bytes, mixed: bytes) -> Secret:
+    return Secret(bytes(a ^ b for a, b in zip(noise, mixed, strict=True)).decode("utf-8", "surrogatepass"))
+
 
 class Secret:
     """A password, or a text that holds one. Only ``reveal()`` gives it away; ``str`` and ``repr`` print a mask.
 
-    It stays behind when it is pickled: the copy in the other process compares as a secret of its own, and its
-    ``reveal()`` raises.
+    It stays behind when it is pickled, unless it is ``carried``: the copy in the other process compares as a secret of
+    its own, and its ``reveal()`` raises.
     """
 
     def __init__(self, value: str) -> None:
@@ -52,7 +78,11 @@ class Secret:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _LeftBehind, ()
+        if not _carried.get():
+            return _LeftBehind, ()
+        plain = self._value.encode("utf-8", "surrogatepass")
+        noise = secrets.token_bytes(len(plain))
+        return _arrived, (noise, bytes(a ^ b for a, b in zip(noise, plain, strict=True)))
 
 
 class _LeftBehind(Secret):
@@ -60,6 +90,9 @@ class _LeftBehind(Secret):
 
     def __init__(self) -> None:
         super().__init__("")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _LeftBehind, ()
 
     def reveal(self) -> NoReturn:
         """Raise: the secret is not here."""

@@ -11,7 +11,7 @@ import psycopg
 
 import portl
 from portl import Column, Conversion, Examination, Field, Finding, Intent, LedgerConfig, Rejected, Strategy, Table
-from portl_postgres import catalog, ddl, inside, types, unfinished
+from portl_postgres import catalog, ddl, inside, siblings, types, unfinished
 from portl_postgres.batches import BINARY, TEXT
 from portl_postgres.catalog import details, table_details
 from portl_postgres.config import PostgresDestinationConfig
@@ -39,6 +39,10 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         #: Whether the first writer goes through the staging table; None: it does not know yet.
         self._stages: bool | None = None
         self._writer: PostgresWriter | None = None
+        #: Marks the connections of siblings in other processes.
+        self._mark = siblings.new_mark()
+        #: True for what came out of a pickle.
+        self._travelled = False
         self._stack = ExitStack()
         self._session_: Session | None = None
         self._database_here: inside.Database | None = None
@@ -49,11 +53,12 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
     def __getstate__(self) -> dict[str, Any]:
         if self.handle is not None:
             raise TypeError("a connection that was handed in does not travel to another process")
-        return {"config": self.config, "second": self._second, "stages": self._stages}
+        return {"config": self.config, "second": self._second, "stages": self._stages, "mark": self._mark}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         PostgresDestination.__init__(self, state["config"])
-        self._second, self._stages = state["second"], state["stages"]
+        self._second, self._stages, self._mark = state["second"], state["stages"], state["mark"]
+        self._travelled = True
 
     @property
     def _database(self) -> Database:
@@ -76,6 +81,8 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         # What is lost with a crash of the server is known and reported: the last commit waits for the disk.
         settings = {"synchronous_commit": "off", "standard_conforming_strings": "on"}
         self._session_ = self._stack.enter_context(self._database.session(context, settings))
+        if self._travelled:
+            siblings.wear(self._session, self._mark)
 
     def close(self) -> None:
         """See ``Destination.close``."""
@@ -275,8 +282,13 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         found = PostgresDestination(self.config, self.handle)
         found._database_ = self._database
         found._second = found._shares = True
+        found._mark = self._mark
         found._stages = self._writer.stages if self._writer is not None else self._stages
         return found
+
+    def end_siblings(self) -> int:
+        """See ``Destination.end_siblings``."""
+        return siblings.end(self._session, self._mark)
 
     def identity(self) -> Mapping[str, Any]:
         """See ``Destination.identity``: the cluster, the database, the table; by whatever way they are reached."""

@@ -242,25 +242,35 @@ class PostgresLedger(portl.Ledger):
         """See ``Ledger.lines``."""
         return [line_of(stored) for stored in self._stored_lines(self._home(run), [run.id])]
 
-    def record(self, run: Run, line: ChunkLine) -> None:
+    def record(self, run: Run, line: ChunkLine, before: ChunkLine | None = None) -> None:
         """See ``Ledger.record``."""
         place = self._home(run)
+        running = unwritten = ""
+        expected: list[object] = []
+        if before is not None:
+            running = f" AND state = '{RunState.RUNNING.value}'"
+            first = 6 + len(COUNTS)
+            unwritten = (
+                f" AND (c.attempt <> $2 OR (c.attempt, c.state, c.rows) = (${first}, ${first + 1}, ${first + 2}))"
+            )
+            expected = [before.attempt, before.state.value, before.rows]
         counts = ", ".join(f"{name} = ${n}" for n, name in enumerate(COUNTS, 6))
         with self._transaction():
             found = self._query(
                 # The run's row first: whoever upgrades the tables locks them in this order.
                 f"WITH held AS (SELECT id FROM {place.of_migrations}"
-                " WHERE id = $1::uuid AND attempt = $2 FOR SHARE)"
+                f" WHERE id = $1::uuid AND attempt = $2{running} FOR SHARE)"
                 f" UPDATE {place.of_chunks} AS c SET attempt = $2, bounds = $4::json, state = $5, {counts},"
                 " written = pg_catalog.clock_timestamp(),"
                 " finished = CASE WHEN $5 = 'done' THEN pg_catalog.clock_timestamp() END"
-                " FROM held WHERE c.run = held.id AND c.number = $3 RETURNING 1",
+                f" FROM held WHERE c.run = held.id AND c.number = $3{unwritten} RETURNING 1",
                 run.id,
                 run.attempt,
                 line.number,
                 None if line.bounds is None else json.dumps(line.bounds),
                 line.state.value,
                 *(getattr(line, name) for name in COUNTS),
+                *expected,
             )
             if not found:
                 raise self._superseded(place, run, line.number)
@@ -426,15 +436,25 @@ class PostgresLedger(portl.Ledger):
 
     def _superseded(self, place: Place, run: Run, number: int | None = None) -> portl.LedgerError:
         """Return why an attempt may not write."""
-        found = self._query(f"SELECT attempt FROM {place.of_migrations} WHERE id = $1::uuid", run.id)
+        found = self._query(f"SELECT attempt, state FROM {place.of_migrations} WHERE id = $1::uuid", run.id)
         if not found:
             return portl.Superseded(
                 f"the run of {run.job!r} is not in the ledger any more", hint="somebody has removed it; run it again"
             )
-        if found[0][0] == run.attempt and number is not None:
+        attempt, state = found[0]
+        if attempt == run.attempt and number is not None:
+            if state != RunState.RUNNING.value:
+                return portl.Superseded(f"this attempt at {run.job!r} has ended: it is {state}")
+            known = self._query(
+                f"SELECT state FROM {place.of_chunks} WHERE run = $1::uuid AND number = $2::int4", run.id, number
+            )
+            if known:
+                return portl.Superseded(
+                    f"another process has written chunk {number} of {run.job!r}: it is {known[0][0]}"
+                )
             return portl.LedgerError(f"the run of {run.job!r} has no chunk {number}")
         return portl.Superseded(
-            f"another attempt at {run.job!r} has taken the run over: the ledger has attempt {found[0][0]}, this one is"
+            f"another attempt at {run.job!r} has taken the run over: the ledger has attempt {attempt}, this one is"
             f" {run.attempt}",
             hint="the other attempt goes on; portl status shows how far it is",
         )

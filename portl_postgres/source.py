@@ -31,7 +31,7 @@ from portl import (
     Table,
     Type,
 )
-from portl_postgres import catalog, expressions, inside, snapshots
+from portl_postgres import catalog, expressions, inside, siblings, snapshots
 from portl_postgres.batches import BINARY, TEXT, CopyBatch
 from portl_postgres.catalog import details, shown
 from portl_postgres.columns import CopiedRows, rows_loader
@@ -86,6 +86,10 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         self._expected: int | None = None
         #: The snapshot that this sibling reads; None for a source that takes its own.
         self._snapshot: str | None = None
+        #: Marks the connections of siblings in other processes.
+        self._mark = siblings.new_mark()
+        #: True for what came out of a pickle.
+        self._travelled = False
         self._lost = False
         self._database_here: inside.Database | None = None
 
@@ -104,6 +108,8 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         self._session_ = self._stack.enter_context(
             self._database.session(context, {"row_security": "off", "default_transaction_read_only": "on"})
         )
+        if self._travelled:
+            siblings.wear(self._session, self._mark)
         self._stack.callback(self._end)
         settings = [*_IN_ORDER, f"SELECT set_config('search_path', {self._path()}, true)"]
         if self._session.nested:
@@ -582,20 +588,24 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         made = PostgresSource(self.config, self.handle)
         made._database, made._owns_database = self._database, False
         made._table, made._from, made._orders = self._table, self._from, dict(self._orders)
-        made._snapshot = self._exported
+        made._snapshot, made._mark = self._exported, self._mark
         return made
+
+    def end_siblings(self) -> int:
+        """See ``Source.end_siblings``."""
+        return siblings.end(self._session, self._mark)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave connections behind: what comes out of the pickle opens its own."""
         if self.handle is not None:
             raise TypeError("a source on the caller's connection or pool cannot be pickled")
-        kept = ("config", "_table", "_from", "_orders", "_snapshot")
+        kept = ("config", "_table", "_from", "_orders", "_snapshot", "_mark")
         return {name: getattr(self, name) for name in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """See ``__getstate__``."""
         PostgresSource.__init__(self, state["config"])
-        self.__dict__.update(state)
+        self.__dict__.update(state, _travelled=True)
 
     def holds(self) -> bool:
         """See ``Source.holds``."""

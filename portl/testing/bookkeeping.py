@@ -117,7 +117,7 @@ class MemoryLedger(Ledger):
         """See ``Ledger.lines``."""
         return self._stored(run).chunks
 
-    def record(self, run: Run, line: ChunkLine) -> None:
+    def record(self, run: Run, line: ChunkLine, before: ChunkLine | None = None) -> None:
         """See ``Ledger.record``."""
         if self._stored(run).attempt != run.attempt:
             raise self._superseded(run)
@@ -127,6 +127,9 @@ class MemoryLedger(Ledger):
         def change() -> None:
             stored = self._runs.runs.get(run.id)
             if stored is None or stored.attempt != run.attempt:
+                raise self._superseded(run)
+            found = next(old for old in stored.chunks if old.number == line.number)
+            if before is not None and (stored.state is not RunState.RUNNING or _written_since(run, found, before)):
                 raise self._superseded(run)
             chunks = tuple(written if old.number == line.number else old for old in stored.chunks)
             self._runs.runs[run.id] = attrs.evolve(stored, chunks=chunks, touched=now)
@@ -168,3 +171,12 @@ class MemoryLedger(Ledger):
     @staticmethod
     def _superseded(run: Run) -> Superseded:
         return Superseded(f"another attempt at {run.job!r} has taken the run over")
+
+
+def _written_since(run: Run, found: ChunkLine, before: ChunkLine) -> bool:
+    """Tell whether this attempt has written a line that was ``before`` when its writer began."""
+    return found.attempt == run.attempt and (found.attempt, found.state, found.rows) != (
+        before.attempt,
+        before.state,
+        before.rows,
+    )

@@ -240,9 +240,9 @@ class MortalLedger(Ledger):
         found: Sequence[ChunkLine] = self._do("lines", run)
         return found
 
-    def record(self, run: Run, line: ChunkLine) -> None:
+    def record(self, run: Run, line: ChunkLine, before: ChunkLine | None = None) -> None:
         """See ``Ledger.record``."""
-        self._do("record", run, line)
+        self._do("record", run, line, before)
 
     def settled(self, run: Run, number: int) -> ChunkLine | None:
         """See ``Ledger.settled``."""

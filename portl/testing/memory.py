@@ -19,7 +19,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import attrs
 
@@ -127,6 +127,9 @@ class Database:
         return list(self.tables[table].rows) if table in self.tables else []
 
 
+_HERE = "a database in memory cannot be reached from another process"
+
+
 def _reached(config: MemorySourceConfig | MemoryDestinationConfig, handle: object | None) -> Database:
     return handle if isinstance(handle, Database) else database(config.database)
 
@@ -229,6 +232,10 @@ class MemorySource(Source[MemorySourceConfig]):
         found = MemorySource(self.config, self.handle)
         found._snapshot = self._snapshot
         return found
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse: what is in the memory of one process cannot be reached from another."""
+        raise TypeError(_HERE)
 
 
 @attrs.frozen(kw_only=True)
@@ -342,6 +349,10 @@ class MemoryDestination(Destination[MemoryDestinationConfig]):
     def sibling(self) -> MemoryDestination:
         """See ``Destination.sibling``."""
         return MemoryDestination(self.config, self.handle)
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse: what is in the memory of one process cannot be reached from another."""
+        raise TypeError(_HERE)
 
 
 @attrs.define
