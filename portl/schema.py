@@ -30,6 +30,7 @@ A native type that has no generic type is ``text`` and crosses as str.
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -62,6 +63,9 @@ class Kind(enum.StrEnum):
     ARRAY = "array"
 
 
+_SPELLED = re.compile(r"(\w+)(?:\((\d+(?:, ?\d+)?)\))?")
+
+
 @attrs.frozen(kw_only=True)
 class Type:
     """A generic type with its parameters."""
@@ -81,6 +85,23 @@ class Type:
             return f"array of {self.element}"
         parameters = [str(p) for p in (self.length, self.precision, self.scale) if p is not None]
         return f"{self.kind}({', '.join(parameters)})" if parameters else str(self.kind)
+
+    @classmethod
+    def parse(cls, text: str) -> Type:
+        """Return the type that ``str`` prints so: ``int``, ``decimal(12, 2)``, ``varchar(20)``, ``array of text``.
+
+        Raises:
+            ValueError: names the types that there are.
+        """
+        if text.startswith("array of "):
+            return cls(kind=Kind.ARRAY, element=cls.parse(text.removeprefix("array of ")))
+        match = _SPELLED.fullmatch(text.strip())
+        if match is None or match[1] not in set(Kind) - {Kind.ARRAY}:
+            raise ValueError(f"expected a type such as {', '.join(Kind)} or array of text, found {text!r}")
+        kind, numbers = Kind(match[1]), [int(part) for part in match[2].split(",")] if match[2] else []
+        if kind in _TEXTS:
+            return cls(kind=kind, length=next(iter(numbers), None))
+        return cls(kind=kind, precision=next(iter(numbers), None), scale=next(iter(numbers[1:]), None))
 
 
 @attrs.frozen(kw_only=True)

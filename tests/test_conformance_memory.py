@@ -40,7 +40,7 @@ class TestDestination(DestinationConformance):
                 found.insert(name, rows)
             return Target(
                 end={"type": "memory", "database": "target", "table": name},
-                rows=lambda: found.rows(name),
+                rows=lambda columns: found.rows(name),
                 rejected=lambda: [entry["row"] for entry in found.tables[name].rejected],
             )
 

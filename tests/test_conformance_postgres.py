@@ -82,7 +82,7 @@ class TestDestination(DestinationConformance):
                 create(destination, name, columns, rows, key)
             return Target(
                 end=destination.end(table=name),
-                rows=lambda: stored(destination, name),
+                rows=lambda columns: stored(destination, name),
                 rejected=lambda: [row for (row,) in destination.execute(f"SELECT row FROM {name}__rejected")],
             )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 
@@ -84,3 +85,24 @@ def _whole(found: Explanation) -> Iterator[Line]:
         yield from wrapped("  ", f"by default {found.default}", style="dim")
     if found.keys:
         yield from wrapped("  ", f"its keys: {', '.join(found.keys)}", style="dim")
+
+
+@click.command("new-connector")
+@click.argument("name")
+@click.option("--into", type=click.Path(path_type=Path, file_okay=False), default=".", help="Folder to make it in.")
+def new_connector(name: str, into: Path) -> int:
+    """Write the skeleton of a connector's package.
+
+    NAME will be the `type` in job files. The folder is called portl-NAME; its tests pass at once.
+    """
+    from portl.skeleton import new_connector as write
+
+    output = Output()
+
+    def work() -> int:
+        folder = write(name, into)
+        lines = [f"wrote {folder}", f"  cd {folder}", "  python -m pip install -e '.[test]'", "  python -m pytest"]
+        output.lines([Line(line, "plain" if number else "good") for number, line in enumerate(lines)])
+        return DONE
+
+    return guarded(output, work)

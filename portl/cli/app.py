@@ -39,6 +39,7 @@ _TOP_LEVEL = re.compile(r"^(\w+):", re.MULTILINE)
 OWN = {
     "connectors": ("portl.cli.about", "connectors"),
     "explain": ("portl.cli.about", "explain"),
+    "new-connector": ("portl.cli.about", "new_connector"),
     "retry-rejected": ("portl.cli.rejected", "retry_rejected"),
     "schema": ("portl.cli.about", "schema"),
     "verify": ("portl.cli.verify", "verify"),

@@ -1,0 +1,1 @@
+"""JSON Lines files as source and destination of portl."""

@@ -1,0 +1,202 @@
+"""A source and a destination: a schema and rows for the one; a schema, a proposal and a writer for the other."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+import portl
+from portl import Batch, Chunk, Column, Counts, Field, Reading, RowBatch, Split, Splitting, Table, Type
+from portl_jsonl.values import dumped, guessed, loader
+
+#: Lines that types are guessed from.
+LOOK_LINES = 1000
+
+
+def described(path: Path, types: Mapping[str, str]) -> Table:
+    """Return a file as a table: the columns of its first lines, then those that are named besides."""
+    named = {name: Type.parse(text) for name, text in types.items()}
+    values: dict[str, list[Any]] = {}
+    with path.open(encoding="utf-8") as lines:
+        for line in islice(lines, LOOK_LINES):
+            for name, value in json.loads(line).items():
+                values.setdefault(name, []).append(value)
+    columns = {name: named.get(name) or guessed(found) for name, found in values.items()} | named
+    return Table(name=path.name, columns=tuple(Column(name=n, type=t, native=str(t)) for n, t in columns.items()))
+
+
+@attrs.frozen(kw_only=True)
+class JsonLinesSourceConfig(portl.SourceConfig):
+    """What the source understands. The comments are what ``portl explain`` and editors show."""
+
+    #: The file.
+    path: str
+    #: Column to type: int, decimal(12, 2), timestamptz, array of text … What is not named is guessed.
+    types: dict[str, str] = attrs.field(factory=dict)
+
+
+class JsonLinesSource(portl.Source[JsonLinesSourceConfig]):
+    """Reads a file, in slices of lines."""
+
+    def open(self, context: portl.Context) -> None:
+        """Look whether the file is there."""
+        super().open(context)
+        self._path = Path(self.config.path)
+        if not self._path.is_file():
+            raise portl.SchemaError(f"there is no file {self.config.path!r}")
+
+    def label(self) -> str:
+        """Return the file's name."""
+        return self.config.path
+
+    def describe(self) -> Table:
+        """Return the columns."""
+        return described(self._path, self.config.types)
+
+    def rows(self) -> Iterator[tuple[Any, ...]]:
+        """Yield all rows."""
+        return self._rows(0, self._path.stat().st_size)
+
+    def _rows(self, start: int, end: int) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of the lines that begin at these bytes."""
+        columns = [(column.name, loader(column.type)) for column in self.describe().columns]
+        with self._path.open("rb") as file:
+            file.seek(start)
+            while file.tell() < end:
+                line = json.loads(file.readline())
+                yield tuple([load(line.get(name)) for name, load in columns])
+
+    # From here on: what lets a run that was interrupted be taken up. A source without it starts over.
+
+    def split(self, splitting: Splitting) -> Split:
+        """Cut the file at ends of lines."""
+        if self.config.limit is not None:
+            return Split(reason="`limit` counts lines")
+        size, ends = self._path.stat().st_size, [0]
+        step = splitting.chunk_rows * 100 if splitting.chunk_rows else splitting.chunk_bytes
+        with self._path.open("rb") as file:
+            while ends[-1] < size:
+                file.seek(min(ends[-1] + step, size))
+                file.readline()
+                ends.append(file.tell())
+        pairs = list(pairwise(ends)) or [(0, 0)]
+        chunks = [Chunk(number=n, bounds={"from": a, "to": b}) for n, (a, b) in enumerate(pairs, 1)]
+        return Split(chunks=tuple(chunks), by="lines", reason="", resumable=True)
+
+    def snapshot(self) -> Mapping[str, Any]:
+        """Return what tells this state of the file from a later one."""
+        found = self._path.stat()
+        return {"bytes": found.st_size, "changed": found.st_mtime_ns}
+
+    def resumable(self, lines: Any, run: portl.Run, *, repeatable: bool) -> list[portl.Finding]:
+        """Refuse a file that has changed since: its slices would be others."""
+        if all(dict(snapshot) == self.snapshot() for snapshot in run.snapshots.values()):
+            return []
+        return [portl.problem("resume", f"{self.config.path} has changed since", "`--restart` begins again")]
+
+    def read(self, reading: Reading) -> Iterator[Batch]:
+        """Yield the batches of a slice."""
+        if reading.chunk.bounds is None:
+            yield from super().read(reading)
+            return
+        names = [column.name for column in self.describe().columns]
+        places = [names.index(field.source.name) for field in reading.fields]
+        rows = self._rows(reading.chunk.bounds["from"], reading.chunk.bounds["to"])
+        number = first = 1
+        while data := [tuple([row[place] for place in places]) for row in islice(rows, reading.batch_rows)]:
+            yield RowBatch(number=number, first_row=first, rows=len(data), size=100 * len(data), data=data)
+            number, first = number + 1, first + len(data)
+
+
+@attrs.frozen(kw_only=True)
+class JsonLinesDestinationConfig(portl.DestinationConfig):
+    """What the destination understands."""
+
+    #: The file. Rows are added at its end.
+    path: str
+    #: Column to type, where the file that is there does not tell.
+    types: dict[str, str] = attrs.field(factory=dict)
+
+
+class JsonLinesDestination(portl.Destination[JsonLinesDestinationConfig]):
+    """Appends to a file."""
+
+    @property
+    def _path(self) -> Path:
+        return Path(self.config.path)
+
+    def label(self) -> str:
+        """Return the file's name."""
+        return self.config.path
+
+    def target(self) -> str:
+        """Return what is written to."""
+        return self.config.path
+
+    def describe(self) -> Table | None:
+        """Return the columns of a file that is there."""
+        return described(self._path, self.config.types) if self._path.is_file() else None
+
+    def propose(self, source: Table, columns: Mapping[str, Column]) -> Table:
+        """Return the table that this run makes: any column of any type."""
+        return Table(
+            name=self._path.name,
+            columns=tuple(Column(name=c.name, type=c.type, native=str(c.type)) for c in columns.values()),
+        )
+
+    def stored(self, fields: tuple[Field, ...]) -> Iterator[tuple[Any, ...]]:  # type: ignore[override]
+        """Yield what is there, for ``portl verify``."""
+        columns = [(field.target.name, loader(field.target.type)) for field in fields]
+        with self._path.open(encoding="utf-8") as lines:
+            for line in map(json.loads, lines):
+                yield tuple([load(line.get(name)) for name, load in columns])
+
+    def writer(self, intent: portl.Intent) -> portl.Writer:
+        """Return what writes."""
+        return JsonLinesWriter(self._path, [field.target for field in intent.fields])
+
+
+class JsonLinesWriter(portl.Writer):
+    """A transaction is what stands behind the file's end as it was: to roll back is to cut it off."""
+
+    def __init__(self, path: Path, columns: list[Column]) -> None:
+        self._path = path
+        self._columns = columns
+        self._rows = 0
+
+    def begin(self) -> None:
+        """Remember where the file ends."""
+        self._file = self._path.open("ab")
+        self._end = self._file.tell()
+        self._rows = 0
+
+    def write(self, batch: Batch) -> int:
+        """Add a line for each row."""
+        assert isinstance(batch, RowBatch)
+        lines = []
+        for row in batch.data:
+            pairs = zip(self._columns, row, strict=True)
+            line = {column.name: dumped(value, column.type) for column, value in pairs}
+            lines.append(json.dumps(line, ensure_ascii=False, allow_nan=False))
+        data = "".join(f"{line}\n" for line in lines).encode("utf-8")
+        self._file.write(data)
+        self._rows += batch.rows
+        return len(data)
+
+    def commit(self) -> Counts:
+        """Make sure that the lines are on the disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        return Counts(inserted=self._rows)
+
+    def rollback(self) -> None:
+        """Cut off what was added."""
+        self._file.close()
+        os.truncate(self._path, self._end)

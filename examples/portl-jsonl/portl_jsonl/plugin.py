@@ -1,0 +1,24 @@
+"""What the entry point ``jsonl`` of the group ``portl`` names."""
+
+from __future__ import annotations
+
+import portl
+from portl_jsonl.connector import (
+    JsonLinesDestination,
+    JsonLinesDestinationConfig,
+    JsonLinesSource,
+    JsonLinesSourceConfig,
+)
+
+
+@portl.hookimpl
+def portl_connector() -> portl.Connector:
+    """Return the connector."""
+    return portl.Connector(
+        name="jsonl",
+        summary="JSON Lines files",
+        source=JsonLinesSource,
+        source_config=JsonLinesSourceConfig,
+        destination=JsonLinesDestination,
+        destination_config=JsonLinesDestinationConfig,
+    )
