@@ -61,9 +61,8 @@ def test_json_lines_go_to_postgres_and_back_through_the_entry_point(
         " FROM generate_series(1, 3000) AS g"
     )
     file = str(tmp_path / "t.jsonl")
-    out = portl.migrate(
-        {"source": source.end(table="t"), "destination": {"type": "jsonl", "path": file}, "conflict": "fail"}
-    )
+    end = {"type": "jsonl", "path": file}
+    out = portl.migrate({"source": source.end(table="t"), "destination": end, "conflict": "fail"})
     assert (out.rows_inserted, out.tables[0].route) == (3000, "rows")
     first = json.loads(Path(file).read_text(encoding="utf-8").splitlines()[0])
     assert (first["id"], first["data"], first["tags"]) == (1, {"a": 1}, ["x", None])
