@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +12,12 @@ from pathlib import Path
 import pytest
 
 import portl
+from portl.plugins import _registered
 from portl.skeleton import new_connector
+from portl.testing import memory
 from tests.servers import Db
 from tests.test_cli import portl_cli
+from tests.test_docs import run_code
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "examples" / "portl-jsonl"
@@ -129,3 +133,23 @@ def test_a_folder_that_is_there_is_left_alone(tmp_path: Path) -> None:
     new_connector("twice", tmp_path)
     with pytest.raises(portl.ConfigError, match="is there already"):
         new_connector("twice", tmp_path)
+
+
+PAGE = ROOT / "docs" / "connectors.md"
+
+
+def test_the_connector_of_the_docs_runs(tmp_path: Path) -> None:
+    run_code(PAGE, tmp_path)
+    del _registered["list"]
+
+
+def test_values_cross_as_the_docs_say(source: Db) -> None:
+    table = PAGE.read_text(encoding="utf-8").partition("<!-- values -->")[2].partition("<!-- end -->")[0]
+    told = re.findall(r"^\| `(.+)` \| `(.+)` \|$", table, re.MULTILINE)
+    assert len(told) > 15
+    memory.forget("docs")
+    for number, (expression, expected) in enumerate(told):
+        end = source.end(query=f"SELECT {expression} AS v")
+        target = {"type": "memory", "database": "docs", "table": f"t{number}"}
+        portl.migrate({"source": end, "destination": target, "conflict": "fail"})
+        assert [repr(value) for (value,) in memory.database("docs").rows(f"t{number}")] == [expected], expression
