@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from portl import ChunkLine, ChunkState, Finding, Run, Table, problem, warning
+from portl import ChunkLine, ChunkState, Finding, Run, SchemaError, Table, problem, warning
 from portl_postgres.catalog import table_details
 from portl_postgres.connection import Session
 from portl_postgres.ranges import BLOCK
@@ -38,6 +38,29 @@ def taken(session: Session, table: Table) -> Mapping[str, Any]:
     for ((oid, filenode, inserted, updated, deleted),) in facts:
         found["table"] = {"oid": oid, "file": filenode, "inserted": inserted, "updated": updated, "deleted": deleted}
     return found
+
+
+def check_not_rewritten(session: Session, label: str) -> None:
+    """Refuse what was read of a table that TRUNCATE or ALTER has given a new file since the snapshot was taken.
+
+    Such a file looks empty to the snapshot, without an error (manual, 13.6). Every table that the reading has
+    touched is locked by this backend, the partitions and those behind views and queries too; under the snapshot
+    pg_class names the old file, pg_relation_filenode the new one.
+    """
+    rewritten = session.query(
+        "SELECT DISTINCT c.oid::regclass::text FROM pg_catalog.pg_locks AS l"
+        " JOIN pg_catalog.pg_class AS c ON c.oid = l.relation"
+        " WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' AND c.relkind IN ('r', 'm')"
+        " AND l.database = (SELECT d.oid FROM pg_catalog.pg_database AS d WHERE d.datname = current_database())"
+        " AND c.relfilenode <> 0 AND c.relfilenode <> pg_catalog.pg_relation_filenode(c.oid)",
+        what="checking what was read",
+    )
+    if rewritten:
+        raise SchemaError(
+            f"{label}: {rewritten[0][0]} was truncated or rewritten while the run had its snapshot: "
+            "rows that belong to it could not be seen",
+            hint="run the job again when nobody truncates or alters the table",
+        )
 
 
 def findings(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import logging
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
@@ -37,22 +37,18 @@ from portl_postgres.catalog import details, shown
 from portl_postgres.columns import CopiedRows, rows_loader
 from portl_postgres.config import PostgresSourceConfig
 from portl_postgres.connection import Session
-from portl_postgres.copying import CopyOut, flush, unfinished, wait_result
+from portl_postgres.copying import CopyOut
 from portl_postgres.database import Database
-from portl_postgres.failures import translate, words
+from portl_postgres.describing import INSUFFICIENT_PRIVILEGE, Describer
 from portl_postgres.ranges import BLOCK, KEY, Order, block_order, column_order, relation_of
 from portl_postgres.splitting import Splitter
-from portl_postgres.sqltext import QUERY_WORDS, Unbalanced, check_expression, first_word, literal, quoted, without_end
+from portl_postgres.sqltext import Unbalanced, check_expression, literal, quoted
 
 #: A table or query of more rows than this (as the planner of the server guesses) is not counted, but estimated.
 COUNT_ROWS = 5_000_000
 
 READ_ONLY_VIOLATION = "25006"
-INSUFFICIENT_PRIVILEGE = "42501"
 logger = logging.getLogger("portl.postgres")
-
-#: SQLSTATE classes that blame the text of a query: feature, cardinality, data, schema, syntax.
-_FAULT_CLASSES = ("0A", "21", "22", "3D", "3F", "42", "54")
 
 _TRANSACTION = "ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 
@@ -190,74 +186,12 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         return table
 
     def _describe_query(self) -> Table:
-        query = self.config.query or ""
-        # Parse alone first: the extended protocol takes one statement, and none that is not whole in itself. Only
-        # then can it be put into parentheses without getting out of them.
-        self._describe_statement(query)
-        try:
-            inner, word = without_end(query), first_word(query)
-        except Unbalanced as error:
-            raise self._query_error(str(error)) from None
-        if word.upper() not in QUERY_WORDS:
-            raise self._query_error(f"it begins with {word!r}")
-        self._from = f"(\n{inner}\n) AS portl_query"
-        described = self._describe_statement(f"SELECT * FROM {self._from}")
-        names = [name for name, _, _ in described]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise self._query_error(f"it returns two columns called {twice[0]!r}; give one another name with AS")
-        return Table(
-            name="query",
-            columns=catalog.described_columns(self._session, described),
-            dialect=catalog.DIALECT,
-            kind="query",
-        )
+        table, self._from = self._describer.query(self.config.query or "")
+        return table
 
-    def _describe_statement(self, statement: str) -> list[tuple[str, int, int]]:
-        """Return name, type and modifier of the columns that a statement returns, without executing it."""
-        pgconn = self._session.pgconn
-        self._answered(lambda: pgconn.send_prepare(b"portl_probe", statement.encode()))
-        result = self._answered(lambda: pgconn.send_describe_prepared(b"portl_probe"))
-        names = [(result.fname(i) or b"").decode() for i in range(result.nfields)]
-        found = [(name, result.ftype(i), result.fmod(i)) for i, name in enumerate(names)]
-        self._session.execute("DEALLOCATE portl_probe")
-        if not found:
-            raise self._query_error("it returns no columns: expected one SELECT, WITH, VALUES or TABLE")
-        return found
-
-    def _answered(self, send: Callable[[], None]) -> pq.abc.PGresult:
-        """Send a message; return the answer. Does not block: the server may wait for a lock on a table in the query."""
-        session, token = self._session, self.context.token
-        session.check()
-        with session.translated("describing the query"), unfinished(session):
-            send()
-            flush(session, token)
-            result = wait_result(session)
-            while wait_result(session) is not None:
-                pass
-        if result is None or result.status != pq.ExecStatus.COMMAND_OK:
-            raise self._description_refused(result)
-        return result
-
-    def _description_refused(self, result: pq.abc.PGresult | None) -> portl.Error:
-        """Return the error for a statement that could not be described."""
-        session = self._session
-        if result is None or session.broken:
-            lost = psycopg.OperationalError(session.pgconn.get_error_message())
-            return session.failure(lost, "describing the query")
-        error = psycopg.errors.error_from_result(result)
-        state = error.sqlstate or ""
-        if state[:2] not in _FAULT_CLASSES and state != INSUFFICIENT_PRIVILEGE:
-            return translate(error, f"{self.label()}, describing the query", session.secrets)
-        return self._query_error(session.scrubbed(words(error)), state)
-
-    def _query_error(self, text: str, state: str | None = None) -> portl.QueryError:
-        code = f" (SQLSTATE {state})" if state else ""
-        return portl.QueryError(
-            f"{self.label()}: source.query is refused: {text}{code}",
-            hint="expected one SELECT, WITH, VALUES or TABLE that reads only; try it in psql",
-            sqlstate=state,
-        )
+    @property
+    def _describer(self) -> Describer:
+        return Describer(self._session, self.context.token, self.label())
 
     def cast(self, column: Column, to: str, using: str | None) -> Column:
         """See ``Source.cast``. A type that is not known here leaves as text, for the destination to read."""
@@ -271,7 +205,7 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         with_cast = f"SELECT CAST({expression} AS {to}) FROM {self._from}"
         plain = f"SELECT {expression} FROM {self._from}"
         for statement in (with_cast, plain):
-            found = self._try_described(statement)
+            found = self._describer.column(statement)
             if isinstance(found, Column):
                 known = statement is with_cast
                 return attrs.evolve(
@@ -288,17 +222,6 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
             f"cannot convert to {to!r}{f' using {using!r}' if using else ''}: {found}",
             hint="name a type of PostgreSQL's, and in `using` an expression over the source's columns",
         )
-
-    def _try_described(self, statement: str) -> Column | str:
-        """Return the one column of a statement, or why the server refuses it."""
-        self._session.begin()
-        try:
-            return catalog.described_columns(self._session, self._describe_statement(statement))[0]
-        except portl.QueryError as error:
-            refusal = error.message.split("refused: ", 1)[-1]
-        finally:
-            self._session.rollback()
-        return refusal
 
     def examine(self, fields: Sequence[Field]) -> list[Finding]:
         """See ``Source.examine``."""
@@ -371,7 +294,7 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
             check_expression(self.config.where or "")
         except Unbalanced as error:
             return [portl.problem("source.where", str(error), "write one condition, without the word WHERE")]
-        refusal = self._try_described(f"SELECT 1 AS one FROM {self._source()}")
+        refusal = self._describer.column(f"SELECT 1 AS one FROM {self._source()}")
         if isinstance(refusal, str):
             return [portl.problem("source.where", refusal, "write one condition, without the word WHERE")]
         return []
@@ -384,7 +307,7 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
             remedy = f"did you mean {near[0]!r}?" if near else f"its columns: {', '.join(table.by_name)}"
             return [portl.problem("source.split_by", said, remedy)]
         column = f"{relation_of(table)}.{quoted(name)}"
-        refusal = self._try_described(f"SELECT 1 AS one FROM {self._from} ORDER BY {column}")
+        refusal = self._describer.column(f"SELECT 1 AS one FROM {self._from} ORDER BY {column}")
         if isinstance(refusal, str):
             return [portl.problem("source.split_by", refusal, "name a column whose values can be sorted")]
         return []
@@ -693,7 +616,7 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
                 yield from self._decoded(reading, batches)
             else:
                 yield from batches
-        self._check_not_rewritten()
+        snapshots.check_not_rewritten(self._session, self.label())
 
     @staticmethod
     def _decoded(reading: Reading, batches: Iterable[CopyBatch]) -> Iterator[RowBatch]:
@@ -717,28 +640,6 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         copy = CopyOut(self._session, f"COPY ({statement}) TO STDOUT ({options})", self.context.token, "reading")
         batches = copy.batches(binary=binary, rows=reading.batch_rows, size=reading.batch_bytes)
         yield from self._decoded(reading, batches) if reading.format.name == portl.ROWS.name else batches
-
-    def _check_not_rewritten(self) -> None:
-        """Refuse what was read of a table that TRUNCATE or ALTER has given a new file since the snapshot was taken.
-
-        Such a file looks empty to the snapshot, without an error (manual, 13.6). Every table that the reading has
-        touched is locked by this backend, the partitions and those behind views and queries too; under the snapshot
-        pg_class names the old file, pg_relation_filenode the new one.
-        """
-        rewritten = self._session.query(
-            "SELECT DISTINCT c.oid::regclass::text FROM pg_catalog.pg_locks AS l"
-            " JOIN pg_catalog.pg_class AS c ON c.oid = l.relation"
-            " WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' AND c.relkind IN ('r', 'm')"
-            " AND l.database = (SELECT d.oid FROM pg_catalog.pg_database AS d WHERE d.datname = current_database())"
-            " AND c.relfilenode <> 0 AND c.relfilenode <> pg_catalog.pg_relation_filenode(c.oid)",
-            what="checking what was read",
-        )
-        if rewritten:
-            raise portl.SchemaError(
-                f"{self.label()}: {rewritten[0][0]} was truncated or rewritten while the run had its snapshot: "
-                "rows that belong to it could not be seen",
-                hint="run the job again when nobody truncates or alters the table",
-            )
 
 
 def _expected(plan: Sequence[tuple[Any, ...]]) -> int:
