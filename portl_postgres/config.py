@@ -145,7 +145,8 @@ class Pool:
     timeout: float = attrs.field(default=30.0, validator=_positive)
 
 
-@attrs.frozen(kw_only=True, slots=False)
+# The methods are made for the two classes below: there is no such object by itself.
+@attrs.frozen(kw_only=True, slots=False, init=False, repr=False, eq=False)
 class PostgresEnd:
     """How to reach a database. What is left out is libpq's default, the variables PGHOST, PGUSER and so on included."""
 

@@ -38,7 +38,7 @@ SELECT pg_catalog.pg_is_in_recovery(),
 """
 
 
-@attrs.frozen
+@attrs.frozen(repr=False, eq=False)
 class _Facts:
     """What the server says, in the order of ``_FACTS``."""
 
