@@ -56,8 +56,9 @@ def pool() -> Iterator[Executor]:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Client]:
     with (
+        # Any port: with None the scheduler takes 8787, and complains if others have it.
         LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1"
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0", host="127.0.0.1"
         ) as cluster,
         Client(cluster) as client,
     ):
