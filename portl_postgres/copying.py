@@ -24,7 +24,7 @@ from portl_postgres.batches import CopyBatch
 from portl_postgres.columns import CopiedRows, rows_dumper
 from portl_postgres.connection import Session, logger
 from portl_postgres.failures import words
-from portl_postgres.frames import FRAME, POLL_SECONDS, Frames, error_of, twin, unwrapped
+from portl_postgres.frames import FRAME, POLL_SECONDS, Frames, Pace, bare, error_of, framed, twin, unwrapped
 from portl_postgres.waiting import ready
 
 #: Bytes joined before each put; larger ones were 10 to 30 % slower in trials.
@@ -259,6 +259,7 @@ class CopyIn:
         self._binary = binary
         self._token = token
         self._what = what
+        self._pace = Pace()
         #: What is left of a message of which a part is sent.
         self._unsent = memoryview(b"")
         opening = session.opening()
@@ -292,7 +293,8 @@ class CopyIn:
         if batch.framed and self._unwrapped:
             with twin(self._session) as wire:
                 for piece in batch.pieces:
-                    self._send(wire, piece)
+                    self._send(wire, framed(b"".join(bare(piece))) if self._pace.waits else piece)
+            self._pace.look()
         else:
             for piece in batch.bare:
                 self._put(piece)
@@ -310,7 +312,7 @@ class CopyIn:
             try:
                 self._unsent = self._unsent[wire.send(self._unsent, _NO_SIGNAL) :]
             except BlockingIOError:
-                with self._session.translated(self._what), self._session.vigil.waiting():
+                with self._session.translated(self._what), self._session.vigil.waiting(), self._pace.waiting():
                     receive(self._session, sending=True)
                 token.check()
             except OSError:
