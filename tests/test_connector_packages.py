@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +13,6 @@ import pytest
 import portl
 from portl.plugins import _registered
 from portl.skeleton import new_connector
-from portl.testing import memory
 from tests.servers import Db
 from tests.test_cli import portl_cli
 from tests.test_docs import run_code
@@ -141,15 +139,3 @@ PAGE = ROOT / "docs" / "connectors.md"
 def test_the_connector_of_the_docs_runs(tmp_path: Path) -> None:
     run_code(PAGE, tmp_path)
     del _registered["list"]
-
-
-def test_values_cross_as_the_docs_say(source: Db) -> None:
-    table = PAGE.read_text(encoding="utf-8").partition("<!-- values -->")[2].partition("<!-- end -->")[0]
-    told = re.findall(r"^\| `(.+)` \| `(.+)` \|$", table, re.MULTILINE)
-    assert len(told) > 15
-    memory.forget("docs")
-    for number, (expression, expected) in enumerate(told):
-        end = source.end(query=f"SELECT {expression} AS v")
-        target = {"type": "memory", "database": "docs", "table": f"t{number}"}
-        portl.migrate({"source": end, "destination": target, "conflict": "fail"})
-        assert [repr(value) for (value,) in memory.database("docs").rows(f"t{number}")] == [expected], expression
