@@ -15,7 +15,7 @@ from tests.proxy import Proxy
 from tests.servers import Db
 
 #: Most statements that one more chunk may take, at both ends together, and most exchanges with the destination.
-STATEMENTS, EXCHANGES = 10, 8
+STATEMENTS, EXCHANGES = 7, 6
 #: Most exchanges of a job of a few rows with the source, and with the destination.
 SMALL_SOURCE, SMALL_DESTINATION = 13, 25
 #: What a message adds to what it carries: its kind and its length (manual, 55.7).
