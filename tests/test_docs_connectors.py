@@ -72,5 +72,5 @@ def test_a_nul_in_a_text_is_refused_by_postgres_and_its_row_named(destination: D
         portl.migrate({"source": kept, "destination": destination.end(table="t"), "conflict": "fail"})
     assert caught.value.row == 2
     assert caught.value.message.endswith('invalid byte sequence for encoding "UTF8": 0x00 (SQLSTATE 22021)')
-    assert destination.value("SELECT count(*) FROM t") == 0
+    assert destination.value("SELECT to_regclass('t')") is None
     memory.forget("page")
