@@ -21,32 +21,31 @@ import json
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import TextIO, TypeVar
 
 import attrs
 
 from portl.api import Job, Session
-from portl.comparing import PYTHON, BucketSum, Comparer, Comparison, RowLine, Texts
+from portl.comparing import PYTHON, BucketSum, Comparer, Comparison, RowLine
 from portl.config import (
-    DEFAULT_BATCH_ROWS,
-    Conflict,
     DestinationConfig,
     MigrationConfig,
     SourceConfig,
     Strategy,
     Verify,
 )
-from portl.connectors import ROWS, Batch, CancelToken, Chunk, Destination, Intent, Reading, Source, note
+from portl.connectors import CancelToken, Destination, Source, note
 from portl.delivery import begun, job_name
-from portl.errors import ConfigError, DataError, Error, LedgerError, PermissionDenied, PlanError, SchemaError
+from portl.errors import ConfigError, Error, LedgerError, PermissionDenied, PlanError, SchemaError
 from portl.events import Observer, Severity
 from portl.ledger import ChunkState, Ledger, RunState
 from portl.masking import COVER
 from portl.matching import ahead, as_multisets, by_key, portions, side_by_side
 from portl.planning import plan_table
 from portl.plans import Plan, TableTask
+from portl.repairing import Repair
 from portl.verification import DIFFERENT, EXTRA, MISSING, RowDifference, TableVerification, Verification
 
 T = TypeVar("T")
@@ -489,55 +488,13 @@ class _Verifier:
                 Plan(config=self._config, source=labels[0], destination=labels[1], tables=(task,), session=None)
             )
         self._spool.seek(0)
-        intent = self._repairing()
-        writer = self._destination.writer(intent)
-        written = 0
-        try:
-            for wanted in portions(self._spool, REPAIR_KEYS):
-                batches = list(self._selected(intent, wanted))
-                while True:
-                    writer.begin()
-                    try:
-                        for batch in batches:
-                            writer.write(batch)
-                        writer.commit()
-                    except DataError as error:
-                        writer.rollback()
-                        if not writer.reconsider(error):
-                            raise
-                    except BaseException:
-                        writer.rollback()
-                        raise
-                    else:
-                        written += sum(batch.rows for batch in batches)
-                        break
-            writer.finish()
-        except BaseException:
-            writer.abandon()
-            raise
-        return written
+        mender = Repair(self._source, self._destination, self._intent, self._key, in_python=self._digest == PYTHON)
+        return mender.carry_out(portions(self._spool, REPAIR_KEYS))
 
     def close(self) -> None:
         """Forget which rows differ."""
         if self._spool is not None:
             self._spool.close()
-
-    def _repairing(self) -> Intent:
-        """Return the intent to write with: ``overwrite`` on the key, plain inserts where there is none."""
-        named = {frozenset(key.columns): key for key in self._intent.target.keys}
-        key = named.get(frozenset(self._key)) if self._key else None
-        strategy = Strategy.OVERWRITE if key is not None else Strategy.FAIL
-        if strategy not in self._destination.strategies:
-            strategy = Strategy.FAIL
-        conflict = Conflict(strategy=strategy, key=self._key or None)
-        format = ROWS if self._digest == PYTHON else self._intent.format.then or self._intent.format
-        return attrs.evolve(self._intent, conflict=conflict, key=key, format=format, distinct=False, quarantine=None)
-
-    def _selected(self, intent: Intent, wanted: Mapping[Texts, int]) -> Iterable[Batch]:
-        reading = Reading(fields=intent.fields, format=intent.format, chunk=Chunk(), batch_rows=DEFAULT_BATCH_ROWS)
-        if self._digest == PYTHON:
-            return Source.select(self._source, reading, self._key, wanted)
-        return self._source.select(reading, self._key, wanted)
 
 
 @attrs.define
