@@ -2,7 +2,10 @@
 
 import os
 
+import pytest
 from hypothesis import settings
+
+from portl import plugins
 
 pytest_plugins = ["tests.servers"]
 
@@ -10,3 +13,9 @@ pytest_plugins = ["tests.servers"]
 settings.register_profile("judged", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("judged")
+
+
+@pytest.fixture
+def nothing_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave connectors out that other tests of this process have registered: memory does so when it is imported."""
+    monkeypatch.setattr(plugins, "_registered", {})

@@ -15,6 +15,8 @@ from ruamel.yaml import YAML
 import portl
 from portl.explaining import every
 
+pytestmark = pytest.mark.usefixtures("nothing_registered")
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 ENDS: dict[str, Any] = {
     "source": {"type": "postgres", "table": "a"},

@@ -12,6 +12,8 @@ import pytest
 import portl
 from portl import plugins
 
+pytestmark = pytest.mark.usefixtures("nothing_registered")
+
 SHELF = '''
 import attrs
 import portl
