@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import attrs
 
 import portl
 from portl import Batch, Chunk, Column, Counts, Field, Reading, RowBatch, Split, Splitting, Table, Type
-from portl_jsonl.values import dumped, guessed, loader
+from portl_jsonl.values import dumped, guessed, loader, parsed
 
 #: Lines that types are guessed from.
 LOOK_LINES = 1000
@@ -69,8 +69,19 @@ class JsonLinesSource(portl.Source[JsonLinesSourceConfig]):
         with self._path.open("rb") as file:
             file.seek(start)
             while file.tell() < end:
-                line = json.loads(file.readline())
-                yield tuple([load(line.get(name)) for name, load in columns])
+                place = file.tell()
+                try:
+                    row = self._row(parsed(file.readline()), columns)
+                except (ValueError, TypeError, AttributeError, ArithmeticError) as error:
+                    raise portl.SchemaError(f"{self.config.path}, the line at byte {place}: {error}") from error
+                yield row
+
+    def _row(self, line: dict[str, Any], columns: list[tuple[str, Callable[[Any], Any]]]) -> tuple[Any, ...]:
+        """Return a line as a row; nothing of it is left out in silence."""
+        row = tuple([load(line.pop(name, None)) for name, load in columns])
+        if line:
+            raise ValueError(f"{next(iter(line))!r} stands in none of the first {LOOK_LINES} lines: name it in `types`")
+        return row
 
     # From here on: what lets a run that was interrupted be taken up. A source without it starts over.
 
@@ -140,8 +151,9 @@ class JsonLinesDestination(portl.Destination[JsonLinesDestinationConfig]):
         return self.config.path
 
     def describe(self) -> Table | None:
-        """Return the columns of a file that is there."""
-        return described(self._path, self.config.types) if self._path.is_file() else None
+        """Return the columns of a file that is there. One without lines takes any."""
+        found = described(self._path, self.config.types) if self._path.is_file() else None
+        return found if found is not None and found.columns else None
 
     def propose(self, source: Table, columns: Mapping[str, Column]) -> Table:
         """Return the table that this run makes: any column of any type."""
@@ -154,7 +166,7 @@ class JsonLinesDestination(portl.Destination[JsonLinesDestinationConfig]):
         """Yield what is there, for ``portl verify``."""
         columns = [(field.target.name, loader(field.target.type)) for field in fields]
         with self._path.open(encoding="utf-8") as lines:
-            for line in map(json.loads, lines):
+            for line in map(parsed, lines):
                 yield tuple([load(line.get(name)) for name, load in columns])
 
     def writer(self, intent: portl.Intent) -> portl.Writer:

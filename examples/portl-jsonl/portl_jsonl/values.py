@@ -40,8 +40,35 @@ def loader(type: Type) -> Callable[[Any], Any]:
     if type.kind is Kind.ARRAY:
         element = loader(type.element or Type(kind=Kind.TEXT))
         return lambda items: None if items is None else [element(item) for item in items]
-    load = _LOADERS.get(type.kind, str)
+    load = _LOADERS.get(type.kind, _text)
     return lambda value: None if value is None else load(value)
+
+
+def parsed(line: str | bytes) -> dict[str, Any]:
+    """Return what a line holds; numbers with a point keep their digits."""
+    found = json.loads(line, parse_float=Decimal)
+    if not isinstance(found, dict):
+        raise ValueError(f"expected an object, found {found!r}")
+    return found
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=float)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else str(value) if isinstance(value, Decimal) else _json(value)
+
+
+def _only(kind: type) -> Callable[[Any], Any]:
+    """Refuse other kinds of values, where to convert them would change them."""
+
+    def loaded(value: Any) -> Any:
+        if type(value) is not kind:
+            raise ValueError(f"expected {kind.__name__}, found {value!r}")
+        return value
+
+    return loaded
 
 
 def _duration(text: str) -> Any:
@@ -61,13 +88,13 @@ def _or_text(load: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 _LOADERS: Mapping[Kind, Callable[[Any], Any]] = {
-    **dict.fromkeys((Kind.SMALLINT, Kind.INT, Kind.BIGINT), int),
+    **dict.fromkeys((Kind.SMALLINT, Kind.INT, Kind.BIGINT), _only(int)),
     **dict.fromkeys((Kind.FLOAT, Kind.DOUBLE), float),
-    **dict.fromkeys((Kind.JSON, Kind.JSONB), lambda value: json.dumps(value, ensure_ascii=False)),
+    **dict.fromkeys((Kind.JSON, Kind.JSONB), _json),
     **dict.fromkeys((Kind.TIMESTAMP, Kind.TIMESTAMPTZ), _or_text(dt.datetime.fromisoformat)),
     **dict.fromkeys((Kind.TIME, Kind.TIMETZ), _or_text(dt.time.fromisoformat)),
     Kind.DECIMAL: lambda value: Decimal(str(value)),
-    Kind.BOOLEAN: bool,
+    Kind.BOOLEAN: _only(bool),
     Kind.BINARY: base64.b64decode,
     Kind.DATE: _or_text(dt.date.fromisoformat),
     Kind.INTERVAL: _duration,

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 from portl_jsonl.values import dumped, loader
 
+import portl
 from portl import Kind, Type
+from portl.testing import memory
 from portl.testing.conformance import DestinationConformance, Fill, SourceConformance, Target
 from portl.testing.values import VALUES
 
@@ -66,3 +68,43 @@ class TestDestination(DestinationConformance):
             return Target(end=end, rows=stored)
 
         return place
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"id": 1, "more": 2}', "'more' stands in none of the first 1000 lines: name it in `types`"),
+        ('{"id": 1.5}', "expected int, found Decimal('1.5')"),
+        ('{"id": tr', "Expecting value: line 1 column 8 (char 7)"),
+    ],
+)
+def test_a_late_line_that_does_not_fit_ends_the_run(tmp_path: Path, line: str, said: str) -> None:
+    path = tmp_path / "late.jsonl"
+    head = '{"id": 1}\n' * 1000
+    path.write_text(f"{head}{line}\n", encoding="utf-8")
+    target = {"type": "memory", "database": "late", "table": "t"}
+    with pytest.raises(portl.SchemaError) as caught:
+        portl.migrate({"source": {"type": "jsonl", "path": str(path)}, "destination": target, "conflict": "fail"})
+    assert caught.value.message.endswith(f"late.jsonl, the line at byte {len(head)}: {said}")
+    memory.forget("late")
+
+
+def test_values_of_mixed_kinds_stay_json(tmp_path: Path) -> None:
+    path = tmp_path / "mixed.jsonl"
+    path.write_text('{"v": "a"}\n{"v": {"b": true}}\n{"v": 1.10}\n{"v": null}\n', encoding="utf-8")
+    target = {"type": "memory", "database": "mixed", "table": "t"}
+    portl.migrate({"source": {"type": "jsonl", "path": str(path)}, "destination": target, "conflict": "fail"})
+    assert memory.database("mixed").rows("t") == [("a",), ('{"b": true}',), ("1.10",), (None,)]
+    memory.forget("mixed")
+
+
+def test_a_file_that_a_failed_run_has_left_empty_takes_the_next_run(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    path.touch()
+    store = memory.database("shop")
+    store.create("t", [memory.column("id", "int")])
+    store.insert("t", [(1,)])
+    source = {"type": "memory", "database": "shop", "table": "t"}
+    portl.migrate({"source": source, "destination": {"type": "jsonl", "path": str(path)}, "conflict": "fail"})
+    assert path.read_text(encoding="utf-8") == '{"id": 1}\n'
+    memory.forget("shop")
