@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import pickle
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +24,9 @@ from distributed import Client, LocalCluster, get_worker
 from psycopg import sql
 
 import portl
+from portl import workers
+from portl.secret import carried
+from portl.testing import memory
 from portl.workers import Whereabouts
 from tests.servers import Db
 from tests.test_faults import Once, job_of, through
@@ -544,6 +550,69 @@ def test_an_executor_that_was_shut_down_is_refused(source: Db, destination: Db) 
     assert refusal(source, destination, executor).startswith("executor: it takes nothing: RuntimeError: ")
 
 
+def test_what_is_in_the_memory_of_a_process_stays_there(pool: Executor) -> None:
+    store = memory.database("executors")
+    store.create("t", [memory.column("id", "int")], key=["id"])
+    store.insert("t", [(number,) for number in range(200)])
+    try:
+        end = {"type": "memory", "database": "executors"}
+        config = {"source": {**end, "table": "t"}, "destination": {**end, "table": "u"}, "chunk_rows": 50}
+        with pytest.raises(portl.ConfigError, match="a database in memory cannot be reached from another process"):
+            portl.migrate(config, executor=pool)
+        assert "u" not in store.tables
+        with ThreadPoolExecutor(2) as threads:
+            counting = Counting(threads)
+            assert portl.migrate(config, executor=counting).rows_inserted == 200
+        assert len(counting.names) == 4
+        assert sorted(store.rows("u")) == store.rows("t")
+    finally:
+        memory.forget("executors")
+
+
+@pytest.mark.parametrize("ended", [False, True], ids=["waited for", "cancelled"])
+def test_an_executor_that_is_busy_is_waited_for_with_a_word(
+    source: Db, destination: Db, monkeypatch: pytest.MonkeyPatch, ended: bool
+) -> None:
+    monkeypatch.setattr(workers, "PATIENCE_SECONDS", 0.3)
+    source.execute(TABLE)
+    free, token = threading.Event(), portl.CancelToken()
+    warned: list[portl.Warned] = []
+
+    def look(event: portl.Event) -> None:
+        if isinstance(event, portl.Warned) and event.where == "executor":
+            warned.append(event)
+            (token.cancel if ended else free.set)()
+
+    with ThreadPoolExecutor(2) as executor:
+        for _ in range(2):
+            executor.submit(free.wait)
+        try:
+            if ended:
+                with pytest.raises(portl.Cancelled):
+                    portl.migrate(job(source, destination), executor=executor, observers=[look], cancel=token)
+                assert destination.value("SELECT to_regclass('t')") is None
+            else:
+                portl.migrate(job(source, destination), executor=executor, observers=[look], cancel=token)
+                whole(source, destination)
+        finally:
+            free.set()
+    (told,) = warned
+    assert told.message.startswith("waits for the executor, which has run nothing for ")
+
+
+@pytest.mark.parametrize("text", ["", "x", "ü\udcff\0'\\", "a" * 1000])
+def test_a_secret_that_is_carried_arrives_whole_and_looks_otherwise_each_time(text: str) -> None:
+    with carried():
+        one, two = (pickle.dumps(portl.Secret(text)) for _ in range(2))
+    assert pickle.loads(one).reveal() == pickle.loads(two).reveal() == text
+    assert (one != two) or not text
+    if len(text) > 3:
+        assert text.encode("utf-8", "surrogatepass") not in one
+    with carried():
+        left = pickle.dumps(pickle.loads(pickle.dumps(portl.Secret(text))))
+    assert pickle.loads(left).reveal() == text
+
+
 @pytest.mark.parametrize(
     ("keys", "why"),
     [({"atomic": True}, "the job is one transaction"), ({"ledger": {"mode": "off"}}, "")],
@@ -571,9 +640,17 @@ def test_one_chunk_needs_no_worker(source: Db, destination: Db, pool: Executor) 
 
 
 def test_nothing_is_imported_for_executors_without_one() -> None:
-    import subprocess
-    import sys
-
     code = "import portl.engine, sys; print('portl.workers' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize("name", ["process_pool", "dask_cluster"])
+def test_the_example_runs_as_a_program(source: Db, destination: Db, name: str, tmp_path: Path) -> None:
+    source.execute(TABLE)
+    path = tmp_path / "job.json"  # JSON is YAML
+    path.write_text(json.dumps(job(source, destination)), encoding="utf-8")
+    call = [sys.executable, str(Path(__file__).parents[1] / "examples" / f"{name}.py"), str(path)]
+    done = subprocess.run(call, capture_output=True, text=True, check=False)
+    assert done.stdout == f"{ROWS:,} rows read, {ROWS:,} inserted\n", done.stderr
+    whole(source, destination)
