@@ -27,6 +27,7 @@ that a run can be taken up, and by the attributes ``types`` and ``names`` of the
 from __future__ import annotations
 
 import threading
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
@@ -129,7 +130,7 @@ class _Conformance:
             assert multiset(rows()) == multiset(wanted), f"killed before call {moment + 1} of {killer.calls}"
 
     def without_secrets(self, job: Mapping[str, Any]) -> None:
-        """Insist that no secret of a job shows in its config, its plan, its events."""
+        """Insist that no secret of a job shows in its config, its plan, its events, and in an error with its causes."""
         config = load(job)
         secrets = [value.reveal() for end in (config.source, config.destination) for value in _secrets(end)]
         if not secrets:
@@ -138,6 +139,9 @@ class _Conformance:
         plan = portl.plan(job, observers=[lambda event: seen.append(repr(event.to_dict()))])
         seen += [str(plan), repr(plan), repr(plan.to_dict())]
         seen.append(repr(portl.migrate(job, observers=[lambda event: seen.append(repr(event.to_dict()))])))
+        with pytest.raises(portl.Error) as caught:
+            portl.migrate({**job, "schema_mapping": {"a column that is not there": "id"}})
+        seen += [repr(caught.value), "".join(traceback.format_exception(caught.value))]
         for text in seen:
             assert not any(secret in text for secret in secrets)
 

@@ -40,7 +40,7 @@ def loader(type: Type) -> Callable[[Any], Any]:
     if type.kind is Kind.ARRAY:
         element = loader(type.element or Type(kind=Kind.TEXT))
         return lambda items: None if items is None else [element(item) for item in items]
-    load = _LOADERS.get(type.kind, _text)
+    load: Callable[[Any], Any] = _LOADERS.get(type.kind, _text)
     return lambda value: None if value is None else load(value)
 
 
