@@ -934,3 +934,29 @@ def test_a_role_that_only_inserts_is_warned_that_the_sequence_stays(source: Db, 
     assert result.rows_inserted == 1
     assert warned == ["the role may not set the sequence t_id_seq past what is in public.t"]
     assert destination.value("SELECT is_called FROM t_id_seq") is False
+
+
+# How unchanged rows are found
+
+
+@pytest.mark.parametrize(
+    ("changed", "looks_first"),
+    [(0, [True] * 5), (10, [True] * 5), (60, [True] + [False] * 4), (100, [True] + [False] * 4)],
+)
+def test_rows_are_looked_for_first_only_while_most_are_unchanged(
+    source: Db, destination: Db, caplog: pytest.LogCaptureFixture, changed: int, looks_first: list[bool]
+) -> None:
+    """Counts are the same either way, and rows that nobody had to write are not even locked."""
+    for db, value in ((source, "g % 10"), (destination, f"CASE WHEN g % 100 < {changed} THEN -1 ELSE g % 10 END")):
+        db.execute(f"CREATE TABLE t AS SELECT g AS id, {value} AS n FROM generate_series(1, 10000) AS g")
+        db.execute("ALTER TABLE t ADD PRIMARY KEY (id); ANALYZE t")
+    with caplog.at_level("DEBUG", logger="portl.postgres.sql"):
+        result = run(source, destination, chunk_rows=2000, parallel=1)
+    assert counts(result) == {
+        name: n for name, n in (("updated", changed * 100), ("unchanged", 10_000 - changed * 100)) if n
+    }
+    taken = [record.getMessage() for record in caplog.records if "ON CONFLICT" in record.getMessage()]
+    assert ["NOT EXISTS" in statement for statement in taken] == looks_first
+    if all(looks_first):
+        assert destination.value("SELECT count(*) FROM t WHERE xmax <> 0") == changed * 100
+    assert rows(destination) == rows(source)
