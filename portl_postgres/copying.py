@@ -293,8 +293,8 @@ class CopyIn:
         if batch.framed and self._unwrapped:
             with twin(self._session) as wire:
                 for piece in batch.pieces:
-                    self._send(wire, framed(b"".join(bare(piece))) if self._pace.waits else piece)
-            self._pace.look()
+                    self._send(wire, framed(b"".join(bare(piece))) if self._pace.slow else piece)
+            self._pace.sent(batch.size)
         else:
             for piece in batch.bare:
                 self._put(piece)

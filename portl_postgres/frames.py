@@ -51,8 +51,10 @@ _RUN = 16
 _SINGLY = 256
 #: Bytes of other messages that are kept at most before libpq gets them: a function may give a notice for each row.
 _KEPT_BYTES = 64 * 1024
-#: Seconds of sending after which it is judged whether the other end is waited for.
+#: Seconds of sending after which it is judged whether the link is slow.
 PACE_SECONDS = 0.1
+#: Bytes a second of a link that counts as slow: 100 Mbit/s, and a little for what buffers take.
+SLOW_BYTES = 13_000_000
 #: Shares of waiting: from the first on rows are joined, and as long as it does not fall below the second, for joining
 #: takes from it.
 WAITS, STILL_WAITS = 0.9, 0.6
@@ -147,17 +149,19 @@ def framed(row: bytes) -> bytes:
 
 
 class Pace:
-    """Tells whether nearly all time goes by waiting for the other end to take what is sent.
+    """Tells whether what is sent goes over a slow link: nearly all time goes by waiting until little is taken.
 
     A message for each row costs five bytes a row, which on a slow link are time: of a row of two integers, a fifth.
-    To join the rows costs the processor's, of which there is plenty then.
+    To join the rows costs the processor's, of which there is plenty then. A destination nearby that is busy is waited
+    for too; there the processor may be what it lacks, so it is not enough to wait.
     """
 
     def __init__(self) -> None:
         #: True while it is so.
-        self.waits = False
+        self.slow = False
         self._since = time.monotonic()
         self._waited = 0.0
+        self._sent = 0
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
@@ -168,13 +172,14 @@ class Pace:
         finally:
             self._waited += time.monotonic() - began
 
-    def look(self) -> None:
-        """Judge by the time since the last judgement, if that was long enough ago."""
-        now = time.monotonic()
-        if now - self._since >= PACE_SECONDS:
-            share = self._waited / (now - self._since)
-            self.waits = share >= (STILL_WAITS if self.waits else WAITS)
-            self._since, self._waited = now, 0.0
+    def sent(self, size: int) -> None:
+        """Count bytes, and judge by those since the last judgement, if that was long enough ago."""
+        self._sent += size
+        passed = time.monotonic() - self._since
+        if passed >= PACE_SECONDS:
+            waits = self._waited >= passed * (STILL_WAITS if self.slow else WAITS)
+            self.slow = waits and self._sent < SLOW_BYTES * passed
+            self._since, self._waited, self._sent = self._since + passed, 0.0, 0
 
 
 class Frames:

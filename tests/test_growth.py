@@ -157,7 +157,7 @@ def test_bytes_on_the_wire_are_those_of_the_rows(source: Db, destination: Db) ->
     assert (few, many) == (20_000 * row, 60_000 * row)
     # Digits in statements and statistics differ by a few bytes from run to run.
     assert abs((many_down - few_down) - 40_000 * (row + HEADER)) < 500
-    # A message goes out as it came in, or, where the destination is waited for, joined with others.
+    # A message goes out as it came in, or, over a slow link, joined with others.
     assert -500 < (many_up - few_up) - 40_000 * row < 40_000 * HEADER + 500
 
 
