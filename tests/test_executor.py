@@ -234,6 +234,49 @@ def test_a_process_that_is_killed_ends_the_run_and_the_next_goes_on(source: Db, 
     whole(source, destination)
 
 
+#: A worker of the first run stays at the row 2600 until the gate is gone.
+LOOP = """
+CREATE TABLE gate ();
+CREATE FUNCTION waits() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+  WHILE current_setting('application_name') = 'portl first' AND EXISTS (SELECT FROM pg_class WHERE relname = 'gate')
+  LOOP
+    PERFORM pg_sleep(0.05);
+  END LOOP;
+  RETURN NEW;
+END $$;
+CREATE TRIGGER waits BEFORE INSERT ON t FOR EACH ROW WHEN (NEW.id = 2600) EXECUTE FUNCTION waits();
+"""
+
+
+def test_workers_that_outlive_their_run_write_nothing_once_another_has_taken_it_over(
+    source: Db, destination: Db, tmp_path: Path
+) -> None:
+    source.execute(TABLE)
+    destination.execute(LIKE_IT + ";" + LOOP)
+    path = tmp_path / "job.json"
+    first = job_of(source.end(), destination.end(application_name="portl first"), retry=FEW)
+    path.write_text(json.dumps(first), encoding="utf-8")
+    call = [sys.executable, str(Path(__file__).parents[1] / "examples" / "process_pool.py"), str(path)]
+    with subprocess.Popen(call, start_new_session=True) as program:
+        try:
+            with once_it_sleeps(destination, program.kill):
+                program.wait()
+            result = portl.migrate(job(source, destination))
+            assert (result.rows_read, result.tables[0].attempt) == (ROWS, 2)
+            assert rows(destination, "t") == rows(source, "t")
+            waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'portl first'"
+            assert destination.value(waiting) >= 1
+            destination.execute("DROP TABLE gate")
+            for _ in range(200):
+                if not destination.value(waiting):
+                    break
+                time.sleep(0.05)
+            assert destination.value(waiting) == 0
+            assert rows(destination, "t") == rows(source, "t")
+        finally:
+            os.killpg(program.pid, signal.SIGKILL)
+
+
 def test_dask_hands_the_chunks_of_a_killed_worker_to_another(source: Db, destination: Db, cluster: Client) -> None:
     source.execute(TABLE)
     destination.execute(LIKE_IT + ";" + GATE)
