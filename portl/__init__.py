@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from portl._version import __version__
 
 if TYPE_CHECKING:
+    from portl.addresses import job_from_urls
     from portl.api import migrate, plan
     from portl.comparing import BucketSum, Comparer, Comparison, RowLine, Texts
     from portl.config import (
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
         Source,
         Split,
         Splitting,
+        TableEntry,
         TypeMapper,
         Writer,
         note,
@@ -201,6 +203,7 @@ __all__ = [
     "Superseded",
     "Table",
     "TableDone",
+    "TableEntry",
     "TableResult",
     "TableStarted",
     "TableTask",
@@ -221,6 +224,7 @@ __all__ = [
     "explain",
     "hookimpl",
     "installed",
+    "job_from_urls",
     "masked",
     "migrate",
     "note",
@@ -236,6 +240,7 @@ __all__ = [
 
 #: The modules that the public names come from; type checkers have the imports above.
 _HOMES = {
+    "portl.addresses": ("job_from_urls",),
     "portl.api": ("migrate", "plan"),
     "portl.comparing": ("BucketSum", "Comparer", "Comparison", "RowLine", "Texts"),
     "portl.config": (
@@ -280,6 +285,7 @@ _HOMES = {
         "Source",
         "Split",
         "Splitting",
+        "TableEntry",
         "TypeMapper",
         "Writer",
         "note",

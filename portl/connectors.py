@@ -73,6 +73,7 @@ __all__ = [
     "Source",
     "Split",
     "Splitting",
+    "TableEntry",
     "TypeMapper",
     "Writer",
     "note",
@@ -82,6 +83,18 @@ __all__ = [
 
 S = TypeVar("S", bound=SourceConfig)
 D = TypeVar("D", bound=DestinationConfig)
+
+
+@attrs.frozen(kw_only=True)
+class TableEntry:
+    """A table that a connector has found, for people to choose."""
+
+    #: As ``Connector.from_name`` takes it.
+    name: str
+    #: table, view, …
+    kind: str = "table"
+    #: About how many rows it has; None: unknown.
+    rows: int | None = None
 
 
 class Source(abc.ABC, Generic[S]):
@@ -96,6 +109,19 @@ class Source(abc.ABC, Generic[S]):
         self.config = config
         self.handle = handle
         self.context = Context()
+
+    @classmethod
+    def tables(cls, keys: Mapping[str, Any], context: Context) -> Sequence[TableEntry] | None:
+        """Connect, and return the tables that can be read; None: it cannot tell them.
+
+        Args:
+            keys: what ``Connector.from_url`` has returned; no table is chosen yet.
+            context: how patient to be.
+
+        Raises:
+            Error: the place is not reached.
+        """
+        return None
 
     def connect(self, context: Context) -> None:
         """Begin to connect, without waiting for it, so that both ends do so at the same time. By default nothing.
@@ -372,6 +398,19 @@ class Destination(abc.ABC, Generic[D]):
         self.handle = handle
         self.context = Context()
 
+    @classmethod
+    def tables(cls, keys: Mapping[str, Any], context: Context) -> Sequence[TableEntry] | None:
+        """Connect, and return the tables that can be written to; None: it cannot tell them.
+
+        Args:
+            keys: what ``Connector.from_url`` has returned; no table is chosen yet.
+            context: how patient to be.
+
+        Raises:
+            Error: the place is not reached.
+        """
+        return None
+
     def connect(self, context: Context) -> None:
         """Begin to connect, without waiting for it, so that both ends do so at the same time. By default nothing.
 
@@ -533,3 +572,11 @@ class Connector:
     source_config: type[SourceConfig] | None = None
     destination: type[Destination[Any]] | None = None
     destination_config: type[DestinationConfig] | None = None
+    #: The schemes of the URLs that it understands, without ``://``.
+    schemes: tuple[str, ...] = ()
+    #: Turns a URL of these schemes into the keys of a job file that reach the same place, for ``portl copy`` and
+    #: ``portl init``: plain data, what is secret as ``Secret``. Raises ``FieldError``, whose text repeats no part of
+    #: the URL, for any may be a password.
+    from_url: Callable[[Secret], Mapping[str, Any]] | None = None
+    #: Turns a table's name as a person writes it into keys of a job file. By default it is the key ``table``.
+    from_name: Callable[[str], Mapping[str, Any]] | None = None

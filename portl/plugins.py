@@ -117,6 +117,11 @@ def available() -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=GROUP)}
 
 
+def names() -> list[str]:
+    """Return the names of all connectors, registered ones too, without importing any."""
+    return sorted({*available(), *_registered})
+
+
 def _known(name: str) -> dict[str, EntryPoint]:
     """Return the installed connectors as they were found last, or, where that does not have ``name``, as they are."""
     global _found

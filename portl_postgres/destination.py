@@ -71,6 +71,13 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         assert self._session_ is not None, "open() comes first"
         return self._session_
 
+    @classmethod
+    def tables(cls, keys: Mapping[str, Any], context: portl.Context) -> Sequence[portl.TableEntry]:
+        """See ``Destination.tables``."""
+        from portl_postgres import addresses
+
+        return addresses.tables(keys, context, "destination")
+
     def connect(self, context: portl.Context) -> None:
         """See ``Destination.connect``."""
         self._database.begin(context)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import portl
+from portl_postgres import addresses
 from portl_postgres.config import PostgresDestinationConfig, PostgresSourceConfig
 from portl_postgres.destination import PostgresDestination
 from portl_postgres.source import PostgresSource
@@ -18,4 +19,7 @@ def portl_connector() -> portl.Connector:
         source_config=PostgresSourceConfig,
         destination=PostgresDestination,
         destination_config=PostgresDestinationConfig,
+        schemes=addresses.SCHEMES,
+        from_url=addresses.from_url,
+        from_name=addresses.from_name,
     )

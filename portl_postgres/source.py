@@ -94,6 +94,13 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         assert self._session_ is not None, "open() comes first"
         return self._session_
 
+    @classmethod
+    def tables(cls, keys: Mapping[str, Any], context: portl.Context) -> Sequence[portl.TableEntry]:
+        """See ``Source.tables``."""
+        from portl_postgres import addresses
+
+        return addresses.tables(keys, context, "source")
+
     def connect(self, context: portl.Context) -> None:
         """See ``Source.connect``."""
         self._database.begin(context)

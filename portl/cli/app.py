@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import logging
 import os
 import re
@@ -35,9 +36,13 @@ COMMANDS = "portl.commands"
 _ENDS = {"source", "destination"}
 _TOP_LEVEL = re.compile(r"^(\w+):", re.MULTILINE)
 
+#: What may hold a password, up to the end of a line: where it ends cannot be told.
+_ADDRESS = re.compile(r"(?<=://).+|(?<=password=).+", re.IGNORECASE)
+
 #: Commands of portl's own that are imported only when they are called.
 OWN = {
     "connectors": ("portl.cli.about", "connectors"),
+    "copy": ("portl.cli.copying", "copy"),
     "explain": ("portl.cli.about", "explain"),
     "new-connector": ("portl.cli.about", "new_connector"),
     "retry-rejected": ("portl.cli.rejected", "retry_rejected"),
@@ -87,7 +92,7 @@ def cli() -> None:
     """Move table data between databases."""
 
 
-def _settings(values: Sequence[str]) -> dict[str, str]:
+def settings_of(values: Sequence[str]) -> dict[str, str]:
     """Return what ``--set`` was given as dotted key to text."""
     found = {}
     for value in values:
@@ -128,18 +133,18 @@ def run(
       130  ended by Ctrl-C
       143  ended by SIGTERM
     """
-    overrides = _settings(settings)
+    overrides = settings_of(settings)
     if batch_size is not None:
         overrides["batch_size"] = str(batch_size)
     output = _output(as_json=as_json, verbose=verbose)
     if verbose:
-        _log_to_stderr()
+        log_to_stderr()
     return carry_out(output, job, dry_run=dry_run, overrides=overrides, verbose=verbose, restart=restart)
 
 
 def carry_out(
     output: Output,
-    job: Path,
+    job: Path | Mapping[str, Any],
     *,
     dry_run: bool,
     overrides: Mapping[str, str],
@@ -241,7 +246,8 @@ def _code(error: portl.Error) -> int:
     return WRONG if isinstance(error, portl.ConfigError) else FAILED
 
 
-def _log_to_stderr() -> None:
+def log_to_stderr() -> None:
+    """Show what portl logs, as ``--verbose`` does."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(relativeCreated)8.0f ms  %(name)s  %(message)s"))
     logger = logging.getLogger("portl")
@@ -258,7 +264,9 @@ def app(arguments: Sequence[str] | None = None) -> int:
             args=list(arguments) if arguments is not None else None, prog_name="portl", standalone_mode=False
         )
     except click.ClickException as error:
-        error.show()
+        said = io.StringIO()
+        error.show(said)
+        click.echo(_ADDRESS.sub("********", said.getvalue()), err=True, nl=False)
         return WRONG
     except click.Abort:
         return INTERRUPTED

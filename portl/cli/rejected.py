@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from portl.cli.app import DONE, REJECTED, _settings, guarded
+from portl.cli.app import DONE, REJECTED, guarded, settings_of
 from portl.cli.output import Output
 
 
@@ -25,7 +25,7 @@ def retry_rejected(job: Path, verbose: bool, as_json: bool, settings: tuple[str,
     output = Output(as_json=as_json, verbose=verbose)
 
     def work() -> int:
-        result = retry(job, observers=[output.observe], overrides=_settings(settings))
+        result = retry(job, observers=[output.observe], overrides=settings_of(settings))
         if result.rows_read or as_json:
             output.result(result)
         else:

@@ -1,0 +1,70 @@
+"""``portl copy``: a job without a file."""
+
+from __future__ import annotations
+
+import click
+
+import portl
+from portl.cli.app import carry_out, guarded, log_to_stderr, settings_of
+from portl.cli.output import Output
+
+
+@click.command()
+@click.argument("source", metavar="FROM")
+@click.argument("destination", metavar="TO")
+@click.option("--table", required=True, metavar="NAME", help="The table to read: users, sales.orders.")
+@click.option("--to-table", metavar="NAME", help="The table to write to. By default it is called the same.")
+@click.option(
+    "--conflict",
+    type=click.Choice([strategy.value for strategy in portl.Strategy]),
+    metavar="STRATEGY",
+    help="overwrite (default), skip, fail or merge: what becomes of a row whose key is there already.",
+)
+@click.option(
+    "--verify",
+    type=click.Choice([mode.value for mode in portl.Verify]),
+    metavar="MODE",
+    help="count, checksum or full: compare both ends after the last row.",
+)
+@click.option("--dry-run", is_flag=True, help="Show the plan and write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print one event a line as JSON on standard output.")
+@click.option("--restart", is_flag=True, help="Begin again where an earlier run was interrupted.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any key of a job: --set source.limit=10.")
+@click.option(
+    "--verbose", "-v", is_flag=True, help="Show the SQL, batches and connections, and stack traces of errors."
+)
+def copy(
+    source: str,
+    destination: str,
+    table: str,
+    to_table: str | None,
+    conflict: str | None,
+    verify: str | None,
+    dry_run: bool,
+    as_json: bool,
+    restart: bool,
+    settings: tuple[str, ...],
+    verbose: bool,
+) -> int:
+    """Copy a table from one URL to another; go on where it was interrupted.
+
+    A job without a file: what --set does not say is as in a job file that says nothing of it. The same command again
+    takes up a run that was interrupted. Exit codes are those of `portl run`.
+
+    Other users of the machine may see a password that stands in a command. A URL may do without one: PostgreSQL's
+    takes it from PGPASSWORD or from ~/.pgpass.
+
+    \b
+    portl copy postgresql://reader@db1/shop postgresql://writer@db2/warehouse --table sales.orders
+    """
+    output = Output(as_json=as_json, verbose=verbose)
+    if verbose:
+        log_to_stderr()
+    overrides = settings_of(settings)
+
+    def work() -> int:
+        job = portl.job_from_urls(source, destination, table=table, to_table=to_table)
+        job.update({key: value for key, value in (("conflict", conflict), ("verify", verify)) if value is not None})
+        return carry_out(output, job, dry_run=dry_run, overrides=overrides, verbose=verbose, restart=restart)
+
+    return guarded(output, work, verbose=verbose)
