@@ -26,7 +26,7 @@ from portl.chunkload import ChunkLoad
 from portl.config import Auto, DestinationConfig, MigrationConfig, OnError, SourceConfig
 from portl.connectors import Context, Destination, Source, Writer
 from portl.delivery import Delivery
-from portl.errors import Cancelled, CommitInDoubt, Error, Interrupted
+from portl.errors import Cancelled, CommitInDoubt, Error, Interrupted, Superseded
 from portl.lanes import Lanes, Work
 from portl.ledger import ChunkLine, ChunkState, Ledger, Run, RunState
 from portl.plans import Plan, TableTask
@@ -322,21 +322,7 @@ class _TableRun:
         moving = Lanes(
             self._work(), self._source, self._destination, main, self._context, self, lanes, todo, self._workers
         )
-        try:
-            moving.run()
-        except Error:
-            if self._workers is not None:
-                self._look_up()
-            raise
-
-    def _look_up(self) -> None:
-        """Ask the ledger how the chunks stand, for workers may have been lost before they could tell."""
-        if self._ledger is None or self._context.token.cancelled or not self._destination.holds():
-            return
-        try:
-            self._lines = {line.number: line for line in self._ledger.lines(self._run)}
-        except Error as error:
-            logger.warning("how the chunks stand could not be looked up: %s", error.message)
+        moving.run()
 
     def _main_lane(self) -> Lane:
         return Lane(
@@ -455,6 +441,7 @@ class _TableRun:
 
     def _give_up(self, error: BaseException) -> None:
         """Tidy up and write down how the attempt has ended; a failure in doing so must not hide the one before."""
+        self._see_what_stands(error)
         entered = self._entered and self._task.delivery is not Delivery.WHOLE
         try:
             self._writer.abandon(resumable=entered and self._task.delivery is Delivery.CHUNKS)
@@ -464,6 +451,20 @@ class _TableRun:
                 self._ledger.close(self._run, state, _words(error))
         except Error as second:
             logger.warning("tidying up after a failure failed too: %s", second)
+
+    def _see_what_stands(self, error: BaseException) -> None:
+        """Ask the ledger what is there: a COMMIT may be carried out, though nobody could tell of it any more."""
+        if self._ledger is None or isinstance(error, CommitInDoubt) or not self._destination.holds():
+            return
+        try:
+            lines = self._ledger.lines(self._run)
+        except Superseded:
+            return  # the first transaction did not get so far
+        except Error as second:
+            logger.warning("what is committed could not be looked up: %s", second)
+            return
+        self._lines = {line.number: line for line in lines}
+        self._entered = True
 
 
 def result_of(run: Run, plan: Plan, started: float) -> Result:
