@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -215,3 +216,50 @@ def test_without_its_extra_the_command_says_what_to_install(tmp_path: Path) -> N
 
 def test_help_lists_the_commands_of_plugins_too() -> None:
     assert "demo" in portl_cli("--help").stdout
+
+
+def completions(line: str, folder: Path) -> list[str]:
+    """What a shell is offered for the last word of a line, as click's scripts for shells ask for it."""
+    words = line.split(" ")
+    asked = {"_PORTL_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
+    done = subprocess.run(
+        command(), capture_output=True, text=True, env={**os.environ, **asked}, cwd=folder, timeout=60, check=True
+    )
+    return done.stdout.split()
+
+
+def test_a_shell_completes_commands_options_and_job_files(tmp_path: Path) -> None:
+    for name in ("users.yaml", "user_orders.yml", "users.csv", ".hidden.yaml"):
+        (tmp_path / name).touch()
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "night.yaml").touch()
+    assert completions("portl sta", tmp_path) == ["plain,status"]
+    assert "plain,--dry-run" in completions("portl run --d", tmp_path)
+    for name in ("run", "status", "clean", "verify", "retry-rejected"):
+        assert completions(f"portl {name} u", tmp_path) == ["plain,user_orders.yml", "plain,users.yaml"]
+    assert completions("portl run ", tmp_path) == ["plain,jobs/", "plain,user_orders.yml", "plain,users.yaml"]
+    assert completions("portl run jobs/", tmp_path) == ["plain,jobs/night.yaml"]
+    assert completions("portl run jo", tmp_path) == ["dir,jo"]
+    assert completions("portl run nowhere/", tmp_path) == []
+
+
+def test_bash_takes_the_completion_that_the_docs_show(tmp_path: Path) -> None:
+    (tmp_path / "users.yaml").touch()
+    docs = (Path(__file__).parents[1] / "docs" / "cli.md").read_text(encoding="utf-8")
+    line = next(text for text in docs.split("`") if "bash_source" in text)
+    program = tmp_path / "bin" / "portl"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(command())} "$@"\n')
+    program.chmod(0o755)
+    asks = "COMP_WORDS=(portl run us); COMP_CWORD=2; _portl_completion portl; echo ${COMPREPLY[@]}"
+    path = f"{program.parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", f"{line}\n{asks}"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path},
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout == "users.yaml\n"

@@ -25,6 +25,8 @@ import portl
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoints
 
+    from click.shell_completion import CompletionItem
+
     from portl.cli.output import Output
 
 #: Exit codes: done, failed, the job file or the call is wrong, done with rejected rows, ended by Ctrl-C, by SIGTERM.
@@ -39,16 +41,45 @@ _TOP_LEVEL = re.compile(r"^(\w+):", re.MULTILINE)
 #: What may hold a password, up to the end of a line: where it ends cannot be told.
 _ADDRESS = re.compile(r"(?<=://).+|(?<=password=).+", re.IGNORECASE)
 
+#: What files are called that a shell offers as jobs.
+_SUFFIXES = (".yaml", ".yml")
+
 #: Commands of portl's own that are imported only when they are called.
 OWN = {
     "connectors": ("portl.cli.about", "connectors"),
     "copy": ("portl.cli.copying", "copy"),
     "explain": ("portl.cli.about", "explain"),
+    "init": ("portl.cli.init", "init"),
     "new-connector": ("portl.cli.about", "new_connector"),
     "retry-rejected": ("portl.cli.rejected", "retry_rejected"),
     "schema": ("portl.cli.about", "schema"),
     "verify": ("portl.cli.verify", "verify"),
 }
+
+
+class JobFile(click.Path):
+    """The path of a job file; a shell completes folders and YAML files."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Return what the text may become. A hidden file is shown to who has typed its dot."""
+        from click.shell_completion import CompletionItem
+
+        folder, slash, begun = incomplete.rpartition("/")
+        try:
+            found = sorted(Path(f"{folder}{slash}" or ".").expanduser().iterdir())
+        except OSError:
+            return []  # no such folder
+        fitting = [path for path in found if path.name.startswith(begun) and (begun or not path.name.startswith("."))]
+        if not any(path.suffix in _SUFFIXES for path in fitting):
+            return [CompletionItem(incomplete, type="dir")]  # the shell itself goes into folders best
+        return [
+            CompletionItem(f"{folder}{slash}{path.name}{'/' if path.is_dir() else ''}")
+            for path in fitting
+            if path.is_dir() or path.suffix in _SUFFIXES
+        ]
 
 
 class _Commands(click.Group):
@@ -104,7 +135,7 @@ def settings_of(values: Sequence[str]) -> dict[str, str]:
 
 
 @cli.command()
-@click.argument("job", type=click.Path(path_type=Path))
+@click.argument("job", type=JobFile())
 @click.option("--dry-run", is_flag=True, help="Show the plan and write nothing.")
 @click.option(
     "--verbose", "-v", is_flag=True, help="Show the SQL, batches and connections, and stack traces of errors."
@@ -194,7 +225,7 @@ def _terminable() -> Iterator[None]:
 
 
 @cli.command()
-@click.argument("job", type=click.Path(path_type=Path), required=False)
+@click.argument("job", type=JobFile(), required=False)
 @click.option("--all", "every", is_flag=True, help="Show the runs of all jobs in that ledger.")
 @click.option("--json", "as_json", is_flag=True, help="Print the runs as JSON on standard output, an object a job.")
 def status(job: Path | None, every: bool, as_json: bool) -> int:
@@ -221,7 +252,7 @@ def _job_files() -> list[Path]:
 
 
 @cli.command()
-@click.argument("job", type=click.Path(path_type=Path))
+@click.argument("job", type=JobFile())
 @click.option("--table", is_flag=True, help="Drop a table too that an interrupted run has made and not finished.")
 def clean(job: Path, table: bool) -> int:
     """Make the ledger forget the runs of a job.

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from portl.cli.app import DONE, REJECTED, guarded, settings_of
+from portl.cli.app import DONE, REJECTED, JobFile, guarded, settings_of
 from portl.cli.output import Output
 
 
 @click.command("retry-rejected")
-@click.argument("job", type=click.Path(path_type=Path))
+@click.argument("job", type=JobFile())
 @click.option("--verbose", "-v", is_flag=True, help="Show stack traces of errors.")
 @click.option("--json", "as_json", is_flag=True, help="Print one event a line as JSON on standard output.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a key: --set source.limit=10.")

@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 import portl
+from portl.cli.app import JobFile
 from portl.cli.output import Output
 from portl.rendering import Line, printable
 
@@ -23,7 +24,7 @@ EQUAL, DIFFERENT, WRONG, INTERRUPTED = 0, 1, 2, 130
 
 
 @click.command()
-@click.argument("job", type=click.Path(path_type=Path))
+@click.argument("job", type=JobFile())
 @click.option("--count", "mode", flag_value="count", help="Compare the numbers of rows alone.")
 @click.option("--checksum", "mode", flag_value="checksum", help="Compare checksums that the servers compute (default).")
 @click.option("--full", "mode", flag_value="full", help="Fetch and compare every value: slow, and trusts no checksum.")

@@ -1,0 +1,310 @@
+"""``portl init``: from two URLs and a table to a job file, with questions on a terminal and with flags elsewhere."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import click
+
+import portl
+from portl.addresses import end_of, escaped, named
+from portl.cli.app import DONE, FAILED, guarded
+from portl.cli.output import Output
+from portl.jobtext import job_text, variables
+from portl.proposing import Proposal, propose
+from portl.rendering import printable
+
+#: The schema for editors, beside the job file.
+SCHEMA = "portl.schema.json"
+#: Tables that are listed; of more than these, one is named.
+MOST_TABLES = 20
+
+_EXCLUDE, _ADD = "exclude", "add"
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False), default="job.yaml")
+@click.option("--from", "source", metavar="URL", help="Where the rows come from: postgresql://reader@host/shop.")
+@click.option("--to", "destination", metavar="URL", help="Where they go.")
+@click.option("--table", metavar="NAME", help="The table to read: users, sales.orders.")
+@click.option("--to-table", metavar="NAME", help="The table to write to. By default it is called the same.")
+@click.option(
+    "--conflict",
+    type=click.Choice([strategy.value for strategy in portl.Strategy]),
+    metavar="STRATEGY",
+    help="overwrite, skip, fail or merge: what becomes of a row whose key is there already.",
+)
+@click.option(
+    "--missing",
+    type=click.Choice([_EXCLUDE, _ADD]),
+    help="Columns that the destination's table lacks: leave them out, or add them to it.",
+)
+@click.option("--force", is_flag=True, help="Replace FILE if it is there.")
+def init(
+    file: Path,
+    source: str | None,
+    destination: str | None,
+    table: str | None,
+    to_table: str | None,
+    conflict: str | None,
+    missing: str | None,
+    force: bool,
+) -> int:
+    """Write a job file, by default job.yaml.
+
+    Looks at both ends, proposes key, conflict strategy and mapping, and shows the plan. On a terminal it asks for what
+    no option says; elsewhere --from, --to and --table are needed. Passwords do not get into the file: it names
+    variables of the environment instead.
+    """
+    output = Output()
+    wanted = _Wanted(
+        file=file,
+        urls={"source": source, "destination": destination},
+        tables={"source": table, "destination": to_table},
+        conflict=conflict,
+        missing=missing,
+        force=force,
+    )
+    return guarded(output, lambda: _Interview(output, wanted).write())
+
+
+@attrs.frozen(kw_only=True)
+class _Wanted:
+    """What the options say."""
+
+    file: Path
+    #: By end: source, destination.
+    urls: Mapping[str, str | None] = attrs.field(repr=False)
+    tables: Mapping[str, str | None]
+    conflict: str | None
+    missing: str | None
+    force: bool
+
+
+@attrs.define
+class _End:
+    """One end, reached."""
+
+    connector: portl.Connector
+    keys: Mapping[str, Any]
+    #: What there is to choose from; None: the connector cannot tell.
+    tables: Sequence[portl.TableEntry] | None
+
+
+class _Interview:
+    def __init__(self, output: Output, wanted: _Wanted) -> None:
+        self._output = output
+        self._wanted = wanted
+        self._asks = sys.stdin.isatty()
+        #: True once something was asked: then the last word is the user's too.
+        self._asked = False
+
+    def write(self) -> int:
+        """Find out what the job is, show its plan, write it."""
+        self._check()
+        reading = self._reach("source", "Where do the rows come from? URL")
+        table = self._table(reading)
+        writing = self._reach("destination", "Where do they go? URL")
+        job = {
+            "name": escaped(self._wanted.file.stem),
+            "source": _keys("source", reading, table),
+            "destination": _keys("destination", writing, self._target(writing, table)),
+        }
+        proposal = propose(portl.plan(job))
+        job = self._completed(job, proposal)
+        plan = portl.plan(job)
+        self._output.plan(plan)
+        if not self._agreed(plan):
+            self._output.say("nothing was written", "warning")
+            return FAILED if plan.problems else DONE
+        self._save(job, proposal)
+        return DONE
+
+    def _check(self) -> None:
+        """Refuse what cannot end well, before anything is asked."""
+        file, given = self._wanted.file, {**self._wanted.urls, "table": self._wanted.tables["source"]}
+        if ":/" in str(file):
+            raise click.UsageError("FILE is the job file to write; URLs go behind --from and --to")
+        if file.exists() and not self._wanted.force:
+            raise portl.ConfigError(
+                ["is there already: name another file, or replace it with --force"], origin=str(file)
+            )
+        options = {"source": "--from URL", "destination": "--to URL", "table": "--table NAME"}
+        lacking = [option for name, option in options.items() if given[name] is None]
+        if lacking and not self._asks:
+            raise click.UsageError(f"missing {', '.join(lacking)}: without a terminal nothing can be asked")
+
+    def _reach(self, end: str, question: str) -> _End:
+        """Return an end that answers."""
+        given = self._wanted.urls[end]
+        while True:
+            url = given if given is not None else self._ask(question)
+            try:
+                connector, keys = end_of(end, url)
+                return self._tested(end, connector, keys)
+            except portl.Interrupted:
+                raise
+            except portl.Error as error:
+                if given is not None:
+                    raise
+                self._output.error(error, None)
+
+    def _tested(self, end: str, connector: portl.Connector, keys: Mapping[str, Any]) -> _End:
+        """Connect; ask for the password if that is what is missing."""
+        ends = {"source": connector.source, "destination": connector.destination}
+        models = {"source": connector.source_config, "destination": connector.destination_config}
+        cls, model = ends[end], models[end]
+        if cls is None or model is None:
+            raise portl.PluginError(f"the connector {connector.name!r} has no {end}")
+        context = portl.Context(retry=portl.Retry(attempts=1))
+        while True:
+            try:
+                tables = cls.tables(keys, context)
+            except portl.AuthenticationFailed as error:
+                if not self._asks or "password" not in attrs.fields_dict(model):
+                    raise
+                self._output.error(error, None)
+                keys = {**keys, "password": portl.Secret(self._ask(f"Password of the {end}", hide=True))}
+                continue
+            if tables is not None:
+                self._output.say(f"{end}: connected, {len(tables):,} table{'s' if len(tables) != 1 else ''}", "good")
+            return _End(connector, keys, tables)
+
+    def _table(self, reading: _End) -> str:
+        """Return the name of the table to read."""
+        given = self._wanted.tables["source"]
+        if given is not None:
+            return given
+        if reading.tables is not None and not reading.tables:
+            raise portl.SchemaError("source: there is no table that this role may read")
+        self._list(reading.tables or ())
+        while True:
+            answer = self._ask("Which table? Number or name" if reading.tables else "Which table?")
+            found = _chosen(reading, answer)
+            if found is not None:
+                return found
+            self._output.say(f"there is no table {printable(answer)} that this role may read", "problem")
+
+    def _target(self, writing: _End, table: str) -> str:
+        """Return the name of the table to write to."""
+        given = self._wanted.tables["destination"]
+        if given is not None or not self._asks or not self._asked:
+            return given if given is not None else table
+        self._list(writing.tables or ())
+        said = (
+            "Which table there? Number or name; a new name makes a new table"
+            if writing.tables
+            else "Which table there?"
+        )
+        answer = self._ask(said, default=table)
+        return _chosen(writing, answer) or answer
+
+    def _list(self, tables: Sequence[portl.TableEntry]) -> None:
+        width = max((len(printable(entry.name)) for entry in tables[:MOST_TABLES]), default=0)
+        for number, entry in enumerate(tables[:MOST_TABLES], 1):
+            rows = "" if entry.rows is None else f", about {entry.rows:,} rows"
+            self._output.say(f"  {number:>2}  {printable(entry.name):<{width}}  {entry.kind}{rows}")
+        if len(tables) > MOST_TABLES:
+            self._output.say(f"      and {len(tables) - MOST_TABLES:,} more: type the name of one", "dim")
+
+    def _completed(self, job: Mapping[str, Any], proposal: Proposal) -> dict[str, Any]:
+        """Return the job with what is proposed."""
+        found = {**job, "source": dict(job["source"]), "destination": dict(job["destination"])}
+        if proposal.missing:
+            if self._missing(proposal) == _ADD:
+                found["destination"]["add_columns"] = True
+            else:
+                found["source"]["exclude_columns"] = [escaped(name) for name in proposal.missing]
+        if proposal.mapping:
+            found["schema_mapping"] = {name: escaped(target) for name, target in proposal.mapping.items()}
+        found["conflict"] = escaped(proposal.conflict(self._wanted.conflict))
+        return found
+
+    def _missing(self, proposal: Proposal) -> str:
+        names = ", ".join(map(printable, proposal.missing))
+        if self._wanted.missing is not None:
+            return self._wanted.missing
+        if not self._asked:
+            self._output.say(
+                f"left out, for the destination has no such column (or use --missing add): {names}", "warning"
+            )
+            return _EXCLUDE
+        question = f"The destination has no column {names}. Leave out, or add there?"
+        return str(click.prompt(question, type=click.Choice([_EXCLUDE, _ADD]), default=_EXCLUDE, err=True))
+
+    def _agreed(self, plan: portl.Plan) -> bool:
+        """Tell whether the file is to be written."""
+        if not self._asked:
+            return not plan.problems
+        file = printable(str(self._wanted.file))
+        question = f"The plan has problems. Write {file} all the same?" if plan.problems else f"Write {file}?"
+        return click.confirm(question, default=not plan.problems, err=True)
+
+    def _save(self, job: Mapping[str, Any], proposal: Proposal) -> None:
+        file, names = self._wanted.file, variables(job)
+        head = [
+            f"portl run {file.name} --dry-run   shows what would be done",
+            f"portl run {file.name}             does it; after an interruption it goes on where it stopped",
+            "portl explain KEY   says what a key means",
+        ]
+        if names:
+            head += ["", f"Before a run, set in the environment: {', '.join(names)}"]
+        comments = {
+            "schema_mapping": "Columns that are called otherwise at the destination. What is not named keeps its name.",
+            "conflict": f"What becomes of a row whose key is there already: {proposal.because}.",
+        }
+        if "exclude_columns" in job["source"]:
+            comments["source"] = "exclude_columns: the destination's table has no such columns."
+        if "add_columns" in job["destination"]:
+            comments["destination"] = "add_columns: the table lacks some of the source's columns, and gets them."
+        body = {key: value for key, value in job.items() if key != "name"}
+        _written(file, job_text(body, comments=comments, head=head, schema=SCHEMA), force=self._wanted.force)
+        self._output.say(f"wrote {printable(str(file))}", "good")
+        schema = file.parent / SCHEMA
+        if not schema.exists():
+            text = json.dumps(portl.schema_of_jobs(), indent=2, ensure_ascii=False)
+            _written(schema, text + "\n", force=False)
+            self._output.say(f"wrote {printable(str(schema))}, by which editors complete and check it", "good")
+        if names:
+            self._output.say(f"before a run, set in the environment: {', '.join(names)}", "warning")
+        self._output.say(f"now: portl run {printable(str(file))}")
+
+    def _ask(self, question: str, *, default: str | None = None, hide: bool = False) -> str:
+        self._asked = True
+        return str(click.prompt(question, default=default, hide_input=hide, err=True)).strip()
+
+
+def _keys(end: str, reached: _End, table: str) -> dict[str, Any]:
+    chosen = named(end, reached.connector, table)
+    return {"type": reached.connector.name, **escaped(reached.keys), **escaped(chosen)}
+
+
+def _chosen(end: _End, answer: str) -> str | None:
+    """Return the name of the table that an answer means: its number in the list, or its name; None: there is none."""
+    tables = end.tables
+    if tables is None:
+        return answer
+    try:
+        wanted = named("table", end.connector, answer)
+    except portl.ConfigError:
+        return None
+    for entry in tables:
+        if named("table", end.connector, entry.name) == wanted:
+            return entry.name
+    if answer.isdecimal() and 0 < int(answer) <= min(len(tables), MOST_TABLES):
+        return tables[int(answer) - 1].name
+    return None
+
+
+def _written(file: Path, text: str, *, force: bool) -> None:
+    """Write a file; without ``force`` never in place of another."""
+    try:
+        with file.open("w" if force else "x", encoding="utf-8", newline="\n") as stream:
+            stream.write(text)
+    except OSError as error:
+        raise portl.ConfigError([f"cannot be written: {error.strerror}"], origin=str(file)) from None
