@@ -89,10 +89,7 @@ def escaped(value: Any) -> Any:
 def _knowing(end: str, url: Secret) -> Connector:
     match = _SCHEME.match(url.reveal())
     if match is None:
-        raise ConfigError(
-            [f"the {end}: expected a URL, which begins with its scheme: {_listed(_known(_connectors('')))}"],
-            origin="URL",
-        )
+        raise ConfigError([f"the {end}: expected a URL, such as {_listed(examples())}"], origin="URL")
     scheme = match[1].lower()
     for connector in _connectors(scheme):
         if scheme in connector.schemes and connector.from_url is not None:
@@ -119,6 +116,11 @@ def _connectors(scheme: str) -> Iterable[Connector]:
 
 def _failing() -> list[str]:
     return [found.error for found in plugins.installed() if found.error is not None]
+
+
+def examples() -> list[str]:
+    """Return an example of the URLs of each connector that has some."""
+    return [connector.url_example for connector in _connectors("") if connector.url_example]
 
 
 def _known(connectors: Iterable[Connector]) -> list[str]:

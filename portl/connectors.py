@@ -574,6 +574,8 @@ class Connector:
     destination_config: type[DestinationConfig] | None = None
     #: The schemes of the URLs that it understands, without ``://``.
     schemes: tuple[str, ...] = ()
+    #: Such a URL, without a password, to show how they are made.
+    url_example: str = ""
     #: Turns a URL of these schemes into the keys of a job file that reach the same place, for ``portl copy`` and
     #: ``portl init``: plain data, what is secret as ``Secret``. Raises ``FieldError``, whose text repeats no part of
     #: the URL, for any may be a password.

@@ -14,27 +14,34 @@ _ENDS = ("source", "destination")
 
 
 def job_text(
-    job: Mapping[str, Any], *, comments: Mapping[str, str], head: Iterable[str] = (), schema: str | None = None
+    job: Mapping[str, Any],
+    *,
+    comments: Mapping[str, Iterable[str]],
+    head: Iterable[str] = (),
+    schema: str | None = None,
 ) -> str:
     """Return the YAML of a job.
 
     Args:
         job: plain data as ``portl.migrate`` takes it; the secrets in it are of the type ``Secret`` and are left out.
-        comments: what stands above a key of the job, by the key.
+        comments: lines of comment above a key of the job, by the key.
         head: lines of comment on top.
         schema: the path of the JSON Schema that editors should check it by.
     """
     parts = [f"# yaml-language-server: $schema={schema}\n"] if schema else []
-    parts.append("".join(f"# {printable(line)}".rstrip() + "\n" for line in head))
+    parts.append(_comment(head))
     for key, value in job.items():
-        said = f"# {printable(comments[key])}\n" if key in comments else ""
-        parts.append(said + _dumped({key: _without_secrets(value, key.upper())}))
+        parts.append(_comment(comments.get(key, ())) + _dumped({key: _without_secrets(value, key.upper())}))
     return "\n".join(part for part in parts if part)
 
 
 def variables(job: Mapping[str, Any]) -> list[str]:
     """Return the variables of the environment that stand for a job's secrets in the text."""
     return [f"{end}_{key}".upper() for end in _ENDS for key, value in job[end].items() if isinstance(value, Secret)]
+
+
+def _comment(lines: Iterable[str]) -> str:
+    return "".join(f"# {printable(line)}".rstrip() + "\n" for line in lines)
 
 
 def _without_secrets(value: Any, name: str) -> Any:

@@ -49,9 +49,11 @@ def propose(plan: Plan) -> Proposal:
     if task.intent.create:
         key = task.destination.primary_key
         if key is None:
-            said = "neither end has a key, so that a second run could not tell which rows are there: it is refused"
+            said = "Neither end has a key: a second run could not tell which rows are there, and is refused."
             return Proposal(because=said)
-        return Proposal(because=f"the new table gets the primary key ({', '.join(key.columns)})")
+        return Proposal(
+            because=f"Rows are known by the primary key ({', '.join(key.columns)}) that the new table gets."
+        )
     there = [column.name for column in task.destination.columns]
     mapping = _alike([name for name in columns if name not in there], [name for name in there if name not in columns])
     missing = tuple(name for name in columns if name not in there and name not in mapping)
@@ -59,14 +61,14 @@ def propose(plan: Plan) -> Proposal:
     keys = [key for key in task.destination.keys if arriving.issuperset(key.columns)]
     found = _key(keys, task.source.primary_key, mapping)
     if found is None:
-        said = "the destination has no key that the rows bring, so they are added: a second run adds them again"
+        said = "The destination has no key that the rows bring: they are added, and a second run adds them again."
         return Proposal(mapping=mapping, missing=missing, strategy=Strategy.FAIL, because=said)
     kind = "primary key" if found.primary else "unique key"
     return Proposal(
         mapping=mapping,
         missing=missing,
         key=() if found.primary else found.columns,
-        because=f"rows are known by the destination's {kind} ({', '.join(found.columns)})",
+        because=f"Rows are known by the destination's {kind} ({', '.join(found.columns)}).",
     )
 
 

@@ -20,6 +20,7 @@ def portl_connector() -> portl.Connector:
         destination=PostgresDestination,
         destination_config=PostgresDestinationConfig,
         schemes=addresses.SCHEMES,
+        url_example="postgresql://user@host:5432/database",
         from_url=addresses.from_url,
         from_name=addresses.from_name,
     )

@@ -104,7 +104,7 @@ def test_it_proposes_a_mapping_a_key_and_leaves_out_what_is_not_there(
     assert done.returncode == 0, done.stderr + done.stdout
     assert "the destination has no such column (or use --missing add): mail" in done.stderr
     text = file.read_text()
-    assert "known by the destination's unique key (user_id)" in text
+    assert "# Rows are known by the destination's unique key (user_id)." in text
     run = portl_cli("run", file, **secrets(source, destination))
     assert run.returncode == 0, run.stderr
     assert destination.execute('SELECT user_id, full_name, "PRICE$" FROM people') == [(1, "Ada", 3)]
@@ -277,6 +277,7 @@ def test_on_a_terminal_it_asks_tests_each_end_and_offers_what_it_finds(
     screen.answer("Where do the rows come from? URL", "nonsense")
     screen.answer("expected a URL", "")
     screen.answer("Where do the rows come from? URL", url(users, password="hunter2"))
+    screen.answer("Password of the source", "still wrong")
     screen.answer("Password of the source", users.endpoint.password)
     screen.answer("Which table? Number or name", "nothing")
     screen.answer("there is no table nothing", "")
@@ -286,6 +287,8 @@ def test_on_a_terminal_it_asks_tests_each_end_and_offers_what_it_finds(
     screen.answer("The destination has no column name. Leave out, or add there?", "add")
     screen.answer(f"Write {file}?", "y")
     assert screen.end() == 0, screen.shown
+    assert "check username and password" in screen.shown
+    assert "a URL is such as postgresql://user@host:5432/database" in screen.shown
     for text in ("source: connected, 3 tables", "public.names", "sales.orders", "view"):
         assert text in screen.shown
     assert users.endpoint.password not in screen.shown.replace(url(destination), "")
@@ -338,3 +341,43 @@ def test_a_connector_that_cannot_tell_its_tables_does_as_well(
     assert app(["init", str(file), "--from", "attic://init", "--to", url(destination), "--table", "users"]) == 0
     monkeypatch.setenv("DESTINATION_PASSWORD", destination.endpoint.password)
     assert portl.migrate(file).rows_inserted == 2
+
+
+def test_tables_to_choose_from_are_those_that_the_role_may_use(users: Db, destination: Db, tmp_path: Path) -> None:
+    users.execute("""
+        CREATE TABLE parted (id int) PARTITION BY RANGE (id);
+        CREATE TABLE part PARTITION OF parted DEFAULT;
+        CREATE TABLE hidden (id int);
+        CREATE SCHEMA closed; CREATE TABLE closed.safe (id int);
+        DROP ROLE IF EXISTS portl_chooser;
+        CREATE ROLE portl_chooser LOGIN PASSWORD 'chooses';
+        GRANT SELECT ON users, parted, part, closed.safe TO portl_chooser
+    """)
+    try:
+        from_keys = portl.job_from_urls(url(users, user="portl_chooser", password="chooses"), url(users), table="x")
+        keys = {key: from_keys["source"][key] for key in ("host", "port", "database", "username", "password")}
+        connector = plugins.load("postgres")
+        assert connector.source is not None
+        assert connector.destination is not None
+        assert [t.name for t in connector.source.tables(keys, portl.Context()) or ()] == [
+            "public.parted",
+            "public.users",
+        ]
+        assert connector.destination.tables(keys, portl.Context()) == []
+        owner = {**keys, "username": users.endpoint.user, "password": portl.Secret(users.endpoint.password)}
+        portl.migrate(portl.job_from_urls(url(destination), url(users), table="pg_catalog.pg_am", to_table="am"))
+        assert users.value("SELECT count(*) FROM portl.migrations") == 1
+        found = [table.name for table in connector.destination.tables(owner, portl.Context()) or ()]
+        assert found == ["public.am", "public.hidden", "public.parted", "public.users", "closed.safe"]
+    finally:
+        users.execute("DROP OWNED BY portl_chooser; DROP ROLE portl_chooser")
+
+
+@pytest.mark.system
+def test_an_older_server_is_asked_in_the_same_way(system: Db, destination: Db, tmp_path: Path) -> None:
+    system.execute("CREATE TABLE users (id int PRIMARY KEY); INSERT INTO users VALUES (1)")
+    file = tmp_path / "users.yaml"
+    done = portl_cli("init", file, "--from", url(system), "--to", url(destination), "--table", "users")
+    assert done.returncode == 0, done.stderr
+    assert "source: connected, 1 table\n" in done.stderr
+    assert portl_cli("run", file, **secrets(system, destination)).returncode == 0

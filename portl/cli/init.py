@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import attrs
 import click
 
 import portl
-from portl.addresses import end_of, escaped, named
+from portl.addresses import end_of, escaped, examples, named
 from portl.cli.app import DONE, FAILED, guarded
 from portl.cli.output import Output
 from portl.jobtext import job_text, variables
@@ -107,6 +108,10 @@ class _Interview:
     def write(self) -> int:
         """Find out what the job is, show its plan, write it."""
         self._check()
+        if self._asks and None in self._wanted.urls.values():
+            for example in examples():
+                self._output.say(f"a URL is such as {example}", "dim")
+            self._output.say("leave the password out: you are asked for it where it does not show", "dim")
         reading = self._reach("source", "Where do the rows come from? URL")
         table = self._table(reading)
         writing = self._reach("destination", "Where do they go? URL")
@@ -128,7 +133,7 @@ class _Interview:
     def _check(self) -> None:
         """Refuse what cannot end well, before anything is asked."""
         file, given = self._wanted.file, {**self._wanted.urls, "table": self._wanted.tables["source"]}
-        if ":/" in str(file):
+        if re.match(r"\w{2,}:/", str(file)):
             raise click.UsageError("FILE is the job file to write; URLs go behind --from and --to")
         if file.exists() and not self._wanted.force:
             raise portl.ConfigError(
@@ -168,7 +173,8 @@ class _Interview:
             except portl.AuthenticationFailed as error:
                 if not self._asks or "password" not in attrs.fields_dict(model):
                     raise
-                self._output.error(error, None)
+                if "password" in keys or "url" in keys:
+                    self._output.error(error, None)
                 keys = {**keys, "password": portl.Secret(self._ask(f"Password of the {end}", hide=True))}
                 continue
             if tables is not None:
@@ -242,6 +248,8 @@ class _Interview:
         if not self._asked:
             return not plan.problems
         file = printable(str(self._wanted.file))
+        for problem in plan.problems:
+            self._output.say(f"{problem.where}: {problem.message}", "problem")
         question = f"The plan has problems. Write {file} all the same?" if plan.problems else f"Write {file}?"
         return click.confirm(question, default=not plan.problems, err=True)
 
@@ -250,18 +258,23 @@ class _Interview:
         head = [
             f"portl run {file.name} --dry-run   shows what would be done",
             f"portl run {file.name}             does it; after an interruption it goes on where it stopped",
-            "portl explain KEY   says what a key means",
+            "portl explain KEY" + " " * len(file.name) + "    says what a key means",
         ]
         if names:
             head += ["", f"Before a run, set in the environment: {', '.join(names)}"]
         comments = {
-            "schema_mapping": "Columns that are called otherwise at the destination. What is not named keeps its name.",
-            "conflict": f"What becomes of a row whose key is there already: {proposal.because}.",
+            "schema_mapping": [
+                "Columns that are called otherwise at the destination. What is not named keeps its name."
+            ],
+            "conflict": [
+                "What becomes of a row whose key is there already: overwrite, skip, fail or merge.",
+                proposal.because,
+            ],
         }
         if "exclude_columns" in job["source"]:
-            comments["source"] = "exclude_columns: the destination's table has no such columns."
+            comments["source"] = ["exclude_columns: the destination's table has no such columns."]
         if "add_columns" in job["destination"]:
-            comments["destination"] = "add_columns: the table lacks some of the source's columns, and gets them."
+            comments["destination"] = ["add_columns: the table lacks some of the source's columns, and gets them."]
         body = {key: value for key, value in job.items() if key != "name"}
         _written(file, job_text(body, comments=comments, head=head, schema=SCHEMA), force=self._wanted.force)
         self._output.say(f"wrote {printable(str(file))}", "good")

@@ -1,5 +1,5 @@
--- The relations that a role may use, for people to choose from: those of the system, partitions and temporary ones left
--- out.
+-- The relations that a role may use, for people to choose from: without those of the system, partitions, temporary
+-- ones and portl's ledger.
 -- $1  the privilege: SELECT or INSERT
 SELECT n.nspname::text,
        c.relname::text,
@@ -11,6 +11,8 @@ WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f')
   AND (to_jsonb(c) ->> 'relispartition') IS DISTINCT FROM 'true'
   AND n.nspname !~ '^pg_'
   AND n.nspname <> 'information_schema'
+  AND coalesce(pg_catalog.obj_description(c.oid, 'pg_class'), '')
+      !~ '^(portl''s ledger|what became of each chunk of portl''s runs)'
   AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')
   AND pg_catalog.has_any_column_privilege(c.oid, $1)
 ORDER BY n.nspname = 'public' DESC, n.nspname, c.relname
