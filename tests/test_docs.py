@@ -164,6 +164,8 @@ def test_the_five_minutes_run_from_the_first_command_to_the_last(server_folder: 
     assert "read, 1,000 inserted" in done.stdout
     assert done.stdout.count("rows read, 1,000 unchanged") == 2
     assert "vip: equal" in done.stdout
+    assert "copy of public.orders: 5,050 rows read, 5,050 inserted" in done.stdout
+    assert "sales: 5,050 rows read, 5,050 unchanged" in done.stdout
 
 
 def test_the_tables_of_keys_are_those_of_the_models() -> None:
