@@ -110,6 +110,27 @@ def existing(bench: Bench) -> Iterator[Work]:
         )
 
 
+def verifying(bench: Bench) -> Iterator[Work]:
+    """Compare both ends of a copy that is equal, beside making it."""
+    name = bench.make(MIXED)
+    copied, compared = "portl.migrate", "portl.verify"
+
+    def verify() -> None:
+        found = portl.verify(job(bench, name))
+        assert found.equal, found.summary()
+
+    yield Work(
+        name="verify",
+        title=f"comparing equal tables: {name}, {bench.rows(MIXED):,} rows",
+        ways=[
+            Way(name=copied, prepare=partial(bench.clear, name), run=lambda: migrate(bench, name)),
+            Way(name=compared, prepare=lambda: None, run=verify),
+        ],
+        reaches=[Reach(way=compared, against=(copied,), bound=0.6)],
+        note="by checksums that the servers compute; the copy makes the table and its key",
+    )
+
+
 def overwrite(bench: Bench) -> Iterator[Work]:
     """Overwrite a table with itself, more or less of it changed; then skip."""
     name = bench.make(MIXED)
@@ -396,6 +417,7 @@ def start(bench: Bench) -> Iterator[Work]:
 WORKS: dict[str, Callable[[Bench], Iterator[Work]]] = {
     "new": new_tables,
     "existing": existing,
+    "verify": verifying,
     "overwrite": overwrite,
     "one-database": one_database,
     "tools": other_tools,
