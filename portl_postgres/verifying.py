@@ -143,15 +143,18 @@ def _has_floats(pg: PgType) -> bool:
     return any(part.root.name in _FLOATS or part.schema != "pg_catalog" for part in pg.parts())
 
 
-def image(value: str, pg: PgType, *, by_text: bool) -> str:
+def image(value: str, pg: PgType, *, by_text: bool, scaled: bool = False) -> str:
     """Return what is hashed of a value.
 
     Args:
         value: an expression.
         pg: its type.
         by_text: True if its text is to be taken.
+        scaled: True for a numeric of a fixed scale: there 1.0 and 1.00 do not both occur.
     """
     root = pg.root
+    if not by_text and scaled and root.builtin and root.name == "numeric":
+        return value
     if not by_text and root.builtin and root.kind == "b":
         if root.name in _AS_THEY_ARE:
             return value
@@ -163,6 +166,8 @@ def image(value: str, pg: PgType, *, by_text: bool) -> str:
             by_text = True  # made of floats
     if by_text or is_text(root) or root.name in ("json", "jsonb", "xml") or is_foreign(root) or _has_floats(root):
         return f'CAST({value} AS text) COLLATE "C"'
+    if root.kind == "A":
+        return f"pg_catalog.array_send({value})"
     # The row's binary form holds the oid of the type, which is built in.
     return f"CASE WHEN {value} IS NOT NULL THEN pg_catalog.record_send(ROW({value})) END"
 
@@ -195,19 +200,34 @@ class _Expressions:
             pgs.append(found.pg)
         places = [[f.target.name for f in fields].index(name) for name in comparison.key]
         known = list(zip(self.names, pgs, by_text, strict=True))
-        images = [image(name, pg, by_text=flag) for name, pg, flag in known]
+        scaled = [field.target.type.scale is not None for field in fields]
+        images = [
+            image(name, pg, by_text=flag, scaled=fixed) for (name, pg, flag), fixed in zip(known, scaled, strict=True)
+        ]
         self.texts = [shown(name, pg, by_text=flag) for name, pg, flag in known]
         self.key = [self.texts[place] for place in places]
         whole, key = _row(images), _row([images[place] for place in places])
+        mask = comparison.buckets - 1
+        #: What seeds the digest, to be selected under the name ``portl_spread``.
+        self.spread = ""
+        self.bucket = f"(portl_spread & {mask})"
         if comparison.digest == MD5:
-            spread = _md5(key if places else whole, "left")
+            self.spread = _md5(key if places else whole, "left")
             self.digest = _md5(whole, "right")
+            return
+        if len(places) == 1 and _is_whole(pgs[places[0]], by_text=by_text[places[0]]):
+            # A whole number seeds as it is: it need not be hashed twice. NULL, if there is one, is told from -1.
+            name = self.names[places[0]]
+            images[places[0]] = f"{name} IS NULL"
+            self.spread = f"coalesce(CAST({name} AS int8), -1)"
+            self.bucket = f"(pg_catalog.hashint8extended(portl_spread, 1) & {mask})"
         else:
-            spread = f"pg_catalog.hash_record_extended({key if places else whole}, 1)"
-            self.digest = f"pg_catalog.hash_record_extended({whole}, portl_spread)"
-        #: What says the bucket and seeds the digest, to be selected under the name ``portl_spread``.
-        self.spread = spread
-        self.bucket = f"(portl_spread & {comparison.buckets - 1})"
+            self.spread = f"pg_catalog.hash_record_extended({key if places else whole}, 1)"
+        self.digest = f"pg_catalog.hash_record_extended({_row(images)}, portl_spread)"
+
+
+def _is_whole(pg: PgType, *, by_text: bool) -> bool:
+    return not by_text and pg.root.builtin and pg.root.name in ("int2", "int4", "int8")
 
 
 def _row(images: Iterable[str]) -> str:
