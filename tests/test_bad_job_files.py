@@ -12,6 +12,8 @@ import pytest
 import portl
 from portl.loading import load
 
+pytestmark = pytest.mark.usefixtures("nothing_registered")
+
 ENVIRONMENT = {"PORT": "5432x", "BIG": "9" * 500, "PASSWORD": "hunter2", "FLAG": "maybe", "LIST": "[a]"}
 
 SOURCE = "source:\n  type: postgres\n  table: a\n"

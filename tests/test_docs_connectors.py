@@ -53,7 +53,7 @@ def test_every_method_and_capability_stands_on_the_page(contract: type[Any]) -> 
     is_public: Callable[[str], bool] = lambda name: not name.startswith("_")  # noqa: E731
     members = [
         name
-        for name, member in vars(contract).items()
+        for name, member in list(vars(contract).items())
         if is_public(name) and (inspect.isfunction(member) or name in contract.__annotations__)
     ]
     section = re.search(rf"^### {contract.__name__}\n(.*?)(?=^##)", PAGE, re.DOTALL | re.MULTILINE)
