@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import select
 import subprocess
 import sys
 import time
@@ -243,6 +244,7 @@ class Terminal:
         self._seen = 0
 
     def _more(self) -> bool:
+        assert select.select([self._fd], [], [], 60)[0], f"nothing more is shown: {self.shown}"
         try:
             data = os.read(self._fd, 65536)
         except OSError:  # the other side is closed
@@ -279,9 +281,11 @@ def test_on_a_terminal_it_asks_tests_each_end_and_offers_what_it_finds(
     screen.answer("Where do the rows come from? URL", url(users, password="hunter2"))
     screen.answer("Password of the source", "still wrong")
     screen.answer("Password of the source", users.endpoint.password)
-    screen.answer("Which table? Number or name", "nothing")
+    screen.answer("Which table?", "nothing")
     screen.answer("there is no table nothing", "")
-    screen.answer("Which table? Number or name", "2")
+    screen.answer("Which table?", "a.b.c")
+    screen.answer("expected TABLE or SCHEMA.TABLE", "")
+    screen.answer("Which table?", "2")
     screen.answer("Where do they go? URL", url(destination))
     screen.answer("Which table there?", "")
     screen.answer("The destination has no column name. Leave out, or add there?", "add")
@@ -299,11 +303,42 @@ def test_on_a_terminal_it_asks_tests_each_end_and_offers_what_it_finds(
 def test_no_for_an_answer_writes_nothing(users: Db, destination: Db, tmp_path: Path) -> None:
     file = tmp_path / "users.yaml"
     screen = Terminal("init", file, "--from", url(users), "--to", url(destination))
-    screen.answer("Which table? Number or name", "users")
+    screen.answer("Which table?", "users")
     screen.answer("Which table there?", "people")
     screen.answer("Write ", "n")
     assert (screen.end(), list(tmp_path.iterdir())) == (0, [])
     assert "nothing was written" in screen.shown
+
+
+def test_a_part_of_a_name_shows_the_tables_that_have_it(source: Db, destination: Db, tmp_path: Path) -> None:
+    for end in (source, destination):
+        for number in range(30):
+            end.execute(f"CREATE TABLE t{number} (id int)")
+    source.execute("CREATE TABLE z_orders (id int PRIMARY KEY); CREATE TABLE z_others (id int)")
+    file = tmp_path / "job.yaml"
+    screen = Terminal("init", file, "--from", url(source), "--to", url(destination))
+    screen.answer("Which table?", "Z_O")
+    screen.answer("Which table?", "1")
+    screen.answer("Which table there?", "T2")
+    screen.answer("the same name again makes a new table", "T2")
+    screen.answer("Write ", "y")
+    assert screen.end() == 0, screen.shown
+    assert "and 12 more: a part of a name shows those that have it" in screen.shown
+    text = file.read_text()
+    assert "  table: z_orders\n" in text
+    assert "  table: T2\n" in text
+
+
+def test_problems_of_the_plan_are_said_again_before_the_question(users: Db, destination: Db, tmp_path: Path) -> None:
+    destination.execute("CREATE TABLE users (id int PRIMARY KEY, name text, must int NOT NULL)")
+    file = tmp_path / "job.yaml"
+    for answer, code in (("", 1), ("y", 0)):
+        screen = Terminal("init", file, "--from", url(users), "--to", url(destination))
+        screen.answer("Which table?", "users")
+        screen.answer("Which table there?", "users")
+        screen.answer("Write ", answer)
+        assert (screen.end(), file.exists()) == (code, code == 0)
+        assert screen.shown.rindex("column 'must'") > screen.shown.index("this plan does not run")
 
 
 def test_ctrl_c_at_a_question_ends_with_130(users: Db, tmp_path: Path) -> None:

@@ -188,27 +188,40 @@ class _Interview:
             return given
         if reading.tables is not None and not reading.tables:
             raise portl.SchemaError("source: there is no table that this role may read")
-        self._list(reading.tables or ())
-        while True:
-            answer = self._ask("Which table? Number or name" if reading.tables else "Which table?")
-            found = _chosen(reading, answer)
-            if found is not None:
-                return found
-            self._output.say(f"there is no table {printable(answer)} that this role may read", "problem")
+        return self._choice(reading, "Which table?", new=False)
 
     def _target(self, writing: _End, table: str) -> str:
         """Return the name of the table to write to."""
         given = self._wanted.tables["destination"]
-        if given is not None or not self._asks or not self._asked:
-            return given if given is not None else table
-        self._list(writing.tables or ())
-        said = (
-            "Which table there? Number or name; a new name makes a new table"
-            if writing.tables
-            else "Which table there?"
-        )
-        answer = self._ask(said, default=table)
-        return _chosen(writing, answer) or answer
+        if given is not None:
+            return given
+        if not self._asked:
+            return table
+        return self._choice(writing, "Which table there? A new name makes a new table", new=True, default=table)
+
+    def _choice(self, end: _End, question: str, *, new: bool, default: str | None = None) -> str:
+        """Offer the tables of an end until one of them, or, if it may be new, a name that it understands is chosen."""
+        offered = list(end.tables or ())
+        self._list(offered)
+        while True:
+            answer = self._ask(f"{question} (number, name or a part of it)" if offered else question, default=default)
+            try:
+                chosen = _chosen(end, answer, offered)
+            except portl.ConfigError as error:
+                self._output.error(error, None)
+                continue
+            if chosen is not None:
+                return chosen
+            like = [entry for entry in end.tables or () if answer.casefold() in entry.name.casefold()]
+            unseen = len(end.tables or ()) > MOST_TABLES and like != offered
+            if new and (answer == default or not like or not unseen):
+                return answer
+            if not like:
+                self._output.say(f"there is no table {printable(answer)}", "problem")
+            elif new:
+                self._output.say("the same name again makes a new table; these have it in theirs:")
+            offered = like or offered
+            self._list(offered)
 
     def _list(self, tables: Sequence[portl.TableEntry]) -> None:
         width = max((len(printable(entry.name)) for entry in tables[:MOST_TABLES]), default=0)
@@ -216,7 +229,8 @@ class _Interview:
             rows = "" if entry.rows is None else f", about {entry.rows:,} rows"
             self._output.say(f"  {number:>2}  {printable(entry.name):<{width}}  {entry.kind}{rows}")
         if len(tables) > MOST_TABLES:
-            self._output.say(f"      and {len(tables) - MOST_TABLES:,} more: type the name of one", "dim")
+            more = len(tables) - MOST_TABLES
+            self._output.say(f"      and {more:,} more: a part of a name shows those that have it", "dim")
 
     def _completed(self, job: Mapping[str, Any], proposal: Proposal) -> dict[str, Any]:
         """Return the job with what is proposed."""
@@ -249,17 +263,20 @@ class _Interview:
             return not plan.problems
         file = printable(str(self._wanted.file))
         for problem in plan.problems:
-            self._output.say(f"{problem.where}: {problem.message}", "problem")
+            remedy = f" -> {problem.remedy}" if problem.remedy else ""
+            self._output.say(f"{problem.where}: {problem.message}{remedy}", "problem")
         question = f"The plan has problems. Write {file} all the same?" if plan.problems else f"Write {file}?"
         return click.confirm(question, default=not plan.problems, err=True)
 
     def _save(self, job: Mapping[str, Any], proposal: Proposal) -> None:
         file, names = self._wanted.file, variables(job)
-        head = [
-            f"portl run {file.name} --dry-run   shows what would be done",
-            f"portl run {file.name}             does it; after an interruption it goes on where it stopped",
-            "portl explain KEY" + " " * len(file.name) + "    says what a key means",
-        ]
+        calls = {
+            f"portl run {file.name} --dry-run": "shows what would be done",
+            f"portl run {file.name}": "does it; after an interruption it goes on where it stopped",
+            "portl explain KEY": "says what a key means",
+        }
+        width = max(map(len, calls))
+        head = [f"{call:<{width}}  {said}" for call, said in calls.items()]
         if names:
             head += ["", f"Before a run, set in the environment: {', '.join(names)}"]
         comments = {
@@ -297,20 +314,16 @@ def _keys(end: str, reached: _End, table: str) -> dict[str, Any]:
     return {"type": reached.connector.name, **escaped(reached.keys), **escaped(chosen)}
 
 
-def _chosen(end: _End, answer: str) -> str | None:
-    """Return the name of the table that an answer means: its number in the list, or its name; None: there is none."""
-    tables = end.tables
-    if tables is None:
+def _chosen(end: _End, answer: str, offered: Sequence[portl.TableEntry]) -> str | None:
+    """Return the name of the table that an answer means: its name, or its number in the list; None: there is none."""
+    wanted = named("table", end.connector, answer)
+    if end.tables is None:
         return answer
-    try:
-        wanted = named("table", end.connector, answer)
-    except portl.ConfigError:
-        return None
-    for entry in tables:
+    for entry in end.tables:
         if named("table", end.connector, entry.name) == wanted:
             return entry.name
-    if answer.isdecimal() and 0 < int(answer) <= min(len(tables), MOST_TABLES):
-        return tables[int(answer) - 1].name
+    if answer.isdecimal() and 0 < int(answer) <= min(len(offered), MOST_TABLES):
+        return offered[int(answer) - 1].name
     return None
 
 
