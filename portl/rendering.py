@@ -45,8 +45,11 @@ def render_plan(plan: Plan, width: int = WIDTH) -> list[Line]:
     """Return the plan as lines of at most ``width`` characters, statements excepted."""
     lines = [Line(f"plan {printable(plan.config.name)}", "title")]
     for task in plan.tables:
+        stops = [finding for finding in task.findings if finding.severity is Severity.PROBLEM]
+        lines += _findings(stops, width)
+        lines += [Line()] if stops else []
         lines += _ends(plan, task, width)
-        lines += _findings(task.findings, width)
+        lines += _findings([finding for finding in task.findings if finding not in stops], width)
         lines += _columns(task, width)
         lines += _statements("before the rows", task.examination.before)
         lines += _statements("reading", [task.read] if task.read else [])
@@ -125,11 +128,12 @@ def _columns(task: TableTask, width: int) -> Iterator[Line]:
         return
     yield Line()
     yield Line("columns", "head")
-    rows = [("source", "type", "destination", "type", "")]
+    rows = [("source", "type", "destination", "type", "verdict")]
+    styles = ["dim"]
     for field in task.fields:
-        verdict = "" if field.conversion.verdict is Verdict.LOSSLESS else field.conversion.verdict.value
-        rows.append((field.source.name, field.sent.native, field.target.name, field.target.native, verdict))
-    styles = ["dim", *("warning" if row[-1] else "plain" for row in rows[1:])]
+        verdict = field.conversion.verdict
+        rows.append((field.source.name, field.sent.native, field.target.name, field.target.native, verdict.value))
+        styles.append({Verdict.LOSSLESS: "plain", Verdict.LOSSY: "warning"}.get(verdict, "problem"))
     for text, style in zip(_table(rows, width - 2), styles, strict=True):
         yield Line(f"  {text}", style)
     for name, reason in task.ignored:
