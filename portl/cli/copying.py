@@ -46,7 +46,7 @@ def copy(
     settings: tuple[str, ...],
     verbose: bool,
 ) -> int:
-    """Copy a table from one URL to another; go on where it was interrupted.
+    """Copy a table from one URL to another.
 
     A job without a file: what --set does not say is as in a job file that says nothing of it. The same command again
     takes up a run that was interrupted. Exit codes are those of `portl run`.
