@@ -99,6 +99,8 @@ class Session:
     _destination: object | None = attrs.field(repr=False)
     _context: Context = attrs.field(repr=False)
     _restart: bool
+    #: The run that ``restart`` leaves behind; None: there is none, or it was not looked for yet.
+    _left: str | None = None
     _started: float = attrs.field(factory=time.monotonic)
     #: A COMMIT of the last attempt whose outcome is not known yet.
     _doubt: CommitInDoubt | None = None
@@ -192,7 +194,7 @@ class Session:
         if isinstance(error, CommitInDoubt):
             self._doubt = error
         if error.committed is not None:
-            self._begun, self._restart = True, False
+            self._begun = True
             # A job that starts over commits now more, now less before it fails: that alone is no progress.
             self._reached = max(self._reached, error.committed.rows_read)
         return True
@@ -242,6 +244,13 @@ class Session:
 
         ledger = ledger or writing.ledger(self.config.ledger)
         task = plan_table(self.config, reading, writing, ledger, exact=exact, restart=self._restart)
+        latest = task.found.id if task.found is not None else None
+        if self._restart and not self._begun:
+            self._left = latest
+        elif self._restart and latest != self._left:
+            # An attempt has begun the run that was asked for, and this one takes it up.
+            self._restart = False
+            task = plan_table(self.config, reading, writing, ledger, exact=exact, restart=False)
         return Plan(
             config=self.config, source=reading.label(), destination=writing.label(), tables=(task,), session=self
         )

@@ -343,6 +343,8 @@ class SideLane:
         self._lane: Lane | None = None
         self._source: Source[SourceConfig] | None = None
         self._destination: Destination[DestinationConfig] | None = None
+        #: A COMMIT got lost, and the ledger was not asked yet what became of it.
+        self._doubt = False
 
     def __enter__(self) -> SideLane:
         return self
@@ -377,6 +379,10 @@ class SideLane:
 
     def move(self, line: ChunkLine, keep: Callable[[ChunkLine], None]) -> None:
         """See ``MainLane.move``."""
+        if self._doubt:
+            line = self._settled(line, keep)
+            if line.state is ChunkState.DONE:
+                return
         load = self._work.load(self._ready(), line, self._context, self._report)
         try:
             load.load()
@@ -384,17 +390,23 @@ class SideLane:
             keep(load.line)
             raise
         except CommitInDoubt:
-            settled = self._settled(line.number)
-            if settled is None or settled.attempt != self._work.run.attempt:
+            self._doubt = True
+            self._close()
+            if self._settled(load.line, keep).state is not ChunkState.DONE:
                 raise
-            keep(settled)
-            if settled.state is not ChunkState.DONE:
-                raise
-            self._report(after_doubt(settled))
 
-    def _settled(self, number: int) -> ChunkLine | None:
-        """Ask the ledger, over new connections, what became of a chunk whose COMMIT got lost."""
-        self._close()
+    def _settled(self, line: ChunkLine, keep: Callable[[ChunkLine], None]) -> ChunkLine:
+        """Ask the ledger, over new connections, what became of a chunk whose COMMIT got lost.
+
+        As long as it cannot be asked, the doubt stays, and with it the question for the next attempt at the chunk.
+        """
         ledger = self._ready().ledger
         assert ledger is not None
-        return ledger.settled(self._work.run, number)
+        found = ledger.settled(self._work.run, line.number)
+        self._doubt = False
+        if found is None or found.attempt != self._work.run.attempt:
+            return line
+        keep(found)
+        if found.state is ChunkState.DONE:
+            self._report(after_doubt(found))
+        return found

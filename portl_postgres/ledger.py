@@ -180,7 +180,10 @@ class PostgresLedger(portl.Ledger):
                 f"WITH run AS (INSERT INTO {place.of_migrations} (id, job, identity, fingerprint, attempt, state,"
                 " source, destination, snapshots, resumable, incarnation, ledger, started, taken, host, pid, version)"
                 " VALUES ($1::uuid, $2, $3::json, $4, $5, $6, $7, $8, $9::json, $10, $11, $12::regclass::oid,"
-                " pg_catalog.clock_timestamp(), pg_catalog.clock_timestamp(), $13, $14, $15) RETURNING id)"
+                # The latest run is the one that was started last: a clock that was set back must not hide it.
+                " greatest(pg_catalog.statement_timestamp(), (SELECT max(started) + interval '1 microsecond'"
+                f" FROM {place.of_migrations} WHERE job = $2)), pg_catalog.statement_timestamp(), $13, $14, $15)"
+                " RETURNING id)"
                 f" INSERT INTO {place.of_chunks} (run, number, bounds)"
                 " SELECT run.id, n, b::json FROM run, unnest($16::int4[], $17::text[]) AS c(n, b)",
                 run.id,
