@@ -14,6 +14,7 @@ from portl import plugins
 from portl.config import DestinationConfig, MigrationConfig, SourceConfig, Verify
 from portl.connectors import CancelToken, Context, Destination, Finding, Source
 from portl.errors import (
+    AlreadyRunning,
     Cancelled,
     CommitInDoubt,
     ConnectionFailed,
@@ -24,7 +25,7 @@ from portl.errors import (
     VerificationFailed,
 )
 from portl.events import Done, Event, Failed, Observer, TableDone, Warned
-from portl.ledger import Ledger, RunState
+from portl.ledger import Ledger, Run, RunState
 from portl.retrying import retrying
 
 if TYPE_CHECKING:
@@ -270,12 +271,22 @@ class Session:
         ledger.lock(plan.tables[0].job)
         try:
             if self._overtaken(plan, ledger):
+                # It may have waited for the lock just that long.
+                self._insist_undone(ledger.find(plan.tables[0].job))
                 plan = self.plan(reading, writing, exact=False)
                 if plan.problems:
                     raise PlanError(plan)
             return self._carry_out(plan, reading, writing, ledger)
         finally:
             ledger.unlock()
+
+    def _insist_undone(self, run: Run | None) -> None:
+        """Refuse to do once more what another process has done while this one was getting ready."""
+        if run is not None and run.state is RunState.DONE:
+            raise AlreadyRunning(
+                f"another process has carried out the job {self.config.name!r} meanwhile: its run of {run.began} is done",
+                hint="nothing is left to do; run the job again if it is to be carried out once more",
+            )
 
     @staticmethod
     def _overtaken(plan: Plan, ledger: Ledger) -> bool:

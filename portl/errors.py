@@ -183,7 +183,7 @@ class LedgerError(Error):
 
 
 class AlreadyRunning(LedgerError):
-    """Another process is at work on the same job."""
+    """Another process is at work on the same job, or has carried it out while this one was getting ready."""
 
 
 class Superseded(LedgerError):

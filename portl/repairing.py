@@ -9,7 +9,7 @@ import attrs
 from portl.comparing import Texts
 from portl.config import DEFAULT_BATCH_ROWS, Conflict, DestinationConfig, SourceConfig, Strategy
 from portl.connectors import ROWS, Batch, Chunk, Destination, Intent, Reading, Source, Writer
-from portl.errors import DataError
+from portl.errors import DataError, OperationError
 
 
 class Repair:
@@ -36,6 +36,7 @@ class Repair:
         self._destination = destination
         self._key = tuple(key)
         self._in_python = in_python
+        self._aside = intent
         self._intent = self._repairing(intent)
 
     def _repairing(self, intent: Intent) -> Intent:
@@ -54,10 +55,14 @@ class Repair:
 
         Args:
             portions: keys as the comparer told them, and how many rows of each at most.
+
+        Raises:
+            OperationError: rows that were put aside are missing, and nothing would tell them from those that come back.
         """
         writer = self._destination.writer(self._intent)
         written = 0
         try:
+            self._insist_on_an_empty_quarantine(writer)
             for wanted in portions:
                 written += self._write(writer, list(self._selected(wanted)))
             writer.finish()
@@ -65,6 +70,22 @@ class Repair:
             writer.abandon()
             raise
         return written
+
+    def _insist_on_an_empty_quarantine(self, writer: Writer) -> None:
+        """Refuse to bring rows that a later ``retry_rejected`` would bring once more: without a key both would stay."""
+        if self._key or self._aside.quarantine is None or not self._destination.savepoints:
+            return
+        writer.begin()
+        try:
+            waiting = self._destination.rejected(self._aside, limit=1)
+        finally:
+            writer.rollback()
+        if waiting:
+            raise OperationError(
+                "rows that were put aside are among the missing ones, and there is no key by which they would be known "
+                "again when they come back from the quarantine",
+                hint="take them through first with `portl retry-rejected`, or remove them there, then repair",
+            )
 
     def _write(self, writer: Writer, batches: Sequence[Batch]) -> int:
         """Write batches in one transaction, in another way if the writer knows one."""

@@ -99,6 +99,7 @@ def verify(
         PermissionDenied: a role may not read its end.
         LedgerError: rows are to be copied once more, and the job was interrupted: it has to be run to its end first.
         AlreadyRunning: rows are to be copied once more, and another process is at work on the job.
+        OperationError: rows are to be copied once more, some stand in the quarantine, and there is no key.
     """
     session = Session.of(job, source, destination, observers, cancel, overrides)
     chosen = _mode(mode, session.config, repair=repair)

@@ -122,6 +122,16 @@ class Session:
         """True if the connection is lost."""
         return self.connection.closed or self.pgconn.status != pq.ConnStatus.OK
 
+    @property
+    def speaks_unicode(self) -> bool:
+        """True if the database has a form for every character."""
+        return self.connection.info.parameter_status("server_encoding") == "UTF8"
+
+    def readable(self, text: str) -> str:
+        """Return a text for people in characters that the server's encoding has."""
+        encoding = "utf-8" if self.speaks_unicode else "ascii"
+        return text.replace("\0", "\\0").encode(encoding, "backslashreplace").decode(encoding)
+
     def log_details(self) -> None:
         """Log where this connection leads."""
         info, pgconn = self.connection.info, self.pgconn

@@ -192,8 +192,8 @@ class PostgresLedger(portl.Ledger):
                 hashlib.sha256(identity.encode()).hexdigest(),
                 run.attempt,
                 RunState.RUNNING.value,
-                self._readable(run.source),
-                self._readable(run.destination),
+                self._session.readable(run.source),
+                self._session.readable(run.destination),
                 snapshots(run.snapshots),
                 run.resumable,
                 run.incarnation,
@@ -320,7 +320,7 @@ class PostgresLedger(portl.Ledger):
                 run.id,
                 run.attempt,
                 state.value,
-                None if error is None else self._readable(error),
+                None if error is None else self._session.readable(error),
             )
             if not found and state is RunState.DONE:
                 raise self._superseded(place, run)
@@ -518,21 +518,12 @@ class PostgresLedger(portl.Ledger):
         return [json.loads(text) for (text,) in rows]
 
     def _process(self) -> tuple[str, int, str]:
-        return self._readable(socket.gethostname()), os.getpid(), portl.__version__
-
-    @property
-    def _speaks_unicode(self) -> bool:
-        return self._session.connection.info.parameter_status("server_encoding") == "UTF8"
+        return self._session.readable(socket.gethostname()), os.getpid(), portl.__version__
 
     def _escaped(self, text: str) -> str:
         """Return a text as it stands in a JSON string, in characters that the server's encoding has."""
-        unicode = self._speaks_unicode and not any("\ud800" <= character <= "\udfff" for character in text)
+        unicode = self._session.speaks_unicode and not any("\ud800" <= character <= "\udfff" for character in text)
         return json.dumps(text, ensure_ascii=not unicode)[1:-1]
-
-    def _readable(self, text: str) -> str:
-        """Return a text for people in characters that the server's encoding has."""
-        encoding = "utf-8" if self._speaks_unicode else "ascii"
-        return text.replace("\0", "\\0").encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _readable(places: Sequence[Place]) -> list[Place]:

@@ -167,6 +167,7 @@ class RejectedTable:
         self._table = quoted(self._schema, self._name)
         self._columns = [field.target.name for field in intent.fields]
         self._types: list[str] | None = None
+        self._job = session.readable(intent.job)
 
     def put(self, rejections: Sequence[Rejection]) -> list[str]:
         """Write rows down; return a line of JSON for each, for the quarantine's file."""
@@ -209,7 +210,7 @@ class RejectedTable:
     def _record(self, rejection: Rejection, row: Mapping[str, Cell]) -> dict[str, Any]:
         error = rejection.error
         return {
-            "job": self._intent.job or None,
+            "job": self._job or None,
             "run": self._intent.run or None,
             "rejected_at": dt.datetime.now(dt.UTC).isoformat(),
             "reason": _reason(error, row, self._intent),
@@ -226,17 +227,30 @@ class RejectedTable:
     def _insert(self, records: Sequence[Mapping[str, Any]]) -> None:
         names = [name for name in COLUMNS if name != "id"]
         # What the server's encoding has no form for is escaped: the type json keeps that as it is.
-        plain = self._session.connection.info.parameter_status("server_encoding") == "UTF8"
+        plain = self._session.speaks_unicode
         texts = [{**record, "row": json.dumps(record["row"], ensure_ascii=not plain)} for record in records]
         arrays = [[None if t[name] is None else str(t[name]) for t in texts] for name in names]
         casts = ", ".join(f"v.{quoted(name)}::{COLUMNS[name]}" for name in names)
-        self._session.execute(
+        tag = self._session.execute(
             f"INSERT INTO {self._table} ({listed(names)}) SELECT {casts}"
             f" FROM unnest({', '.join(f'${n}::text[]' for n in range(1, len(names) + 1))})"
             f" WITH ORDINALITY AS v({listed(names)}, portl_n) ORDER BY v.portl_n",
             *arrays,
             what=f"putting rows aside in {self._table}",
         )
+        self._insist_on(len(records), tag, "put aside in")
+
+    def _insist_on(self, rows: int, tag: str, what: str) -> None:
+        """Refuse to go on where a trigger, a rule or a policy of the table's has kept rows from a statement.
+
+        What would not stand in the quarantine would be lost; what is not removed from it would come twice.
+        """
+        done = int(tag.rsplit(" ", 1)[-1])
+        if done != rows:
+            raise portl.OperationError(
+                f"{rows} row(s) were to be {what} {shown(self._schema, self._name)}, and {done} were",
+                hint="see which trigger, rule or row security policy of that table keeps them from it",
+            )
 
     def read(self, after: int, limit: int) -> list[Rejected]:
         """Return the job's next rows; hold them until the transaction ends."""
@@ -248,7 +262,7 @@ class RejectedTable:
             f" FROM {self._table} WHERE id > $1::bigint AND ($2 = '' OR coalesce(job, $2) = $2)"
             " ORDER BY id LIMIT $3::bigint FOR UPDATE",
             after,
-            self._intent.job,
+            self._job,
             limit,
             what=f"reading {self._table}",
         )
@@ -265,9 +279,10 @@ class RejectedTable:
     def settle(self, gone: Sequence[Rejected], still: Sequence[tuple[Rejected, DataError]]) -> None:
         """Remove those that have gone through; write down why the others have not."""
         if gone:
-            self._session.execute(
+            tag = self._session.execute(
                 f"DELETE FROM {self._table} WHERE id = ANY($1::bigint[])", [row.id for row in gone], what="tidying up"
             )
+            self._insist_on(len(gone), tag, "removed from")
         if not still:
             return
         reasons = []

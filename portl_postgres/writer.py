@@ -19,7 +19,7 @@ import attrs
 
 import portl
 from portl import Batch, Counts, DataError, Intent, Strategy
-from portl_postgres import fingerprint
+from portl_postgres import fingerprint, unfinished
 from portl_postgres.batches import BINARY
 from portl_postgres.catalog import table_details
 from portl_postgres.conflicts import Merge
@@ -38,6 +38,8 @@ BAD_TEXT = "22021"
 TOO_SHORT = "08P01"
 UNIQUE_VIOLATION = "23505"
 EXCLUSION_VIOLATION = "23P01"
+#: What CREATE TABLE says where two make one table: the table, or its type, is there; or rows of the catalogs collide.
+MADE_TWICE = ("42P07", "42710", UNIQUE_VIOLATION)
 #: From this share of unchanged rows on it pays to leave them out before ON CONFLICT (docs/performance.md).
 UNCHANGED_SHARE = 0.75
 
@@ -182,9 +184,24 @@ class PostgresWriter(portl.Writer):
         try:
             found = self._session.begin(then=[*making, *look], what=what) if making or look else []
             self._prepare(fingerprint.of(found[-1]) if look else None)
+        except portl.Error as error:
+            self.rollback()
+            if making and self._overtaken(error):
+                raise portl.SchemaError(
+                    f"{self._intent.target.name} was made by another process meanwhile",
+                    hint="run the job again: its rows go into the table that is there now",
+                    sqlstate=error.sqlstate,
+                ) from None
+            raise
         except BaseException:
             self.rollback()  # nobody else will: for the engine no transaction is open yet
             raise
+
+    def _overtaken(self, error: portl.Error) -> bool:
+        """Tell whether the table that could not be made is there by now."""
+        if not self._intent.create or error.sqlstate not in MADE_TWICE or self._session.broken:
+            return False
+        return bool(self._session.query("SELECT to_regclass($1) IS NOT NULL", self._table)[0][0])
 
     def _prepare(self, seen: Fingerprint | None) -> None:
         """See whether the table is the one that was planned; make the staging table where rows go through it."""
@@ -508,7 +525,7 @@ class PostgresWriter(portl.Writer):
     def finish(self, record: Callable[[], None] | None = None) -> None:
         """See ``Writer.finish``."""
         try:
-            self._session.begin(then=self._after, what="finishing the table")
+            self._session.begin(then=self._last(), what="finishing the table")
             self._after = []
             Sequences(self._session, self._intent, self._table, self._context).advance()
             if record is not None:
@@ -519,6 +536,18 @@ class PostgresWriter(portl.Writer):
                 self._session.rollback()
             raise
         self._stage_made = False
+
+    def _last(self) -> list[str]:
+        """Return what is executed after the rows; another job that writes to the table may have built its key."""
+        key = unfinished.build_key(self._intent.target)
+        if key not in self._after:
+            return self._after
+        ((built,),) = self._session.query(
+            "SELECT EXISTS (SELECT FROM pg_catalog.pg_index WHERE indrelid = to_regclass($1) AND indisprimary)",
+            self._table,
+            what="looking at the key",
+        )
+        return [statement for statement in self._after if statement != key] if built else self._after
 
     def _tidy(self) -> None:
         """Drop the temporary things: the session may be a caller's."""
@@ -536,7 +565,7 @@ class PostgresWriter(portl.Writer):
         if not self._committed or resumable:
             return  # what a crash of the server would take is missing in the ledger too
         try:
-            self._session.begin(then=self._after, what="finishing the table")
+            self._session.begin(then=self._last(), what="finishing the table")
             self._session.commit(_DURABLE)
         except BaseException:
             if self._session.open:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -9,7 +14,7 @@ import pytest
 import portl
 from tests.proxy import Proxy
 from tests.servers import Db
-from tests.test_faults import KEYLESS, ROWS, Once, job_of, through
+from tests.test_faults import KEYED, KEYLESS, ROWS, Once, job_of, through
 from tests.test_killed import nothing_left, rows
 
 
@@ -113,3 +118,137 @@ def test_a_clock_that_was_set_back_does_not_hide_the_latest_run(source: Db, dest
     stopped(job, 4)
     assert portl.migrate(job).tables[0].attempt == 2
     assert destination.value("SELECT count(*) FROM t") == 2 * ROWS
+
+
+#: Refuses every hundredth row.
+PICKY = "CREATE TABLE t (x int CONSTRAINT picky CHECK (x % 100 <> 50), y text)"
+MENDED = "ALTER TABLE t DROP CONSTRAINT picky"
+ASIDE = sum(1 for g in range(1, ROWS + 1) if g % 700 % 100 == 50)
+#: Runs a job at a moment, and says what became of it.
+AT_A_MOMENT = """
+import json, sys, time
+import portl, portl_postgres.plugin
+time.sleep(max(0.0, float(sys.argv[2]) - time.time()))
+try:
+    print("done", portl.migrate(json.loads(sys.argv[1])).rows_inserted)
+except portl.Error as error:
+    print(type(error).__name__, error)
+"""
+#: Keeps rows from a statement without a word.
+SILENT = """
+CREATE FUNCTION silent() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+CREATE TRIGGER silent BEFORE {what} ON t__rejected FOR EACH ROW EXECUTE FUNCTION silent();
+"""
+
+
+def at_one_moment(*jobs: dict[str, Any]) -> list[str]:
+    """Run jobs in processes of their own that begin at the same moment; return what they say."""
+    moment = str(time.time() + 1.0)
+    with ExitStack() as stack:
+        processes = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-c", AT_A_MOMENT, json.dumps(job), moment], stdout=subprocess.PIPE, text=True
+                )
+            )
+            for job in jobs
+        ]
+        return [process.communicate(timeout=60)[0].strip() for process in processes]
+
+
+def quarantining(source: Db, destination: Db, **keys: Any) -> dict[str, Any]:
+    source.execute(KEYLESS)
+    destination.execute(PICKY)
+    return job_of(source.end(), destination.end(), on_error="quarantine", **keys)
+
+
+def begun_twice(source: Db, destination: Db, times: int) -> None:
+    source.execute(KEYLESS)
+    for number in range(times):
+        job = job_of(source.end(), destination.end(), name=f"job {number}")
+        job["destination"]["table"] = f"t{number}"
+        first, second = sorted(at_one_moment(job, job), reverse=True)
+        assert first == f"done {ROWS}", (first, second)
+        assert second.startswith("AlreadyRunning"), (first, second)
+        assert rows(destination, f"t{number}") == rows(source, "t")
+    nothing_left(destination)
+
+
+def test_a_job_that_two_hosts_begin_at_the_same_moment_is_carried_out_once(source: Db, destination: Db) -> None:
+    begun_twice(source, destination, 2)
+
+
+@pytest.mark.faults
+def test_a_job_that_two_hosts_begin_at_the_same_moment_is_carried_out_once_twenty_times(
+    source: Db, destination: Db
+) -> None:
+    begun_twice(source, destination, 20)
+
+
+def test_a_table_that_two_jobs_make_at_the_same_moment_is_made_once_and_filled_by_both(
+    source: Db, destination: Db
+) -> None:
+    source.execute(KEYED)
+    jobs = [job_of(source.end(), destination.end(), name=name, conflict="overwrite") for name in ("one", "other")]
+    for told in at_one_moment(*jobs):
+        assert told.startswith("done") or "public.t was made by another process meanwhile" in told, told
+    for job in jobs:
+        portl.migrate(job)
+    assert rows(destination, "t") == rows(source, "t")
+
+
+@pytest.mark.parametrize("parallel", [1, 2])
+@pytest.mark.parametrize("conflict", ["overwrite", "fail"])
+def test_a_job_may_write_to_a_table_that_another_is_filling(
+    source: Db, destination: Db, conflict: str, parallel: int
+) -> None:
+    source.execute(KEYED)
+    one = job_of(source.end(where="id % 2 = 0"), destination.end(), conflict=conflict, parallel=parallel)
+    other = job_of(source.end(where="id % 2 = 1"), destination.end(), conflict=conflict, name="other")
+    amid = Once(2, lambda: portl.migrate(other))
+    portl.migrate(one, observers=[amid])
+    assert rows(destination, "t") == rows(source, "t")
+    assert destination.value("SELECT count(*) FROM pg_index WHERE indrelid = 't'::regclass AND indisprimary") == 1
+    assert destination.value("SELECT obj_description('t'::regclass)") is None
+
+
+def test_a_quarantine_that_takes_nothing_ends_the_run_instead_of_losing_rows(source: Db, destination: Db) -> None:
+    job = quarantining(source, destination)
+    portl.migrate(job)
+    destination.execute("TRUNCATE t; TRUNCATE t__rejected;" + SILENT.format(what="INSERT"))
+    with pytest.raises(portl.OperationError, match=r"were to be put aside in public\.t__rejected, and 0 were"):
+        portl.migrate(job)
+    assert destination.value("SELECT count(*) FROM t") < ROWS - ASIDE
+
+
+def test_a_quarantine_that_lets_nothing_go_keeps_its_rows_from_coming_twice(source: Db, destination: Db) -> None:
+    job = quarantining(source, destination)
+    portl.migrate(job)
+    destination.execute(MENDED + ";" + SILENT.format(what="DELETE"))
+    with pytest.raises(portl.OperationError, match=r"were to be removed from public\.t__rejected, and 0 were"):
+        portl.retry_rejected(job)
+    destination.execute("DROP TRIGGER silent ON t__rejected")
+    assert portl.retry_rejected(job).rows_inserted == ASIDE
+    assert rows(destination, "t") == rows(source, "t")
+
+
+def test_a_repair_does_not_bring_rows_that_the_quarantine_would_bring_again(source: Db, destination: Db) -> None:
+    job = quarantining(source, destination)
+    portl.migrate(job)
+    destination.execute(MENDED)
+    with pytest.raises(portl.OperationError, match="rows that were put aside are among the missing ones"):
+        portl.verify(job, repair=True)
+    assert portl.retry_rejected(job).rows_inserted == ASIDE
+    destination.execute("DELETE FROM t WHERE x = 7")
+    assert portl.verify(job, repair=True).equal
+    assert rows(destination, "t") == rows(source, "t")
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "x" * 10_000, "a'b\"c\\d;--\n\t", "\u202e", "{}%s$1"])
+def test_a_job_of_any_name_puts_rows_aside_and_takes_them_through_again(source: Db, destination: Db, name: str) -> None:
+    job = quarantining(source, destination, name=name)
+    assert portl.migrate(job).rows_rejected == ASIDE
+    destination.execute(MENDED)
+    assert portl.retry_rejected(job).rows_inserted == ASIDE
+    assert rows(destination, "t") == rows(source, "t")
+    assert portl.clean(job).runs == 1
