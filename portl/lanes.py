@@ -409,4 +409,6 @@ class SideLane:
         keep(found)
         if found.state is ChunkState.DONE:
             self._report(after_doubt(found))
+            said = f"the answer to the COMMIT of chunk {found.number} got lost; the ledger says that it was carried out"
+            self._context.emit(events.Warned(where=self._work.task.destination.name, message=said))
         return found
