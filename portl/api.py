@@ -284,7 +284,7 @@ class Session:
         """Refuse to do once more what another process has done while this one was getting ready."""
         if run is not None and run.state is RunState.DONE:
             raise AlreadyRunning(
-                f"another process has carried out the job {self.config.name!r} meanwhile: its run of {run.began} is done",
+                f"another process has carried out the job {self.config.name!r} meanwhile: its run of {run.began}",
                 hint="nothing is left to do; run the job again if it is to be carried out once more",
             )
 
