@@ -75,7 +75,7 @@ def execute(
 
     def result(current: TableResult | None = None) -> Result:
         tables = (*done, current) if current else tuple(done)
-        return Result(name=plan.config.name, tables=tables, seconds=time.monotonic() - started)
+        return Result(name=plan.config.name, tables=tables, seconds=time.monotonic() - started, plan=plan.told())
 
     for task in plan.tables:
         load = _TableRun(task, plan.config, source, destination, ledger, context)
@@ -470,7 +470,7 @@ class _TableRun:
 def result_of(run: Run, plan: Plan, started: float) -> Result:
     """Return the result of a run that is done, from its lines."""
     table = _counted(run, plan.tables[0], started)
-    return Result(name=plan.config.name, tables=(table,), seconds=time.monotonic() - started)
+    return Result(name=plan.config.name, tables=(table,), seconds=time.monotonic() - started, plan=plan.told())
 
 
 def _counted(run: Run, task: TableTask, started: float, *, retries: int = 0, rows_before: int = 0) -> TableResult:

@@ -139,7 +139,7 @@ class TableTask:
 
 @attrs.frozen(kw_only=True)
 class Plan:
-    """What a run will do. ``print(plan)`` shows it as ``--dry-run`` does."""
+    """What a run will do. ``print(plan)`` shows it as ``--dry-run`` does, ``plan.text(sql=True)`` with its SQL."""
 
     config: MigrationConfig
     source: str
@@ -214,10 +214,23 @@ class Plan:
             "tables": [task.to_dict() for task in self.tables],
         }
 
-    def __str__(self) -> str:
+    def text(self, *, sql: bool = False, width: int = 80) -> str:
+        """Return the plan as people read it.
+
+        Args:
+            sql: with the statements that will be executed.
+            width: in characters; statements may be longer.
+        """
         from portl.rendering import render_plan
 
-        return "\n".join(line.text for line in render_plan(self))
+        return "\n".join(line.text for line in render_plan(self, width, sql=sql))
+
+    def told(self) -> Plan:
+        """Return a copy to show: it cannot be executed, and holds no connection of the caller's."""
+        return attrs.evolve(self, session=None)
+
+    def __str__(self) -> str:
+        return self.text()
 
 
 def standing(run: Run | None) -> tuple[object, ...] | None:

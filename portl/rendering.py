@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import attrs
 
+from portl.config import DEFAULT_BATCH_ROWS
 from portl.delivery import Delivery
 from portl.events import Severity
 from portl.history import Status, standing
@@ -17,7 +19,8 @@ from portl.schema import Verdict
 if TYPE_CHECKING:
     from portl.connectors import Finding
     from portl.plans import Plan, TableTask
-    from portl.result import Result
+    from portl.result import Result, TableResult
+    from portl.verification import TableVerification
 
 WIDTH = 80
 #: A value in the preview is cut at this many characters.
@@ -41,20 +44,32 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def render_plan(plan: Plan, width: int = WIDTH) -> list[Line]:
-    """Return the plan as lines of at most ``width`` characters, statements excepted."""
+def render_plan(plan: Plan, width: int = WIDTH, *, sql: bool = False) -> list[Line]:
+    """Return the plan as lines of at most ``width`` characters, statements excepted.
+
+    Args:
+        plan: what to show.
+        width: in characters.
+        sql: also show the statements that will be executed.
+    """
     lines = [Line(f"plan {printable(plan.config.name)}", "title")]
     for task in plan.tables:
         stops = [finding for finding in task.findings if finding.severity is Severity.PROBLEM]
         lines += _findings(stops, width)
         lines += [Line()] if stops else []
         lines += _ends(plan, task, width)
+        lines += [] if sql else _changes(task, width)
         lines += _findings([finding for finding in task.findings if finding not in stops], width)
         lines += _columns(task, width)
-        lines += _statements("before the rows", task.examination.before)
-        lines += _statements("reading", [task.read] if task.read else [])
-        lines += _statements("writing", task.examination.write)
-        lines += _statements("after the rows", task.examination.after)
+        statements = [
+            ("before the rows", task.examination.before),
+            ("reading", [task.read] if task.read else []),
+            ("writing", task.examination.write),
+            ("after the rows", task.examination.after),
+        ]
+        if sql:
+            for head, texts in statements:
+                lines += _statements(head, texts)
         lines += _preview(task, width)
     count = len(plan.problems)
     verdict = f"{count} problem{'s' if count != 1 else ''}: this plan does not run" if count else "ready to run"
@@ -154,6 +169,22 @@ def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: max(0, width - 3)] + "..."
 
 
+def _changes(task: TableTask, width: int) -> Iterator[Line]:
+    """Yield what kinds of statements change the destination before and after the rows."""
+    told = [
+        f"{', '.join(dict.fromkeys(_kind(text) for text in texts))} {when}"
+        for when, texts in (("before the rows", task.examination.before), ("after them", task.examination.after))
+        if texts
+    ]
+    if told or task.read:
+        yield from wrapped("  sql       ", printable(f"{'; '.join([*told, '--sql shows all'])}"), width)
+
+
+def _kind(statement: str) -> str:
+    """Return what kind of statement it is: its first words, as long as they are keywords."""
+    return " ".join(takewhile(str.isupper, statement.split()[:2]))
+
+
 def _statements(head: str, statements: Iterable[str]) -> Iterator[Line]:
     texts = list(statements)
     if not texts:
@@ -181,34 +212,76 @@ def _preview(task: TableTask, width: int) -> Iterator[Line]:
 
 
 def render_result(result: Result, width: int = WIDTH) -> list[Line]:
-    """Return what a run has done as lines."""
-    counts = [
-        ("read", "rows_read"),
-        ("new", "rows_inserted"),
-        ("changed", "rows_updated"),
-        ("same", "rows_unchanged"),
-        ("skipped", "rows_skipped"),
-        ("rejected", "rows_rejected"),
-    ]
-    # What is zero everywhere is left out, so that the rest fits.
-    shown = [(head, name) for head, name in counts if name == "rows_read" or getattr(result, name)]
+    """Return what a run has done as lines: the plan's frame with what came of it, or a table where there is no plan."""
+    lines = list(_frames(result, result.plan, width) if result.plan is not None else _totals(result, width))
+    lines += _attempts(result, width)
+    for place in sorted({table.rejected_to for table in result.tables if table.rejected_to and table.rows_rejected}):
+        said = f"rejected rows are in {place}, each with its reason; mend the cause, then run `portl retry-rejected`"
+        lines += wrapped("", said, width, "warning")
+    done = f"{printable(result.name)}: {result.summary()}, {human_bytes(result.bytes)} in {result.seconds:.2f} s"
+    return [*lines, *wrapped("", done, width, "good")]
+
+
+def _frames(result: Result, plan: Plan, width: int) -> Iterator[Line]:
+    """Yield what became of each table, with the labels of the plan."""
+    yield Line(f"done {printable(result.name)}", "title")
+    for task, table in zip(plan.tables, result.tables, strict=False):
+        created = f" ({'new' if task.intent.create else task.destination.kind})"
+        moved = table.rows_read - table.rows_before
+        rate = f", {moved / table.seconds:,.0f} rows/s" if table.seconds else ""
+        chunks = f"{table.chunks:,} by {task.split.by}" if table.chunks > 1 else "one"
+        tried = f", {table.retries:,} of them tried again" if table.retries else ""
+        facts = [
+            ("from", f"{task.source.name} ({task.source.kind}), {plan.source}"),
+            ("to", f"{task.destination.name}{created}, {plan.destination}"),
+            ("rows", ", ".join(f"{getattr(table, name):,} {head}" for head, name in _told([table]))),
+            ("route", f"{task.route}: {human_bytes(table.bytes)} in {table.seconds:.2f} s{rate}"),
+            ("conflict", _conflict(task)),
+            ("batch", f"{table.batches:,} of at most {plan.config.batch_size or DEFAULT_BATCH_ROWS:,} rows"),
+            ("chunks", "one transaction for everything" if task.delivery is Delivery.WHOLE else f"{chunks}{tried}"),
+            ("ledger", task.ledger or "none"),
+        ]
+        if table.rows_rejected:
+            facts.append(("rejected", f"{table.rows_rejected:,} rows, in {table.rejected_to}"))
+        if result.verification is not None:
+            facts.append(("verified", _verified(result.verification)))
+        for label, text in facts:
+            yield from wrapped(f"  {label:<10}", printable(text), width, "warning" if label == "rejected" else "plain")
+    yield Line()
+
+
+def _verified(checked: TableVerification) -> str:
+    right = checked.rows_source - checked.missing
+    missing = f", the {checked.missing:,} that were put aside excepted" if checked.missing else ""
+    return f"by {checked.mode}: {right:,} rows are as they should be{missing}"
+
+
+#: How the counts of rows are called, and their names in a result.
+_COUNTS = (
+    ("read", "rows_read"),
+    ("new", "rows_inserted"),
+    ("changed", "rows_updated"),
+    ("same", "rows_unchanged"),
+    ("skipped", "rows_skipped"),
+    ("rejected", "rows_rejected"),
+)
+
+
+def _told(tables: Sequence[TableResult]) -> list[tuple[str, str]]:
+    """Return the counts that are worth telling: what is zero everywhere is left out, so that the rest fits."""
+    return [(head, name) for head, name in _COUNTS if name == "rows_read" or any(getattr(t, name) for t in tables)]
+
+
+def _totals(result: Result, width: int) -> Iterator[Line]:
+    """Yield a table of what became of several tables, which may come from several plans."""
+    shown = _told(result.tables)
     rows: list[tuple[str, ...]] = [("table", "route", *(head for head, _ in shown), "rows/s")]
     for table in result.tables:
         rate = (table.rows_read - table.rows_before) / table.seconds if table.seconds else 0.0
         numbers = (f"{getattr(table, name):,}" for _, name in shown)
         rows.append((table.destination, table.route, *numbers, f"{rate:,.0f}"))
-    lines = [Line(text, "plain" if number else "dim") for number, text in enumerate(_table(rows, width))]
-    lines += _attempts(result, width)
-    for place in sorted({table.rejected_to for table in result.tables if table.rejected_to and table.rows_rejected}):
-        said = f"rejected rows are in {place}, each with its reason; mend the cause, then run `portl retry-rejected`"
-        lines += wrapped("", said, width, "warning")
-    if result.verification is not None:
-        checked = result.verification
-        right = checked.rows_source - checked.missing
-        missing = f", the {checked.missing:,} that were put aside excepted" if checked.missing else ""
-        lines += wrapped("", f"verified by {checked.mode}: {right:,} rows are as they should be{missing}", width)
-    done = f"{printable(result.name)}: {result.summary()}, {human_bytes(result.bytes)} in {result.seconds:.2f} s"
-    return [*lines, *wrapped("", done, width, "good")]
+    for number, text in enumerate(_table(rows, width)):
+        yield Line(text, "plain" if number else "dim")
 
 
 def _attempts(result: Result, width: int) -> Iterator[Line]:

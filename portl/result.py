@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 if TYPE_CHECKING:
+    from portl.plans import Plan
     from portl.verification import TableVerification
 
 
@@ -51,7 +52,10 @@ class TableResult:
 
 @attrs.frozen(kw_only=True)
 class Result:
-    """What a run has done, in all and table by table. The totals are the sums over ``tables``."""
+    """What a run has done, in all and table by table. The totals are the sums over ``tables``.
+
+    ``print(result)`` shows it as the command line does.
+    """
 
     name: str
     tables: tuple[TableResult, ...]
@@ -59,6 +63,13 @@ class Result:
     seconds: float
     #: What a comparison of both ends has found, where the job asks for one.
     verification: TableVerification | None = None
+    #: What was carried out, without the means to execute it again; None where no plan was made.
+    plan: Plan | None = attrs.field(default=None, repr=False, eq=False)
+
+    def __str__(self) -> str:
+        from portl.rendering import render_result
+
+        return "\n".join(line.text for line in render_result(self))
 
     @property
     def rows_read(self) -> int:

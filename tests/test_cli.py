@@ -65,13 +65,23 @@ def test_a_run_ends_with_0_and_says_what_happened(job: Path, destination: Db) ->
     assert "users: 3,000 rows read, 3,000 inserted" in done.stdout
     assert "public.users -> public.users (relay)" in done.stderr
     assert "\x1b" not in done.stdout + done.stderr
+    for line in ("done users\n", "  rows      3,000 read, 3,000 new\n", "  ledger    portl.migrations\n"):
+        assert line in done.stdout
 
 
 def test_a_dry_run_shows_the_plan_and_writes_nothing(job: Path, destination: Db) -> None:
     done = portl_cli("run", job, "--dry-run")
     assert done.returncode == 0
-    for text in ("rows      3,000\n", "CREATE TABLE", "ADD PRIMARY KEY", "preview", "name 1\n", "ready to run"):
+    for text in ("rows      3,000\n", "  sql       CREATE TABLE, COMMENT ON before the rows; ALTER TABLE"):
         assert text in done.stdout
+    for text in ("preview", "name 1\n", "ready to run"):
+        assert text in done.stdout
+    assert "--sql shows all" in done.stdout
+    assert "ADD PRIMARY KEY" not in done.stdout
+    shown = portl_cli("run", job, "--dry-run", "--sql").stdout
+    assert "before the rows\n  CREATE TABLE" in shown
+    assert "ADD PRIMARY KEY" in shown
+    assert "--sql shows all" not in shown
     assert destination.value("SELECT count(*) FROM pg_class WHERE relname = 'users'") == 0
 
 

@@ -115,7 +115,7 @@ def test_a_plan_leaves_both_databases_byte_for_byte_as_they_were() -> None:
 
 def test_a_plan_shows_all_that_will_be_done(people: Db, destination: Db) -> None:
     plan = portl.plan(job(people, destination, destination={"schema": "new"}, name="people"))
-    text = str(plan)
+    text = plan.text(sql=True)
     for part in (
         "plan people",
         "public.t (table), source postgres@127.0.0.1",

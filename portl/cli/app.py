@@ -137,6 +137,7 @@ def settings_of(values: Sequence[str]) -> dict[str, str]:
 @cli.command()
 @click.argument("job", type=JobFile())
 @click.option("--dry-run", is_flag=True, help="Show the plan and write nothing.")
+@click.option("--sql", is_flag=True, help="With --dry-run: show the SQL, too.")
 @click.option(
     "--verbose", "-v", is_flag=True, help="Show the SQL, batches and connections, and stack traces of errors."
 )
@@ -147,6 +148,7 @@ def settings_of(values: Sequence[str]) -> dict[str, str]:
 def run(
     job: Path,
     dry_run: bool,
+    sql: bool,
     verbose: bool,
     as_json: bool,
     batch_size: int | None,
@@ -170,7 +172,7 @@ def run(
     output = _output(as_json=as_json, verbose=verbose)
     if verbose:
         log_to_stderr()
-    return carry_out(output, job, dry_run=dry_run, overrides=overrides, verbose=verbose, restart=restart)
+    return carry_out(output, job, dry_run=dry_run, sql=sql, overrides=overrides, verbose=verbose, restart=restart)
 
 
 def carry_out(
@@ -178,16 +180,19 @@ def carry_out(
     job: Path | Mapping[str, Any],
     *,
     dry_run: bool,
+    sql: bool,
     overrides: Mapping[str, str],
     verbose: bool,
     restart: bool = False,
 ) -> int:
     """Plan or run a job and return the exit code."""
+    if sql and not dry_run:
+        raise click.UsageError("--sql goes with --dry-run; a run shows its SQL with --verbose")
 
     def work() -> int:
         if dry_run:
             plan = portl.plan(job, observers=[output.observe], overrides=overrides, restart=restart)
-            output.plan(plan)
+            output.plan(plan, sql=sql)
             return FAILED if plan.problems else DONE
         with output.progress():
             result = portl.migrate(job, observers=[output.observe], overrides=overrides, restart=restart)

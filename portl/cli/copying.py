@@ -27,6 +27,7 @@ from portl.cli.output import Output
     help="count, checksum or full: compare both ends after the last row.",
 )
 @click.option("--dry-run", is_flag=True, help="Show the plan and write nothing.")
+@click.option("--sql", is_flag=True, help="With --dry-run: show the SQL, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print one event a line as JSON on standard output.")
 @click.option("--restart", is_flag=True, help="Begin again where an earlier run was interrupted.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any key of a job: --set source.limit=10.")
@@ -41,6 +42,7 @@ def copy(
     conflict: str | None,
     verify: str | None,
     dry_run: bool,
+    sql: bool,
     as_json: bool,
     restart: bool,
     settings: tuple[str, ...],
@@ -65,6 +67,6 @@ def copy(
     def work() -> int:
         job = portl.job_from_urls(source, destination, table=table, to_table=to_table)
         job.update({key: value for key, value in (("conflict", conflict), ("verify", verify)) if value is not None})
-        return carry_out(output, job, dry_run=dry_run, overrides=overrides, verbose=verbose, restart=restart)
+        return carry_out(output, job, dry_run=dry_run, sql=sql, overrides=overrides, verbose=verbose, restart=restart)
 
     return guarded(output, work, verbose=verbose)

@@ -138,12 +138,12 @@ class Output:
             finally:
                 self._bar = None
 
-    def plan(self, plan: portl.Plan) -> None:
-        """Print a plan."""
+    def plan(self, plan: portl.Plan, *, sql: bool = False) -> None:
+        """Print a plan, with its statements where they are asked for."""
         if self._as_json:
             self.json({"event": "plan", **plan.to_dict()})
             return
-        self.lines(render_plan(plan, min(100, max(60, self._out.width if self._out.is_terminal else 80))))
+        self.lines(render_plan(plan, min(100, max(60, self._out.width if self._out.is_terminal else 80)), sql=sql))
 
     def result(self, result: portl.Result) -> None:
         """Print what a run has done."""
