@@ -145,6 +145,34 @@ class _Conformance:
         for text in seen:
             assert not any(secret in text for secret in secrets)
 
+    def reached_by_url(self, end: str, keys: Mapping[str, Any]) -> None:
+        """Insist that the connector's URLs make jobs, and that one which cannot be read is not repeated to people.
+
+        Args:
+            end: ``source`` or ``destination``.
+            keys: that end of a job.
+        """
+        connector = plugins.load(keys["type"])
+        if connector.from_url is None:
+            pytest.skip("this connector has no URLs")
+        url = connector.url_example
+        assert url.partition("://")[0] in connector.schemes
+        urls = {"source": "memory://shop", "destination": "memory://target", end: url}
+        job = portl.job_from_urls(urls["source"], urls["destination"], table="t")
+        assert getattr(load(job), end).type == connector.name
+        for scheme in connector.schemes:
+            for wrong in ("", "u:pass-word@[", "u:pass-word@\0", "u:pass-word@host:port/%zz"):
+                assert "pass-word" not in _refusal({**urls, end: f"{scheme}://{wrong}"})
+
+
+def _refusal(urls: Mapping[str, str]) -> str:
+    """Return what is said of URLs, with its causes; nothing where they make a job."""
+    try:
+        portl.job_from_urls(urls["source"], urls["destination"], table="t")
+    except portl.ConfigError as error:
+        return "".join(traceback.format_exception(error))
+    return ""
+
 
 def _secrets(end: Any) -> Iterator[portl.Secret]:
     for field in attrs.fields(type(end)):
@@ -276,6 +304,10 @@ class SourceConformance(_Conformance):
         rows = some(60)
         job = self.job(fill([ID, NOTE], rows, key=["id"]), chunk_rows=20, batch_size=7, parallel=1)
         self.killed(job, lambda: memory.forget("target"), self.arrived, rows)
+
+    def test_urls(self, fill: Fill) -> None:
+        """Its URLs make jobs, and no part of one that cannot be read is told."""
+        self.reached_by_url("source", fill([ID], [(1,)]))
 
     def test_secrets(self, fill: Fill) -> None:
         """No secret shows in what is printed or told."""
@@ -488,6 +520,10 @@ class DestinationConformance(_Conformance):
             job.update(self.job([ID, NOTE], some(60), targets[0], chunk_rows=20, batch_size=7, parallel=1))
 
         self.killed(job, prepare, lambda: [tuple(row) for row in targets[0].rows([ID, NOTE])], some(60))
+
+    def test_urls(self, place: Callable[..., Target]) -> None:
+        """Its URLs make jobs, and no part of one that cannot be read is told."""
+        self.reached_by_url("destination", place().end)
 
     def test_secrets(self, place: Callable[..., Target]) -> None:
         """No secret shows in what is printed or told."""

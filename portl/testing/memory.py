@@ -9,6 +9,8 @@
     shop.insert("users", [(1, "Ann"), (2, None)])
     portl.migrate({"source": {"type": "memory", "database": "shop", "table": "users"}, "destination": …})
 
+``portl.job_from_urls("memory://shop", …, table="users")`` makes the same job of URLs.
+
 It does what a destination can do: transactions with savepoints, a ledger, conflict strategies but ``merge``, a
 quarantine, several lanes, taking runs up. Values are kept as they come. Importing this module registers it under the
 name ``memory``; nothing of it outlives the process.
@@ -22,7 +24,7 @@ from typing import Any, ClassVar, NoReturn
 
 import attrs
 
-from portl.config import DestinationConfig, LedgerConfig, LedgerMode, SourceConfig, Strategy
+from portl.config import DestinationConfig, FieldError, LedgerConfig, LedgerMode, SourceConfig, Strategy
 from portl.connectors import (
     Batch,
     Chunk,
@@ -40,6 +42,7 @@ from portl.connectors import (
     Source,
     Split,
     Splitting,
+    TableEntry,
     Writer,
     note,
     problem,
@@ -49,6 +52,7 @@ from portl.errors import DataError, SchemaError
 from portl.ledger import ChunkLine, ChunkState, Ledger, Run
 from portl.plugins import register
 from portl.schema import Column, Kind, Table, Type
+from portl.secret import Secret
 from portl.testing.bookkeeping import MemoryLedger, Runs
 from portl.testing.tables import MemoryTable, MemoryWriter, Work
 
@@ -120,6 +124,11 @@ class MemorySource(Source[MemorySourceConfig]):
     """Reads the rows that are there when it is opened. Chunks are ranges of positions."""
 
     _snapshot: tuple[MemoryTable, list[tuple[Any, ...]]] | None = None
+
+    @classmethod
+    def tables(cls, keys: Mapping[str, Any], context: Context) -> Sequence[TableEntry]:
+        """See ``Source.tables``."""
+        return _tables(keys)
 
     def open(self, context: Context) -> None:
         """See ``Source.open``."""
@@ -226,6 +235,11 @@ class MemoryDestination(Destination[MemoryDestinationConfig]):
     strategies: ClassVar[Collection[Strategy]] = (Strategy.FAIL, Strategy.OVERWRITE, Strategy.SKIP)
     savepoints: ClassVar[bool] = True
 
+    @classmethod
+    def tables(cls, keys: Mapping[str, Any], context: Context) -> Sequence[TableEntry]:
+        """See ``Destination.tables``."""
+        return _tables(keys)
+
     def __init__(self, config: MemoryDestinationConfig, handle: object | None = None) -> None:
         super().__init__(config, handle)
         self._database = _reached(config, handle)
@@ -327,6 +341,18 @@ class MemoryDestination(Destination[MemoryDestinationConfig]):
         raise TypeError(_HERE)
 
 
+def _tables(keys: Mapping[str, Any]) -> list[TableEntry]:
+    return [TableEntry(name=name, rows=len(found.rows)) for name, found in database(keys["database"]).tables.items()]
+
+
+def _from_url(url: Secret) -> Mapping[str, Any]:
+    """Return the keys for ``memory://DATABASE``."""
+    name = url.reveal().strip().removeprefix("memory://")
+    if not name or "/" in name or "@" in name:
+        raise FieldError("database", "is not of the form memory://DATABASE")
+    return {"database": name}
+
+
 connector = Connector(
     name="memory",
     summary="tables in this process, for tests",
@@ -334,5 +360,8 @@ connector = Connector(
     source_config=MemorySourceConfig,
     destination=MemoryDestination,
     destination_config=MemoryDestinationConfig,
+    schemes=("memory",),
+    url_example="memory://shop",
+    from_url=_from_url,
 )
 register(connector)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import attrs
 
@@ -15,6 +16,7 @@ import portl
 from portl import Batch, Chunk, Column, Counts, Field, Reading, RowBatch, Split, Splitting, Table, Type
 from portl_jsonl.values import dumped, guessed, loader, parsed
 
+ENDING = ".jsonl"
 #: Lines that types are guessed from.
 LOOK_LINES = 1000
 
@@ -31,12 +33,35 @@ def described(path: Path, types: Mapping[str, str]) -> Table:
     return Table(name=path.name, columns=tuple(Column(name=n, type=t, native=str(t)) for n, t in columns.items()))
 
 
+def from_url(url: portl.Secret) -> Mapping[str, Any]:
+    """Return the keys for ``jsonl:///folder`` or ``jsonl://folder/below/the/current/one``: its files are the tables."""
+    folder = unquote(url.reveal().strip().removeprefix("jsonl://"))
+    if "\0" in folder or not folder:
+        raise portl.FieldError("folder", "is not of the form jsonl:///path/to/folder")
+    return {"folder": folder}
+
+
+def from_name(name: str) -> Mapping[str, Any]:
+    """Return the key for a table: the file's name, with or without its ending."""
+    return {"path": name if name.endswith(ENDING) else name + ENDING}
+
+
+def files(keys: Mapping[str, Any]) -> list[portl.TableEntry]:
+    """Return what a folder holds, for people to choose from."""
+    folder = Path(keys["folder"])
+    if not folder.is_dir():
+        raise portl.SchemaError(f"there is no folder {keys['folder']!r}")
+    return [portl.TableEntry(name=path.stem, kind="file") for path in sorted(folder.glob(f"*{ENDING}"))]
+
+
 @attrs.frozen(kw_only=True)
 class JsonLinesSourceConfig(portl.SourceConfig):
     """What the source understands. The comments are what ``portl explain`` and editors show."""
 
     #: The file.
     path: str
+    #: The folder that it is in; by default the current one.
+    folder: str = "."
     #: Column to type: int, decimal(12, 2), timestamptz, array of text … What is not named is guessed.
     types: dict[str, str] = attrs.field(factory=dict)
 
@@ -44,16 +69,24 @@ class JsonLinesSourceConfig(portl.SourceConfig):
 class JsonLinesSource(portl.Source[JsonLinesSourceConfig]):
     """Reads a file, in slices of lines."""
 
+    @classmethod
+    def tables(cls, keys: Mapping[str, Any], context: portl.Context) -> list[portl.TableEntry]:
+        """Return the files of a folder."""
+        return files(keys)
+
+    @property
+    def _path(self) -> Path:
+        return Path(self.config.folder, self.config.path)
+
     def open(self, context: portl.Context) -> None:
         """Look whether the file is there."""
         super().open(context)
-        self._path = Path(self.config.path)
         if not self._path.is_file():
-            raise portl.SchemaError(f"there is no file {self.config.path!r}")
+            raise portl.SchemaError(f"there is no file {str(self._path)!r}")
 
     def label(self) -> str:
         """Return the file's name."""
-        return self.config.path
+        return str(self._path)
 
     def describe(self) -> Table:
         """Return the columns."""
@@ -73,7 +106,7 @@ class JsonLinesSource(portl.Source[JsonLinesSourceConfig]):
                 try:
                     row = self._row(parsed(file.readline()), columns)
                 except (ValueError, TypeError, AttributeError, ArithmeticError) as error:
-                    raise portl.SchemaError(f"{self.config.path}, the line at byte {place}: {error}") from error
+                    raise portl.SchemaError(f"{self._path}, the line at byte {place}: {error}") from error
                 yield row
 
     def _row(self, line: dict[str, Any], columns: list[tuple[str, Callable[[Any], Any]]]) -> tuple[Any, ...]:
@@ -109,7 +142,7 @@ class JsonLinesSource(portl.Source[JsonLinesSourceConfig]):
         """Refuse a file that has changed since: its slices would be others."""
         if all(dict(snapshot) == self.snapshot() for snapshot in run.snapshots.values()):
             return []
-        return [portl.problem("resume", f"{self.config.path} has changed since", "`--restart` begins again")]
+        return [portl.problem("resume", f"{self._path} has changed since", "`--restart` begins again")]
 
     def read(self, reading: Reading) -> Iterator[Batch]:
         """Yield the batches of a slice."""
@@ -131,6 +164,8 @@ class JsonLinesDestinationConfig(portl.DestinationConfig):
 
     #: The file. Rows are added at its end.
     path: str
+    #: The folder that it is in; by default the current one.
+    folder: str = "."
     #: Column to type, where the file that is there does not tell.
     types: dict[str, str] = attrs.field(factory=dict)
 
@@ -138,17 +173,22 @@ class JsonLinesDestinationConfig(portl.DestinationConfig):
 class JsonLinesDestination(portl.Destination[JsonLinesDestinationConfig]):
     """Appends to a file."""
 
+    @classmethod
+    def tables(cls, keys: Mapping[str, Any], context: portl.Context) -> list[portl.TableEntry]:
+        """Return the files of a folder."""
+        return files(keys)
+
     @property
     def _path(self) -> Path:
-        return Path(self.config.path)
+        return Path(self.config.folder, self.config.path)
 
     def label(self) -> str:
         """Return the file's name."""
-        return self.config.path
+        return str(self._path)
 
     def target(self) -> str:
         """Return what is written to."""
-        return self.config.path
+        return str(self._path)
 
     def describe(self) -> Table | None:
         """Return the columns of a file that is there. One without lines takes any."""

@@ -8,6 +8,8 @@ from portl_jsonl.connector import (
     JsonLinesDestinationConfig,
     JsonLinesSource,
     JsonLinesSourceConfig,
+    from_name,
+    from_url,
 )
 
 
@@ -21,4 +23,8 @@ def portl_connector() -> portl.Connector:
         source_config=JsonLinesSourceConfig,
         destination=JsonLinesDestination,
         destination_config=JsonLinesDestinationConfig,
+        schemes=("jsonl",),
+        url_example="jsonl:///path/to/folder",
+        from_url=from_url,
+        from_name=from_name,
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from portl_jsonl.connector import JsonLinesSource
 from portl_jsonl.values import dumped, loader
 
 import portl
@@ -108,3 +109,15 @@ def test_a_file_that_a_failed_run_has_left_empty_takes_the_next_run(tmp_path: Pa
     portl.migrate({"source": source, "destination": {"type": "jsonl", "path": str(path)}, "conflict": "fail"})
     assert path.read_text(encoding="utf-8") == '{"id": 1}\n'
     memory.forget("shop")
+
+
+def test_the_files_of_a_folder_are_its_tables(tmp_path: Path) -> None:
+    write(tmp_path / "users.jsonl", [memory.column("id", "int")], [(1,), (2,)])
+    job = portl.job_from_urls(f"jsonl://{tmp_path}", "memory://folder", table="users")
+    assert portl.migrate({**job, "conflict": "fail"}).rows_inserted == 2
+    back = portl.job_from_urls("memory://folder", f"jsonl://{tmp_path}", table="users", to_table="again")
+    portl.migrate({**back, "conflict": "fail"})
+    assert (tmp_path / "again.jsonl").read_text(encoding="utf-8") == '{"id": 1}\n{"id": 2}\n'
+    found = JsonLinesSource.tables({"folder": str(tmp_path)}, portl.Context())
+    assert [entry.name for entry in found] == ["again", "users"]
+    memory.forget("folder")
