@@ -292,7 +292,7 @@ class MigrationConfig:
     retry: Retry = attrs.Factory(Retry)
     #: Rows in a chunk: what is read, written and recorded as one. By default as many as make about 64 MiB.
     chunk_rows: int | None = attrs.field(default=None, validator=_positive)
-    #: Chunks that move at the same time; auto: as many as help.
+    #: Chunks that move at the same time; auto: as many as help, four at most.
     parallel: int | Auto = attrs.field(default=Auto.AUTO, validator=_positive_or_auto)
     #: True: the whole migration is one transaction at the destination, DDL included.
     atomic: bool = False

@@ -231,6 +231,11 @@ class Source(abc.ABC, Generic[S]):
         """
         return 0
 
+    @property
+    def near(self) -> bool:
+        """True if what it works with runs on this machine, and lanes share its processors; so where it is not known."""
+        return True
+
     def room(self) -> int | None:
         """Return how many siblings can be open at a time; None where nothing limits them."""
         return None
@@ -539,6 +544,11 @@ class Destination(abc.ABC, Generic[D]):
         themselves.
         """
         return 0
+
+    @property
+    def near(self) -> bool:
+        """True if what it works with runs on this machine, and lanes share its processors; so where it is not known."""
+        return True
 
     def room(self) -> int | None:
         """Return how many siblings can be open at a time; None where nothing limits them."""

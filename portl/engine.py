@@ -301,7 +301,7 @@ class _TableRun:
         asked = None if isinstance(self._config.parallel, Auto) else self._config.parallel
         if self._workers is not None and not self._workers.near:
             return min(chunks, asked or MOST_LANES)  # each process has pools of its own
-        wanted = min(chunks, asked or min(MOST_LANES, os.cpu_count() or 1))
+        wanted = min(chunks, asked or self._helpful())
         if wanted < 2 or self._source.sibling() is None or self._destination.sibling() is None:
             return 1
         room = [found + 1 for found in (self._source.room(), self._destination.room()) if found is not None]
@@ -312,6 +312,15 @@ class _TableRun:
                 events.Warned(where="parallel", message=said, remedy="raise `pool.max_size` at both ends")
             )
         return lanes
+
+    def _helpful(self) -> int:
+        """Return how many lanes are likely to help.
+
+        Each keeps something busy at either end. Where that is on this machine, more than the processors can do at once
+        slows all down, and rows get into the order of an index less often, which makes it larger.
+        """
+        near = self._source.near + self._destination.near
+        return min(MOST_LANES, max(1, (os.cpu_count() or 1) // near)) if near else MOST_LANES
 
     def _work(self) -> Work:
         return Work(task=self._task, config=self._config, run=self._run, repeated=frozenset(self._repeated))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -121,6 +122,13 @@ class Session:
     def broken(self) -> bool:
         """True if the connection is lost."""
         return self.connection.closed or self.pgconn.status != pq.ConnStatus.OK
+
+    @property
+    def near(self) -> bool:
+        """True if the server is on this machine: reached by a socket in a file, or over loopback."""
+        info = self.connection.info
+        in_files = info.host.startswith(("/", "@")) or not info.hostaddr
+        return in_files or ipaddress.ip_address(info.hostaddr.partition("%")[0]).is_loopback
 
     @property
     def speaks_unicode(self) -> bool:

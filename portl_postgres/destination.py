@@ -277,6 +277,11 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
             self._session.execute(f"DROP TABLE {name}", what="dropping the unfinished table")
         return f"the table {self.target()}, with {count:,} rows and without its key"
 
+    @property
+    def near(self) -> bool:
+        """See ``Destination.near``."""
+        return self._session.near
+
     def room(self) -> int | None:
         """See ``Destination.room``: the pool's connections but the one that is in use already."""
         most = self._database.most

@@ -499,6 +499,11 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         table = self.describe()
         return snapshots.findings(self._session, table, self._from, lines, run, repeatable=repeatable)
 
+    @property
+    def near(self) -> bool:
+        """See ``Source.near``."""
+        return self._session.near
+
     def room(self) -> int | None:
         """See ``Source.room``: the pool's connections but the one that is in use already."""
         most = self._database.most

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
@@ -16,6 +18,8 @@ import pytest
 
 import portl
 from portl_postgres.demo.server import Server, free_port
+from portl_postgres.destination import PostgresDestination
+from portl_postgres.source import PostgresSource
 from tests.servers import Db, Endpoint, temporary_folder
 from tests.test_faults import Once, job_of
 from tests.test_killed import nothing_left, rows
@@ -129,6 +133,24 @@ def test_as_many_chunks_move_at_once_as_were_asked_for(source: Db, destination: 
     source.execute(KEYED)
     destination.execute(LIKE_IT + ";" + TOGETHER)
     portl.migrate(job(source, destination))
+    assert rows(destination, "t") == rows(source, "t")
+
+
+@pytest.mark.parametrize(
+    ("cores", "far", "lanes"),
+    [(1, 0, 1), (2, 0, 1), (4, 0, 2), (64, 0, 4), (2, 1, 2), (3, 1, 3), (1, 2, 4), (64, 2, 4)],
+)
+def test_auto_takes_as_many_lanes_as_the_machines_can_serve(
+    source: Db, destination: Db, monkeypatch: pytest.MonkeyPatch, cores: int, far: int, lanes: int
+) -> None:
+    source.execute(KEYED)
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    for end in (PostgresSource, PostgresDestination)[:far]:
+        monkeypatch.setattr(end, "near", False)
+    seen = set()
+    observe = lambda _: seen.update(t.name for t in threading.enumerate() if t.name.startswith("portl-lane"))  # noqa: E731
+    portl.migrate(job(source, destination, parallel="auto"), observers=[observe])
+    assert len(seen) == (lanes if lanes > 1 else 0)
     assert rows(destination, "t") == rows(source, "t")
 
 
