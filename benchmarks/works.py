@@ -70,15 +70,20 @@ def _new_table(bench: Bench, table: Table) -> Work:
         pipe(bench, name, f"COPY {name} FROM STDIN (FORMAT binary)")
         execute(bench.target, f"ALTER TABLE {name} ADD PRIMARY KEY ({table.key})")
 
+    def by_pipe_and_analyze() -> None:
+        by_pipe()
+        execute(bench.target, f"ANALYZE {name}")
+
     return Work(
         name=f"new-{name}",
         title=f"a new table with its key: {name}, {bench.rows(table):,} rows",
         ways=[
             Way(name=PORTL, prepare=partial(bench.clear, name), run=lambda: migrate(bench, name)),
             Way(name=PIPE, prepare=partial(bench.clear, name), run=by_pipe),
+            Way(name=f"{PIPE}, and ANALYZE", prepare=partial(bench.clear, name), run=by_pipe_and_analyze),
         ],
         reaches=[Reach(way=PORTL, against=(PIPE,), bound=1.0)],
-        note="the pipe is COPY binary | COPY, then ADD PRIMARY KEY",
+        note="the pipe is COPY binary | COPY, then ADD PRIMARY KEY; ANALYZE is what portl does besides",
     )
 
 
