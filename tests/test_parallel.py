@@ -147,7 +147,7 @@ def test_auto_takes_as_many_lanes_as_the_machines_can_serve(
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
     for end in (PostgresSource, PostgresDestination)[:far]:
         monkeypatch.setattr(end, "near", False)
-    seen = set()
+    seen: set[str] = set()
     observe = lambda _: seen.update(t.name for t in threading.enumerate() if t.name.startswith("portl-lane"))  # noqa: E731
     portl.migrate(job(source, destination, parallel="auto"), observers=[observe])
     assert len(seen) == (lanes if lanes > 1 else 0)
