@@ -57,6 +57,7 @@ class ChunkLoad:
         first: called in the first transaction, before its rows; again if that is rolled back.
         transaction: False if the caller has opened the transaction and commits it.
         alone: False if another process may be at work on the same chunk, in the same attempt.
+        undoes: False if nothing in the transaction is to be undone by itself: a refusal is the caller's to deal with.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class ChunkLoad:
         *,
         transaction: bool = True,
         alone: bool = True,
+        undoes: bool = True,
     ) -> None:
         self._task = task
         self._config = config
@@ -85,6 +87,7 @@ class ChunkLoad:
         self._first = first
         self._own = transaction
         self._alone = alone
+        self._undoes = undoes
         self._piecewise = task.delivery is Delivery.REPEAT
         self._quarantines = config.on_error is OnError.QUARANTINE
         self._piece = min(FIRST_PIECE_BYTES, GROUP_BYTES)
@@ -165,7 +168,7 @@ class ChunkLoad:
         self._since = time.monotonic()
         if self._first is not None:
             self._first()
-        if not self._own:
+        if not self._own and self._undoes:
             self._save()  # the caller's transaction has more in it than this chunk
 
     def _save(self) -> None:
@@ -187,7 +190,8 @@ class ChunkLoad:
                 self._adapt(time.monotonic() - self._since)
         elif self._size >= GROUP_BYTES and self._lane.savepoints:
             self._secure()
-            self._save()
+            if self._undoes:
+                self._save()
             self._tell(self._line, self._done, provisional=True)
 
     def _adapt(self, seconds: float) -> None:
@@ -311,7 +315,7 @@ class ChunkLoad:
         """Take what is in memory through again; raise for the first batch that cannot go, or put rows aside."""
         group = self._group
         self._forget()
-        if not group:
+        if not group or not self._undoes:
             raise error
         again = self._writer.reconsider
         if not self._lane.savepoints:

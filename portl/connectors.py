@@ -321,6 +321,14 @@ class Writer(abc.ABC):
     def begin(self) -> None:
         """Open a transaction. The first one makes what is missing, until it is committed."""
 
+    @property
+    def fresh(self) -> bool:
+        """True if rows cost less in the transaction that ``begin`` opens next, as it makes the table they go into.
+
+        Several chunks may be written in it then, without a savepoint. By default False.
+        """
+        return False
+
     @abc.abstractmethod
     def write(self, batch: Batch) -> int:
         """Write a batch; return the bytes sent. Raise ``DataError`` if a row is refused."""

@@ -16,7 +16,7 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
@@ -26,9 +26,10 @@ from portl.chunkload import ChunkLoad
 from portl.config import Auto, DestinationConfig, MigrationConfig, OnError, SourceConfig
 from portl.connectors import Context, Destination, Source, Writer
 from portl.delivery import Delivery
-from portl.errors import Cancelled, CommitInDoubt, Error, Interrupted, Superseded
+from portl.errors import Cancelled, CommitInDoubt, DataError, Error, Interrupted, Superseded
 from portl.lanes import Lanes, Work
 from portl.ledger import ChunkLine, ChunkState, Ledger, Run, RunState
+from portl.opening import Opening
 from portl.plans import Plan, TableTask
 from portl.progress import Lane, Progress, in_doubt, too_many
 from portl.result import Result, TableResult
@@ -233,12 +234,11 @@ class _TableRun:
 
     def _whole(self) -> None:
         """Move everything in one transaction."""
-        lane = self._main_lane()
         self._writer.begin()
         try:
             self._start()
             for line in self._todo():
-                load = self._load(lane, line, self._context, transaction=False)
+                load = self._load(line, transaction=False)
                 self._lines[line.number] = load.load()
                 self._route = load.route
             self._writer.finish()
@@ -262,14 +262,15 @@ class _TableRun:
         """Move chunk by chunk until the ledger says that none is left, then do what comes after the rows."""
         while todo := self._todo():
             if not self._entered or (self._task.examination.before and not self._made):
-                self._move(self._main_lane(), todo.pop(0), self._context, self._start)
+                self._move_first(todo)
                 self._entered, self._made = self._ledger is not None, True
+                todo = self._todo()
             lanes = self._lanes(len(todo))
             if lanes > 1 or (self._workers is not None and todo):
                 self._side_by_side(lanes, todo)
             else:
                 for line in todo:
-                    self._move(self._main_lane(), line, self._context)
+                    self._move(line)
             if self._ledger is None:
                 break
             # A server that crashed may have lost its last commits. The ledger has lost them too.
@@ -280,6 +281,30 @@ class _TableRun:
             self._writer.finish()
         else:
             self._finish(ledger)
+
+    def _opens(self, todo: Sequence[ChunkLine]) -> bool:
+        """Tell whether the first transaction is to take several chunks: what comes after it is one lane's, too.
+
+        Not where bad rows are put aside: to find them, the rows would have to be read once more.
+        """
+        config = self._config
+        chunks = self._task.delivery is Delivery.CHUNKS and config.chunk_rows is None
+        alone = self._workers is None and self._lanes(len(todo), tell=False) == 1
+        return chunks and alone and self._writer.fresh and config.on_error is OnError.FAIL
+
+    def _open(self, todo: Sequence[ChunkLine]) -> bool:
+        """Move the first chunks in one transaction; return False if a row was refused: nothing of it is there then."""
+        opening = Opening(self._work(), self._main_lane(), self._context, self.progress)
+        try:
+            opening.load(todo, self._start)
+            self._lines.update(opening.lines)
+        except DataError as error:
+            logger.debug("the first chunks did not go together: %s", error.message)
+            return False
+        finally:
+            self._written.clear()
+        opening.tell()
+        return True
 
     def _finish(self, ledger: Ledger) -> None:
         """Do what comes after the rows and close the run, in one transaction."""
@@ -294,8 +319,8 @@ class _TableRun:
     def _todo(self) -> list[ChunkLine]:
         return [line for _, line in sorted(self._lines.items()) if line.state is not ChunkState.DONE]
 
-    def _lanes(self, chunks: int) -> int:
-        """Return how many chunks move at the same time."""
+    def _lanes(self, chunks: int, *, tell: bool = True) -> int:
+        """Return how many chunks move at the same time; tell the user where they are fewer than asked for."""
         if self._task.ordered is not None or self._task.delivery is not Delivery.CHUNKS:
             return 1
         asked = None if isinstance(self._config.parallel, Auto) else self._config.parallel
@@ -306,7 +331,7 @@ class _TableRun:
             return 1
         room = [found + 1 for found in (self._source.room(), self._destination.room()) if found is not None]
         lanes = min([wanted, *room])
-        if lanes < wanted and asked is not None:
+        if lanes < wanted and asked is not None and tell:
             said = f"{wanted} lanes are wanted, and the pool of connections has room for {lanes}"
             self._context.emit(
                 events.Warned(where="parallel", message=said, remedy="raise `pool.max_size` at both ends")
@@ -341,27 +366,33 @@ class _TableRun:
             savepoints=self._destination.savepoints,
         )
 
-    def _load(
-        self,
-        lane: Lane,
-        line: ChunkLine,
-        context: Context,
-        first: Callable[[], None] | None = None,
-        *,
-        transaction: bool = True,
-    ) -> ChunkLoad:
-        return self._work().load(lane, line, context, self.progress, first, transaction=transaction)
+    def _load(self, line: ChunkLine, first: Callable[[], None] | None = None, *, transaction: bool = True) -> ChunkLoad:
+        """Return what moves a chunk over the main lane."""
+        return self._work().load(self._main_lane(), line, self._context, self.progress, first, transaction=transaction)
 
-    def _move(self, lane: Lane, line: ChunkLine, context: Context, first: Callable[[], None] | None = None) -> None:
-        """Move one chunk over the main lane; again after a failure that leaves both ends whole."""
+    def _move_first(self, todo: Sequence[ChunkLine]) -> None:
+        """Move what the first transaction takes."""
 
         def attempt() -> None:
-            self.begun(line.number)
-            load = self._load(lane, self._lines[line.number], context, first)
-            try:
-                self._lines[line.number] = load.load()
-            finally:
-                self._route = load.route
+            if not (self._opens(todo) and self._open(todo)):
+                self._attempt(todo[0], self._start)
+
+        self._retrying(attempt, todo[0])
+
+    def _move(self, line: ChunkLine) -> None:
+        """Move one chunk over the main lane."""
+        self._retrying(lambda: self._attempt(line), line)
+
+    def _attempt(self, line: ChunkLine, first: Callable[[], None] | None = None) -> None:
+        self.begun(line.number)
+        load = self._load(self._lines[line.number], first)
+        try:
+            self._lines[line.number] = load.load()
+        finally:
+            self._route = load.route
+
+    def _retrying(self, attempt: Callable[[], None], line: ChunkLine) -> None:
+        """Move a chunk; again after a failure that leaves both ends whole."""
 
         def again(error: BaseException) -> bool:
             if not isinstance(error, Error) or not error.transient or isinstance(error, (Cancelled, CommitInDoubt)):
@@ -370,7 +401,7 @@ class _TableRun:
             self._retries += whole
             return whole
 
-        retrying(attempt, context, f"chunk {line.number} of {self._task.destination.name}", again=again)
+        retrying(attempt, self._context, f"chunk {line.number} of {self._task.destination.name}", again=again)
 
     def begun(self, number: int) -> None:
         """See ``portl.lanes.Watcher``."""
@@ -400,7 +431,7 @@ class _TableRun:
             self._entered = self._ledger is not None
         rows = sum(line.rows for line in self._lines.values()) + sum(rows for rows, _ in self._written.values())
         size = sum(line.bytes for line in self._lines.values()) + sum(size for _, size in self._written.values())
-        if progress.rows:
+        if progress.rows or (progress.last_batch and not progress.rejected):
             self._context.emit(
                 events.BatchCommitted(
                     table=self._task.destination.name,

@@ -68,6 +68,7 @@ class Work:
         *,
         transaction: bool = True,
         alone: bool = True,
+        undoes: bool = True,
     ) -> ChunkLoad:
         """Return what moves one chunk over a lane; the arguments are those of ``ChunkLoad``."""
 
@@ -88,6 +89,7 @@ class Work:
             begin,
             transaction=transaction,
             alone=alone,
+            undoes=undoes,
         )
 
 

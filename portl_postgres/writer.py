@@ -36,6 +36,8 @@ logger = logging.getLogger("portl.postgres")
 BAD_TEXT = "22021"
 #: What the server says of a binary value that is shorter than its type wants; poolers say it of lost connections.
 TOO_SHORT = "08P01"
+#: What COPY says of FREEZE: a cursor or a snapshot of the session's might not see the rows; another has made the table.
+NOT_FROZEN = frozenset({"25000", "55000"})
 UNIQUE_VIOLATION = "23505"
 EXCLUSION_VIOLATION = "23P01"
 #: What CREATE TABLE says where two make one table: the table, or its type, is there; or rows of the catalogs collide.
@@ -49,10 +51,15 @@ UNCHANGED_SHARE = 0.75
 _DURABLE = ("SET LOCAL synchronous_commit = on", "SELECT pg_logical_emit_message(true, 'portl', '')")
 
 
-def copy_statement(table: str, intent: Intent, *, binary: bool) -> str:
-    """Return the COPY that brings rows into ``table``, which is quoted."""
+def copy_statement(table: str, intent: Intent, *, binary: bool, frozen: bool = False) -> str:
+    """Return the COPY that brings rows into ``table``, which is quoted.
+
+    Frozen rows need no look at the transaction that has written them, neither when the key is built nor ever after, and
+    no VACUUM to freeze them. The table has to be made, or emptied, in the same (sub)transaction (manual, COPY, FREEZE).
+    """
     columns = listed(field.target.name for field in intent.fields)
     options = "FORMAT binary" if binary else "FORMAT text, ENCODING 'UTF8'"
+    options += ", FREEZE" if frozen else ""
     return f"COPY {table} ({columns}) FROM STDIN ({options})"
 
 
@@ -135,6 +142,9 @@ class PostgresWriter(portl.Writer):
         #: True after a refusal that a table which was altered might have brought about.
         self._suspect = False
         self._committed = False
+        #: Until the first COMMIT or ROLLBACK: rows of a table that the transaction has made may come frozen.
+        self._freezes = intent.create and bool(before) and not session.nested
+        self._frozen = False
         self._stage_full = False
         self._forget()
 
@@ -154,6 +164,11 @@ class PostgresWriter(portl.Writer):
     def relation(self) -> int | None:
         """The table's oid, as far as the transaction that is open has seen it."""
         return self._known.oid if self._known is not None and self._session.open else None
+
+    @property
+    def fresh(self) -> bool:
+        """See ``Writer.fresh``: rows may come frozen."""
+        return self._freezes and not self._staged and carried(self._intent.format) is self._intent.format
 
     @property
     def stages(self) -> bool | None:
@@ -281,14 +296,7 @@ class PostgresWriter(portl.Writer):
             self._make_ready()
             self._dirty = True
             target = self._merge.stage if self._staged else self._table
-            self._copy = CopyIn(
-                self._session,
-                copy_statement(target, self._intent, binary=self._binary),
-                binary=self._binary,
-                token=self._context.token,
-                what=f"writing to {self._intent.target.name}",
-                types=[field.target.type for field in self._intent.fields],
-            )
+            self._copy = self._copy_into(target)
         try:
             sent = self._copy.write(batch)
             self._sent += batch.rows
@@ -300,6 +308,17 @@ class PostgresWriter(portl.Writer):
         except DataError as error:
             raise self._explained(error) from None
         return sent
+
+    def _copy_into(self, target: str) -> CopyIn:
+        self._frozen = self._freezes and not self._staged and self._mark is None
+        return CopyIn(
+            self._session,
+            copy_statement(target, self._intent, binary=self._binary, frozen=self._frozen),
+            binary=self._binary,
+            token=self._context.token,
+            what=f"writing to {self._intent.target.name}",
+            types=[field.target.type for field in self._intent.fields],
+        )
 
     def _write_inside(self, batch: ServerBatch) -> None:
         """Have the server bring a query's rows over: into the table, or into the staging table."""
@@ -333,6 +352,10 @@ class PostgresWriter(portl.Writer):
             copy, self._copy = self._copy, None
             try:
                 self._taken += copy.finish()
+            except portl.OperationError as error:
+                # Frozen rows are refused while a cursor of the caller's is open; the next transaction freezes none.
+                error.transient = error.transient or (self._frozen and error.sqlstate in NOT_FROZEN)
+                raise
             except portl.ConnectionFailed as error:
                 if error.sqlstate != TOO_SHORT or self._session.broken:
                     raise
@@ -430,7 +453,7 @@ class PostgresWriter(portl.Writer):
         counts = self.check()
         self.release()
         self._session.commit()
-        self._committed = True
+        self._committed, self._freezes = True, False
         self._stage_full = self._stage_full and self._session.nested
         if not self._probed and self._checked:
             self._probed = True
@@ -456,6 +479,7 @@ class PostgresWriter(portl.Writer):
     def rollback(self) -> None:
         """See ``Writer.rollback``."""
         self._abort_copy()
+        self._freezes = False
         saved, self._mark = self._mark is not None, None
         try:
             if saved:

@@ -151,7 +151,8 @@ def test_verbose_shows_sql_and_batches_but_no_secret(job: Path, source: Db) -> N
     done = portl_cli("run", job, "--verbose")
     assert done.returncode == 0
     assert "COPY (SELECT" in done.stderr
-    assert "chunk 1: committed batches 1 to 3: 3000 rows" in done.stderr
+    assert "chunk 1: written batches 1 to 3: 3000 rows" in done.stderr
+    assert "chunks 1 to 1 are committed with the table" in done.stderr
     assert source.endpoint.password not in done.stderr + done.stdout
 
 

@@ -54,7 +54,8 @@ def test_every_method_and_capability_stands_on_the_page(contract: type[Any]) -> 
     members = [
         name
         for name, member in list(vars(contract).items())
-        if is_public(name) and (inspect.isfunction(member) or name in contract.__annotations__)
+        if is_public(name)
+        and (inspect.isfunction(member) or isinstance(member, property) or name in contract.__annotations__)
     ]
     section = re.search(rf"^### {contract.__name__}\n(.*?)(?=^##)", PAGE, re.DOTALL | re.MULTILINE)
     assert section is not None

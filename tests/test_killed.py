@@ -98,6 +98,9 @@ CASES = {
     ),
     "a query that is not": Case(source={"query": "SELECT * FROM keyless WHERE x > 10"}, conflict="fail"),
     "a query that is not, into a key": Case(source={"query": "SELECT * FROM keyed WHERE id > 10"}, there=THERE),
+    "into a new table, in chunks of portl's size": Case(
+        source={"table": "keyless"}, conflict="fail", more={"chunk_rows": None}
+    ),
     "decoded rows": Case(source={"table": "keyless"}, conflict="fail", more={"route": "rows"}),
     "one transaction": Case(source={"table": "keyless"}, conflict="fail", more={"atomic": True}),
     "rows that are put aside, of a query that is not split": Case(
