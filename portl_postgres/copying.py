@@ -317,6 +317,9 @@ class CopyIn:
                 token.check()
             except OSError:
                 # The connection is lost. libpq will say why once the COPY is ended: it reads the server's last words.
+                # If it is not quite lost, nothing may follow a message of which a part was sent.
+                with contextlib.suppress(OSError):
+                    wire.shutdown(socket.SHUT_WR)
                 self._unsent = memoryview(b"")
 
     def _put_all(self, data: bytes) -> int:

@@ -64,7 +64,10 @@ POLL_SECONDS = 0.25
 
 def twin(session: Session) -> socket.socket:
     """Return a socket on a session's connection. To close it leaves libpq's own open."""
-    return socket.socket(fileno=os.dup(session.pgconn.socket))
+    found = socket.socket(fileno=os.dup(session.pgconn.socket))
+    # As libpq has it, whatever limit the application gives all its sockets (socket.setdefaulttimeout).
+    found.setblocking(False)
+    return found
 
 
 def unwrapped(session: Session) -> bool:
