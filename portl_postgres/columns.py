@@ -19,7 +19,7 @@ from operator import add, attrgetter, sub
 from typing import Any, Literal
 
 from portl import Batch, Kind, RowBatch, Type
-from portl_postgres.rowtext import Loader, dump, loader, unescape
+from portl_postgres.rowtext import MIDNIGHT, Loader, dump, loader, unescape
 
 #: Rows that are taken together: more of them fall out of the processor's cache.
 PORTION_ROWS = 1000
@@ -168,6 +168,12 @@ def _decimals(texts: _Texts) -> list[Decimal]:
     return list(map(Decimal, texts))
 
 
+def _clocks(texts: _Texts) -> list[dt.time]:
+    if MIDNIGHT in "\t".join(texts):
+        raise ValueError(MIDNIGHT)
+    return list(map(dt.time.fromisoformat, texts))
+
+
 def _uuids(texts: _Texts) -> list[uuid.UUID]:
     """Make UUIDs without the checks of their constructor, in the way in which it sets its own attributes."""
     numbers = map(int, "\n".join(texts).replace("-", "").split("\n"), repeat(16))
@@ -195,8 +201,8 @@ _BULK: dict[Kind, _Load] = {
     Kind.DOUBLE: _mapped(float),
     Kind.BOOLEAN: _mapped({"t": True, "f": False}.__getitem__),
     Kind.DATE: _mapped(dt.date.fromisoformat),
-    Kind.TIME: _mapped(dt.time.fromisoformat),
-    Kind.TIMETZ: _mapped(dt.time.fromisoformat),
+    Kind.TIME: _clocks,
+    Kind.TIMETZ: _clocks,
     Kind.TIMESTAMP: _mapped(dt.datetime.fromisoformat),
     Kind.TIMESTAMPTZ: _mapped(dt.datetime.fromisoformat),
     Kind.UUID: _uuids if _same_as_made("12345678-9abc-def0-0fed-cba987654321") else _mapped(uuid.UUID),

@@ -28,6 +28,7 @@ from psycopg import pq
 
 import portl
 from portl_postgres.connection import Session
+from portl_postgres.forked import hold
 from portl_postgres.waiting import ready
 
 #: What a CopyData message has before the row: its kind and its length, which counts itself (manual, 54.7).
@@ -67,6 +68,7 @@ def twin(session: Session) -> socket.socket:
     found = socket.socket(fileno=os.dup(session.pgconn.socket))
     # As libpq has it, whatever limit the application gives all its sockets (socket.setdefaulttimeout).
     found.setblocking(False)
+    hold(found)
     return found
 
 
@@ -349,8 +351,8 @@ class Frames:
         with ours, theirs:
             for end in (ours, theirs):
                 end.setblocking(False)
-            os.dup2(theirs.fileno(), fileno, inheritable=False)
             try:
+                os.dup2(theirs.fileno(), fileno, inheritable=False)
                 yield ours
             finally:
                 os.dup2(self._socket.fileno(), fileno, inheritable=False)

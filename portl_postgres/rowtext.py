@@ -18,6 +18,9 @@ from portl import Kind, Type
 
 Loader = Callable[[str], Any]
 
+#: The end of a day, which Python's time does not have: since 3.14 it takes it for the day's beginning.
+MIDNIGHT = "24:00:00"
+
 _ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _MUST_ESCAPE = str.maketrans(
@@ -37,6 +40,10 @@ def _or_text(convert: Callable[[str], Any]) -> Loader:
             return text
 
     return load
+
+
+def _clock(text: str) -> Any:
+    return text if text.startswith(MIDNIGHT) else _or_text(dt.time.fromisoformat)(text)
 
 
 def _interval(text: str) -> Any:
@@ -76,8 +83,8 @@ _LOADERS: dict[Kind, Loader | None] = {
     Kind.BOOLEAN: lambda text: text == "t",
     Kind.BINARY: _binary,
     Kind.DATE: _or_text(dt.date.fromisoformat),
-    Kind.TIME: _or_text(dt.time.fromisoformat),
-    Kind.TIMETZ: _or_text(dt.time.fromisoformat),
+    Kind.TIME: _clock,
+    Kind.TIMETZ: _clock,
     Kind.TIMESTAMP: _or_text(dt.datetime.fromisoformat),
     Kind.TIMESTAMPTZ: _or_text(dt.datetime.fromisoformat),
     Kind.INTERVAL: _interval,

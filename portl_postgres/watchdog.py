@@ -35,6 +35,7 @@ import attrs
 import psycopg
 from psycopg import pq
 
+from portl_postgres import forked
 from portl_postgres.reaching import Stopped, answers, ask_server
 
 logger = logging.getLogger("portl.postgres")
@@ -164,16 +165,22 @@ class Vigil:
 
     def start(self) -> None:
         """Have this session watched."""
+        forked.hold(self)
         if self._seconds:
             _watchdog.add(self)
 
     def stop(self) -> None:
         """Watch it no longer; no look is under way afterwards."""
         self._over.set()
+        forked.release(self)
         _watchdog.remove(self)
         if self._looking is not None:
             self._looking.join()
             self._looking = None
+
+    def fileno(self) -> int:
+        """Return the descriptor of the session's socket."""
+        return self._pgconn.socket
 
     @property
     def tick(self) -> float:
@@ -333,3 +340,13 @@ class _Watchdog:
 
 
 _watchdog = _Watchdog()
+
+
+def _forget() -> None:
+    """Begin anew in a child: its parent's sessions are not its own, and a lock of theirs may be held for ever."""
+    global _watchdog
+    _watchdog = _Watchdog()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -49,3 +55,62 @@ def test_a_time_limit_for_sockets_costs_no_row_at_a_slow_destination(
     job = {"source": source.end(table="t"), "destination": destination.end(table="t"), "parallel": parallel}
     result = portl.migrate({**job, "route": "relay", "conflict": "fail"})
     assert destination.value("SELECT count(*) FROM t") == result.rows_inserted == 40000
+
+
+#: Forks a process that does something else for long, while a run waits in the middle of its rows.
+FORKING = """
+import json, multiprocessing, sys, threading, time, portl
+threading.Thread(target=portl.migrate, args=(json.loads(sys.stdin.readline()),), daemon=True).start()
+sys.stdin.readline()
+child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(120,))
+child.start()
+print(child.pid, flush=True)
+time.sleep(120)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing is forked here")
+def test_a_process_that_was_forked_amid_a_run_holds_nothing_of_it_once_the_run_was_killed(
+    source: Db, destination: Db
+) -> None:
+    source.execute("CREATE TABLE t AS SELECT g AS id FROM generate_series(1, 3000) AS g; CREATE TABLE gate ()")
+    source.execute("""
+        CREATE FUNCTION waits(id int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN
+          WHILE id = 2500 AND EXISTS (SELECT FROM pg_class WHERE relname = 'gate') LOOP
+            PERFORM pg_sleep(0.05);
+          END LOOP;
+          RETURN id;
+        END $$;
+        CREATE VIEW v AS SELECT waits(id) AS id FROM t
+    """)
+    job = {"source": source.end(table="v"), "destination": destination.end(table="t"), "conflict": "fail"}
+    ours = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    with subprocess.Popen(
+        [sys.executable, "-c", FORKING], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as program:
+        assert program.stdin is not None
+        assert program.stdout is not None
+        program.stdin.write(json.dumps(job) + "\n")
+        program.stdin.flush()
+        until(source, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep')")
+        program.stdin.write("\n")
+        program.stdin.flush()
+        child = int(program.stdout.readline())
+        program.kill()
+    try:
+        source.execute("DROP TABLE gate")
+        until(destination, f"SELECT ({ours}) = 0")
+        until(source, f"SELECT ({ours}) = 0")
+        os.kill(child, 0)
+        assert portl.migrate(job).rows_inserted == 3000
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def until(db: Db, question: str) -> None:
+    """Wait until the answer is yes."""
+    for _ in range(200):
+        if db.value(question):
+            return
+        time.sleep(0.05)
+    pytest.fail(f"never true: {question}")

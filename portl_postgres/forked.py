@@ -1,0 +1,49 @@
+"""Leave the connections of a run to the process that has opened them.
+
+A process that is forked amid a run inherits its sockets: the workers of a pool that forks, or whatever else the
+application starts meanwhile. While such a process lives, the server does not see that the run's own was killed, and
+keeps the lock of the job for it. So a child lets go of them at once. Nothing is told to the servers: each descriptor is
+made one of the null device, for its number is known to libpq's copy of the connection.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import weakref
+from typing import Protocol
+
+import psycopg
+
+
+class Holder(Protocol):
+    """Whatever has the descriptor of a socket."""
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+
+
+_held: weakref.WeakSet[Holder] = weakref.WeakSet()
+
+
+def hold(holder: Holder) -> None:
+    """Keep a socket from the children of this process, as long as its holder is there."""
+    _held.add(holder)
+
+
+def release(holder: Holder) -> None:
+    """Leave a socket to whoever inherits it."""
+    _held.discard(holder)
+
+
+def _let_go() -> None:
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for holder in list(_held):
+        with contextlib.suppress(OSError, psycopg.Error):  # closed meanwhile
+            os.dup2(nothing, holder.fileno(), inheritable=False)
+    os.close(nothing)
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
