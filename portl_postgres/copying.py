@@ -262,6 +262,8 @@ class CopyIn:
         self._pace = Pace()
         #: What is left of a message of which a part is sent.
         self._unsent = memoryview(b"")
+        #: The bytes of it that were sent since, until they are counted.
+        self._sent: list[int] = []
         opening = session.opening()
         session.log(f"{opening}; {statement}" if opening else statement)
         pgconn = session.pgconn
@@ -308,9 +310,10 @@ class CopyIn:
         self._send_rest(wire, self._token)
 
     def _send_rest(self, wire: socket.socket, token: portl.CancelToken) -> None:
-        while self._unsent:
+        while self._left():
             try:
-                self._unsent = self._unsent[wire.send(self._unsent, _NO_SIGNAL) :]
+                # Ctrl-C comes between a call and what is made of its answer. Here both are one call.
+                self._sent.extend(map(wire.send, (self._unsent,), (_NO_SIGNAL,)))
             except BlockingIOError:
                 with self._session.translated(self._what), self._session.vigil.waiting(), self._pace.waiting():
                     receive(self._session, sending=True)
@@ -321,6 +324,14 @@ class CopyIn:
                 with contextlib.suppress(OSError):
                     wire.shutdown(socket.SHUT_WR)
                 self._unsent = memoryview(b"")
+
+    def _left(self) -> bool:
+        """Count what was sent; tell whether anything is left of the message."""
+        sent = self._sent
+        if sent:
+            self._unsent = self._unsent[sent[0] :]
+            self._sent = []
+        return bool(self._unsent)
 
     def _put_all(self, data: bytes) -> int:
         for start in range(0, len(data), PUT_BYTES):
@@ -372,7 +383,7 @@ class CopyIn:
         failed: psycopg.Error | None = None
         # To give up is what a cancelled run does: it must not be cancelled in turn.
         token = self._token if reason is None else portl.CancelToken()
-        if self._unsent:
+        if self._left():
             with twin(self._session) as wire:
                 self._send_rest(wire, token)
         with self._session.translated(self._what), unfinished(self._session):

@@ -205,6 +205,8 @@ class Frames:
         self._data = bytearray(BUFFER_BYTES)
         #: Where what is not handed on yet begins and ends.
         self._start = self._end = 0
+        #: The bytes that have arrived behind it, until they are counted.
+        self._arrived: list[int] = []
         #: Messages for libpq.
         self._kept = bytearray()
         self._failure: psycopg.Error | None = None
@@ -273,6 +275,7 @@ class Frames:
     def skip(self, token: portl.CancelToken | None = None) -> bool:
         """Read what is left and forget it; return False if the token was cancelled before its end."""
         self._token = None
+        self._count()
         while not self.finished:
             if token is not None and token.cancelled:
                 return False
@@ -290,25 +293,34 @@ class Frames:
         if self._end == len(self._data):
             moved = self._start
             rest = self._data[moved:]
-            size = BUFFER_BYTES
-            while size <= len(rest):  # a row longer than the buffer
+            length, size = len(rest), BUFFER_BYTES
+            while size <= length:  # a row longer than the buffer
                 size *= 2
             if size != len(self._data):
                 self._data = bytearray(size)
-            self._data[: len(rest)] = rest
-            self._start, self._end = 0, len(rest)
+            # No call stands between these, and so no Ctrl-C.
+            self._data[:length] = rest
+            self._start, self._end = 0, length
         try:
             with memoryview(self._data) as view:
-                taken = self._socket.recv_into(view[self._end :])
+                # Ctrl-C comes between a call and what is made of its answer. Here both are one call.
+                self._arrived.extend(map(self._socket.recv_into, (view[self._end :],)))
         except BlockingIOError:
             self._wait(patient)
             return moved
         except OSError:
-            taken = 0
-        if not taken:
+            self._arrived = [0]
+        if not self._arrived[0]:
             self._lost()
-        self._end += taken
+        self._count()
         return moved
+
+    def _count(self) -> None:
+        """Count what has arrived."""
+        arrived = self._arrived
+        if arrived:
+            self._end += arrived[0]
+            self._arrived = []
 
     def _wait(self, patient: bool) -> None:
         with self._session.vigil.waiting():

@@ -114,3 +114,41 @@ def until(db: Db, question: str) -> None:
             return
         time.sleep(0.05)
     pytest.fail(f"never true: {question}")
+
+
+#: Ends a run at one moment after the other as Ctrl-C does, and lets the last one go on to its end.
+PRESSED = """
+import json, portl, random, signal, sys
+job = json.loads(sys.stdin.readline())
+portl.migrate(job)  # Python itself does not get over an import that was interrupted
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+pressed, moments = 0, random.Random(3)
+for _ in range(14):
+    try:
+        signal.setitimer(signal.ITIMER_REAL, moments.uniform(0.1, 0.35))
+        try:
+            portl.migrate(job, restart=True)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    except KeyboardInterrupt:
+        pressed += 1
+print(pressed, portl.migrate(job, restart=True).rows_read)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no alarms here")
+def test_ctrl_c_amid_the_bytes_of_a_stream_is_no_wait_without_end(source: Db, destination: Db) -> None:
+    source.execute(
+        "CREATE TABLE t AS SELECT g AS id, repeat(md5(g::text), 3 + g % 30) AS x FROM generate_series(1, 120000) AS g"
+    )
+    job = {
+        "source": source.end(query="SELECT * FROM t", network_timeout=0),
+        "destination": destination.end(table="t", primary_key=["id"], network_timeout=0),
+        "parallel": 1,
+    }
+    call = [sys.executable, "-c", PRESSED]
+    done = subprocess.run(call, input=json.dumps(job) + "\n", capture_output=True, text=True, timeout=60, check=False)
+    assert done.stderr == ""
+    pressed, read = map(int, done.stdout.split())
+    assert pressed > 5
+    assert read == destination.value("SELECT count(*) FROM t") == 120000
