@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import logging
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -39,7 +38,8 @@ from portl_postgres.config import PostgresSourceConfig
 from portl_postgres.connection import Session
 from portl_postgres.copying import CopyOut
 from portl_postgres.database import Database
-from portl_postgres.describing import INSUFFICIENT_PRIVILEGE, Describer
+from portl_postgres.describing import Describer
+from portl_postgres.examining_source import SourceExaminer, expected_rows
 from portl_postgres.ranges import BLOCK, KEY, Order, block_order, column_order, relation_of
 from portl_postgres.splitting import Splitter
 from portl_postgres.sqltext import Unbalanced, check_expression, literal, quoted
@@ -58,9 +58,6 @@ _IN_ORDER = ("SET LOCAL max_parallel_workers_per_gather = 0", "SET LOCAL synchro
 #: How versions answer to a snapshot that is gone: no such file, no such object, its process has ended.
 _SNAPSHOT_GONE = ("22023", "42704", "55000")
 SNAPSHOT_LOST = "22023"
-
-_HIDES = "would hide rows from this role without a word"
-_SEE_ALL = "use its owner or a role with BYPASSRLS, or write a query that says which rows are meant"
 
 
 class PostgresSource(portl.Source[PostgresSourceConfig]):
@@ -232,96 +229,12 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
 
     def examine(self, fields: Sequence[Field]) -> list[Finding]:
         """See ``Source.examine``."""
-        table = self.describe()
-        findings: list[Finding] = self._examine_where() if self.config.where is not None else []
-        if self.config.split_by is not None:
-            findings += self._examine_split_by(self.config.split_by)
-        if table.kind == "query":
-            findings += self._examine_query()
-        else:
-            findings += self._examine_table(table, fields)
-        if fields and not any(finding.severity is portl.Severity.PROBLEM for finding in findings):
-            findings += self._examine_reading(fields)
-        return findings
-
-    def _examine_query(self) -> list[Finding]:
-        if not self._is_superuser():
-            return []
-        return [
-            portl.warning(
-                "source",
-                "the query runs as a superuser, who can reach the server's files even in a read-only transaction",
-                "use a role that may only read",
-            )
-        ]
-
-    def _examine_table(self, table: Table, fields: Sequence[Field]) -> list[Finding]:
-        found = catalog.table_details(table)
-        findings = []
-        unread = [f.source.name for f in fields if f.source.details and not f.source.details.may_select]
-        if unread:
-            findings.append(
-                portl.problem(
-                    "source",
-                    f"the role may not read {table.name}" + ("" if not found.may_select else f" ({', '.join(unread)})"),
-                    f"GRANT SELECT ON {quoted(found.schema, found.name)} TO the role",
-                )
-            )
-        if found.row_security:
-            findings.append(portl.problem("source", f"row security on {table.name} {_HIDES}", _SEE_ALL))
-        if found.has_children:
-            findings.append(portl.note("source", f"{table.name} has child tables; their rows are read with it"))
-        return findings
-
-    def _examine_reading(self, fields: Sequence[Field]) -> list[Finding]:
-        """Let the server plan the reading: it checks the privileges and the row security of all that is behind it."""
-        statement = f"EXPLAIN (FORMAT JSON) {self._select(fields)}"
-        refusal = self._refusal(statement)
-        if refusal is None:
-            return []
-        if refusal.sqlstate == INSUFFICIENT_PRIVILEGE and self._refusal(statement, row_security="on") is None:
-            return [portl.problem("source", f"row security on a table that is read here {_HIDES}", _SEE_ALL)]
-        return [portl.problem("source", refusal.message, refusal.hint)]
-
-    def _refusal(self, statement: str, row_security: str = "off") -> portl.Error | None:
-        """Execute a statement, undo it, and return what was said against it."""
-        try:
-            _, plan = self._session.looking(
-                [f"SET LOCAL row_security = {row_security}", statement], what="planning the reading"
-            )
-            self._expected = _expected(plan)
-        except (portl.ConnectionFailed, portl.Cancelled):
-            raise
-        except portl.Error as error:
-            return error
-        return None
-
-    def _examine_where(self) -> list[Finding]:
-        try:
-            check_expression(self.config.where or "")
-        except Unbalanced as error:
-            return [portl.problem("source.where", str(error), "write one condition, without the word WHERE")]
-        refusal = self._describer.column(f"SELECT 1 AS one FROM {self._source()}")
-        if isinstance(refusal, str):
-            return [portl.problem("source.where", refusal, "write one condition, without the word WHERE")]
-        return []
-
-    def _examine_split_by(self, name: str) -> list[Finding]:
-        table = self.describe()
-        if name not in table.by_name:
-            near = difflib.get_close_matches(name, table.by_name, n=1)
-            said = f"{table.name} has no column {name!r}"
-            remedy = f"did you mean {near[0]!r}?" if near else f"its columns: {', '.join(table.by_name)}"
-            return [portl.problem("source.split_by", said, remedy)]
-        column = f"{relation_of(table)}.{quoted(name)}"
-        refusal = self._describer.column(f"SELECT 1 AS one FROM {self._from} ORDER BY {column}")
-        if isinstance(refusal, str):
-            return [portl.problem("source.split_by", refusal, "name a column whose values can be sorted")]
-        return []
-
-    def _is_superuser(self) -> bool:
-        rows = self._session.query("SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user")
-        return bool(rows and rows[0][0])
+        looked = SourceExaminer(self._session, self.config, self.describe(), self._describer)
+        select = self._select(fields) if fields else None
+        found = looked.examine(fields, origin=self._from, rows=self._source(), select=select)
+        if looked.expected is not None:
+            self._expected = looked.expected
+        return found
 
     def formats(self, fields: Sequence[Field]) -> Sequence[Format]:
         """See ``Source.formats``: binary where it means the same at the other end, text otherwise."""
@@ -574,7 +487,7 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         """Return what the server's planner expects."""
         if self._expected is None:
             statement = f"EXPLAIN (FORMAT JSON) SELECT 1 FROM {self._source()}"
-            self._expected = _expected(self._session.query(statement, what="estimating the rows"))
+            self._expected = expected_rows(self._session.query(statement, what="estimating the rows"))
         return self._expected
 
     def preview(self, fields: Sequence[Field], rows: int) -> list[tuple[str | None, ...]]:
@@ -652,11 +565,6 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         copy = CopyOut(self._session, f"COPY ({statement}) TO STDOUT ({options})", self.context.token, "reading")
         batches = copy.batches(binary=binary, rows=reading.batch_rows, size=reading.batch_bytes)
         yield from self._decoded(reading, batches) if reading.format.name == portl.ROWS.name else batches
-
-
-def _expected(plan: Sequence[tuple[Any, ...]]) -> int:
-    """Return how many rows the server's planner expects."""
-    return max(0, int(plan[0][0][0]["Plan"]["Plan Rows"]))
 
 
 def _sent_type(field: Field) -> Type:
