@@ -15,6 +15,7 @@ from psycopg.rows import tuple_row
 
 import portl
 from portl_postgres.failures import HINT_SILENT, translate
+from portl_postgres.reaching import HINT_SYSTEM
 from portl_postgres.sqltext import literal
 from portl_postgres.waiting import ready
 from portl_postgres.watchdog import Vigil
@@ -244,11 +245,17 @@ class Session:
 
     @contextmanager
     def translated(self, what: str) -> Iterator[None]:
-        """Raise the driver's errors as portl's."""
+        """Raise the driver's errors, and the system's, as portl's."""
         try:
             yield
         except psycopg.Error as error:
             raise self.failure(error, what) from None
+        except OSError as error:
+            raise self.refused(error, what) from error
+
+    def refused(self, error: OSError, what: str) -> portl.Error:
+        """Return portl's error for one of this machine's system: no descriptor is left, as a rule."""
+        return portl.OperationError(f"{self.label}, {what}: {error}", hint=HINT_SYSTEM)
 
     def failure(self, error: psycopg.Error, what: str) -> portl.Error:
         """Return portl's error for one of the driver's."""
@@ -406,7 +413,7 @@ class Session:
         try:
             self.connection.cancel_safe(timeout=self._cancel_seconds)
             self.vigil.hasty = True
-        except psycopg.Error as error:
+        except (psycopg.Error, OSError) as error:
             said = self.scrubbed(" ".join(str(error).split()))
             logger.warning("%s: the running statement could not be cancelled: %s", self.label, said)
             self.vigil.give_up(f"the running statement could not be cancelled, and the connection was given up: {said}")

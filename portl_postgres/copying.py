@@ -101,7 +101,8 @@ class CopyOut:
 
     def _messages(self, rows: int, limit: int, binary: bool) -> Generator[tuple[list[bytes], int, int], None, None]:
         """Yield the same as ``_joined``, as the wire has it."""
-        frames = Frames(self._session, self._token, HEADER if binary else b"")
+        with self._session.translated(self._what), unfinished(self._session):
+            frames = Frames(self._session, self._token, HEADER if binary else b"")
         left = False
         try:
             pieces: list[bytes] = []
@@ -119,6 +120,8 @@ class CopyOut:
                     return
         except psycopg.Error as error:
             raise self._session.failure(error, self._what) from None
+        except OSError as error:
+            raise self._session.refused(error, self._what) from error
         except GeneratorExit:
             left = True
             raise
@@ -215,6 +218,8 @@ class CopyOut:
         except psycopg.Error as error:
             # The connection was lost meanwhile: there is nothing left to stop.
             logger.debug("%s: %s", self._session.label, words(error))
+        except OSError as error:
+            self._session.vigil.give_up(str(error))
 
     def _skip(self, token: portl.CancelToken | None) -> bool:
         """Read the remainder; return False if the token was cancelled before its end."""
@@ -293,7 +298,7 @@ class CopyIn:
         if not isinstance(batch, CopyBatch) or batch.binary is not self._binary:
             raise portl.OperationError(f"{self._session.label}: a batch of an unknown format arrived: {batch!r}")
         if batch.framed and self._unwrapped:
-            with twin(self._session) as wire:
+            with self._session.translated(self._what), twin(self._session) as wire:
                 for piece in batch.pieces:
                     self._send(wire, framed(b"".join(bare(piece))) if self._pace.slow else piece)
             self._pace.sent(batch.size)
@@ -384,7 +389,7 @@ class CopyIn:
         # To give up is what a cancelled run does: it must not be cancelled in turn.
         token = self._token if reason is None else portl.CancelToken()
         if self._left():
-            with twin(self._session) as wire:
+            with self._session.translated(self._what), twin(self._session) as wire:
                 self._send_rest(wire, token)
         with self._session.translated(self._what), unfinished(self._session):
             pgconn.put_copy_end(reason)

@@ -23,24 +23,30 @@ class Holder(Protocol):
         """Return the descriptor."""
 
 
-_held: weakref.WeakSet[Holder] = weakref.WeakSet()
+#: Weak references without callbacks: Ctrl-C in a callback would be swallowed.
+_held: set[weakref.ref[Holder]] = set()
+#: So many are kept before those are dropped whose holders have gone.
+_MANY = 64
 
 
 def hold(holder: Holder) -> None:
     """Keep a socket from the children of this process, as long as its holder is there."""
-    _held.add(holder)
+    if len(_held) >= _MANY:
+        _held.difference_update([reference for reference in list(_held) if reference() is None])
+    _held.add(weakref.ref(holder))
 
 
 def release(holder: Holder) -> None:
     """Leave a socket to whoever inherits it."""
-    _held.discard(holder)
+    _held.discard(weakref.ref(holder))
 
 
 def _let_go() -> None:
     nothing = os.open(os.devnull, os.O_RDWR)
-    for holder in list(_held):
+    for reference in _held:
         with contextlib.suppress(OSError, psycopg.Error):  # closed meanwhile
-            os.dup2(nothing, holder.fileno(), inheritable=False)
+            if (holder := reference()) is not None:
+                os.dup2(nothing, holder.fileno(), inheritable=False)
     os.close(nothing)
     _held.clear()
 

@@ -38,6 +38,10 @@ HINT_TLS = (
     "the server is there, and what fails is TLS: check sslmode, whether the server has TLS switched on, and that"
     " sslrootcert holds the authority of its certificate, which must name the host as it is written here"
 )
+HINT_SYSTEM = (
+    "the system of this machine said so, not the server: the process may need a higher limit of open files (ulimit -n);"
+    " what is committed stays, and the job goes on there when it is run again"
+)
 HINT_STARTING = "the server is starting up or shutting down; try again in a moment"
 HINT_FULL = "the server, database or role has no connection left: close some, or raise the limit"
 
@@ -194,7 +198,10 @@ def refusal(
         return portl.ConnectionFailed(message, hint=HINT_UNREACHABLE, transient=True)
     if not TRACES:
         return _pinged(message, parameters)
-    answer = _ask(parameters, check=check)
+    try:
+        answer = _ask(parameters, check=check)
+    except OSError as refused:
+        return portl.ConnectionFailed(f"{message}; {refused}", hint=HINT_SYSTEM, transient=True)
     if answer.connected:
         return portl.ConnectionFailed(message, hint=HINT_UNREACHABLE, transient=True)
     if answer.state is not None:

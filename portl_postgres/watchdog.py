@@ -258,7 +258,7 @@ class Vigil:
             if rows is None:
                 alive = answers(self._parameters, max(end - time.monotonic(), 0.1), self._over)
                 return Look(Backend.UNKNOWN if alive else Backend.UNREACHABLE)
-        except Stopped:
+        except (Stopped, OSError):  # this machine's own: no descriptor is left
             return Look(Backend.UNKNOWN)
         ((pid, event, copied, server, restarted),) = rows
         if self._server is not None and server != self._server.encode() and restarted != b"t":
@@ -298,9 +298,12 @@ class Vigil:
         self.verdict = self.verdict or verdict
         logger.debug("backend %d is given up: %s", self.backend, verdict)
         with contextlib.suppress(OSError, psycopg.Error):
-            # The descriptor stays libpq's: shutting a twin down ends its connection and closes nothing under it.
-            with socket.socket(fileno=os.dup(self._pgconn.socket)) as twin:
-                twin.shutdown(socket.SHUT_RDWR)
+            # The descriptor stays libpq's. No twin of it is asked for: there may be no descriptor left.
+            borrowed = socket.socket(fileno=self._pgconn.socket)
+            try:
+                borrowed.shutdown(socket.SHUT_RDWR)
+            finally:
+                borrowed.detach()
 
 
 class _Watchdog:

@@ -148,7 +148,44 @@ def test_ctrl_c_amid_the_bytes_of_a_stream_is_no_wait_without_end(source: Db, de
     }
     call = [sys.executable, "-c", PRESSED]
     done = subprocess.run(call, input=json.dumps(job) + "\n", capture_output=True, text=True, timeout=60, check=False)
-    assert done.stderr == ""
+    assert done.returncode == 0, done.stderr
     pressed, read = map(int, done.stdout.split())
     assert pressed > 5
     assert read == destination.value("SELECT count(*) FROM t") == 120000
+
+
+#: Runs jobs with ever more descriptors to spare.
+SHORT = """
+import json, os, portl, resource, sys, tenacity
+job = json.loads(sys.stdin.readline())
+for table in job.pop("tables"):
+    free = len(os.listdir("/proc/self/fd")) - 1 + int(table[1:])
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if table != "t99":  # which imports what there is to import
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+    try:
+        portl.migrate({**job, "name": table, "destination": {**job["destination"], "table": table}})
+    except portl.Error as error:
+        print(table, error.message, error.hint)
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="descriptors are counted in /proc")
+def test_a_process_that_has_no_descriptor_left_says_so_and_the_job_goes_on_later(source: Db, destination: Db) -> None:
+    source.execute("CREATE TABLE t AS SELECT g AS id, repeat('x', 100) AS x FROM generate_series(1, 9000) AS g")
+    tables = ["t99", *(f"t{spare}" for spare in range(1, 9))]
+    job = {"source": source.end(table="t"), "destination": destination.end(), "retry": {"attempts": 1}, "parallel": 1}
+    job |= {"conflict": "fail", "chunk_rows": 3000}
+    call = [sys.executable, "-c", SHORT]
+    text = json.dumps({**job, "tables": tables}) + "\n"
+    done = subprocess.run(call, input=text, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stderr == ""
+    refused = done.stdout.splitlines()
+    assert 1 <= len(refused) < 8
+    assert all("Too many open files" in line and "ulimit -n" in line for line in refused)
+    for line in refused:
+        table = line.split()[0]
+        portl.migrate({**job, "name": table, "destination": destination.end(table=table)})
+    for table in tables:
+        assert destination.value(f"SELECT count(*) FROM {table}") == 9000
