@@ -49,8 +49,8 @@ _HOLDERS = """
     LIMIT 3
 """
 
-#: What chooses between several servers, or says where one is.
-_CHOICE = {"host", "hostaddr", "port", "service", "servicefile", "target_session_attrs", "load_balance_hosts"}
+#: What chooses between several servers, or says where one is; a service gives way to what is said besides.
+_CHOICE = {"host", "hostaddr", "port", "target_session_attrs", "load_balance_hosts"}
 
 
 #: Which process of which server answers: its number, when the server was started, and what the time is there.
@@ -84,7 +84,7 @@ class Session:
         self.connection = connection
         self._cancel_seconds = min(CANCEL_SECONDS, network_timeout or CANCEL_SECONDS)
         #: What notices that the server has fallen silent.
-        self.vigil = Vigil(connection.pgconn, _twin(connection, parameters), network_timeout)
+        self.vigil = Vigil(connection.pgconn, same_server(connection, parameters), network_timeout)
         #: What was sent last.
         self.statement = ""
         #: The processes at the server that have answered so far.
@@ -429,7 +429,7 @@ class Session:
             logger.warning("%s: its settings could not be put back: %s", self.label, error.message)
 
 
-def _twin(connection: psycopg.Connection[Any], parameters: Mapping[str, str] | None) -> dict[str, str]:
+def same_server(connection: psycopg.Connection[Any], parameters: Mapping[str, str] | None) -> dict[str, str]:
     """Return the keywords of another connection to the very server that a connection leads to."""
     info = connection.info
     if parameters is None:

@@ -23,7 +23,7 @@ from psycopg import pq
 
 import portl
 from portl_postgres.config import PostgresEnd
-from portl_postgres.connection import Session
+from portl_postgres.connection import Session, same_server
 from portl_postgres.parameters import PRINTING, keywords, secrets_of, watchfulness
 from portl_postgres.reaching import Stopped, connect_once, refusal
 
@@ -60,6 +60,8 @@ class Database:
         self._main = threading.Lock()
         self._attempt: _Attempt | None = None
         self.parameters = {} if handle is not None else keywords(config, role)
+        #: The same for the server, of several, to which the connection leads that is not the pool's.
+        self._there: Mapping[str, str] = self.parameters
         self._secrets = secrets_of(config, self.parameters)
 
     @property
@@ -234,6 +236,7 @@ class Database:
     def _main_connection(self, context: portl.Context) -> Iterator[psycopg.Connection[Any]]:
         """Connect; close the connection at the end. A pool of this run's goes with one that was lost."""
         with closing(self._connected(context)) as connection:  # its own __exit__ would commit
+            self._there = same_server(connection, self.parameters)
             if self._config.pool.min_size > 1:
                 self._own_pool()
             try:
@@ -296,7 +299,7 @@ class Database:
             if self._pool is None:
                 size = self._config.pool
                 self._pool = psycopg_pool.ConnectionPool(
-                    kwargs={**self.parameters, "autocommit": True},
+                    kwargs={**self._there, "autocommit": True},
                     min_size=max(0, size.min_size - 1),
                     max_size=size.max_size - 1,
                     timeout=size.timeout,

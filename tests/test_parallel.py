@@ -340,6 +340,17 @@ def test_a_standby_is_read_by_several_lanes_from_one_snapshot(
     nothing_left(destination)
 
 
+def test_lanes_go_to_the_server_of_several_that_has_the_snapshot(pair: Pair, destination: Db) -> None:
+    hosts = f"{pair.standby.host}:{pair.primary.endpoint.port},{pair.standby.host}:{pair.standby.port}"
+    login = f"{pair.standby.user}:{pair.standby.password}"
+    url = f"postgresql://{login}@{hosts}/pair?load_balance_hosts=random"
+    for table in ("a", "b", "c"):
+        config = {**job_of({}, {}, parallel=4), "source": {"type": "postgres", "url": url, "table": "t"}}
+        config["destination"] = destination.end(table=table)
+        assert portl.migrate({**config, "name": table}).tables[0].retries == 0
+        assert rows(destination, table) == rows(pair.primary, "t")
+
+
 def test_what_a_standby_replays_may_end_a_snapshot_and_the_run_goes_on_with_a_new_one(
     pair: Pair, destination: Db
 ) -> None:
