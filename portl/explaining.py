@@ -52,20 +52,33 @@ def explain(key: str) -> list[Explanation]:
     exact = [found for found in known if found.key == key] or [f for f in known if f.key.rsplit(".", 1)[-1] == key]
     if exact:
         return exact
-    near = difflib.get_close_matches(key, [found.key for found in known], n=3)
+    near = _near(key, [found.key for found in known])
     advice = f"did you mean {' or '.join(map(repr, near))}?" if near else "`portl explain` alone lists all keys"
     raise ConfigError([f"there is no key {key!r}: {advice}"], origin="explain")
 
 
 def every() -> list[Explanation]:
     """Return all keys of all installed connectors."""
-    found = _below(MigrationConfig, "", None)
+    ends = []
     for name in sorted(entry.name for entry in plugins.installed() if entry.error is None):
         connector = plugins.load(name)
         for end, model in (("source", connector.source_config), ("destination", connector.destination_config)):
             if model is not None:
-                found += _below(model, f"{end}.", name)
-    return found
+                ends += _below(model, f"{end}.", name)
+    return [_with_keys_of(ends, item) for item in _below(MigrationConfig, "", None)] + ends
+
+
+def _with_keys_of(ends: list[Explanation], found: Explanation) -> Explanation:
+    """Return what is said of ``source`` or ``destination`` with the keys that connectors have there; else the same."""
+    keys = dict.fromkeys(item.key for item in ends if item.key.startswith(f"{found.key}."))
+    return attrs.evolve(found, keys=found.keys or tuple(keys))
+
+
+def _near(key: str, known: list[str]) -> list[str]:
+    """Return the keys that look like one: as they are, or by their last part alone."""
+    parts = difflib.get_close_matches(key, {path.rsplit(".", 1)[-1] for path in known}, n=1)
+    alike = [path for path in known if path.rsplit(".", 1)[-1] in parts] if "." not in key else []
+    return list(dict.fromkeys([*alike, *difflib.get_close_matches(key, known, n=3, cutoff=0.7)]))[:3]
 
 
 def _below(model: type, prefix: str, connector: str | None) -> list[Explanation]:

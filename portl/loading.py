@@ -45,6 +45,9 @@ from portl.written import Tree, Written, YAMLProblem
 
 _VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<default>:-[^}]*)?\}|\{(?P<bad>[^}]*)\}?)")
 
+#: Keys that the message for an unknown one lists; of more than these, the list hides what else is wrong.
+MOST_KEYS = 8
+
 Found = list[tuple[KeyPath, str]]
 
 
@@ -309,27 +312,33 @@ class _Model:
         if isinstance(value, self._cls):
             return value
         expect_mapping(value)
-        found: Found = [((key,), self._unknown(key)) for key in value if key not in self._fields]
+        meant = {key: self._meant(key) for key in value if key not in self._fields}
+        found: Found = [((key,), self._unknown(near)) for key, near in meant.items()]
         values: dict[str, Any] = {}
         failed = bool(found)
         for name, field in self._fields.items():
             try:
                 if name in value:
                     values[name] = self._converter.structure(value[name], self._types[name])
-                elif field.default is attrs.NOTHING:
+                elif field.default is attrs.NOTHING and name not in meant.values():
                     found.append(((name,), "missing; it is required"))
             except Exception as error:
                 failed = True
                 found += _below((name,), error)
-        found += self._refused(values, {*value, *(path[0] for path, _ in found)})
+        found += self._refused(values, {*value, *meant.values(), *(path[0] for path, _ in found)})
         if failed or found:
             raise _Problems(found)
         return self._cls(**{self._fields[name].alias: item for name, item in values.items()})
 
-    def _unknown(self, key: str) -> str:
-        near = difflib.get_close_matches(key, self._fields, n=1, cutoff=0.6)
-        suggestion = f"did you mean `{near[0]}`? " if near else ""
-        return f"unknown key; {suggestion}allowed here: {', '.join(self._fields)}"
+    def _meant(self, key: str) -> str | None:
+        """Return the key that an unknown one is a misspelling of: then that one is not complained of as missing."""
+        return next(iter(difflib.get_close_matches(key, self._fields, n=1)), None)
+
+    def _unknown(self, near: str | None) -> str:
+        suggestion = f"did you mean `{near}`? " if near else ""
+        few = len(self._fields) <= MOST_KEYS
+        known = f"allowed here: {', '.join(self._fields)}" if few else "`portl explain` lists all keys"
+        return f"unknown key; {suggestion}{known}"
 
     def _refused(self, values: Mapping[str, Any], mentioned: Iterable[object]) -> Found:
         """Return what the validators say against the fields in ``values``.

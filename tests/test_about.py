@@ -79,11 +79,34 @@ def test_connectors_on_the_command_line() -> None:
 
 
 def test_every_key_of_every_connector_is_explained() -> None:
-    keys = cli("explain").stdout.splitlines()
+    keys = [json.loads(line)["key"] for line in cli("explain", "--json").stdout.splitlines()]
     assert {"conflict.strategy", "source.table", "destination.pool.max_size", "quarantine.limit"} <= set(keys)
     for key in keys:
         for found in portl.explain(key):
             assert found.meaning, key
+
+
+def test_without_a_key_all_are_listed_each_with_what_it_means_in_80_columns() -> None:
+    lines = cli("explain").stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "retry.attempts                 Attempts in all; 1 is no retry." in lines
+    assert lines.index("# keys of postgres") < lines.index("source.type                    The connector's name.")
+    listed = {line.split()[0] for line in lines if line and not line.startswith("#")}
+    assert listed == {json.loads(line)["key"] for line in cli("explain", "--json").stdout.splitlines()}
+
+
+def test_an_end_is_explained_with_the_keys_that_connectors_have_there() -> None:
+    (source,) = portl.explain("source")
+    assert {"source.type", "source.table", "source.pool.max_size"} <= set(source.keys)
+    assert all(key.startswith("source.") for key in source.keys)
+
+
+def test_a_typo_is_answered_with_the_key_that_was_meant() -> None:
+    assert "did you mean 'source'?" in cli("explain", "sorce").stderr
+    said = cli("explain", "tabel").stderr
+    assert "'source.table'" in said
+    assert "'destination.table'" in said
+    assert "`portl explain` alone lists all keys" in cli("explain", "frobnicate").stderr
 
 
 def test_a_key_is_explained_with_its_choices_and_its_default() -> None:

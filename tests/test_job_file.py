@@ -265,9 +265,7 @@ def test_problems_of_overrides_say_so_and_come_with_the_others(write) -> None:
         "--set source.table.x: 'table' is not a mapping",
         "--set route: not valid YAML: a value is missing here, or its text needs quotes",
         "--set name: not valid YAML: a second `: ` in one line; a text that holds `: ` needs quotes",
-        "--set sorce: unknown key; did you mean `source`? allowed here: name, source, destination, schema_mapping, "
-        "conflict, batch_size, types, route, retry, chunk_rows, parallel, atomic, resume, ledger, on_error, "
-        "quarantine, mask, verify",
+        "--set sorce: unknown key; did you mean `source`? `portl explain` lists all keys",
         "--set source.port: expected a whole number, found 'high'",
         "line 7: batch_size: expected a number greater than zero, found 0",
     ]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -12,7 +13,7 @@ import portl
 from portl.cli.app import DONE, FAILED, guarded
 from portl.cli.output import Output
 from portl.explaining import Explanation, every
-from portl.rendering import Line, wrapped
+from portl.rendering import WIDTH, Line, wrapped
 
 
 @click.command()
@@ -59,10 +60,24 @@ def explain(key: str | None, as_json: bool) -> int:
         elif key:
             output.lines([line for item in found for line in _whole(item)])
         else:
-            output.lines([Line(item.key) for item in found])
+            output.lines(list(_list(found)))
         return DONE
 
     return guarded(output, work)
+
+
+def _list(found: Sequence[Explanation]) -> Iterator[Line]:
+    """Yield a line for each key: its name, and the beginning of what it means."""
+    width = max(len(item.key) for item in found)
+    owner = None
+    for item in found:
+        if item.connector != owner:
+            owner = item.connector
+            yield Line()
+            yield Line(f"# keys of {owner}", "head")
+        # A line is cut between words: this is for looking a name up, `portl explain KEY` has the whole.
+        said = textwrap.shorten(item.meaning, max(20, WIDTH - width - 2), placeholder=" ...")
+        yield Line(f"{item.key:<{width}}  {said}")
 
 
 @click.command()
