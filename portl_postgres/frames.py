@@ -37,6 +37,8 @@ ROW = ord("d")
 _READY = ord("Z")
 #: How the answer begins: with ParseComplete, or, where a BEGIN came with the COPY, with its CommandComplete.
 _ANSWERS = (b"1\0\0\0\4", b"C\0\0\0\n")
+#: What is heard last: nothing, an ErrorResponse that nothing has asked for, or an alert of TLS.
+_LAST_WORDS = (b"", b"E", b"\x15")
 _HEAD = struct.Struct("!BI")
 #: The length of the message that ends the rows in the binary format; no row with a column is so short.
 _TRAILER_LENGTH = 6
@@ -87,6 +89,22 @@ def unwrapped(session: Session) -> bool:
             return wire.recv(FRAME, socket.MSG_PEEK) in _ANSWERS
         except OSError:
             return False  # libpq will meet it too, and say so
+
+
+def ended(session: Session) -> bool:
+    """Tell whether a server that nothing is asked of has ended the connection, as far as that is known here.
+
+    Nothing is sent, and nothing is taken from the socket, so any thread may ask while another uses the session.
+    """
+    if not ready(session.pgconn.socket, 0)[0]:
+        return False
+    if os.name != "posix":
+        return True
+    try:
+        with twin(session) as wire:
+            return wire.recv(1, socket.MSG_PEEK) in _LAST_WORDS
+    except OSError:
+        return True
 
 
 def walk(data: bytearray, position: int, end: int, most: int, *, binary: bool) -> tuple[int, int]:

@@ -40,6 +40,7 @@ from portl_postgres.copying import CopyOut
 from portl_postgres.database import Database
 from portl_postgres.describing import Describer
 from portl_postgres.examining_source import SourceExaminer, expected_rows
+from portl_postgres.frames import ended
 from portl_postgres.ranges import BLOCK, KEY, Order, block_order, column_order, relation_of
 from portl_postgres.splitting import Splitter
 from portl_postgres.sqltext import Unbalanced, check_expression, literal, quoted
@@ -461,16 +462,9 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         if session is None or self._lost or session.broken:
             return False
         status = session.connection.info.transaction_status
-        if status is not pq.TransactionStatus.INTRANS:
-            return status is pq.TransactionStatus.ACTIVE
-        try:
-            # The server may have gone while nothing was asked of it.
-            session.query("SELECT 1", what="looking whether the snapshot is there")
-        except portl.Cancelled:
-            raise
-        except portl.Error:
-            return False
-        return True
+        if status is pq.TransactionStatus.INTRANS:
+            return not ended(session)  # not asked: another lane's thread may be about to use it
+        return status is pq.TransactionStatus.ACTIVE
 
     def count(self, *, exact: bool) -> RowCount | None:
         """See ``Source.count``."""

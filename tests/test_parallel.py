@@ -20,9 +20,11 @@ import portl
 from portl_postgres.demo.server import Server, free_port
 from portl_postgres.destination import PostgresDestination
 from portl_postgres.source import PostgresSource
+from tests.proxy import Proxy
 from tests.servers import Db, Endpoint, temporary_folder
 from tests.test_faults import Once, job_of
 from tests.test_killed import nothing_left, rows
+from tests.test_splitting import reader
 
 ROWS = 4000
 TABLE = f"CREATE TABLE t AS SELECT g AS id, repeat('r', g % 60) AS y FROM generate_series(1, {ROWS}) AS g"
@@ -152,6 +154,34 @@ def test_auto_takes_as_many_lanes_as_the_machines_can_serve(
     portl.migrate(job(source, destination, parallel="auto"), observers=[observe])
     assert len(seen) == (lanes if lanes > 1 else 0)
     assert rows(destination, "t") == rows(source, "t")
+
+
+def test_nothing_is_asked_over_a_connection_that_another_lane_may_be_using(
+    source: Db, destination: Db, caplog: pytest.LogCaptureFixture
+) -> None:
+    source.execute(KEYED)
+    with caplog.at_level("DEBUG", logger="portl.postgres"):
+        portl.migrate(job(source, destination))
+    assert any("COPY" in record.getMessage() for record in caplog.records)
+    assert not [record for record in caplog.records if record.getMessage().endswith("SELECT 1")]
+    assert rows(destination, "t") == rows(source, "t")
+
+
+@pytest.mark.parametrize("last_words", [True, False], ids=["terminated", "cut"])
+def test_a_source_whose_server_has_ended_the_connection_does_not_hold(source: Db, last_words: bool) -> None:
+    with Proxy(source.endpoint) as proxy, reader(source, table="t", host=proxy.host, port=proxy.port) as reading:
+        assert reading.holds()
+        if last_words:
+            source.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'portl'"
+            )
+        else:
+            proxy.cut(reset=False)
+        for _ in range(100):  # until it has arrived
+            if not reading.holds():
+                return
+            time.sleep(0.05)
+        pytest.fail("it is said to hold")
 
 
 @pytest.mark.parametrize(("reading", "writing"), [(2, 4), (4, 2), (4, 4)])
