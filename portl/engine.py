@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from portl import delivery, events
+from portl import delivery, events, planning
 from portl.chunkload import ChunkLoad
 from portl.config import Auto, DestinationConfig, MigrationConfig, OnError, SourceConfig
 from portl.connectors import Context, Destination, Source, Writer
@@ -44,6 +44,8 @@ logger = logging.getLogger("portl.engine")
 
 #: Lanes where the job leaves it open: more did not help in trials (docs/performance.md).
 MOST_LANES = 4
+#: Bytes from which on a row counts as wide: those that PostgreSQL compresses, and stores apart (manual, TOAST).
+WIDE_BYTES = 2000
 
 
 def execute(
@@ -342,10 +344,22 @@ class _TableRun:
         """Return how many lanes are likely to help.
 
         Each keeps something busy at either end. Where that is on this machine, more than the processors can do at once
-        slows all down, and rows get into the order of an index less often, which makes it larger.
+        slows all down, and rows get into the order of an index less often, which makes it larger. With wide rows most
+        of the work is the destination's, which has to compress them: then each processor may have a lane.
         """
         near = self._source.near + self._destination.near
-        return min(MOST_LANES, max(1, (os.cpu_count() or 1) // near)) if near else MOST_LANES
+        if not near:
+            return MOST_LANES
+        busy = 1 if self._row_bytes() >= WIDE_BYTES else near
+        return min(MOST_LANES, max(1, (os.cpu_count() or 1) // busy))
+
+    def _row_bytes(self) -> float:
+        """Return how many bytes a row has: of those that were moved, or else about; 0 where nobody knows."""
+        rows = sum(line.rows for line in self._lines.values())
+        if rows:
+            return sum(line.bytes for line in self._lines.values()) / rows
+        chunks = [chunk.rows for chunk in self._task.split.chunks if chunk.rows]
+        return planning.CHUNK_BYTES / max(chunks) if len(chunks) > 1 and self._config.chunk_rows is None else 0.0
 
     def _work(self) -> Work:
         return Work(task=self._task, config=self._config, run=self._run, repeated=frozenset(self._repeated))

@@ -25,6 +25,7 @@ def test_the_demo_moves_a_shop_and_both_sides_agree() -> None:
         assert f"  {name}: both sides hold the same rows\n" in done.stderr
     assert "demo: 13,250 rows read, 10,250 inserted, 30 updated, 2,970 unchanged" in done.stdout
     assert "Traceback" not in done.stderr
+    assert "warning" not in done.stderr
 
 
 def test_what_is_kept_can_be_gone_on_with(server_folder: Path) -> None:

@@ -139,13 +139,23 @@ def test_as_many_chunks_move_at_once_as_were_asked_for(source: Db, destination: 
 
 
 @pytest.mark.parametrize(
-    ("cores", "far", "lanes"),
-    [(1, 0, 1), (2, 0, 1), (4, 0, 2), (64, 0, 4), (2, 1, 2), (3, 1, 3), (1, 2, 4), (64, 2, 4)],
+    ("cores", "far", "width", "lanes"),
+    [
+        (1, 0, 60, 1),
+        (2, 0, 60, 1),
+        (2, 0, 4000, 2),
+        (4, 0, 60, 2),
+        (64, 0, 60, 4),
+        (2, 1, 60, 2),
+        (3, 1, 60, 3),
+        (1, 2, 60, 4),
+        (64, 2, 60, 4),
+    ],
 )
 def test_auto_takes_as_many_lanes_as_the_machines_can_serve(
-    source: Db, destination: Db, monkeypatch: pytest.MonkeyPatch, cores: int, far: int, lanes: int
+    source: Db, destination: Db, monkeypatch: pytest.MonkeyPatch, cores: int, far: int, width: int, lanes: int
 ) -> None:
-    source.execute(KEYED)
+    source.execute(f"{KEYED}; UPDATE t SET y = repeat('r', {width})")
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
     for end in (PostgresSource, PostgresDestination)[:far]:
         monkeypatch.setattr(end, "near", False)

@@ -13,6 +13,8 @@ import psycopg
 from portl_postgres.demo.server import Server
 
 SOURCE, DESTINATION = "shop", "warehouse"
+#: Owns both databases and may no more than that, as a role for such jobs should; it has the server's password.
+ROLE = "demo"
 PORT_VARIABLE, PASSWORD_VARIABLE = "PORTL_DEMO_PORT", "PORTL_DEMO_PASSWORD"
 
 _JOB = """\
@@ -37,8 +39,8 @@ destination:
 
 _REPORT = """\
   query: |
-    SELECT c.id AS customer_id, c.full_name, count(*) AS orders, sum(o.total) AS revenue,
-           max(o.placed_at) AS last_order
+    SELECT c.id AS customer_id, c.full_name, count(*) AS orders,
+           sum(o.total) AS revenue, max(o.placed_at) AS last_order
       FROM customers AS c
       JOIN orders AS o ON o.customer_id = c.id
      GROUP BY c.id, c.full_name
@@ -85,9 +87,10 @@ JOBS = (
 
 def fill(server: Server, orders: int) -> None:
     """Create the two databases and the shop in the first."""
-    with _connect(server, "postgres") as connection:
+    with _connect(server, "postgres", server.user) as connection:
+        connection.execute(f"CREATE ROLE {ROLE} LOGIN PASSWORD '{server.password}'".encode())
         for name in (SOURCE, DESTINATION):
-            connection.execute(f'CREATE DATABASE "{name}"'.encode())
+            connection.execute(f"CREATE DATABASE {name} OWNER {ROLE}".encode())
     script = files("portl_postgres.demo").joinpath("shop.sql").read_text(encoding="utf-8")
     with _connect(server, SOURCE) as connection:
         connection.execute(script.replace("{orders}", str(orders)).encode())
@@ -104,7 +107,7 @@ def write_jobs(server: Server, folder: Path) -> Iterator[tuple[Job, Path]]:
                 title=job.title,
                 host=server.host,
                 port=server.port,
-                user=server.user,
+                user=ROLE,
                 variable=PASSWORD_VARIABLE,
                 source=SOURCE,
                 destination=DESTINATION,
@@ -139,11 +142,11 @@ def _digest(server: Server, database: str, query: str) -> Any:
         return connection.execute(statement.encode()).fetchone()
 
 
-def _connect(server: Server, database: str) -> psycopg.Connection[Any]:
+def _connect(server: Server, database: str, user: str = ROLE) -> psycopg.Connection[Any]:
     return psycopg.connect(
         host=server.host,
         port=server.port,
-        user=server.user,
+        user=user,
         password=server.password,
         dbname=database,
         autocommit=True,
