@@ -329,6 +329,18 @@ def test_a_part_of_a_name_shows_the_tables_that_have_it(source: Db, destination:
     assert "  table: T2\n" in text
 
 
+def test_the_one_table_that_is_left_needs_no_second_name(source: Db, destination: Db, tmp_path: Path) -> None:
+    source.execute("CREATE TABLE orders (id int PRIMARY KEY); CREATE TABLE others (id int)")
+    file = tmp_path / "job.yaml"
+    screen = Terminal("init", file, "--from", url(source), "--to", url(destination))
+    screen.answer("Which table?", "order")
+    screen.answer("[public.orders]", "")
+    screen.answer("Which table there?", "")
+    screen.answer("Write ", "y")
+    assert screen.end() == 0, screen.shown
+    assert "  table: orders\n" in file.read_text()
+
+
 def test_problems_of_the_plan_are_said_again_before_the_question(users: Db, destination: Db, tmp_path: Path) -> None:
     destination.execute("CREATE TABLE users (id int PRIMARY KEY, name text, must int NOT NULL)")
     file = tmp_path / "job.yaml"

@@ -204,7 +204,9 @@ class _Interview:
         offered = list(end.tables or ())
         self._list(offered)
         while True:
-            answer = self._ask(f"{question} (number, name or a part of it)" if offered else question, default=default)
+            only = offered[0].name if len(offered) == 1 and not new else None
+            asked = f"{question} (number, name or a part of it)" if offered else question
+            answer = self._ask(asked, default=default or only)
             try:
                 chosen = _chosen(end, answer, offered)
             except portl.ConfigError as error:
