@@ -264,9 +264,8 @@ class _TableRun:
         """Move chunk by chunk until the ledger says that none is left, then do what comes after the rows."""
         while todo := self._todo():
             if not self._entered or (self._task.examination.before and not self._made):
-                self._move_first(todo)
+                todo = todo[self._move_first(todo) :]
                 self._entered, self._made = self._ledger is not None, True
-                todo = self._todo()
             lanes = self._lanes(len(todo))
             if lanes > 1 or (self._workers is not None and todo):
                 self._side_by_side(lanes, todo)
@@ -294,19 +293,19 @@ class _TableRun:
         alone = self._workers is None and self._lanes(len(todo), tell=False) == 1
         return chunks and alone and self._writer.fresh and config.on_error is OnError.FAIL
 
-    def _open(self, todo: Sequence[ChunkLine]) -> bool:
-        """Move the first chunks in one transaction; return False if a row was refused: nothing of it is there then."""
+    def _open(self, todo: Sequence[ChunkLine]) -> int:
+        """Move the first chunks in one transaction; return how many: none if a row was refused."""
         opening = Opening(self._work(), self._main_lane(), self._context, self.progress)
         try:
             opening.load(todo, self._start)
             self._lines.update(opening.lines)
         except DataError as error:
             logger.debug("the first chunks did not go together: %s", error.message)
-            return False
+            return 0
         finally:
             self._written.clear()
         opening.tell()
-        return True
+        return len(opening.lines)
 
     def _finish(self, ledger: Ledger) -> None:
         """Do what comes after the rows and close the run, in one transaction."""
@@ -384,14 +383,19 @@ class _TableRun:
         """Return what moves a chunk over the main lane."""
         return self._work().load(self._main_lane(), line, self._context, self.progress, first, transaction=transaction)
 
-    def _move_first(self, todo: Sequence[ChunkLine]) -> None:
-        """Move what the first transaction takes."""
+    def _move_first(self, todo: Sequence[ChunkLine]) -> int:
+        """Move what the first transaction takes; return how many chunks that were."""
+        moved = 1
 
         def attempt() -> None:
-            if not (self._opens(todo) and self._open(todo)):
+            nonlocal moved
+            together = self._open(todo) if self._opens(todo) else 0
+            if not together:
                 self._attempt(todo[0], self._start)
+            moved = together or 1
 
         self._retrying(attempt, todo[0])
+        return moved
 
     def _move(self, line: ChunkLine) -> None:
         """Move one chunk over the main lane."""
