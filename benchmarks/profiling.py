@@ -18,9 +18,9 @@ from pathlib import Path
 
 from benchmarks.servers import MIXED, NARROW, Bench, connect, execute, servers
 from benchmarks.works import job, restore
-from portl_postgres.columns import rows_dumper, rows_loader
+from portl_postgres.catalog.types import PostgresTypeMapper
 from portl_postgres.demo.server import Server
-from portl_postgres.types import PostgresTypeMapper
+from portl_postgres.wire.column_codecs import rows_dumper, rows_loader
 
 #: Samples a second.
 RATE = 250

@@ -8,7 +8,7 @@ from pathlib import Path
 import attrs
 
 import portl
-from portl.config import Quarantine, field_docs
+from portl.config.models import Quarantine, field_docs
 from portl_postgres.config import Pool, PostgresDestinationConfig, PostgresSourceConfig
 
 PAGE = Path(__file__).with_name("job-file.md")

@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING
 from portl._version import __version__
 
 if TYPE_CHECKING:
-    from portl.addresses import job_from_urls
     from portl.api import migrate, plan
-    from portl.comparing import BucketSum, Comparer, Comparison, RowLine, Texts
-    from portl.config import (
+    from portl.config.models import (
         MERGE_WORDS,
         Auto,
         Conflict,
@@ -34,18 +32,17 @@ if TYPE_CHECKING:
         TypeRule,
         Verify,
     )
-    from portl.connectors import (
+    from portl.connectors.comparer import BucketSum, Comparer, Comparison, RowLine, Texts
+    from portl.connectors.connector import Connector, TypeMapper
+    from portl.connectors.context import Context
+    from portl.connectors.destination import Destination
+    from portl.connectors.exchange import (
         ROWS,
         Batch,
-        CancelToken,
         Chunk,
-        Connector,
-        Context,
         Counts,
-        Destination,
         Examination,
         Field,
-        Finding,
         Format,
         Intent,
         Reading,
@@ -53,17 +50,26 @@ if TYPE_CHECKING:
         Rejection,
         RowBatch,
         RowCount,
-        Source,
         Split,
         Splitting,
-        TableEntry,
-        TypeMapper,
-        Writer,
-        note,
-        problem,
-        warning,
     )
-    from portl.errors import (
+    from portl.connectors.ledger import Ledger
+    from portl.connectors.registry import Installed, hookimpl, installed, register
+    from portl.connectors.source import Source, TableEntry
+    from portl.connectors.writer import Writer
+    from portl.execution.rejected import retry_rejected
+    from portl.job.explain import Explanation, explain
+    from portl.job.json_schema import schema as schema_of_jobs
+    from portl.job.urls import job_from_urls
+    from portl.planning.plan import Plan, PlanError
+    from portl.planning.tasks import TableTask
+    from portl.runs import Cleaned, Status, clean, status
+    from portl.schema.conversions import Conversion, Risk, Verdict, conversion
+    from portl.schema.tables import Column, Key, Table
+    from portl.schema.types import Kind, Type
+    from portl.values.cancel import CancelToken
+    from portl.values.differences import RowDifference, TableVerification, Verification
+    from portl.values.errors import (
         AlreadyRunning,
         AuthenticationFailed,
         Cancelled,
@@ -77,14 +83,13 @@ if TYPE_CHECKING:
         LedgerError,
         OperationError,
         PermissionDenied,
-        PlanError,
         PluginError,
         QueryError,
         SchemaError,
         Superseded,
         VerificationFailed,
     )
-    from portl.events import (
+    from portl.values.events import (
         BatchCommitted,
         Done,
         Event,
@@ -93,25 +98,17 @@ if TYPE_CHECKING:
         Resumed,
         Retrying,
         RowsRejected,
-        Severity,
         Started,
         TableDone,
         TableStarted,
         Warned,
     )
-    from portl.explaining import Explanation, explain
-    from portl.history import Cleaned, Status, clean, status
-    from portl.jobschema import schema as schema_of_jobs
-    from portl.ledger import ChunkLine, ChunkState, Ledger, Run, RunState
-    from portl.masking import masked
-    from portl.plans import Plan, TableTask
-    from portl.plugins import Installed, hookimpl, installed, register
-    from portl.rejected import retry_rejected
-    from portl.result import Result, TableResult
-    from portl.schema import Column, Conversion, Key, Kind, Risk, Table, Type, Verdict, conversion
-    from portl.secret import Secret
-    from portl.verification import RowDifference, TableVerification, Verification
-    from portl.verifying import verify
+    from portl.values.findings import Finding, Severity, note, problem, warning
+    from portl.values.masking import masked
+    from portl.values.results import Result, TableResult
+    from portl.values.runs import ChunkLine, ChunkState, Run, RunState
+    from portl.values.secrets import Secret
+    from portl.verification.compare import verify
 
 __all__ = [
     "MERGE_WORDS",
@@ -240,11 +237,11 @@ __all__ = [
 
 #: The modules that the public names come from; type checkers have the imports above.
 _HOMES = {
-    "portl.addresses": ("job_from_urls",),
-    "portl.api": ("migrate", "plan"),
-    "portl.comparing": ("BucketSum", "Comparer", "Comparison", "RowLine", "Texts"),
-    "portl.config": (
-        "MERGE_WORDS",
+    "portl.api": (
+        "migrate",
+        "plan",
+    ),
+    "portl.config.models": (
         "Auto",
         "Conflict",
         "CreateTable",
@@ -252,6 +249,7 @@ _HOMES = {
         "FieldError",
         "LedgerConfig",
         "LedgerMode",
+        "MERGE_WORDS",
         "MigrationConfig",
         "OnError",
         "Quarantine",
@@ -263,36 +261,88 @@ _HOMES = {
         "TypeRule",
         "Verify",
     ),
-    "portl.connectors": (
-        "ROWS",
-        "Batch",
-        "CancelToken",
-        "Chunk",
+    "portl.connectors.comparer": (
+        "BucketSum",
+        "Comparer",
+        "Comparison",
+        "RowLine",
+        "Texts",
+    ),
+    "portl.connectors.connector": (
         "Connector",
-        "Context",
+        "TypeMapper",
+    ),
+    "portl.connectors.context": ("Context",),
+    "portl.connectors.destination": ("Destination",),
+    "portl.connectors.exchange": (
+        "Batch",
+        "Chunk",
         "Counts",
-        "Destination",
         "Examination",
         "Field",
-        "Finding",
         "Format",
         "Intent",
+        "ROWS",
         "Reading",
         "Rejected",
         "Rejection",
         "RowBatch",
         "RowCount",
-        "Source",
         "Split",
         "Splitting",
-        "TableEntry",
-        "TypeMapper",
-        "Writer",
-        "note",
-        "problem",
-        "warning",
     ),
-    "portl.errors": (
+    "portl.connectors.ledger": ("Ledger",),
+    "portl.connectors.registry": (
+        "Installed",
+        "hookimpl",
+        "installed",
+        "register",
+    ),
+    "portl.connectors.source": (
+        "Source",
+        "TableEntry",
+    ),
+    "portl.connectors.writer": ("Writer",),
+    "portl.execution.rejected": ("retry_rejected",),
+    "portl.job.explain": (
+        "Explanation",
+        "explain",
+    ),
+    "portl.job.json_schema": ("schema_of_jobs",),
+    "portl.job.urls": ("job_from_urls",),
+    "portl.planning.plan": (
+        "Plan",
+        "PlanError",
+    ),
+    "portl.planning.tasks": ("TableTask",),
+    "portl.runs": (
+        "Cleaned",
+        "Status",
+        "clean",
+        "status",
+    ),
+    "portl.schema.conversions": (
+        "Conversion",
+        "Risk",
+        "Verdict",
+        "conversion",
+    ),
+    "portl.schema.tables": (
+        "Column",
+        "Key",
+        "Table",
+    ),
+    "portl.schema.types": (
+        "Kind",
+        "Type",
+    ),
+    "portl.values.cancel": ("CancelToken",),
+    "portl.values.differences": (
+        "RowDifference",
+        "TableVerification",
+        "Verification",
+    ),
+    "portl.values.errors": (
         "AlreadyRunning",
         "AuthenticationFailed",
         "Cancelled",
@@ -306,14 +356,13 @@ _HOMES = {
         "LedgerError",
         "OperationError",
         "PermissionDenied",
-        "PlanError",
         "PluginError",
         "QueryError",
         "SchemaError",
         "Superseded",
         "VerificationFailed",
     ),
-    "portl.events": (
+    "portl.values.events": (
         "BatchCommitted",
         "Done",
         "Event",
@@ -322,25 +371,31 @@ _HOMES = {
         "Resumed",
         "Retrying",
         "RowsRejected",
-        "Severity",
         "Started",
         "TableDone",
         "TableStarted",
         "Warned",
     ),
-    "portl.explaining": ("Explanation", "explain"),
-    "portl.history": ("Cleaned", "Status", "clean", "status"),
-    "portl.jobschema": ("schema_of_jobs",),
-    "portl.ledger": ("ChunkLine", "ChunkState", "Ledger", "Run", "RunState"),
-    "portl.masking": ("masked",),
-    "portl.plans": ("Plan", "TableTask"),
-    "portl.plugins": ("Installed", "hookimpl", "installed", "register"),
-    "portl.rejected": ("retry_rejected",),
-    "portl.result": ("Result", "TableResult"),
-    "portl.schema": ("Column", "Conversion", "Key", "Kind", "Risk", "Table", "Type", "Verdict", "conversion"),
-    "portl.secret": ("Secret",),
-    "portl.verification": ("RowDifference", "TableVerification", "Verification"),
-    "portl.verifying": ("verify",),
+    "portl.values.findings": (
+        "Finding",
+        "Severity",
+        "note",
+        "problem",
+        "warning",
+    ),
+    "portl.values.masking": ("masked",),
+    "portl.values.results": (
+        "Result",
+        "TableResult",
+    ),
+    "portl.values.runs": (
+        "ChunkLine",
+        "ChunkState",
+        "Run",
+        "RunState",
+    ),
+    "portl.values.secrets": ("Secret",),
+    "portl.verification.compare": ("verify",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 #: Public names that are called otherwise at home.

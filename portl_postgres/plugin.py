@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import portl
-from portl_postgres import addresses
+from portl_postgres.catalog import addresses
 from portl_postgres.config import PostgresDestinationConfig, PostgresSourceConfig
-from portl_postgres.destination import PostgresDestination
-from portl_postgres.source import PostgresSource
+from portl_postgres.destination.destination import PostgresDestination
+from portl_postgres.source.source import PostgresSource
 
 
 @portl.hookimpl

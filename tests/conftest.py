@@ -5,7 +5,7 @@ import os
 import pytest
 from hypothesis import settings
 
-from portl import plugins
+from portl.connectors import registry as plugins
 
 pytest_plugins = ["tests.servers"]
 

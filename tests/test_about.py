@@ -12,7 +12,7 @@ import attrs
 import pytest
 
 import portl
-from portl import plugins
+from portl.connectors import registry as plugins
 
 
 def cli(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -10,7 +10,7 @@ from textwrap import indent
 import pytest
 
 import portl
-from portl.loading import load
+from portl.job.loading import load
 
 pytestmark = pytest.mark.usefixtures("nothing_registered")
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from psycopg import sql
 
-from portl.schema import Kind, Type
+from portl.schema.types import Kind, Type
 from portl.testing.conformance import DestinationConformance, Fill, SourceConformance, Target
 from tests.servers import Db
 

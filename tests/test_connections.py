@@ -14,8 +14,8 @@ import psycopg
 import pytest
 
 import portl
-from portl_postgres import reaching
 from portl_postgres.demo.server import Server, free_port
+from portl_postgres.session import connect_errors as reaching
 from tests.servers import Db, system_binaries, temporary_folder
 
 FAST = {"attempts": 2, "max_delay": 0.1}

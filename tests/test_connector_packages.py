@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import portl
-from portl.plugins import _registered
+from portl.connectors.registry import _registered
 from portl.skeleton import new_connector
 from tests.servers import Db
 from tests.test_cli import portl_cli

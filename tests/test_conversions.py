@@ -8,7 +8,7 @@ import pytest
 
 import portl
 from portl import Kind, Risk, Type, Verdict
-from portl_postgres.types import PostgresTypeMapper
+from portl_postgres.catalog.types import PostgresTypeMapper
 from tests.servers import Db
 
 MAPPER = PostgresTypeMapper()

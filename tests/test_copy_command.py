@@ -14,7 +14,7 @@ from urllib.parse import quote
 import pytest
 
 import portl
-from portl import plugins
+from portl.connectors import registry as plugins
 from tests.servers import Db
 
 

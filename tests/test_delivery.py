@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import portl
-from portl import chunkload
+from portl.execution import chunk_load as chunkload
 from tests.servers import Db
 from tests.test_faults import Once, job_of, through
 from tests.test_killed import nothing_left, rows

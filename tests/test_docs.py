@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import portl
-from portl.loading import load
+from portl.job.loading import load
 from portl_postgres.config import PostgresSourceConfig
 from tests.servers import Db
 

@@ -15,8 +15,8 @@ import pytest
 import portl
 import portl_postgres
 from portl.cli import app
-from portl.explaining import every
-from portl.plugins import Hooks
+from portl.connectors.registry import Hooks
+from portl.job.explain import every
 
 DOCS = Path(__file__).parents[1] / "docs"
 CLI = runpy.run_path(str(DOCS / "commands.py"))

@@ -14,7 +14,7 @@ import attrs
 import pytest
 
 import portl
-from portl import errors
+from portl.values import errors
 from portl_postgres.demo.server import free_port
 from tests.servers import Db
 
@@ -263,7 +263,7 @@ def test_logging_goes_to_portls_loggers_alone(rows: Db, destination: Db, caplog:
     portl.plan(job(rows, destination)).execute()
     failure(job(rows, destination, source={"table": "t", "port": free_port()}, retry={"attempts": 2, "max_delay": 0.1}))
     names = {record.name for record in caplog.records}
-    assert {"portl.engine", "portl.postgres", "portl.postgres.sql"} <= names
+    assert {"portl.execution", "portl.postgres", "portl.postgres.sql"} <= names
     # The drivers below have loggers of their own, which say nothing above DEBUG here.
     others = [r for r in caplog.records if not r.name.startswith("portl.") and r.levelno > logging.INFO]
     assert others == []

@@ -24,10 +24,10 @@ from distributed import Client, LocalCluster, get_worker
 from psycopg import sql
 
 import portl
-from portl import workers
-from portl.secret import carried
+from portl.execution import executors as workers
+from portl.execution.executors import Whereabouts
 from portl.testing import memory
-from portl.workers import Whereabouts
+from portl.values.secrets import carried
 from tests.servers import Db
 from tests.test_faults import Once, job_of, through
 from tests.test_killed import nothing_left, rows
@@ -683,7 +683,7 @@ def test_one_chunk_needs_no_worker(source: Db, destination: Db, pool: Executor) 
 
 
 def test_nothing_is_imported_for_executors_without_one() -> None:
-    code = "import portl.engine, sys; print('portl.workers' in sys.modules)"
+    code = "import portl.execution.engine, sys; print('portl.execution.executors' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
 

@@ -14,13 +14,13 @@ import psycopg
 import pytest
 
 import portl
-from portl_postgres.batches import CopyBatch
 from portl_postgres.config import PostgresSourceConfig
-from portl_postgres.connection import Session
-from portl_postgres.copying import CopyOut
-from portl_postgres.database import Database
 from portl_postgres.demo.server import Server
-from portl_postgres.frames import BUFFER_BYTES, bare, framed, walk
+from portl_postgres.session.database import Database
+from portl_postgres.session.session import Session
+from portl_postgres.wire.batches import CopyBatch
+from portl_postgres.wire.copy import CopyOut
+from portl_postgres.wire.messages import BUFFER_BYTES, bare, framed, walk
 from tests.proxy import Proxy
 from tests.servers import Db, system_binaries, temporary_folder
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import portl
-from portl_postgres.ledger import PostgresLedger
+from portl_postgres.ledger.ledger import PostgresLedger
 from tests.proxy import Proxy
 from tests.servers import Db
 from tests.test_faults import KEYED, KEYLESS, ROWS, Once, job_of, through

@@ -17,7 +17,7 @@ import pytest
 from ruamel.yaml import YAML
 
 import portl
-from portl import plugins
+from portl.connectors import registry as plugins
 from portl.testing import memory
 from tests.servers import Db
 from tests.test_copy_command import portl_cli, url

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import portl
-from portl.loading import load
+from portl.job.loading import load
 from portl_postgres.config import Compression, PostgresDestinationConfig, PostgresSourceConfig, SSLMode
 
 WHOLE = """\

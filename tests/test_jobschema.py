@@ -13,7 +13,7 @@ import pytest
 from ruamel.yaml import YAML
 
 import portl
-from portl.explaining import every
+from portl.job.explain import every
 
 pytestmark = pytest.mark.usefixtures("nothing_registered")
 

@@ -21,13 +21,14 @@ from psycopg.conninfo import make_conninfo
 
 import portl
 from portl import ChunkLine, ChunkState, LedgerConfig, LedgerMode, Run, RunState
-from portl_postgres import joblocks, places
-from portl_postgres import ledger as ledger_module
 from portl_postgres.config import Pool, PostgresDestinationConfig
-from portl_postgres.destination import PostgresDestination
-from portl_postgres.joblocks import lock_key
-from portl_postgres.ledger import PostgresLedger
-from portl_postgres.sqltext import quoted
+from portl_postgres.destination.destination import PostgresDestination
+from portl_postgres.ledger import ledger as ledger_module
+from portl_postgres.ledger import location as places
+from portl_postgres.ledger import locks as joblocks
+from portl_postgres.ledger.ledger import PostgresLedger
+from portl_postgres.ledger.locks import lock_key
+from portl_postgres.sql.text import quoted
 from tests.servers import Db
 
 JOB = "orders -> public.t"

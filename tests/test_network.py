@@ -16,10 +16,10 @@ import pytest
 from psycopg_pool import ConnectionPool
 
 import portl
-from portl_postgres.batches import CopyBatch
 from portl_postgres.config import PostgresDestinationConfig
-from portl_postgres.copying import CopyIn
-from portl_postgres.database import Database
+from portl_postgres.session.database import Database
+from portl_postgres.wire.batches import CopyBatch
+from portl_postgres.wire.copy import CopyIn
 from tests.proxy import Proxy
 from tests.servers import Db
 

@@ -8,7 +8,8 @@ import psycopg
 import pytest
 
 import portl
-from portl import opening, planning
+from portl.execution import first_transaction as opening
+from portl.planning import planner as planning
 from tests.servers import Db
 from tests.test_faults import KEYLESS, ROWS, Once, job_of, through
 from tests.test_killed import nothing_left, rows

@@ -18,8 +18,8 @@ import pytest
 
 import portl
 from portl_postgres.demo.server import Server, free_port
-from portl_postgres.destination import PostgresDestination
-from portl_postgres.source import PostgresSource
+from portl_postgres.destination.destination import PostgresDestination
+from portl_postgres.source.source import PostgresSource
 from tests.proxy import Proxy
 from tests.servers import Db, Endpoint, temporary_folder
 from tests.test_faults import Once, job_of

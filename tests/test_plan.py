@@ -12,8 +12,8 @@ import psycopg
 import pytest
 
 import portl
-from portl_postgres import source as source_module
 from portl_postgres.demo.server import Server
+from portl_postgres.source import source as source_module
 from tests.servers import Db, temporary_folder
 
 

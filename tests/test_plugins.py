@@ -10,7 +10,7 @@ from textwrap import dedent
 import pytest
 
 import portl
-from portl import plugins
+from portl.connectors import registry as plugins
 
 pytestmark = pytest.mark.usefixtures("nothing_registered")
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 import portl
-from portl.rejected import retry_rejected
-from portl_postgres.batches import TEXT, CopyBatch
+from portl.execution.rejected import retry_rejected
+from portl_postgres.wire.batches import TEXT, CopyBatch
 from tests.servers import Db
 from tests.test_writer import writing
 

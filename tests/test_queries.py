@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import portl
-from portl_postgres.sqltext import Unbalanced, check_expression, first_word, without_end
+from portl_postgres.sql.text import Unbalanced, check_expression, first_word, without_end
 from tests.servers import Db
 
 

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from portl import Kind, RowBatch, Type
-from portl_postgres.columns import CopiedRows, rows_dumper, rows_loader
-from portl_postgres.rowtext import loader, unescape
-from portl_postgres.types import PostgresTypeMapper
+from portl_postgres.catalog.types import PostgresTypeMapper
+from portl_postgres.wire.column_codecs import CopiedRows, rows_dumper, rows_loader
+from portl_postgres.wire.row_text import loader, unescape
 from tests.servers import Db
 
 dump_rows = rows_dumper(())

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from psycopg import sql
 
 import portl
-from portl.loading import load
+from portl.job.loading import load
 from portl_postgres.demo.server import free_port
 from tests.servers import Db
 

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 import portl
 from portl import Chunk, ChunkLine, ChunkState, Reading, RowBatch, Run, Severity, Split, Splitting
 from portl_postgres.config import PostgresSourceConfig
-from portl_postgres.source import PostgresSource
-from portl_postgres.sqltext import literal, quoted
+from portl_postgres.source.source import PostgresSource
+from portl_postgres.sql.text import literal, quoted
 from tests.servers import Db
 
 MIB = 1024 * 1024

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 import portl
-from portl import chunkload
+from portl.execution import chunk_load as chunkload
 from tests.servers import Db
 from tests.test_cli import portl_cli
 from tests.test_faults import Once, job_of, through

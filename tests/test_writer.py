@@ -12,7 +12,8 @@ import pytest
 
 import portl
 from portl import Chunk, Counts, Reading
-from portl.api import Session
+from portl.planning import planner
+from portl.planning.request import Request
 from tests.servers import Db
 
 
@@ -29,9 +30,10 @@ def writing(
         "destination": destination.end(table="t"),
         **keys,
     }
-    session = Session.of(config, None, handle, (), None, None)
-    with session.ends() as (reading, out):
-        plan = session.plan(reading, out, exact=False)
+    request = Request.of(config, destination=handle)
+    with request.opened() as sides:
+        reading, out = sides.source, sides.destination
+        plan = planner.plan(request, sides, exact=False, restart=False)
         assert plan.problems == ()
         task = plan.tables[0]
         intent = attrs.evolve(task.intent, resumed=resumed)

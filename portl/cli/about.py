@@ -12,8 +12,8 @@ import click
 import portl
 from portl.cli.app import DONE, FAILED, guarded
 from portl.cli.output import Output
-from portl.explaining import Explanation, every
-from portl.rendering import WIDTH, Line, wrapped
+from portl.job.explain import Explanation, every
+from portl.values.text import WIDTH, Line, wrapped
 
 
 @click.command()

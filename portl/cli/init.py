@@ -13,12 +13,12 @@ import attrs
 import click
 
 import portl
-from portl.addresses import end_of, escaped, examples, named
 from portl.cli.app import DONE, FAILED, guarded
 from portl.cli.output import Output
-from portl.jobtext import job_text, variables
-from portl.proposing import Proposal, propose
-from portl.rendering import printable
+from portl.job.urls import end_of, escaped, examples, named
+from portl.job.writing import job_text, variables
+from portl.planning.proposals import Proposal, propose
+from portl.values.text import printable
 
 #: The schema for editors, beside the job file.
 SCHEMA = "portl.schema.json"

@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.text import Text
 
 import portl
-from portl.rendering import Line, human_bytes, printable, render_plan, render_result, render_status
+from portl.cli.text import render_status
+from portl.values.text import Line, human_bytes, printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -143,12 +144,12 @@ class Output:
         if self._as_json:
             self.json({"event": "plan", **plan.to_dict()})
             return
-        self.lines(render_plan(plan, min(100, max(60, self._out.width if self._out.is_terminal else 80)), sql=sql))
+        self.lines(plan.lines(width=min(100, max(60, self._out.width if self._out.is_terminal else 80)), sql=sql))
 
     def result(self, result: portl.Result) -> None:
         """Print what a run has done."""
         if not self._as_json:
-            self.lines(render_result(result, min(120, max(80, self._out.width))))
+            self.lines(result.lines(min(120, max(80, self._out.width))))
 
     def status(self, status: portl.Status) -> None:
         """Print what a ledger remembers."""

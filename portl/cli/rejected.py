@@ -20,7 +20,7 @@ def retry_rejected(job: Path, verbose: bool, as_json: bool, settings: tuple[str,
 
     Those that go through are removed from where they were put aside. The exit code is 3 if some are refused still.
     """
-    from portl.rejected import retry_rejected as retry
+    from portl.execution.rejected import retry_rejected as retry
 
     output = Output(as_json=as_json, verbose=verbose)
 

@@ -14,7 +14,7 @@ import click
 import portl
 from portl.cli.app import JobFile
 from portl.cli.output import Output
-from portl.rendering import Line, printable
+from portl.values.text import Line, printable
 
 WIDTH = 80
 #: A value is cut at this many characters.

@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from portl._version import __version__
-from portl.errors import ConfigError
+from portl.values.errors import ConfigError
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 

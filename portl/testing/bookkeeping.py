@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
-from portl.errors import AlreadyRunning, Superseded
-from portl.ledger import ChunkLine, ChunkState, Ledger, Run, RunState
+from portl.connectors.ledger import Ledger
+from portl.values.errors import AlreadyRunning, Superseded
+from portl.values.runs import ChunkLine, ChunkState, Run, RunState
 
 
 class Runs:

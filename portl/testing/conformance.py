@@ -36,10 +36,11 @@ import attrs
 import pytest
 
 import portl
-from portl import plugins
-from portl.delivery import Delivery
-from portl.loading import load
-from portl.schema import Column, Type
+from portl.connectors import registry as plugins
+from portl.job.loading import load
+from portl.planning.delivery import Delivery
+from portl.schema.tables import Column
+from portl.schema.types import Type
 from portl.testing import memory
 from portl.testing.killing import Killed, killing
 from portl.testing.values import NAMES, VALUES, alike

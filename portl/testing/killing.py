@@ -12,10 +12,13 @@ from typing import Any
 
 import attrs
 
-from portl import plugins
-from portl.connectors import Batch, Connector, Counts, Rejection, Writer
-from portl.errors import DataError
-from portl.ledger import ChunkLine, Ledger, Run, RunState
+from portl.connectors import registry as plugins
+from portl.connectors.connector import Connector
+from portl.connectors.exchange import Batch, Counts, Rejection
+from portl.connectors.ledger import Ledger
+from portl.connectors.writer import Writer
+from portl.values.errors import DataError
+from portl.values.runs import ChunkLine, Run, RunState
 
 #: What is called on a source and on a destination while a migration is under way.
 _SOURCE = ("open", "describe", "split", "snapshot", "resumable", "rest", "read")

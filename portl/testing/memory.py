@@ -24,37 +24,35 @@ from typing import Any, ClassVar, NoReturn
 
 import attrs
 
-from portl.config import DestinationConfig, FieldError, LedgerConfig, LedgerMode, SourceConfig, Strategy
-from portl.connectors import (
+from portl.config.models import DestinationConfig, FieldError, LedgerConfig, LedgerMode, SourceConfig, Strategy
+from portl.connectors.connector import Connector
+from portl.connectors.context import Context
+from portl.connectors.destination import Destination
+from portl.connectors.exchange import (
     Batch,
     Chunk,
-    Connector,
-    Context,
-    Destination,
     Examination,
     Field,
-    Finding,
     Intent,
     Reading,
     Rejected,
     RowBatch,
     RowCount,
-    Source,
     Split,
     Splitting,
-    TableEntry,
-    Writer,
-    note,
-    problem,
-    warning,
 )
-from portl.errors import DataError, SchemaError
-from portl.ledger import ChunkLine, ChunkState, Ledger, Run
-from portl.plugins import register
-from portl.schema import Column, Kind, Table, Type
-from portl.secret import Secret
+from portl.connectors.ledger import Ledger
+from portl.connectors.registry import register
+from portl.connectors.source import Source, TableEntry
+from portl.connectors.writer import Writer
+from portl.schema.tables import Column, Table
+from portl.schema.types import Kind, Type
 from portl.testing.bookkeeping import MemoryLedger, Runs
 from portl.testing.tables import MemoryTable, MemoryWriter, Work
+from portl.values.errors import DataError, SchemaError
+from portl.values.findings import Finding, note, problem, warning
+from portl.values.runs import ChunkLine, ChunkState, Run
+from portl.values.secrets import Secret
 
 #: Bytes that a row is taken to have when a table is cut into chunks.
 ROW_BYTES = 100

@@ -9,11 +9,13 @@ from typing import Any
 
 import attrs
 
-from portl.config import Strategy
-from portl.connectors import Batch, Context, Counts, Intent, Rejection, RowBatch, Writer
-from portl.errors import ConflictError, DataError, OperationError
-from portl.schema import Column, Key, Table
+from portl.config.models import Strategy
+from portl.connectors.context import Context
+from portl.connectors.exchange import Batch, Counts, Intent, Rejection, RowBatch
+from portl.connectors.writer import Writer
+from portl.schema.tables import Column, Key, Table
 from portl.testing.bookkeeping import MemoryLedger
+from portl.values.errors import ConflictError, DataError, OperationError
 
 #: Seconds between two looks at the token while another transaction holds the table.
 POLL_SECONDS = 0.02

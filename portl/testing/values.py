@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-from portl.schema import Kind, Type
+from portl.schema.types import Kind, Type
 
 _EAST = dt.timezone(dt.timedelta(hours=5, minutes=45))
 

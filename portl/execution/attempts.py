@@ -1,0 +1,261 @@
+"""Carry a job out, attempt by attempt, until it is done or a failure does not pass.
+
+An attempt opens both sides, plans, takes the lock of the job, and has the engine carry the plan out. After a failure
+that passes, the next attempt begins from what the ledger says: the same path as after a crash. What one attempt leaves
+to the next is in ``Attempts`` alone:
+
+====================================  ==================================================================
+after an attempt                      the next one
+====================================  ==================================================================
+both sides were not reached           is not made: connecting has tried often enough already
+a connection was lost, rows or not    resumes the run; its patience begins anew where rows were committed
+a COMMIT got no answer                asks the ledger first; if it was the last one, only the end is left
+all rows are there, the end failed    does what comes after the rows once more, and moves nothing
+====================================  ==================================================================
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import attrs
+
+from portl.config.models import Verify
+from portl.connectors.ledger import Ledger
+from portl.execution.retry import retrying
+from portl.planning.request import Request, Sides
+from portl.values.errors import (
+    AlreadyRunning,
+    Cancelled,
+    CommitInDoubt,
+    ConnectionFailed,
+    Error,
+    Interrupted,
+    VerificationFailed,
+)
+from portl.values.events import Done, TableDone, Warned
+from portl.values.runs import Run, RunState
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+    from portl.planning.plan import Plan
+    from portl.values.results import Result
+
+
+def _prepare() -> None:
+    """Import what planning and moving take, while both servers are busy with the new connections.
+
+    Together these take as long as a server takes to answer, about 10 ms; imported on top they would come on top.
+    """
+    from portl.execution import engine  # noqa: F401
+    from portl.planning import planner  # noqa: F401
+
+
+@attrs.define(kw_only=True)
+class Attempts:
+    """The attempts at one job."""
+
+    request: Request
+    #: The plan that the caller has seen; if what would be done now is not the same, nothing is done.
+    planned: Plan | None = None
+    #: What moves the chunks; None: threads.
+    executor: Executor | None = attrs.field(default=None, repr=False)
+    _started: float = attrs.field(factory=time.monotonic)
+    #: True while an attempt has not reached both sides.
+    _connecting: bool = True
+    #: True once an attempt has gone as far as moving rows.
+    _begun: bool = False
+    #: Rows that attempts have committed: with each further one, patience begins anew.
+    _committed: int = 0
+    #: A COMMIT of the last attempt whose outcome is not known yet.
+    _doubt: CommitInDoubt | None = None
+    #: What is planned of the run that begins again where another was interrupted.
+    _restart: Restart = attrs.field(init=False)
+    #: The plan that was carried out last.
+    _plan: Plan | None = None
+    #: What was done, from the moment on when all rows are there: nothing that fails then may bring them again.
+    _finished: Result | None = None
+
+    def __attrs_post_init__(self) -> None:
+        self._restart = Restart(wanted=self.request.restart)
+
+    def migrate(self) -> Result:
+        """Plan and carry out; again from where the ledger stands after a failure that passes."""
+        with self.request.reported():
+            return retrying(
+                self._attempt,
+                self.request.context,
+                f"the job {self.request.config.name!r}",
+                again=self._worth_another,
+                progress=lambda: self._committed,
+            )
+
+    def _attempt(self) -> Result:
+        self._connecting = True
+        with self.request.opened(_prepare) as sides:
+            self._connecting = False
+            self._after_doubt(sides)
+            if self._finished is not None:
+                return self._concluded(self._finished, sides, anew=True)
+            plan = self._planned(sides)
+            if self.planned is not None and not self._begun:
+                plan = self.planned.stale(plan)
+            return self._run(plan, sides)
+
+    def _planned(self, sides: Sides) -> Plan:
+        from portl.planning import planner  # see _prepare
+
+        plan = planner.plan(self.request, sides, exact=False, restart=self._restart.wanted)
+        if self._restart.overtaken(plan.tables[0].found, begun=self._begun):
+            plan = planner.plan(self.request, sides, exact=False, restart=False)
+        return plan
+
+    def _worth_another(self, error: BaseException) -> bool:
+        """Tell whether a failed attempt should be followed by another, with both sides opened anew."""
+        if not isinstance(error, Error) or isinstance(error, Cancelled) or not error.transient:
+            return False
+        if error.exhausted and not isinstance(error, ConnectionFailed):
+            return False  # a chunk that was tried again and again, over connections that work
+        if self.request.caller_supplied and isinstance(error, (ConnectionFailed, CommitInDoubt)):
+            return False  # a connection that was handed in cannot be opened again
+        if self._connecting and not self._begun:
+            return False  # that was tried often enough already
+        if isinstance(error, CommitInDoubt):
+            self._doubt = error
+        if error.committed is not None:
+            self._begun = True
+            # A job that starts over commits now more, now less before it fails: that alone is no progress.
+            self._committed = max(self._committed, error.committed.rows_read)
+        return True
+
+    def _run(self, plan: Plan, sides: Sides) -> Result:
+        """Carry a plan out over two open sides, as the only one who works on the job."""
+        plan.insist()
+        ledger = sides.ledger(self.request.config)
+        if ledger is None:
+            return self._carry_out(plan, sides, None)
+        ledger.lock(plan.tables[0].job)
+        try:
+            if plan.overtaken(ledger):
+                # It may have waited for the lock just that long.
+                self._insist_undone(ledger.find(plan.tables[0].job))
+                plan = self._planned(sides)
+                plan.insist()
+            return self._carry_out(plan, sides, ledger)
+        finally:
+            ledger.unlock()
+
+    def _insist_undone(self, run: Run | None) -> None:
+        """Refuse to do once more what another process has done while this one was getting ready."""
+        if run is not None and run.state is RunState.DONE:
+            raise AlreadyRunning(
+                f"another process has carried out the job {self.request.config.name!r} meanwhile: "
+                f"its run of {run.began}",
+                hint="nothing is left to do; run the job again if it is to be carried out once more",
+            )
+
+    def _carry_out(self, plan: Plan, sides: Sides, ledger: Ledger | None) -> Result:
+        from portl.execution import engine  # see _prepare
+
+        self._plan = plan
+        for finding in plan.warnings:
+            self.request.context.emit(Warned(where=finding.where, message=finding.message, remedy=finding.remedy))
+        self._finished = engine.execute(plan, sides, ledger, self.request.context, self._started, self.executor)
+        return self._concluded(self._finished, sides)
+
+    def _concluded(self, result: Result, sides: Sides, *, anew: bool = False) -> Result:
+        """Do what comes after the last row: the comparison that the job asks for, and the word that it is done.
+
+        Args:
+            result: what was done.
+            sides: both, open.
+            anew: True if both sides were opened again since the rows were read.
+        """
+        try:
+            if self.request.config.verify is not Verify.NONE:
+                result = self._verified(result, sides, anew=anew)
+            self.request.context.emit(Done(result=result))
+        except KeyboardInterrupt as error:
+            interrupted = Interrupted.of(error)
+            interrupted.committed = result
+            raise interrupted from None
+        except Error as error:
+            told = self.request.context.token.verdict(error)
+            told.committed = result
+            raise told
+        return result
+
+    def _verified(self, result: Result, sides: Sides, *, anew: bool) -> Result:
+        """Compare both sides, the source in the state that was read, or, if that is lost, as it is now."""
+        from portl.verification.compare import compare  # most jobs never need it
+
+        if anew:
+            said = "compares with the source as it is now: the state that was read went with a lost connection"
+            self.request.context.emit(Warned(where="verify", message=said))
+        try:
+            found = compare(self.request.config, sides, self.request.config.verify)
+        except Error as error:
+            if not isinstance(error, Cancelled):
+                error.message = (
+                    "all rows are there, but comparing them failed (`portl verify` compares them again, the job itself "
+                    f"need not run again): {error.message}"
+                )
+            raise
+        # Rows that were put aside are missing, and the result says so.
+        aside = found.missing == result.rows_rejected and not found.different
+        if not found.equal and not aside:
+            since = (
+                "; it was looked at anew after a lost connection, and what it has changed since counts" if anew else ""
+            )
+            raise VerificationFailed(
+                f"{found.destination} is not what the job should have made of {found.source}: {found.missing:,} rows "
+                f"missing, {found.different:,} different{since}",
+                found,
+            )
+        return attrs.evolve(result, verification=found)
+
+    def _after_doubt(self, sides: Sides) -> None:
+        """Ask the ledger what became of a COMMIT that got lost. If it was the last one, the run is finished."""
+        doubt = self._doubt
+        if doubt is None or doubt.run is None:
+            return
+        ledger = sides.ledger(self.request.config)
+        if ledger is None:
+            raise doubt
+        line = ledger.settled(doubt.run, doubt.number)
+        self._doubt = None
+        run = ledger.find(doubt.run.job) if line is not None else None
+        if run is None or run.id != doubt.run.id or run.state is not RunState.DONE:
+            return
+        assert self._plan is not None, "a COMMIT was made"
+        from portl.execution import engine  # see _prepare
+
+        self._finished = engine.result_of(run, self._plan, self._started)
+        for table in self._finished.tables:
+            self.request.context.emit(TableDone(result=table))
+
+
+@attrs.define(kw_only=True)
+class Restart:
+    """Whether a run is to begin again where another was interrupted: once, whatever number of attempts it takes."""
+
+    wanted: bool
+    #: The run that is left behind; None: there is none, or it was not looked for yet.
+    _left: str | None = None
+
+    def overtaken(self, found: Run | None, *, begun: bool) -> bool:
+        """Tell whether an earlier attempt has begun the run that was asked for, so that this one resumes it.
+
+        Args:
+            found: the latest run that the ledger knows.
+            begun: True once an attempt has gone as far as moving rows.
+        """
+        latest = found.id if found is not None else None
+        if self.wanted and not begun:
+            self._left = latest
+        elif self.wanted and latest != self._left:
+            self.wanted = False
+            return True
+        return False

@@ -1,0 +1,73 @@
+"""Find the row for which rows were refused, and say in the error where it stands and what it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from portl.connectors.exchange import Batch
+from portl.planning.tasks import TableTask
+from portl.values.errors import DataError
+from portl.values.masking import masked
+from portl.values.runs import ChunkLine
+
+#: A value in a message is cut at this many characters.
+_WIDTH = 60
+
+
+def located(
+    batch: Batch,
+    error: DataError,
+    refusal: Callable[[Batch], DataError | None],
+    task: TableTask,
+    base: ChunkLine,
+) -> DataError:
+    """Return the error that names the first row of a refused batch that is to blame.
+
+    The smallest number of leading rows that is refused ends with that row: about log2(rows) trials by halving, each
+    rolled back. The server's own count of lines is not used: it is missing for foreign keys and wrong for rows too big.
+
+    Args:
+        batch: as it was refused.
+        error: what was said.
+        refusal: tries a batch, undoes it, and returns what was said against it.
+        task: the plan for its table.
+        base: the chunk's line as it stood before its first batch.
+    """
+    good, bad = 0, batch.rows
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        found = refusal(batch.take(0, middle))
+        if found is None:
+            good = middle
+        else:
+            bad, error = middle, found
+    if bad == batch.rows or good == 0:
+        error = refusal(batch.take(0, bad)) or error
+    error.batch = base.batches + batch.number
+    error.chunk = base.number
+    error.row = base.rows + batch.first_row + bad - 1
+    error.values = batch.values(bad - 1, task.fields)
+    masked(error, error.values, task.intent.mask)
+    where = position(task, base.number, error.row, error.batch)
+    error.message = f"{where}{_named(error.values, task)}: {error.message}"
+    return error
+
+
+def position(task: TableTask, chunk: int, row: int, batch: int) -> str:
+    """Return where a row stands in the source, for people; all numbers are counted from 1."""
+    where = "the source" if len(task.split.chunks) == 1 else f"chunk {chunk:,}"
+    return f"row {row:,} of {where} (batch {batch:,})"
+
+
+def _named(values: dict[str, str | None], task: TableTask) -> str:
+    """Name a row by its key, or by its first column."""
+    key = task.intent.key or task.destination.primary_key
+    names = [name for name in key.columns if name in values] if key else []
+    shown = ", ".join(f"{name} = {_cut(values[name])}" for name in names or list(values)[:1])
+    return f" with {shown}" if shown else ""
+
+
+def _cut(value: str | None) -> str:
+    if value is None:
+        return "NULL"
+    return value if len(value) <= _WIDTH else value[: _WIDTH - 3] + "..."

@@ -1,0 +1,98 @@
+"""What is known of a chunk on its way: what it is moved with, what is written, what is committed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+
+from portl.config.models import SourceConfig
+from portl.connectors.exchange import Batch, Counts
+from portl.connectors.ledger import Ledger
+from portl.connectors.source import Source
+from portl.connectors.writer import Writer
+from portl.planning.tasks import TableTask
+from portl.values.errors import CommitInDoubt, Error, OperationError
+from portl.values.runs import ChunkLine, Run
+
+
+@attrs.frozen(kw_only=True)
+class Progress:
+    """A transaction is committed, or, inside a larger one, its rows are written and checked."""
+
+    line: ChunkLine
+    first_batch: int
+    last_batch: int
+    rows: int
+    bytes: int
+    rejected: int
+    #: The first row among them and why it was refused, for people.
+    example: str | None = None
+    #: True inside a transaction that is not committed yet.
+    provisional: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Lane:
+    """What a chunk is moved with: a source, a writer and, where there is one, the ledger of the writer's session."""
+
+    source: Source[SourceConfig]
+    writer: Writer
+    ledger: Ledger | None
+    #: Parts of a transaction can be undone.
+    savepoints: bool
+
+
+@attrs.define
+class Tally:
+    """What is checked in the open transaction."""
+
+    rows: int = 0
+    bytes: int = 0
+    rows_told: int = 0
+    bytes_told: int = 0
+    counts: Counts = attrs.field(factory=Counts)
+    batches: set[int] = attrs.field(factory=set)
+
+    def add(self, batches: Sequence[Batch], counts: Counts) -> None:
+        """Count batches that are checked."""
+        self.rows += sum(batch.rows for batch in batches)
+        self.batches.update(batch.number for batch in batches)
+        self.counts += counts
+
+
+def in_doubt(error: Error, task: TableTask, ledger: Ledger | None, run: Run, number: int) -> Error:
+    """Return what it means that the connection was lost during COMMIT.
+
+    With a ledger the question can be answered; a job that may be repeated need not ask.
+    """
+    if ledger is not None:
+        found = CommitInDoubt(f"the connection was lost during COMMIT: {error.message}", hint=error.hint)
+        found.run, found.number = run, number
+        return found
+    if task.repeatable:
+        return error
+    return OperationError(
+        f"the connection was lost during COMMIT, and without a ledger nobody knows what was decided: {error.message}",
+        hint="see whether the rows are there before you run the job again; with a ledger portl would know",
+    )
+
+
+def too_many(limit: int, place: str, last: str | None = None) -> Error:
+    """Return the error for more rejected rows than the job allows."""
+    found = f"; the last: {last}" if last else ""
+    return OperationError(
+        f"more than {limit:,} row{'s' if limit != 1 else ''} rejected (see {place}){found}",
+        hint="mend what they have in common, or raise `quarantine.limit`",
+    )
+
+
+def plus(line: ChunkLine, counts: Counts) -> ChunkLine:
+    """Return a chunk's line with what became of further rows."""
+    return attrs.evolve(
+        line,
+        inserted=line.inserted + counts.inserted,
+        updated=line.updated + counts.updated,
+        unchanged=line.unchanged + counts.unchanged,
+        skipped=line.skipped + counts.skipped,
+    )

@@ -1,0 +1,152 @@
+"""Say what a key of the job file means, from the comments in its model."""
+
+from __future__ import annotations
+
+import difflib
+import enum
+import types
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import attrs
+
+from portl.config.models import Auto, MigrationConfig, field_docs
+from portl.connectors import registry as plugins
+from portl.values.errors import ConfigError
+from portl.values.secrets import Secret
+
+
+@attrs.frozen(kw_only=True)
+class Explanation:
+    """What there is to say of one key."""
+
+    #: Its dotted path: ``source.table``.
+    key: str
+    #: Which connector understands it; None: every job has it.
+    connector: str | None
+    meaning: str
+    #: What kind of value it takes, for people.
+    takes: str
+    #: The words to choose from, if there is a choice.
+    choices: tuple[str, ...] = ()
+    #: The default as a job file would have it; None if there is none, or if it says nothing.
+    default: str | None = None
+    required: bool = False
+    #: The keys below it.
+    keys: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, ready for JSON."""
+        return attrs.asdict(self)
+
+
+def explain(key: str) -> list[Explanation]:
+    """Return what a key means, once for each connector that knows it.
+
+    Args:
+        key: its dotted path, as in ``--set``; a last part alone is looked for everywhere.
+
+    Raises:
+        ConfigError: if no installed connector knows it; names those that look like it.
+    """
+    known = list(every())
+    exact = [found for found in known if found.key == key] or [f for f in known if f.key.rsplit(".", 1)[-1] == key]
+    if exact:
+        return exact
+    near = _near(key, [found.key for found in known])
+    advice = f"did you mean {' or '.join(map(repr, near))}?" if near else "`portl explain` alone lists all keys"
+    raise ConfigError([f"there is no key {key!r}: {advice}"], origin="explain")
+
+
+def every() -> list[Explanation]:
+    """Return all keys of all installed connectors."""
+    ends = []
+    for name in sorted(entry.name for entry in plugins.installed() if entry.error is None):
+        connector = plugins.load(name)
+        for end, model in (("source", connector.source_config), ("destination", connector.destination_config)):
+            if model is not None:
+                ends += _below(model, f"{end}.", name)
+    return [_with_keys_of(ends, item) for item in _below(MigrationConfig, "", None)] + ends
+
+
+def _with_keys_of(ends: list[Explanation], found: Explanation) -> Explanation:
+    """Return what is said of ``source`` or ``destination`` with the keys that connectors have there; else the same."""
+    keys = dict.fromkeys(item.key for item in ends if item.key.startswith(f"{found.key}."))
+    return attrs.evolve(found, keys=found.keys or tuple(keys))
+
+
+def _near(key: str, known: list[str]) -> list[str]:
+    """Return the keys that look like one: as they are, or by their last part alone."""
+    parts = difflib.get_close_matches(key, {path.rsplit(".", 1)[-1] for path in known}, n=1)
+    alike = [path for path in known if path.rsplit(".", 1)[-1] in parts] if "." not in key else []
+    return list(dict.fromkeys([*alike, *difflib.get_close_matches(key, known, n=3, cutoff=0.7)]))[:3]
+
+
+def _below(model: type, prefix: str, connector: str | None) -> list[Explanation]:
+    docs = field_docs(model)
+    hints = get_type_hints(model)
+    found = []
+    for field in attrs.fields(model):
+        nested = next((kind for kind in _kinds(hints[field.name]) if attrs.has(kind)), None)
+        of_a_connector = field.name in ("source", "destination") and connector is None
+        below = _below(nested, f"{prefix}{field.name}.", connector) if nested and not of_a_connector else []
+        short = next((item for item in below if item.key.endswith(f".{getattr(nested, 'SHORTHAND', '')}")), None)
+        found.append(
+            Explanation(
+                key=f"{prefix}{field.name}",
+                connector=connector,
+                meaning=docs.get(field.name, ""),
+                takes=f"{short.takes}, or a mapping" if short else _takes(hints[field.name]),
+                choices=short.choices if short else _choices(hints[field.name]),
+                default=short.default if short else _default(field.default),
+                required=field.default is attrs.NOTHING,
+                keys=tuple(item.key for item in below),
+            )
+        )
+        found += below
+    return found
+
+
+def _kinds(hint: Any) -> list[Any]:
+    """Return the types in an annotation, those inside unions and tuples too."""
+    if get_origin(hint) in (Union, types.UnionType, tuple):
+        return [kind for part in get_args(hint) for kind in _kinds(part)]
+    return [hint]
+
+
+def _choices(hint: Any) -> tuple[str, ...]:
+    if Auto in _kinds(hint):
+        return ()
+    enums = [kind for kind in _kinds(hint) if isinstance(kind, type) and issubclass(kind, enum.Enum)]
+    return tuple(str(member.value) for kind in enums for member in kind)
+
+
+def _takes(hint: Any) -> str:
+    if get_origin(hint) is tuple:
+        return f"a list of {_plural(_takes(get_args(hint)[0]))}"
+    if get_origin(hint) is dict:
+        return "a mapping"
+    if Auto in _kinds(hint):
+        return f"a whole number or {Auto.AUTO.value}"
+    names = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", Secret: "a secret text"}
+    for kind in _kinds(hint):
+        if get_origin(kind) in (tuple, dict):
+            return _takes(kind)
+        if kind in names:
+            return names[kind]
+        if isinstance(kind, type) and issubclass(kind, enum.Enum):
+            return "one of these words"
+        if attrs.has(kind):
+            return "a mapping"
+    return "a value"
+
+
+def _plural(text: str) -> str:
+    return {"a text": "texts", "a mapping": "mappings"}.get(text, f"values, each {text}")
+
+
+def _default(value: Any) -> str | None:
+    if value is attrs.NOTHING or value is None or value == () or isinstance(value, attrs.Factory):  # type: ignore[arg-type]
+        return None
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value.value if isinstance(value, enum.Enum) else value)

@@ -1,0 +1,135 @@
+"""What a run will do, as plain values: a plan, its tasks, one for each table, and how two plans are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from portl.config.models import MigrationConfig
+from portl.connectors.ledger import Ledger
+from portl.planning.tasks import TableTask, standing
+from portl.planning.text import render_plan
+from portl.values.errors import Error
+from portl.values.findings import Finding, Severity, problem
+from portl.values.results import Result
+from portl.values.text import Line
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor  # for a type alone, it would take 5 ms
+
+
+@attrs.frozen(kw_only=True)
+class Plan:
+    """What a run will do. ``print(plan)`` shows it as ``--dry-run`` does, ``plan.text(sql=True)`` with its SQL."""
+
+    config: MigrationConfig
+    source: str
+    destination: str
+    tables: tuple[TableTask, ...]
+    #: Carries the plan out; None for a copy, which has no connections and no observers of the caller's.
+    _execute: Callable[[Plan, Executor | None], Result] | None = attrs.field(default=None, repr=False, eq=False)
+
+    @property
+    def problems(self) -> tuple[Finding, ...]:
+        """What keeps the plan from running."""
+        return tuple(f for task in self.tables for f in task.findings if f.severity is Severity.PROBLEM)
+
+    @property
+    def warnings(self) -> tuple[Finding, ...]:
+        """What the user should know before he runs it."""
+        return tuple(f for task in self.tables for f in task.findings if f.severity is Severity.WARNING)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the caller's observers, token and connections behind: a copy can be shown, but not executed."""
+        kept = ("config", "source", "destination", "tables")
+        return {**{name: getattr(self, name) for name in kept}, "_execute": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            object.__setattr__(self, name, value)
+
+    def execute(self, *, executor: Executor | None = None) -> Result:
+        """Do it. Raises ``PlanError`` if there are problems, and whatever ``portl.migrate`` raises.
+
+        Args:
+            executor: what moves the chunks, as ``portl.migrate`` takes it.
+        """
+        if self._execute is None:
+            raise Error("this plan is a copy without the means to execute it", hint="make a new one with portl.plan")
+        self.insist()
+        return self._execute(self, executor)
+
+    def insist(self) -> None:
+        """Raise ``PlanError`` if there are problems."""
+        if self.problems:
+            raise PlanError(self)
+
+    def overtaken(self, ledger: Ledger) -> bool:
+        """Tell whether another process has worked on the job since the plan was made."""
+        task = self.tables[0]
+        return standing(task.found) != standing(ledger.find(task.job))
+
+    def departs(self, now: Plan) -> list[str]:
+        """Return in what this plan, made earlier, is another than one made now, in words for people."""
+        found = []
+        for mine, its in zip(self.tables, now.tables, strict=True):
+            same = {
+                "what is made before or after the rows": (mine.examination.before, mine.examination.after)
+                == (its.examination.before, its.examination.after),
+                "the columns": mine.fields == its.fields,
+                "how conflicts are met": (mine.intent.conflict, mine.intent.key)
+                == (its.intent.conflict, its.intent.key),
+                "how the run is taken up": (mine.run is None) == (its.run is None) and mine.delivery is its.delivery,
+                "what the ledger says of the job": standing(mine.found) == standing(its.found),
+            }
+            found += [what for what, holds in same.items() if not holds]
+        return found
+
+    def stale(self, now: Plan) -> Plan:
+        """Return ``now`` with the problem that it is not what was planned; or as it is."""
+        departs = self.departs(now)
+        if not departs:
+            return now
+        said = f"what would be done now is not what was planned: {', '.join(departs)} changed meanwhile"
+        first, *others = now.tables
+        told = (problem("plan", said, "make a new plan"), *first.findings)
+        return attrs.evolve(now, tables=(attrs.evolve(first, findings=told), *others))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, ready for JSON."""
+        return {
+            "name": self.config.name,
+            "source": self.source,
+            "destination": self.destination,
+            "problems": len(self.problems),
+            "tables": [task.to_dict() for task in self.tables],
+        }
+
+    def text(self, *, sql: bool = False, width: int = 80) -> str:
+        """Return the plan as people read it.
+
+        Args:
+            sql: with the statements that will be executed.
+            width: in characters; statements may be longer.
+        """
+        return "\n".join(line.text for line in self.lines(sql=sql, width=width))
+
+    def lines(self, *, sql: bool = False, width: int = 80) -> list[Line]:
+        """Return the plan as lines, each with its style. The arguments are those of ``text``."""
+        return render_plan(self.config, (self.source, self.destination), self.tables, width, sql=sql)
+
+    def __str__(self) -> str:
+        return self.text()
+
+
+class PlanError(Error):
+    """The plan has problems, so nothing was run. ``plan`` holds it."""
+
+    def __init__(self, plan: Plan) -> None:
+        texts = [str(problem) for problem in plan.problems]
+        count = len(texts)
+        head = f"the plan has {count} problem{'s' if count != 1 else ''}; nothing was written"
+        super().__init__("\n".join([head, *(f"  {text}" for text in texts)]))
+        self.plan = plan

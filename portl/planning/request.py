@@ -1,0 +1,143 @@
+"""What a caller asks for: a job, what was handed in beside it, and the two sides that it opens."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import attrs
+
+from portl.config.models import DestinationConfig, MigrationConfig, SourceConfig
+from portl.connectors import registry
+from portl.connectors.context import Context
+from portl.connectors.destination import Destination
+from portl.connectors.ledger import Ledger
+from portl.connectors.source import Source
+from portl.job.loading import load
+from portl.values.cancel import CancelToken
+from portl.values.errors import Error, Interrupted, PluginError
+from portl.values.events import Event, Failed, Observer
+
+Job = str | os.PathLike[str] | Mapping[str, Any] | MigrationConfig
+
+
+@attrs.frozen(kw_only=True)
+class Sides:
+    """Both sides of a job, open."""
+
+    source: Source[SourceConfig]
+    destination: Destination[DestinationConfig]
+
+    def ledger(self, config: MigrationConfig) -> Ledger | None:
+        """Return the destination's ledger; None if it has none."""
+        found = self.destination.ledger(config.ledger)
+        return found if isinstance(found, Ledger) else None
+
+
+@attrs.frozen(kw_only=True)
+class Request:
+    """A job with all that its caller has handed in."""
+
+    config: MigrationConfig
+    #: A caller-supplied connection or pool for each side; None: portl opens its own.
+    source: object | None = attrs.field(repr=False)
+    destination: object | None = attrs.field(repr=False)
+    context: Context = attrs.field(repr=False)
+    #: True to begin again where a run was interrupted.
+    restart: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        job: Job,
+        *,
+        source: object | None = None,
+        destination: object | None = None,
+        observers: Sequence[Observer] = (),
+        cancel: CancelToken | None = None,
+        overrides: Mapping[str, str] | None = None,
+        restart: bool = False,
+    ) -> Request:
+        """Load the job and gather the arguments of ``portl.migrate``.
+
+        Raises:
+            ConfigError: the job is wrong.
+        """
+        config = load(job, overrides=overrides)
+
+        def emit(event: Event) -> None:
+            for observer in observers:
+                try:
+                    observer(event)
+                except Error as error:
+                    error.transient = False  # what an observer raises ends the run; it is no failure of the run's
+                    raise
+
+        context = Context(token=cancel or CancelToken(), emit=emit, retry=config.retry)
+        return cls(config=config, source=source, destination=destination, context=context, restart=restart)
+
+    @property
+    def caller_supplied(self) -> bool:
+        """True if a connection was handed in: one that is lost cannot be opened again."""
+        return self.source is not None or self.destination is not None
+
+    @contextmanager
+    def opened(self, meanwhile: Callable[[], None] | None = None) -> Iterator[Sides]:
+        """Open both sides; close them whatever happens.
+
+        Args:
+            meanwhile: called while both servers are busy with the new connections.
+        """
+        source, destination = self._source(), self._destination()
+        try:
+            self.context.token.check()
+            source.connect(self.context)
+            destination.connect(self.context)
+            if meanwhile is not None:
+                meanwhile()
+            source.open(self.context)
+            destination.open(self.context)
+            yield Sides(source=source, destination=destination)
+        finally:
+            try:
+                destination.close()
+            finally:
+                source.close()
+
+    @contextmanager
+    def opened_destination(self) -> Iterator[Destination[DestinationConfig]]:
+        """Open the destination alone, for what concerns its ledger."""
+        destination = self._destination()
+        try:
+            destination.open(self.context)
+            yield destination
+        finally:
+            destination.close()
+
+    def _source(self) -> Source[SourceConfig]:
+        connector = registry.load(self.config.source.type)
+        if connector.source is None:
+            raise PluginError(f"the connector {connector.name!r} has no source")
+        return connector.source(self.config.source, self.source)
+
+    def _destination(self) -> Destination[DestinationConfig]:
+        connector = registry.load(self.config.destination.type)
+        if connector.destination is None:
+            raise PluginError(f"the connector {connector.name!r} has no destination")
+        return connector.destination(self.config.destination, self.destination)
+
+    @contextmanager
+    def reported(self) -> Iterator[None]:
+        """Tell the observers of a failure, and make Ctrl-C one of portl's errors."""
+        try:
+            yield
+        except KeyboardInterrupt as error:
+            raise self._failed(Interrupted.of(error, "; nothing was written")) from None
+        except Error as error:
+            raise self._failed(self.context.token.verdict(error))
+
+    def _failed(self, error: Error) -> Error:
+        self.context.emit(Failed(kind=type(error).__name__, error=str(error)))
+        return error

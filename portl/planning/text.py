@@ -1,0 +1,174 @@
+"""Show a plan to people as lines of text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import takewhile
+
+from portl.config.models import MigrationConfig
+from portl.planning.delivery import Delivery
+from portl.planning.tasks import TableTask
+from portl.schema.conversions import Verdict
+from portl.values.findings import Finding, Severity
+from portl.values.text import WIDTH, Line, aligned, cut, printable, wrapped
+
+#: A value in the preview is cut at this many characters.
+VALUE_WIDTH = 60
+
+_HEADS = {Severity.PROBLEM: "problems", Severity.WARNING: "warnings", Severity.NOTE: "notes"}
+
+
+def render_plan(
+    config: MigrationConfig,
+    sides: tuple[str, str],
+    tables: Sequence[TableTask],
+    width: int = WIDTH,
+    *,
+    sql: bool = False,
+) -> list[Line]:
+    """Return a plan as lines of at most ``width`` characters, statements excepted.
+
+    Args:
+        config: the job.
+        sides: where the source and the destination are, for people.
+        tables: its tasks.
+        width: in characters.
+        sql: also show the statements that will be executed.
+    """
+    lines = [Line(f"plan {printable(config.name)}", "title")]
+    for task in tables:
+        stops = [finding for finding in task.findings if finding.severity is Severity.PROBLEM]
+        lines += _findings(stops, width)
+        lines += [Line()] if stops else []
+        lines += _facts(config, sides, task, width)
+        lines += [] if sql else _changes(task, width)
+        lines += _findings([finding for finding in task.findings if finding not in stops], width)
+        lines += _columns(task, width)
+        if sql:
+            lines += _sql(task)
+        lines += _preview(task, width)
+    count = sum(finding.severity is Severity.PROBLEM for task in tables for finding in task.findings)
+    verdict = f"{count} problem{'s' if count != 1 else ''}: this plan does not run" if count else "ready to run"
+    return [*lines, Line(), Line(verdict, "problem" if count else "good")]
+
+
+def _sql(task: TableTask) -> Iterator[Line]:
+    yield from _statements("before the rows", task.examination.before)
+    yield from _statements("reading", [task.read] if task.read else [])
+    yield from _statements("writing", task.examination.write)
+    yield from _statements("after the rows", task.examination.after)
+
+
+def _facts(config: MigrationConfig, sides: tuple[str, str], task: TableTask, width: int) -> Iterator[Line]:
+    intent = task.intent
+    created = " (new)" if intent.create else f" ({task.destination.kind})"
+    facts = [
+        ("from", f"{task.source.name} ({task.source.kind}), {sides[0]}"),
+        ("to", f"{task.destination.name}{created}, {sides[1]}"),
+        ("rows", _count(task)),
+        ("route", f"{task.route}: {intent.format.reason}"),
+        ("conflict", task.conflict),
+        ("batch", _batch(config)),
+        ("chunks", _chunks(config, task)),
+        ("ledger", task.ledger or "none"),
+    ]
+    if task.rejected_to is not None:
+        facts.append(("rejected", f"rows that are refused go to {task.rejected_to}"))
+    for label, text in facts:
+        yield from wrapped(f"  {label:<10}", printable(text), width)
+
+
+def _count(task: TableTask) -> str:
+    if task.count is None:
+        return "not known"
+    return f"{task.count.rows:,}" if task.count.exact else f"about {task.count.rows:,} (an estimate)"
+
+
+def _batch(config: MigrationConfig) -> str:
+    size = config.batch_size
+    return f"{size:,} rows" if size else "1,000 rows, fewer where they are wide"
+
+
+def _chunks(config: MigrationConfig, task: TableTask) -> str:
+    if task.delivery is Delivery.WHOLE:
+        why = "the job asks for it" if config.atomic else task.split.reason
+        return f"one transaction for everything: {why}"
+    if task.delivery is Delivery.REPEAT:
+        return f"none: {task.split.reason}"
+    count = len(task.split.chunks)
+    estimated = "about " if task.run is None else ""
+    text = f"{estimated}{count:,} by {task.split.by}" if count > 1 else "one"
+    return f"{text}, one after the other: {task.ordered}" if task.ordered and count > 1 else text
+
+
+def _findings(findings: Sequence[Finding], width: int) -> Iterator[Line]:
+    for severity, head in _HEADS.items():
+        chosen = [finding for finding in findings if finding.severity is severity]
+        if not chosen:
+            continue
+        yield Line()
+        yield Line(f"{head} ({len(chosen)})", "head")
+        for finding in chosen:
+            text = printable(f"{finding.where}: {finding.message}")
+            yield from wrapped("  - ", text, width, severity.value)
+            if finding.remedy:
+                yield from wrapped("    -> ", printable(finding.remedy), width)
+
+
+def _columns(task: TableTask, width: int) -> Iterator[Line]:
+    if not task.fields:
+        return
+    yield Line()
+    yield Line("columns", "head")
+    rows = [("source", "type", "destination", "type", "verdict")]
+    styles = ["dim"]
+    for field in task.fields:
+        verdict = field.conversion.verdict
+        rows.append((field.source.name, field.sent.native, field.target.name, field.target.native, verdict.value))
+        styles.append({Verdict.LOSSLESS: "plain", Verdict.LOSSY: "warning"}.get(verdict, "problem"))
+    for text, style in zip(aligned(rows, width - 2), styles, strict=True):
+        yield Line(f"  {text}", style)
+    for name, reason in task.ignored:
+        yield from wrapped("  ", printable(f"{name}: not copied, {reason}"), width, "dim")
+
+
+def _changes(task: TableTask, width: int) -> Iterator[Line]:
+    """Yield what kinds of statements change the destination before and after the rows."""
+    told = [
+        f"{', '.join(dict.fromkeys(_kind(text) for text in texts))} {when}"
+        for when, texts in (("before the rows", task.examination.before), ("after them", task.examination.after))
+        if texts
+    ]
+    if told or task.read:
+        yield from wrapped("  sql       ", printable(f"{'; '.join([*told, '--sql shows all'])}"), width)
+
+
+def _kind(statement: str) -> str:
+    """Return what kind of statement it is: its first words, as long as they are keywords."""
+    return " ".join(takewhile(str.isupper, statement.split()[:2]))
+
+
+def _statements(head: str, statements: Iterable[str]) -> Iterator[Line]:
+    texts = list(statements)
+    if not texts:
+        return
+    yield Line()
+    yield Line(head, "head")
+    for text in texts:
+        for line in f"{text};".splitlines():
+            yield Line(f"  {printable(line)}", "dim")
+
+
+def _preview(task: TableTask, width: int) -> Iterator[Line]:
+    if not task.preview:
+        return
+    yield Line()
+    yield Line(f"preview (the first {len(task.preview)} rows as they will arrive)", "head")
+    names = [field.target.name for field in task.fields]
+    label = min(24, max(len(name) for name in names))
+    for number, row in enumerate(task.preview, 1):
+        yield Line(f"  row {number}", "dim")
+        for name, value in zip(names, row, strict=True):
+            text = "NULL" if value is None else printable(value)
+            room = max(8, min(VALUE_WIDTH, width - label - 6))
+            yield Line(f"    {cut(printable(name), label):<{label}}  {cut(text, room)}", "plain" if value else "dim")

@@ -1,0 +1,150 @@
+"""What happens during a run, as typed events. An observer is a function that takes one.
+
+Observers are called in the thread that does the work, in order; one that raises ends the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+if TYPE_CHECKING:
+    from portl.values.results import Result, TableResult
+
+
+@attrs.frozen(kw_only=True)
+class Event:
+    """The root of all events."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the event as plain data; ``event`` holds its name in snake case."""
+        name = "".join(f"_{c.lower()}" if c.isupper() else c for c in type(self).__name__).lstrip("_")
+        return {"event": name, **attrs.asdict(self, recurse=False)}
+
+
+@attrs.frozen(kw_only=True)
+class Started(Event):
+    """The plan has no problems and its execution begins."""
+
+    name: str
+    source: str
+    destination: str
+    tables: int
+
+
+@attrs.frozen(kw_only=True)
+class TableStarted(Event):
+    """The rows of one table begin to move."""
+
+    source: str
+    destination: str
+    route: str
+    #: None where the number is unknown.
+    rows_expected: int | None
+    #: False for an estimate.
+    rows_exact: bool
+
+
+@attrs.frozen(kw_only=True)
+class Resumed(Event):
+    """A run that was interrupted is taken up: its first chunks are there already."""
+
+    job: str
+    #: Counted from 1; this one is at least the second.
+    attempt: int
+    #: When the run was started, in ISO 8601.
+    started: str | None
+    chunks_done: int
+    chunks: int
+    #: Rows that are there already.
+    rows: int
+
+
+@attrs.frozen(kw_only=True)
+class BatchCommitted(Event):
+    """One transaction is committed: the batches from ``first_batch`` to ``last_batch``."""
+
+    table: str
+    #: Counted from 1; batches are counted within it.
+    chunk: int = 1
+    first_batch: int
+    last_batch: int
+    rows: int
+    #: Bytes sent to the destination.
+    bytes: int
+    total_rows: int
+    total_bytes: int
+    rows_per_second: float
+    #: True in the middle of a large transaction: the rows are written, and its COMMIT is still to come.
+    provisional: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Warned(Event):
+    """Something that the user should know."""
+
+    where: str
+    message: str
+    remedy: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Retrying(Event):
+    """Something failed that may go better in a moment."""
+
+    what: str
+    #: The attempt that failed, counted from 1.
+    attempt: int
+    attempts: int
+    #: Seconds until the next.
+    pause: float
+    error: str
+
+
+@attrs.frozen(kw_only=True)
+class RowsRejected(Event):
+    """Rows were put aside, and the transaction that says so is committed."""
+
+    table: str
+    chunk: int
+    rows: int
+    total: int
+    #: Where they went, for people.
+    place: str
+    #: The first of them and why it was refused, for people.
+    example: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class TableDone(Event):
+    """All rows of one table are there."""
+
+    result: TableResult
+
+    def to_dict(self) -> dict[str, Any]:
+        """See ``Event.to_dict``."""
+        return {"event": "table_done", **self.result.to_dict()}
+
+
+@attrs.frozen(kw_only=True)
+class Done(Event):
+    """The run has succeeded."""
+
+    result: Result
+
+    def to_dict(self) -> dict[str, Any]:
+        """See ``Event.to_dict``."""
+        return {"event": "done", **self.result.to_dict()}
+
+
+@attrs.frozen(kw_only=True)
+class Failed(Event):
+    """The run has ended with an error, which is raised after this."""
+
+    kind: str
+    error: str
+
+
+Observer = Callable[[Event], object]

@@ -1,0 +1,50 @@
+"""What a look at both sides has shown: problems, warnings, notes."""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING
+
+import attrs
+
+if TYPE_CHECKING:
+    pass
+
+
+class Severity(enum.StrEnum):
+    """How much a finding matters."""
+
+    PROBLEM = "problem"
+    WARNING = "warning"
+    NOTE = "note"
+
+
+@attrs.frozen(kw_only=True)
+class Finding:
+    """Something that a look at both ends has shown. A problem keeps the plan from running."""
+
+    severity: Severity
+    #: ``source``, ``destination``, or the column in question.
+    where: str
+    message: str
+    #: What to do about it.
+    remedy: str | None = None
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.message}"
+        return f"{text} -> {self.remedy}" if self.remedy else text
+
+
+def problem(where: str, message: str, remedy: str | None = None) -> Finding:
+    """Return a finding that keeps the plan from running."""
+    return Finding(severity=Severity.PROBLEM, where=where, message=message, remedy=remedy)
+
+
+def warning(where: str, message: str, remedy: str | None = None) -> Finding:
+    """Return a finding that the user should know before he runs the plan."""
+    return Finding(severity=Severity.WARNING, where=where, message=message, remedy=remedy)
+
+
+def note(where: str, message: str) -> Finding:
+    """Return a finding that explains."""
+    return Finding(severity=Severity.NOTE, where=where, message=message)

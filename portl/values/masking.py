@@ -1,0 +1,76 @@
+"""Keep values of masked columns out of what people read: errors, logs, the reason in the quarantine.
+
+A server's words hold values in places that depend on its language and version. So what describes the row (``detail``)
+goes as a whole, unless it names columns that are not masked alone; in the rest, every occurrence of a masked value is
+covered, and everything in quotes that is a part of one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+
+from portl.values.errors import DataError
+
+COVER = "********"
+
+#: ``(columns)=(values)``: how servers name a key, whatever the language around it.
+_KEY = re.compile(r"\((?P<columns>[^()]*)\)=\(")
+_QUOTED = re.compile(r'"([^"]*)"')
+#: A text as short as this is covered only where it is no part of a longer word.
+_SHORT = 4
+
+
+def masked(error: DataError, values: Mapping[str, str | None] | None, mask: Collection[str]) -> DataError:
+    """Cover what ``error`` says of masked columns; return it.
+
+    Args:
+        error: as the connector has raised it. Its ``values``, ``message``, ``hint`` and ``detail`` are changed.
+        values: the row's texts by column, where they are known; those of ``error.values`` count too.
+        mask: the columns.
+    """
+    if not mask:
+        return error
+    hidden = {
+        text for found in (values or {}, error.values or {}) for name, text in found.items() if name in mask and text
+    }
+    hidden.discard(COVER)
+    cover = COVER
+    if error.detail and not _speaks_of_others(error.detail, mask):
+        error.message = error.message.replace(error.detail, cover)
+        error.detail = cover
+    error.message = _covered(error.message, hidden)
+    if error.detail:
+        error.detail = _covered(error.detail, hidden)
+    if error.hint:
+        error.hint = _covered(error.hint, hidden)
+    if error.values is not None:
+        error.values = {
+            name: COVER if name in mask and text is not None else text for name, text in error.values.items()
+        }
+    error.args = (error.message,)
+    return error
+
+
+def _speaks_of_others(detail: str, mask: Collection[str]) -> bool:
+    """Tell whether a server's description of a row is of a key without any masked column."""
+    found = _KEY.search(detail)
+    if found is None:
+        return False
+    # Names stand there bare or quoted, and within expressions: any word that is a masked column's name counts.
+    return not any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", found["columns"]) for name in mask)
+
+
+def _covered(text: str, hidden: Collection[str]) -> str:
+    if not hidden:
+        return text
+
+    def quoted(match: re.Match[str]) -> str:
+        return f'"{COVER}"' if match[1] and any(match[1] in value for value in hidden) else match[0]
+
+    for value in sorted(hidden, key=len, reverse=True):
+        if len(value) >= _SHORT:
+            text = text.replace(value, COVER)
+        else:
+            text = re.sub(rf"(?<!\w){re.escape(value)}(?!\w)", COVER, text)
+    return _QUOTED.sub(quoted, text)

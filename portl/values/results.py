@@ -1,0 +1,254 @@
+"""What a run has done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import attrs
+
+from portl.values.differences import TableVerification
+from portl.values.text import WIDTH, Line, aligned, human_bytes, printable, wrapped
+
+
+@attrs.frozen(kw_only=True)
+class TableResult:
+    """What became of one table's rows."""
+
+    source: str
+    destination: str
+    #: ``server``, ``relay`` or ``rows``.
+    route: str
+    rows_read: int = 0
+    rows_inserted: int = 0
+    #: Rows whose key was there and whose other columns changed; a source row that a later one with the same key
+    #: replaced in the same run counts here too.
+    rows_updated: int = 0
+    #: Rows that the strategy left out because their key was there already.
+    rows_skipped: int = 0
+    #: Rows that stood there exactly so already; they are not rewritten.
+    rows_unchanged: int = 0
+    rows_rejected: int = 0
+    #: Where rejected rows go, for people; None where they end the run.
+    rejected_to: str | None = None
+    #: Bytes sent to the destination.
+    bytes: int = 0
+    batches: int = 0
+    seconds: float = 0.0
+    chunks: int = 1
+    #: Which attempt at the run this was, counted from 1. The counts are those of all attempts.
+    attempt: int = 1
+    #: Chunks that were tried again.
+    retries: int = 0
+    #: Rows of ``rows_read`` that earlier attempts have brought.
+    rows_before: int = 0
+    #: Chunks that an earlier attempt has read from an older state of the source.
+    older_chunks: tuple[int, ...] = ()
+    #: What the source is: table, view, query, …; empty where no plan was made.
+    source_kind: str = ""
+    #: What the destination was before: ``new``, or what it is.
+    destination_kind: str = ""
+    #: The strategy and the key, for people.
+    conflict: str = ""
+    #: Rows in a batch, at most.
+    batch_rows: int = 0
+    #: How it was cut into chunks, for people: ``key ranges of id``; None: everything was one transaction.
+    chunks_by: str | None = None
+    #: Where the ledger stands; None: there is none.
+    ledger: str | None = None
+
+    @property
+    def rows_per_second(self) -> float:
+        """Rows that this attempt has moved, by its seconds."""
+        return (self.rows_read - self.rows_before) / self.seconds if self.seconds else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, ready for JSON."""
+        return attrs.asdict(self)
+
+
+@attrs.frozen(kw_only=True)
+class Result:
+    """What a run has done, in all and table by table. The totals are the sums over ``tables``.
+
+    ``print(result)`` shows it as the command line does.
+    """
+
+    name: str
+    tables: tuple[TableResult, ...]
+    #: From the first look at the plan to the end.
+    seconds: float
+    #: What a comparison of both ends has found, where the job asks for one.
+    verification: TableVerification | None = None
+    #: Where rows came from and went to, for people; empty where no plan was made.
+    source: str = ""
+    destination: str = ""
+
+    def __str__(self) -> str:
+        return "\n".join(line.text for line in self.lines())
+
+    @property
+    def rows_read(self) -> int:
+        """Rows that the source sent."""
+        return sum(table.rows_read for table in self.tables)
+
+    @property
+    def rows_inserted(self) -> int:
+        """Rows that are new at the destination."""
+        return sum(table.rows_inserted for table in self.tables)
+
+    @property
+    def rows_updated(self) -> int:
+        """Rows that were there and changed."""
+        return sum(table.rows_updated for table in self.tables)
+
+    @property
+    def rows_skipped(self) -> int:
+        """Rows that the strategy left out."""
+        return sum(table.rows_skipped for table in self.tables)
+
+    @property
+    def rows_unchanged(self) -> int:
+        """Rows that stood there exactly so already."""
+        return sum(table.rows_unchanged for table in self.tables)
+
+    @property
+    def rows_rejected(self) -> int:
+        """Rows that were put aside."""
+        return sum(table.rows_rejected for table in self.tables)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes sent to the destination."""
+        return sum(table.bytes for table in self.tables)
+
+    def summary(self) -> str:
+        """Return the counts in one line."""
+        parts = [f"{self.rows_read:,} rows read"]
+        for label in ("inserted", "updated", "unchanged", "skipped", "rejected"):
+            count = getattr(self, f"rows_{label}")
+            if count:
+                parts.append(f"{count:,} {label}")
+        return ", ".join(parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, ready for JSON."""
+        names = (
+            "rows_read",
+            "rows_inserted",
+            "rows_updated",
+            "rows_skipped",
+            "rows_unchanged",
+            "rows_rejected",
+            "bytes",
+        )
+        return {
+            "name": self.name,
+            **{name: getattr(self, name) for name in names},
+            "seconds": self.seconds,
+            "verification": self.verification.to_dict() if self.verification else None,
+            "tables": [table.to_dict() for table in self.tables],
+        }
+
+    def lines(self, width: int = WIDTH) -> list[Line]:
+        """Return what was done as lines: each table in the frame of its plan, or all of them as rows of one table."""
+        lines = list(self._frames(width) if self.source else _totals(self.tables, width))
+        for table in self.tables:
+            lines += _attempts(table, width)
+        for place in sorted({table.rejected_to for table in self.tables if table.rejected_to and table.rows_rejected}):
+            said = (
+                f"rejected rows are in {place}, each with its reason; mend the cause, then run `portl retry-rejected`"
+            )
+            lines += wrapped("", said, width, "warning")
+        done = f"{printable(self.name)}: {self.summary()}, {human_bytes(self.bytes)} in {self.seconds:.2f} s"
+        return [*lines, *wrapped("", done, width, "good")]
+
+    def _frames(self, width: int) -> Iterator[Line]:
+        """Yield what became of each table, with the labels of the plan."""
+        yield Line(f"done {printable(self.name)}", "title")
+        for table in self.tables:
+            facts = _facts(table, self.source, self.destination)
+            if self.verification is not None:
+                facts.append(("verified", _verified(self.verification)))
+            for label, text in facts:
+                style = "warning" if label == "rejected" else "plain"
+                yield from wrapped(f"  {label:<10}", printable(text), width, style)
+        yield Line()
+
+
+def _facts(table: TableResult, source: str, destination: str) -> list[tuple[str, str]]:
+    rate = f", {table.rows_per_second:,.0f} rows/s" if table.seconds else ""
+    tried = f", {table.retries:,} of them tried again" if table.retries else ""
+    chunks = f"{f'{table.chunks:,} by {table.chunks_by}' if table.chunks > 1 else 'one'}{tried}"
+    facts = [
+        ("from", f"{table.source} ({table.source_kind}), {source}"),
+        ("to", f"{table.destination} ({table.destination_kind}), {destination}"),
+        ("rows", ", ".join(f"{getattr(table, name):,} {head}" for head, name in _told([table]))),
+        ("route", f"{table.route}: {human_bytes(table.bytes)} in {table.seconds:.2f} s{rate}"),
+        ("conflict", table.conflict),
+        ("batch", f"{table.batches:,} of at most {table.batch_rows:,} rows"),
+        ("chunks", "one transaction for everything" if table.chunks_by is None else chunks),
+        ("ledger", table.ledger or "none"),
+    ]
+    if table.rows_rejected:
+        facts.append(("rejected", f"{table.rows_rejected:,} rows, in {table.rejected_to}"))
+    return facts
+
+
+def _verified(checked: TableVerification) -> str:
+    right = checked.rows_source - checked.missing
+    missing = f", the {checked.missing:,} that were put aside excepted" if checked.missing else ""
+    return f"by {checked.mode}: {right:,} rows are as they should be{missing}"
+
+
+#: How the counts of rows are called, and their names in a result.
+_COUNTS = (
+    ("read", "rows_read"),
+    ("new", "rows_inserted"),
+    ("changed", "rows_updated"),
+    ("same", "rows_unchanged"),
+    ("skipped", "rows_skipped"),
+    ("rejected", "rows_rejected"),
+)
+
+
+def _told(tables: Sequence[TableResult]) -> list[tuple[str, str]]:
+    """Return the counts that are worth telling: what is zero everywhere is left out, so that the rest fits."""
+    return [(head, name) for head, name in _COUNTS if name == "rows_read" or any(getattr(t, name) for t in tables)]
+
+
+def _totals(tables: Sequence[TableResult], width: int) -> Iterator[Line]:
+    """Yield a table of what became of several tables, which may come from several plans."""
+    shown = _told(tables)
+    rows: list[tuple[str, ...]] = [("table", "route", *(head for head, _ in shown), "rows/s")]
+    for table in tables:
+        numbers = (f"{getattr(table, name):,}" for _, name in shown)
+        rows.append((table.destination, table.route, *numbers, f"{table.rows_per_second:,.0f}"))
+    for number, text in enumerate(aligned(rows, width)):
+        yield Line(text, "plain" if number else "dim")
+
+
+def _attempts(table: TableResult, width: int) -> Iterator[Line]:
+    """Say what is not as in a run without interruptions."""
+    if table.attempt > 1:
+        said = f"attempt {table.attempt}: {table.rows_before:,} rows were there from earlier attempts"
+        yield from wrapped("", said, width)
+    if table.older_chunks:
+        verb = "come" if len(table.older_chunks) > 1 else "comes"
+        said = (
+            f"{_numbers(table.older_chunks)} of {table.chunks} {verb} from an older state of the source; "
+            "`resume: recopy` copies such chunks again"
+        )
+        yield from wrapped("", said, width, "warning")
+
+
+def _numbers(numbers: Sequence[int]) -> str:
+    """Return numbers of chunks as ranges: ``chunks 1-4, 7``."""
+    ranges: list[list[int]] = []
+    for number in numbers:
+        if ranges and ranges[-1][1] == number - 1:
+            ranges[-1][1] = number
+        else:
+            ranges.append([number, number])
+    texts = [str(first) if first == last else f"{first}-{last}" for first, last in ranges]
+    return f"chunk{'s' if len(numbers) > 1 else ''} {', '.join(texts)}"

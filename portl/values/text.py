@@ -1,0 +1,60 @@
+"""Lines of text for people, each with a style that a terminal may colour."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import attrs
+
+if TYPE_CHECKING:
+    pass
+
+
+WIDTH = 80
+
+
+@attrs.frozen
+class Line:
+    """A line of text and how it should look: title, head, problem, warning, note, good, dim, or plain."""
+
+    text: str = ""
+    style: str = "plain"
+
+
+def printable(text: str) -> str:
+    """Return text with control characters written out, so that a value cannot drive the terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def aligned(rows: Sequence[Sequence[str]], width: int) -> Iterator[str]:
+    """Yield rows as aligned lines; columns that are too wide together are cut, the widest first."""
+    cells = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(len(cell) for cell in column) for column in zip(*cells, strict=True)]
+    while sum(widths) + 2 * (len(widths) - 1) > width and max(widths) > 8:
+        widths[widths.index(max(widths))] -= 1
+    for row in cells:
+        yield "  ".join(cut(cell, size).ljust(size) for cell, size in zip(row, widths, strict=True)).rstrip()
+
+
+def cut(text: str, width: int) -> str:
+    """Return text of at most ``width`` characters."""
+    return text if len(text) <= width else text[: max(0, width - 3)] + "..."
+
+
+def human_bytes(count: int) -> str:
+    """Return a number of bytes with a binary unit."""
+    size = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:,.0f} {unit}" if unit == "B" else f"{size:,.1f} {unit}"
+        size /= 1024
+    return f"{size:,.1f} TiB"
+
+
+def wrapped(prefix: str, text: str, width: int = WIDTH, style: str = "plain") -> Iterator[Line]:
+    """Yield text behind a prefix, further lines indented as far."""
+    room = max(20, width - len(prefix))
+    for number, line in enumerate(textwrap.wrap(text, room) or [""]):
+        yield Line(f"{prefix if number == 0 else ' ' * len(prefix)}{line}".rstrip(), style)

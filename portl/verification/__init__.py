@@ -1,0 +1,4 @@
+"""Compare both sides, match rows that differ, and copy them once more: ``portl.verify``.
+
+Imports ``planning`` and what lies below. A change here decides what counts as equal.
+"""

@@ -1,0 +1,117 @@
+"""Match the rows of two ends, a bucket at a time, without holding more of them than that."""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator
+from typing import Any, TypeVar
+
+from portl.connectors.comparer import RowLine, Texts
+from portl.values.differences import EXTRA, MISSING
+
+T = TypeVar("T")
+
+
+def by_key(lines: Iterable[RowLine]) -> dict[Texts, list[RowLine]]:
+    """Return the rows of each key."""
+    found: dict[Texts, list[RowLine]] = {}
+    for line in lines:
+        found.setdefault(line.key, []).append(line)
+    return found
+
+
+def as_multisets(
+    sent: Iterable[RowLine], there: Iterable[RowLine], *, by_texts: bool
+) -> Iterator[tuple[str, RowLine | None, RowLine | None]]:
+    """Yield what one of two multisets of rows has more often than the other."""
+
+    def value(line: RowLine) -> object:
+        return line.texts if by_texts else line.digest
+
+    left = Counter(map(value, there))
+    for line in sent:
+        if left[value(line)] > 0:
+            left[value(line)] -= 1
+        else:
+            yield MISSING, line, None
+    for line in there:
+        if left[value(line)] > 0:
+            left[value(line)] -= 1
+            yield EXTRA, None, line
+
+
+def side_by_side(
+    ours: Iterator[tuple[int, list[RowLine]]], theirs: Iterator[tuple[int, list[RowLine]]]
+) -> Iterator[tuple[int, list[RowLine], list[RowLine]]]:
+    """Yield bucket, the source's rows and the destination's, from two streams in the order of the buckets."""
+    left, right = next(ours, None), next(theirs, None)
+    while left is not None or right is not None:
+        bucket = min(found[0] for found in (left, right) if found is not None)
+        sent = there = None
+        if left is not None and left[0] == bucket:
+            sent, left = left[1], next(ours, None)
+        if right is not None and right[0] == bucket:
+            there, right = right[1], next(theirs, None)
+        yield bucket, sent or [], there or []
+
+
+def ahead(items: Iterator[T]) -> Generator[T, None, None]:
+    """Yield what an iterator yields, which runs in a thread of its own, a few items ahead."""
+    ready: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=4)
+    stopped = threading.Event()
+
+    def put(kind: str, item: Any) -> bool:
+        while not stopped.is_set():
+            try:
+                ready.put((kind, item), timeout=0.1)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def work() -> None:
+        try:
+            for item in items:
+                if not put("item", item):
+                    break
+            else:
+                put("end", None)
+        except BaseException as error:
+            put("error", error)
+        finally:
+            close = getattr(items, "close", None)
+            if close is not None:
+                close()
+
+    thread = threading.Thread(target=work, name="portl-verify-rows", daemon=True)
+    thread.start()
+
+    def results() -> Generator[T, None, None]:
+        try:
+            while True:
+                kind, item = ready.get()
+                if kind == "error":
+                    raise item
+                if kind == "end":
+                    return
+                yield item
+        finally:
+            stopped.set()
+            thread.join()
+
+    return results()
+
+
+def portions(lines: Iterable[str], size: int) -> Iterator[dict[Texts, int]]:
+    """Yield the keys in a spool, at most ``size`` at a time, and how often each is there."""
+    found: Counter[Texts] = Counter()
+    for line in lines:
+        found[tuple(json.loads(line))] += 1
+        if len(found) >= size:
+            yield dict(found)
+            found = Counter()
+    if found:
+        yield dict(found)

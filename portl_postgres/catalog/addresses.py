@@ -1,0 +1,100 @@
+"""What people write at the prompt: URLs and names of tables; and which tables there are to choose from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import portl
+from portl import FieldError, Secret
+from portl_postgres.catalog.tables import KINDS, shown, statement
+from portl_postgres.config import PostgresSourceConfig, SSLMode
+from portl_postgres.conninfo import SECRET_KEYWORDS, parse_url
+from portl_postgres.session.database import Database
+from portl_postgres.sql.text import bound
+
+#: What its URLs begin with (manual, 32.1.1.2, Connection URIs).
+SCHEMES = ("postgresql", "postgres")
+
+#: Keywords of libpq that have a key of their own.
+_KEYS = {
+    "host": "host",
+    "port": "port",
+    "dbname": "database",
+    "user": "username",
+    "password": "password",
+    **{name: name for name in ("sslmode", "sslrootcert", "sslcert", "sslkey", "connect_timeout", "application_name")},
+}
+_NUMBERS = ("port", "connect_timeout")
+
+#: A name: in double quotes, which are doubled inside, or as it is; dots part a schema from a table.
+_PART = r'(?:"(?:[^"]|"")+"|[^".][^.]*)'
+_NAME = re.compile(rf"(?:(?P<schema>{_PART})\.)?(?P<table>{_PART})")
+
+
+def from_url(url: Secret) -> Mapping[str, Any]:
+    """Return the keys that reach the same database; the URL itself where keys cannot say all of it.
+
+    Raises:
+        FieldError: it cannot be read.
+    """
+    found = parse_url(url)
+    if any(name in SECRET_KEYWORDS for name in found if name != "password"):
+        return {"url": url}
+    if any(not re.fullmatch(r"[1-9]\d*", found.get(name, "1")) for name in _NUMBERS):
+        return {"url": url}  # several ports, or a wait without end
+    keys: dict[str, Any] = {key: found[name] for name, key in _KEYS.items() if name in found}
+    keys.update({name: int(keys[name]) for name in _NUMBERS if name in keys})
+    if "password" in keys:
+        keys["password"] = Secret(keys["password"])
+    params = {name: value for name, value in found.items() if name not in _KEYS}
+    return {**keys, "params": params} if params else keys
+
+
+def from_name(name: str) -> Mapping[str, Any]:
+    """Return the keys for TABLE or SCHEMA.TABLE, each exactly as it is called, or in double quotes.
+
+    Raises:
+        FieldError: it is neither.
+    """
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise FieldError(
+            "table",
+            f"expected TABLE or SCHEMA.TABLE, found {name!r}; a name with a dot in it goes into double quotes, "
+            'as in "one.name"',
+        )
+    return {"schema": _plain(match["schema"] or "public"), "table": _plain(match["table"])}
+
+
+def _plain(part: str) -> str:
+    return part[1:-1].replace('""', '"') if part.startswith('"') else part
+
+
+def tables(keys: Mapping[str, Any], context: portl.Context, role: str) -> list[portl.TableEntry]:
+    """Connect and return the relations that the role may read (``source``) or insert into (``destination``)."""
+    database = Database(_reaching(keys), None, role)
+    try:
+        with database.session(context, {"default_transaction_read_only": "on"}) as session:
+            rows = session.query(
+                bound(statement("tables"), "SELECT" if role == "source" else "INSERT"), what="looking for tables"
+            )
+    finally:
+        database.close()
+    return [
+        portl.TableEntry(name=shown(schema, name), kind=KINDS[kind], rows=None if estimate < 0 else round(estimate))
+        for schema, name, kind, estimate in rows
+    ]
+
+
+def _reaching(keys: Mapping[str, Any]) -> PostgresSourceConfig:
+    """Return a config that reaches the database; the table that is read by it is the catalogue's."""
+    given = dict(keys)
+    if "sslmode" in given:
+        try:
+            given["sslmode"] = SSLMode(given["sslmode"])
+        except ValueError:
+            allowed = ", ".join(mode.value for mode in SSLMode)
+            raise portl.ConfigError([f"sslmode: expected one of {allowed}"], origin="URL") from None
+    return PostgresSourceConfig(type="postgres", schema="pg_catalog", table="pg_class", **given)

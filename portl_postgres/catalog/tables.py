@@ -1,0 +1,278 @@
+"""Read tables, columns, keys and types from the system catalogs. The queries stand in ``sql/``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import attrs
+
+from portl import Column, Key, SchemaError, Table
+from portl_postgres.catalog.types import PgType, generic
+from portl_postgres.session.session import Session
+from portl_postgres.sql.text import Expression, bound, literal, quoted
+
+DIALECT = "postgres"
+
+KINDS = {
+    "r": "table",
+    "p": "partitioned table",
+    "v": "view",
+    "m": "materialized view",
+    "f": "foreign table",
+}
+
+
+@attrs.frozen(kw_only=True)
+class ColumnDetails:
+    """What this connector remembers of a column."""
+
+    pg: PgType
+    modifier: int = -1
+    #: The major version of the server that the column is, or will be, on.
+    version: int
+    #: What the default depends on beyond built-in things: function, relation, type, other.
+    default_needs: tuple[str, ...] = ()
+    #: The columns that a generated column is made of.
+    made_of: tuple[str, ...] = ()
+    #: ``s`` stored, ``v`` virtual, for a generated column.
+    generated_kind: str = ""
+    #: The oid of the sequence behind the column; 0 for none.
+    sequence: int = 0
+    #: What the source's sequence has handed out last; None if nothing, or if it is not known.
+    sequence_last: int | None = None
+    may_select: bool = True
+    may_insert: bool = True
+    may_update: bool = True
+
+
+@attrs.frozen(kw_only=True)
+class TableDetails:
+    """What this connector remembers of a table."""
+
+    schema: str
+    name: str
+    oid: int = 0
+    kind: str = "r"
+    #: True if a policy may hide rows from this role.
+    row_security: bool = False
+    #: As of the last ANALYZE; negative if there was none.
+    estimate: float = -1.0
+    may_select: bool = True
+    #: True for a table that others inherit from.
+    has_children: bool = False
+    triggers: tuple[str, ...] = ()
+    rules: tuple[str, ...] = ()
+    foreign_keys: int = 0
+    #: True if a run was interrupted before it built the table's key.
+    unfinished: bool = False
+
+
+@cache
+def statement(name: str) -> str:
+    """Return the catalogue query of that name."""
+    return files("portl_postgres").joinpath("sql", f"{name}.sql").read_text(encoding="utf-8")
+
+
+def read_table(session: Session, schema: str, name: str) -> Table | None:
+    """Return a relation as the catalogs have it, None if there is none of that name."""
+    relation = Expression(
+        "SELECT c.oid FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace"
+        f" WHERE n.nspname = {literal(schema)} AND c.relname = {literal(name)} AND c.relkind = ANY ('{{r,p,v,m,f}}')"
+    )
+    its_types = Expression(
+        "ARRAY(SELECT a.atttypid FROM pg_catalog.pg_attribute AS a"
+        f" WHERE a.attrelid = ({relation}) AND a.attnum > 0 AND NOT a.attisdropped)"
+    )
+    found, columns, types, keys = session.bare(
+        [
+            bound(statement("relation"), schema, name),
+            bound(statement("columns"), relation),
+            bound(statement("types"), its_types),
+            bound(statement("keys"), relation),
+        ],
+        what=f"looking at {quoted(schema, name)}",
+    )
+    if not found:
+        return None
+    oid, kind, hidden, estimate, comment, may_select, children, triggers, rules, foreign_keys = found[0]
+    details = TableDetails(
+        schema=schema,
+        name=name,
+        oid=oid,
+        kind=kind,
+        row_security=hidden,
+        estimate=estimate,
+        may_select=may_select,
+        has_children=children,
+        triggers=tuple(triggers),
+        rules=tuple(rules),
+        foreign_keys=foreign_keys,
+    )
+    return Table(
+        name=shown(schema, name),
+        columns=tuple(_columns(session, columns, _types(types))),
+        keys=tuple(_key(row) for row in keys),
+        comment=comment,
+        dialect=DIALECT,
+        kind=KINDS[kind],
+        details=details,
+    )
+
+
+def shown(schema: str, name: str) -> str:
+    """Return a table's name for people: quoted only where it must be."""
+    return ".".join(part if part.isidentifier() and part.islower() else quoted(part) for part in (schema, name))
+
+
+def near_names(session: Session, schema: str, name: str) -> list[str]:
+    """Return the names of relations that may have been meant, with their schemas."""
+    rows = session.query(
+        "SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_class AS c"
+        " JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace"
+        " WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname !~ '^(pg_|information_schema)'"
+        " AND (n.nspname = $1 OR c.relname = $2 OR n.nspname || '.' || c.relname = $2)"
+        " ORDER BY lower(c.relname) = lower($2) DESC, 1, 2 LIMIT 200",
+        schema,
+        name,
+        what="looking for tables",
+    )
+    import difflib
+
+    spelled = {f"{s}.{n}": (s, n) for s, n in rows}
+    exact = [full for full, (s, n) in spelled.items() if name in (n, full) or n.lower() == name.lower()]
+    close = difflib.get_close_matches(f"{schema}.{name}", spelled, n=3, cutoff=0.7)
+    return list(dict.fromkeys([*exact, *close]))[:3]
+
+
+def _columns(session: Session, rows: Sequence[tuple[Any, ...]], types: dict[int, PgType]) -> Iterable[Column]:
+    lasts = _sequence_lasts(session, [row[12] for row in rows if row[12]])
+    for row in rows:
+        yield _column(row, types[row[1]], lasts, session.version)
+
+
+def _column(row: tuple[Any, ...], pg: PgType, lasts: dict[int, int | None], version: int) -> Column:
+    (name, _, modifier, native, not_null, default, identity, generated, collation, comment, needs, made_of, sequence,
+     may_select, may_insert, may_update) = row  # fmt: skip
+    return Column(
+        name=name,
+        type=generic(pg, modifier),
+        native=native,
+        nullable=not (not_null or pg.not_null),
+        default=None if generated else default,
+        identity={"a": "always", "d": "by default"}.get(identity or ""),
+        generated=default if generated else None,
+        collation=collation,
+        comment=comment,
+        details=ColumnDetails(
+            pg=pg,
+            modifier=modifier,
+            version=version,
+            default_needs=tuple(needs),
+            made_of=tuple(made_of),
+            generated_kind=generated,
+            sequence=sequence or 0,
+            sequence_last=lasts.get(sequence or 0),
+            may_select=may_select,
+            may_insert=may_insert,
+            may_update=may_update,
+        ),
+    )
+
+
+def _sequence_lasts(session: Session, sequences: Sequence[int]) -> dict[int, int | None]:
+    """Return what the sequences have handed out last; None where nothing was, or where the role may not look."""
+    if not sequences or session.version < 10:
+        return {}
+    rows = session.query(
+        "SELECT s, CASE WHEN has_sequence_privilege(s, 'USAGE') OR has_sequence_privilege(s, 'SELECT')"
+        " THEN pg_catalog.pg_sequence_last_value(s) END FROM unnest($1::oid[]) AS s",
+        list(sequences),
+        what="looking at sequences",
+    )
+    return dict(rows)
+
+
+def _key(row: tuple[Any, ...]) -> Key:
+    name, primary, deferrable, nulls_equal, columns = row
+    return Key(name=name, columns=tuple(columns), primary=primary, deferrable=deferrable, nulls_equal=nulls_equal)
+
+
+def read_types(session: Session, oids: Sequence[int]) -> dict[int, PgType]:
+    """Return types by oid, with all that they are made of."""
+    if not oids:
+        return {}
+    (rows,) = session.bare([bound(statement("types"), sorted(set(oids)))], what="looking at types")
+    return _types(rows)
+
+
+def _types(rows: Sequence[tuple[Any, ...]]) -> dict[int, PgType]:
+    by_oid = {row[0]: row for row in rows}
+    made: dict[int, PgType] = {}
+
+    def make(oid: int) -> PgType | None:
+        if oid and oid not in made:
+            made[oid] = _type(by_oid[oid], make)
+        return made.get(oid)
+
+    for oid in by_oid:
+        make(oid)
+    return made
+
+
+def _type(row: tuple[Any, ...], make: Any) -> PgType:
+    (oid, schema, name, spelled, kind, element, base, base_modifier, subtype, sendable, labels, names, types,
+     base_native, natives, not_null, default, checks, extension, delimiter) = row  # fmt: skip
+    return PgType(
+        oid=oid,
+        schema=schema,
+        name=name,
+        spelled=spelled,
+        kind=kind,
+        element=make(element),
+        base=make(base),
+        base_modifier=base_modifier,
+        base_native=base_native,
+        subtype=make(subtype),
+        sendable=sendable,
+        labels=tuple(labels),
+        attributes=tuple((n, make(t), spelled) for n, t, spelled in zip(names, types, natives, strict=True)),
+        not_null=not_null,
+        default=default,
+        checks=tuple(checks),
+        extension=extension,
+        delimiter=delimiter,
+    )
+
+
+def described_columns(session: Session, described: Sequence[tuple[str, int, int]]) -> tuple[Column, ...]:
+    """Return columns for names, type oids and modifiers, as the server describes a query's result."""
+    oids, modifiers = [oid for _, oid, _ in described], [modifier for _, _, modifier in described]
+    naming = "SELECT format_type(t, m) FROM unnest($1::oid[], $2::int4[]) WITH ORDINALITY AS x(t, m, n) ORDER BY n"
+    rows, spelled = session.bare(
+        [bound(statement("types"), sorted(set(oids))), bound(naming, oids, modifiers)], what="looking at types"
+    )
+    types = _types(rows)
+    return tuple(
+        Column(
+            name=name,
+            type=generic(types[oid], modifier),
+            native=native,
+            details=ColumnDetails(pg=types[oid], modifier=modifier, version=session.version),
+        )
+        for (name, oid, modifier), (native,) in zip(described, spelled, strict=True)
+    )
+
+
+def details(column: Column) -> ColumnDetails | None:
+    """Return what this connector remembers of a column; None for another connector's column."""
+    return column.details if isinstance(column.details, ColumnDetails) else None
+
+
+def table_details(table: Table) -> TableDetails:
+    """Return what this connector remembers of its own table."""
+    if not isinstance(table.details, TableDetails):
+        raise SchemaError(f"{table.name} is no table of PostgreSQL's")
+    return table.details

@@ -1,0 +1,411 @@
+"""The statements that take rows from the staging table into the destination.
+
+The staging table is temporary, has the destination's types and collations, and no constraints. Where the source may
+hold two rows with one key, it numbers the rows in the order of their arrival: their place (``ctid``) does not tell, for
+a later, smaller row may fill a gap on an earlier page. One set-based statement takes the rows over:
+
+* A row that stands there exactly so is not written again: the new row image is compared with the old one byte by byte
+  (``*<>``, manual 9.25.5 and 9.25.6). Unlike ``IS DISTINCT FROM`` that works for types without equality (json, xml,
+  point), and it sees that 1.0 is not 1.00. Where most rows are expected to stand there so, they are compared before the
+  INSERT too, and are not even locked, which would cost WAL. That is a look into the index for each row, by a
+  subquery: a join would read the whole table for each group of rows. Where many have changed, the look is for nothing.
+* Two rows with one key: overwrite keeps the last, skip the first, merge applies them in their order, in rounds.
+* A key that is deferrable cannot be the arbiter of ON CONFLICT (manual, INSERT): there the rows are joined and an
+  UPDATE and an INSERT do the work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+from portl import MERGE_WORDS, Column, Field, Intent, Strategy
+from portl_postgres.catalog.tables import ColumnDetails, details, table_details
+from portl_postgres.catalog.types import PgType
+from portl_postgres.sql.text import Unbalanced, check_expression, listed, quoted
+
+#: ``destination`` is the name under which the user's expressions know the row that is there.
+TARGET = "destination"
+NEW = "excluded"
+STAGED = "portl_staged"
+
+#: The function that ``json`` under merge needs; temporary, and dropped with the staging table.
+_JSON_MERGE = """CREATE FUNCTION {name}(a jsonb, b jsonb) RETURNS jsonb
+LANGUAGE plpgsql IMMUTABLE AS $portl$
+BEGIN
+    IF pg_catalog.jsonb_typeof(a) <> 'object' OR pg_catalog.jsonb_typeof(b) <> 'object' THEN
+        RETURN b;
+    END IF;
+    RETURN (SELECT coalesce(pg_catalog.jsonb_object_agg(k, CASE
+                WHEN NOT b ? k THEN a -> k
+                WHEN NOT a ? k THEN b -> k
+                ELSE {name}(a -> k, b -> k) END), '{{}}')
+              FROM (SELECT pg_catalog.jsonb_object_keys(a) AS k
+                    UNION SELECT pg_catalog.jsonb_object_keys(b)) AS keys);
+END
+$portl$"""
+
+#: Types whose explicit cast cuts a value that is too long, where an assignment refuses it.
+_CUT_BY_CAST = {"varchar", "bpchar", "bit", "varbit"}
+
+
+class Merge:
+    """Builds the statements of one job.
+
+    Args:
+        intent: the job.
+        name: what the staging table is called; the other temporary things are named after it.
+        operators: the equality of key columns that the search path does not show, by column.
+    """
+
+    def __init__(self, intent: Intent, name: str = "portl_stage", operators: Mapping[str, str] | None = None) -> None:
+        self._intent = intent
+        self._name = name
+        self.stage = quoted("pg_temp", name)
+        self._rounds = quoted("pg_temp", f"{name}_rounds")
+        self._function = quoted("pg_temp", f"{name}_json")
+        self._operators = operators or {}
+        found = table_details(intent.target)
+        self._table = quoted(found.schema, found.name)
+        self._counts_by_xmax = found.kind == "r"
+        self._columns = [field.target.name for field in intent.fields]
+        self._number = quoted(_free("portl_number", self._columns))
+        self._round = quoted(_free("portl_round", self._columns))
+        self._key = intent.key.columns if intent.key else ()
+        self._strategy = intent.conflict.strategy
+        #: True if two staged rows may have one key.
+        self.repeats = bool(self._key) and not _distinct(intent)
+
+    @property
+    def joins(self) -> bool:
+        """True if ON CONFLICT cannot be used."""
+        return bool(self._intent.key and self._intent.key.deferrable)
+
+    @property
+    def prepare(self) -> Iterator[str]:
+        """What makes the staging table and what the statements need besides."""
+        yield (
+            f"CREATE TEMPORARY TABLE {quoted(self._name)} ON COMMIT DELETE ROWS"
+            f" AS SELECT {listed(self._columns)} FROM {self._table} WITH NO DATA"
+        )
+        if self.repeats:
+            yield f"ALTER TABLE {self.stage} ADD COLUMN {self._number} bigint GENERATED ALWAYS AS IDENTITY"
+        if self._needs_function:
+            yield _JSON_MERGE.format(name=self._function)
+
+    @property
+    def tidy(self) -> Iterator[str]:
+        """What drops all that ``prepare`` has made."""
+        yield f"DROP TABLE IF EXISTS {self.stage}"
+        if self._needs_function:
+            yield f"DROP FUNCTION IF EXISTS {self._function}(jsonb, jsonb)"
+
+    @property
+    def _needs_function(self) -> bool:
+        return self._strategy is Strategy.MERGE and "json" in self._intent.conflict.columns.values()
+
+    @property
+    def all_rows(self) -> str:
+        """All staged rows."""
+        return f"{self.stage} AS {STAGED}"
+
+    @property
+    def rows(self) -> str:
+        """The staged rows to take over in one statement; under merge those of one round."""
+        if not self.repeats or self._strategy in (Strategy.FAIL, Strategy.MERGE):
+            return self.all_rows
+        return self.one_of_each(last=self._strategy is Strategy.OVERWRITE)
+
+    def one_of_each(self, *, last: bool) -> str:
+        """Return the staged rows without those that a later one, or an earlier one, with the same key stands for."""
+        keys = self._key_of_row
+        order = f"{self._number} DESC" if last else self._number
+        return f"(SELECT DISTINCT ON ({keys}) * FROM {self.stage} ORDER BY {keys}, {order}) AS {STAGED}"
+
+    @property
+    def most_repeats(self) -> str:
+        """The query for the largest number of staged rows with one key."""
+        return (
+            f"SELECT coalesce(max(n), 1) FROM (SELECT count(*) AS n FROM {self.stage}"
+            f" GROUP BY {self._key_of_row}) AS portl_keys"
+        )
+
+    @property
+    def number_rounds(self) -> Iterator[str]:
+        """What copies the staged rows to where each has a round: the n-th row with a key is in round n."""
+        yield (
+            f"CREATE TEMPORARY TABLE {quoted(self._name + '_rounds')} ON COMMIT DROP AS SELECT *, row_number() OVER"
+            f" (PARTITION BY {self._key_of_row} ORDER BY {self._number}) AS {self._round} FROM {self.stage}"
+        )
+        yield f"CREATE INDEX ON {self._rounds} ({self._round})"
+
+    @property
+    def drop_rounds(self) -> str:
+        """What undoes ``number_rounds``."""
+        return f"DROP TABLE {self._rounds}"
+
+    def round(self, number: int) -> str:
+        """Return the rows of one round."""
+        return f"(SELECT * FROM {self._rounds} WHERE {self._round} = {number}) AS {STAGED}"
+
+    @property
+    def _key_of_row(self) -> str:
+        """The expressions by which rows with one key are found."""
+        keys = listed(self._key)
+        if self._intent.key is not None and self._intent.key.nulls_equal:
+            return keys
+        # A NULL in the key is never equal to another: such rows are each for themselves.
+        any_null = " OR ".join(f"{quoted(name)} IS NULL" for name in self._key)
+        return f"{keys}, CASE WHEN {any_null} THEN {self._number} END"
+
+    def selected(self, select: str) -> str:
+        """Return the rows of a query, which need no staging table."""
+        return f"(\n{select}\n) AS {STAGED}"
+
+    def insert(self, select: str) -> str:
+        """Return the plain INSERT of a query's rows."""
+        return self._insert(self.selected(select))
+
+    def statement(self, rows: str, counted: str | None = None, *, filtered: bool = True) -> str:
+        """Return the statement that takes ``rows`` over; its one row is: inserted, updated.
+
+        Args:
+            rows: what follows FROM.
+            filtered: leave out rows that stand there exactly so before ON CONFLICT locks them.
+            counted: a query whose rows are counted in the same statement, and so in the same state: a third column.
+        """
+        also = "" if counted is None else f", (SELECT count(*) FROM ({counted}) AS portl_read)"
+        if self._strategy is Strategy.FAIL or not self._key:
+            return self._counted(self._insert(rows), also)
+        if self.joins:
+            return self._joined(rows, also)
+        target = f"ON CONFLICT ({listed(self._key)})"
+        assignments = {} if self._strategy is Strategy.SKIP else self._assignments(NEW)
+        if not assignments:
+            return self._counted(f"{self._insert(rows)} {target} DO NOTHING", also)
+        # The filter spares the lock that ON CONFLICT takes; the condition at the end holds if another session has
+        # changed the row since. OFFSET keeps the planner from making a join of it.
+        same = f"SELECT FROM {self._there} AND ({self._differs(STAGED)}) IS NOT TRUE OFFSET 0"
+        chosen = f" WHERE NOT EXISTS ({same})" if filtered else ""
+        action = f"DO UPDATE SET {_set(assignments)} WHERE {self._differs(NEW)}"
+        return self._counted_apart(f"{self._insert(rows)}{chosen} {target} {action}", also)
+
+    def _insert(self, rows: str) -> str:
+        columns = listed(self._columns)
+        overriding = " OVERRIDING SYSTEM VALUE" if self._has_identity() else ""
+        return f"INSERT INTO {self._table} AS {TARGET} ({columns}){overriding} SELECT {columns} FROM {rows}"
+
+    def _has_identity(self) -> bool:
+        return any(field.target.identity == "always" for field in self._intent.fields)
+
+    def _changeable(self) -> list[Field]:
+        """Return the fields that an UPDATE may set: not the key, not GENERATED ALWAYS AS IDENTITY."""
+        return [f for f in self._intent.fields if f.target.name not in self._key and f.target.identity != "always"]
+
+    def _assignments(self, new: str) -> Mapping[str, str]:
+        """Return column to new value."""
+        conflict = self._intent.conflict
+        if self._strategy is not Strategy.MERGE or conflict.newest_by is not None:
+            return {f.target.name: f"{new}.{quoted(f.target.name)}" for f in self._changeable()}
+        values = {
+            f.target.name: self.merged(f.target, conflict.columns.get(f.target.name, "coalesce"), new)
+            for f in self._changeable()
+        }
+        for name, expression in conflict.columns.items():
+            if name not in self._columns and name in self._intent.target.by_name and name not in self._key:
+                values[name] = self.merged(self._intent.target.by_name[name], expression, new)
+        return {name: value for name, value in values.items() if value != f"{TARGET}.{quoted(name)}"}
+
+    def merged(self, column: Column, how: str, new: str) -> str:
+        """Return the value of a column after a merge of the row ``destination`` with the row ``new``."""
+        name = quoted(column.name)
+        old, fresh = f"{TARGET}.{name}", f"{new}.{name}"
+        either = f"CASE WHEN {old} IS NULL THEN {fresh} WHEN {fresh} IS NULL THEN {old} ELSE {{}} END"
+        found = {
+            "keep": old,
+            "replace": fresh,
+            "coalesce": f"coalesce({fresh}, {old})",
+            "greatest": f"greatest({old}, {fresh})",
+            "least": f"least({old}, {fresh})",
+            "sum": either.format(f"{old} + {fresh}"),
+            "append": either.format(f"{old} || {fresh}"),
+            "union": either.format(
+                f"ARRAY(SELECT portl_item FROM unnest({old} || {fresh}) WITH ORDINALITY AS portl_u(portl_item, portl_n)"
+                " GROUP BY portl_item ORDER BY min(portl_n))"
+            ),
+            "json": either.format(f"{self._function}({old}::jsonb, {fresh}::jsonb)::{column.native}"),
+        }.get(how)
+        return found if found is not None else self._expression(how, new)
+
+    def _expression(self, text: str, new: str) -> str:
+        """Return a user's expression, in which ``source`` and ``destination`` are the two rows."""
+        columns = ", ".join(f"{new}.{quoted(name)} AS {quoted(name)}" for name in self._columns)
+        # The line ends because the expression may end with a comment.
+        return f"(SELECT ({text}\n) FROM (SELECT {columns}) AS source)"
+
+    def _differs(self, new: str) -> str:
+        """Return whether the row would change."""
+        assignments = self._assignments(new)
+        old_image = ", ".join(f"{TARGET}.{quoted(name)}" for name in assignments)
+        new_image = ", ".join(self._as_stored(name, value, new) for name, value in assignments.items())
+        # The casts keep the parser from taking the two rows for a comparison column by column.
+        differs = f"ROW({old_image})::record *<> ROW({new_image})::record"
+        for name, value in assignments.items():
+            column = self._intent.target.by_name[name]
+            if value != f"{new}.{quoted(name)}" and _cut_by_cast(column):
+                # A value that only the cast makes equal is too long: it has to be refused, not left out.
+                differs = f"({differs} OR CAST({value} AS {column.native})::text IS DISTINCT FROM ({value})::text)"
+        newest_by = self._intent.conflict.newest_by
+        if newest_by is not None:
+            old, fresh = f"{TARGET}.{quoted(newest_by)}", f"{new}.{quoted(newest_by)}"
+            return f"({fresh} > {old} OR ({old} IS NULL AND {fresh} IS NOT NULL)) AND {differs}"
+        return differs
+
+    def _as_stored(self, name: str, value: str, new: str) -> str:
+        """Return a value as the column would hold it, so that the two images have the same types."""
+        plain = value == f"{new}.{quoted(name)}"
+        return value if plain else f"CAST({value} AS {self._intent.target.by_name[name].native})"
+
+    @staticmethod
+    def _counted(insert: str, also: str) -> str:
+        """Return a statement that counts what an INSERT without an UPDATE did."""
+        return f"WITH portl_done AS ({insert} RETURNING 1) SELECT count(*), 0::bigint{also} FROM portl_done"
+
+    def _counted_apart(self, insert: str, also: str) -> str:
+        """Return a statement that counts what an INSERT … ON CONFLICT DO UPDATE did."""
+        if self._counts_by_xmax:
+            # A row that an INSERT has made has no xmax; one that ON CONFLICT has updated was locked first and has.
+            returned, fresh, source = "xmax = 0 AS portl_fresh", "portl_fresh", "portl_done"
+        else:
+            # A partitioned table returns no system columns. The statement's snapshot tells whose key was there.
+            returned, source = listed(self._key), f"portl_done AS {STAGED}"
+            fresh = f"NOT EXISTS (SELECT FROM {self._there})"
+        return (
+            f"WITH portl_done AS ({insert} RETURNING {returned})"
+            f" SELECT count(*) FILTER (WHERE {fresh}), count(*) FILTER (WHERE NOT {fresh}){also} FROM {source}"
+        )
+
+    @property
+    def _there(self) -> str:
+        """The destination's row with the key of the staged one."""
+        return f"{self._table} AS {TARGET} WHERE {self._same_key()}"
+
+    def _same_key(self) -> str:
+        nulls = self._intent.key is not None and self._intent.key.nulls_equal
+        found = []
+        for name in self._key:
+            old, fresh = f"{TARGET}.{quoted(name)}", f"{STAGED}.{quoted(name)}"
+            equal = f"{old} {self._operators.get(name, '=')} {fresh}"
+            found.append(f"({equal} OR ({old} IS NULL AND {fresh} IS NULL))" if nulls else equal)
+        return " AND ".join(found)
+
+    def _joined(self, rows: str, also: str) -> str:
+        """Return the statement for a deferrable key: an UPDATE of the rows that are there, an INSERT of the others."""
+        insert = f"{self._insert(rows)} WHERE NOT EXISTS (SELECT FROM {self._there})"
+        assignments = {} if self._strategy is Strategy.SKIP else self._assignments(STAGED)
+        if not assignments:
+            return self._counted(insert, also)
+        update = (
+            f"UPDATE {self._table} AS {TARGET} SET {_set(assignments)} FROM {rows}"
+            f" WHERE {self._same_key()} AND {self._differs(STAGED)} RETURNING 1"
+        )
+        return (
+            f"WITH portl_up AS ({update}), portl_in AS ({insert} RETURNING 1)"
+            f" SELECT (SELECT count(*) FROM portl_in), (SELECT count(*) FROM portl_up){also}"
+        )
+
+
+def _set(assignments: Mapping[str, str]) -> str:
+    return ", ".join(f"{quoted(name)} = {value}" for name, value in assignments.items())
+
+
+def _free(wanted: str, taken: Collection[str]) -> str:
+    """Return a name that no column has."""
+    while wanted in taken:
+        wanted += "_"
+    return wanted
+
+
+def _distinct(intent: Intent) -> bool:
+    """Tell whether two rows of the source can never have one key.
+
+    The source's own key says nothing where the destination compares under a collation of its own.
+    """
+    key = intent.key.columns if intent.key else ()
+    return intent.distinct and not any(intent.target.by_name[name].collation for name in key)
+
+
+def _cut_by_cast(column: Column) -> bool:
+    found = _pg_type(column)
+    parts = (found, found.element.root if found.element else None) if found else ()
+    return any(part is not None and part.name in _CUT_BY_CAST for part in parts)
+
+
+def _pg_type(column: Column) -> PgType | None:
+    """Return a column's type, without the domains around it."""
+    found = details(column)
+    return found.pg.root if isinstance(found, ColumnDetails) else None
+
+
+def check_merge(intent: Intent) -> list[tuple[str, str]]:
+    """Return what is wrong with ``conflict.columns`` and ``newest_by``: where, and what."""
+    wrong: list[tuple[str, str]] = []
+    conflict = intent.conflict
+    known = intent.target.by_name
+    filled = {field.target.name for field in intent.fields}
+    for name, how in conflict.columns.items():
+        where = f"conflict.columns.{name}"
+        if name not in known:
+            wrong.append((where, f"the destination has no column {name!r}; it has: {', '.join(known)}"))
+        elif intent.key and name in intent.key.columns:
+            wrong.append((where, "the key itself is not merged"))
+        elif how != "keep" and not known[name].writable:
+            wrong.append((where, f"the destination generates {name!r} itself"))
+        elif how != "keep" and known[name].identity == "always":
+            wrong.append((where, f"{name!r} is GENERATED ALWAYS AS IDENTITY, which no update changes"))
+        else:
+            wrong += [(where, text) for text in _unfit(known[name], how, name in filled)]
+    if conflict.newest_by is not None and conflict.newest_by not in filled:
+        wrong.append(("conflict.newest_by", f"no column of the source goes to {conflict.newest_by!r}"))
+    return wrong
+
+
+def _unfit(column: Column, how: str, filled: bool) -> Sequence[str]:
+    if how not in MERGE_WORDS:
+        try:
+            check_expression(how)
+        except Unbalanced as error:
+            return [str(error)]
+        return []
+    if not filled and how != "keep":
+        return [f"`{how}` needs a value, and no column of the source goes there"]
+    found = _pg_type(column)
+    kind, name = (found.kind, found.name) if found else ("", "")
+    if how == "union" and kind != "A":
+        return [f"`union` is for arrays, and {column.name!r} is {column.native}"]
+    if how == "json" and name not in ("json", "jsonb"):
+        return [f"`json` is for json and jsonb, and {column.name!r} is {column.native}"]
+    if how == "append" and kind != "A" and name not in ("text", "varchar", "bpchar", "jsonb", "bytea", "citext"):
+        return [f"`append` is for texts and arrays, and {column.name!r} is {column.native}"]
+    return []
+
+
+def trials(intent: Intent) -> Iterator[tuple[str, str]]:
+    """Yield, for each rule that the server has to judge, where it stands and a query for the server to parse."""
+    conflict = intent.conflict
+    merge = Merge(intent)
+    there = ", ".join(_nothing(column) for column in intent.target.columns)
+    fresh = ", ".join(_nothing(field.target) for field in intent.fields)
+    rows = f"(SELECT {there}) AS {TARGET}, (SELECT {fresh}) AS {NEW}"
+    for name, how in conflict.columns.items():
+        if how in ("keep", "replace", "coalesce", "json"):
+            continue
+        column = intent.target.by_name[name]
+        value = f"CAST({merge.merged(column, how, NEW)} AS {column.native})"
+        yield f"conflict.columns.{name}", f"SELECT {value} FROM {rows}"
+    if conflict.newest_by is not None:
+        name = quoted(conflict.newest_by)
+        yield "conflict.newest_by", f"SELECT {NEW}.{name} > {TARGET}.{name} FROM {rows}"
+
+
+def _nothing(column: Column) -> str:
+    return f"CAST(NULL AS {column.native}) AS {quoted(column.name)}"

@@ -1,0 +1,530 @@
+"""The ledger: what was done, in tables at the destination, written in the transactions of the rows.
+
+It stands in ``portl.migrations`` and ``portl.chunks``, or, where the role can neither use nor make that schema, in
+``portl_migrations`` and ``portl_chunks`` of the destination's schema. A comment on the first of them says which layout
+it has; older ones are brought up to date, step by step, by ``sql/ledger_<n>.sql``.
+
+Who waits for whom:
+
+* A job is locked by an advisory lock of the session, so the lock dies with the connection.
+* The transaction that writes down a new run holds an advisory lock of its own: ``settled`` waits for it.
+* A transaction with a chunk line holds that line, and the run's row FOR SHARE: ``settled`` waits for the former,
+  ``resume``, which updates the row, for the latter. A line that comes later finds another attempt there.
+
+A transaction whose client is gone may stand for hours until the server notices. Nobody will commit it, so its backend
+is ended after ``PATIENCE_SECONDS``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import attrs
+
+import portl
+from portl import ChunkLine, Finding, LedgerConfig, LedgerMode, Run, RunState
+from portl_postgres.catalog.tables import statement
+from portl_postgres.config import check_name
+from portl_postgres.ledger.location import LAYOUT, Place, candidates, place_of, step
+from portl_postgres.ledger.locks import Holders, JobLock, end, lock_key, told, who_holds, writers
+from portl_postgres.ledger.rows import COUNTS, line_of, run_of, snapshots, with_holders
+from portl_postgres.session.session import Session
+from portl_postgres.sql.text import Expression, bound, literal, quoted
+
+logger = logging.getLogger("portl.postgres")
+T = TypeVar("T")
+_Rows = list[tuple[Any, ...]]
+
+#: How long a transaction without a client may stand in the way. Between its line and its COMMIT nothing takes time.
+PATIENCE_SECONDS = 15.0
+
+_LOCK_TIMEOUT = "55P03"
+
+
+def ledger_of(
+    session: Session, wanted: LedgerConfig, schema: str, token: portl.CancelToken
+) -> PostgresLedger | Finding:
+    """Return the ledger of a session, or why there is none. Creates nothing.
+
+    Args:
+        session: the destination's.
+        wanted: the job's.
+        schema: the destination's.
+        token: the run's.
+
+    Raises:
+        LedgerError: if what stands there cannot be read by this version of portl.
+    """
+    over = "a run that is interrupted starts over"
+    if wanted.mode is LedgerMode.OFF:
+        return portl.note("ledger", f"`ledger.mode` is off: {over}")
+    required = wanted.mode is LedgerMode.REQUIRED
+    if session.nested:
+        if required:
+            remedy = "hand in a connection without an open transaction, or leave `ledger.mode` at auto"
+            return portl.problem("ledger", "there is none inside a transaction of the caller's", remedy)
+        return portl.note("ledger", f"there is none inside a transaction of the caller's: {over}")
+    if wanted.schema is not None:
+        try:
+            check_name("ledger.schema", wanted.schema)
+        except portl.FieldError as error:
+            return portl.problem("ledger.schema", error.text)
+    found = PostgresLedger(session, candidates(wanted, schema), token)
+    places = found.look()
+    if any(place.usable for place in places):
+        return found
+    whys, grants = zip(*(place.obstacle for place in places), strict=True)
+    if (hidden := found.hidden()) is not None and not required:
+        where, remedy = hidden
+        said = f"{where}: if one of this job was interrupted, its rows would come twice"
+        return portl.problem("ledger", said, f"{remedy}; or, to do without, set `ledger.mode` to off")
+    if required:
+        return portl.problem("ledger", f"none can be kept: {'; '.join(whys)}", "; or ".join(grants))
+    return portl.note("ledger", f"there is none, and {over}: {'; '.join(whys)} ({'; or '.join(grants)})")
+
+
+class PostgresLedger(portl.Ledger):
+    """The ledger of one session.
+
+    Args:
+        session: the destination's, or a sibling's.
+        candidates: schema and names of the tables for each place where it may be, the preferred first.
+        token: the run's.
+    """
+
+    def __init__(self, session: Session, candidates: Sequence[tuple[str, str, str]], token: portl.CancelToken) -> None:
+        self._session = session
+        self._candidates = list(candidates)
+        self._token = token
+        self._lock = JobLock(session, token)
+        self._places: list[Place] = []
+        #: Where runs stand, by their ids.
+        self._homes: dict[str, Place] = {}
+
+    def look(self) -> list[Place]:
+        """Return the places as they are.
+
+        Raises:
+            LedgerError: if something else stands there, or the ledger of a newer portl.
+        """
+        (rows,) = self._session.queries([self._looking], what="the ledger")
+        return self._seen(rows)
+
+    @property
+    def _looking(self) -> str:
+        """The query of what stands at each place."""
+        names = (Expression(f"ARRAY[{', '.join(map(literal, of))}]") for of in zip(*self._candidates, strict=True))
+        return bound(statement("ledger_places"), *names)
+
+    def _seen(self, rows: Sequence[tuple[Any, ...]]) -> list[Place]:
+        self._places = [place_of(names, row) for names, row in zip(self._candidates, rows, strict=True)]
+        return self._places
+
+    @property
+    def place(self) -> str:
+        """See ``Ledger.place``."""
+        return self._chosen(self._places or self.look()).shown
+
+    def lock(self, job: str) -> None:
+        """See ``Ledger.lock``."""
+        self._lock.take(job)
+
+    def unlock(self) -> None:
+        """See ``Ledger.unlock``."""
+        self._lock.release()
+
+    def find(self, job: str) -> Run | None:
+        """See ``Ledger.find``."""
+        found = self._runs(job, latest=True)
+        return found[0] if found else None
+
+    def runs(self, job: str | None = None) -> Sequence[Run]:
+        """See ``Ledger.runs``."""
+        return self._runs(job)
+
+    def hidden(self) -> tuple[str, str] | None:
+        """See ``Ledger.hidden``."""
+        for place in self._places or self.look():
+            if place.layout is not None and not place.readable:
+                grant = f"GRANT USAGE ON SCHEMA {quoted(place.schema)} TO the role; GRANT SELECT ON"
+                return (
+                    f"the role may not read the runs in {place.shown}",
+                    f"{grant} {place.of_migrations}, {place.of_chunks} TO the role; or, if none of them is this job's,"
+                    " name the schema of the ledger to use in `ledger.schema`",
+                )
+        return None
+
+    def prepare(self) -> None:
+        """See ``Ledger.prepare``."""
+        if self._chosen(self._places or self.look()).layout == LAYOUT:
+            return
+        with self._transaction():
+            self._made_ready(self._chosen(self.look()))
+
+    def start(self, run: Run) -> None:
+        """See ``Ledger.start``."""
+        self._homes.pop(run.id, None)
+        with self._transaction():
+            hold = f"SELECT pg_catalog.pg_advisory_xact_lock({lock_key('run', run.id)})"
+            _, rows = self._session.queries([hold, self._looking], what="the ledger")
+            place = self._made_ready(self._chosen(self._seen(rows)))
+            identity = json.dumps(run.identity, sort_keys=True)
+            self._query(
+                f"WITH run AS (INSERT INTO {place.of_migrations} (id, job, identity, fingerprint, attempt, state,"
+                " source, destination, snapshots, resumable, incarnation, ledger, started, taken, host, pid, version)"
+                " VALUES ($1::uuid, $2, $3::json, $4, $5, $6, $7, $8, $9::json, $10, $11, $12::regclass::oid,"
+                # The latest run is the one that was started last: a clock that was set back must not hide it.
+                " greatest(pg_catalog.statement_timestamp(), (SELECT max(started) + interval '1 microsecond'"
+                f" FROM {place.of_migrations} WHERE job = $2)), pg_catalog.statement_timestamp(), $13, $14, $15)"
+                " RETURNING id)"
+                f" INSERT INTO {place.of_chunks} (run, number, bounds)"
+                " SELECT run.id, n, b::json FROM run, unnest($16::int4[], $17::text[]) AS c(n, b)",
+                run.id,
+                self._escaped(run.job),
+                identity,
+                hashlib.sha256(identity.encode()).hexdigest(),
+                run.attempt,
+                RunState.RUNNING.value,
+                self._session.readable(run.source),
+                self._session.readable(run.destination),
+                snapshots(run.snapshots),
+                run.resumable,
+                run.incarnation,
+                place.of_migrations,
+                *self._process(),
+                [line.number for line in run.chunks],
+                [None if line.bounds is None else json.dumps(line.bounds) for line in run.chunks],
+            )
+        self._homes[run.id] = place
+
+    def resume(self, run: Run) -> None:
+        """See ``Ledger.resume``.
+
+        Raises:
+            Superseded: if the stored attempt is not the one before ``run.attempt``.
+        """
+        place = self._home(run)
+        with self._transaction():
+            place = self._homes[run.id] = self._made_ready(place)
+        where = "id = $1::uuid", [run.id]
+        taken = self._patiently(
+            lambda: self._take_over(place, run), lambda: writers(self._session, place.of_migrations, *where), run
+        )
+        if not taken:
+            raise self._superseded(place, run)
+
+    def _take_over(self, place: Place, run: Run) -> bool:
+        found = self._query(
+            f"SELECT snapshots::text FROM {place.of_migrations} WHERE id = $1::uuid AND attempt = $2 FOR UPDATE",
+            run.id,
+            run.attempt - 1,
+        )
+        if not found:
+            return False
+        stored = {int(attempt): snapshot for attempt, snapshot in json.loads(found[0][0]).items()}
+        self._query(
+            f"UPDATE {place.of_migrations} SET attempt = $2, snapshots = $3::json, state = $4, ended = NULL,"
+            " error = NULL, taken = pg_catalog.clock_timestamp(), host = $5, pid = $6, version = $7"
+            " WHERE id = $1::uuid",
+            run.id,
+            run.attempt,
+            snapshots({**stored, **run.snapshots}),
+            RunState.RUNNING.value,
+            *self._process(),
+        )
+        return True
+
+    def lines(self, run: Run) -> Sequence[ChunkLine]:
+        """See ``Ledger.lines``."""
+        return [line_of(stored) for stored in self._stored_lines(self._home(run), [run.id])]
+
+    def record(self, run: Run, line: ChunkLine, before: ChunkLine | None = None) -> None:
+        """See ``Ledger.record``."""
+        place = self._home(run)
+        running = unwritten = ""
+        expected: list[object] = []
+        if before is not None:
+            running = f" AND state = '{RunState.RUNNING.value}'"
+            first = 6 + len(COUNTS)
+            unwritten = (
+                f" AND (c.attempt <> $2 OR (c.attempt, c.state, c.rows) = (${first}, ${first + 1}, ${first + 2}))"
+            )
+            expected = [before.attempt, before.state.value, before.rows]
+        counts = ", ".join(f"{name} = ${n}" for n, name in enumerate(COUNTS, 6))
+        with self._transaction():
+            found = self._query(
+                # The run's row first: whoever upgrades the tables locks them in this order.
+                f"WITH held AS (SELECT id FROM {place.of_migrations}"
+                f" WHERE id = $1::uuid AND attempt = $2{running} FOR SHARE)"
+                f" UPDATE {place.of_chunks} AS c SET attempt = $2, bounds = $4::json, state = $5, {counts},"
+                " written = pg_catalog.clock_timestamp(),"
+                " finished = CASE WHEN $5 = 'done' THEN pg_catalog.clock_timestamp() END"
+                f" FROM held WHERE c.run = held.id AND c.number = $3{unwritten} RETURNING 1",
+                run.id,
+                run.attempt,
+                line.number,
+                None if line.bounds is None else json.dumps(line.bounds),
+                line.state.value,
+                *(getattr(line, name) for name in COUNTS),
+                *expected,
+            )
+            if not found:
+                raise self._superseded(place, run, line.number)
+
+    def settled(self, run: Run, number: int) -> ChunkLine | None:
+        """See ``Ledger.settled``."""
+        key = lock_key("run", run.id)
+        self._homes.pop(run.id, None)
+        self._patiently(
+            lambda: self._query("SELECT pg_catalog.pg_advisory_xact_lock($1::int8)", key),
+            lambda: [pid for pid, _ in who_holds(self._session, [key]).values() if pid is not None],
+            run,
+        )
+        try:
+            place = self._home(run)
+        except portl.Superseded:
+            return None
+        where = "run = $1::uuid AND number = $2::int4"
+        found = self._patiently(
+            lambda: self._query(
+                f"SELECT pg_catalog.row_to_json(c)::text FROM {place.of_chunks} AS c WHERE {where} FOR SHARE",
+                run.id,
+                number,
+            ),
+            lambda: writers(self._session, place.of_chunks, where, [run.id, number]),
+            run,
+        )
+        return line_of(json.loads(found[0][0])) if found else None
+
+    def close(self, run: Run, state: RunState, error: str | None = None) -> None:
+        """See ``Ledger.close``. An attempt that was superseded leaves the run alone.
+
+        Raises:
+            Superseded: if it was, and ``state`` says that the run is done.
+        """
+        place = self._home(run)
+        with self._transaction():
+            found = self._query(
+                f"UPDATE {place.of_migrations} AS m SET state = $3, ended = pg_catalog.clock_timestamp(), error = $4,"
+                " total_rows = t.rows, total_bytes = t.bytes, total_rejected = t.rejected"
+                " FROM (SELECT coalesce(sum(rows), 0)::int8 AS rows, coalesce(sum(bytes), 0)::int8 AS bytes,"
+                f" coalesce(sum(rejected), 0)::int8 AS rejected FROM {place.of_chunks} WHERE run = $1::uuid) AS t"
+                " WHERE m.id = $1::uuid AND m.attempt = $2 RETURNING 1",
+                run.id,
+                run.attempt,
+                state.value,
+                None if error is None else self._session.readable(error),
+            )
+            if not found and state is RunState.DONE:
+                raise self._superseded(place, run)
+
+    def forget(self, job: str) -> int:
+        """See ``Ledger.forget``."""
+        removed = 0
+        with self._transaction():
+            for place in self._readable_places():
+                ((count,),) = self._query(
+                    f"WITH gone AS (DELETE FROM {place.of_migrations} WHERE job = $1 RETURNING id), lines AS"
+                    f" (DELETE FROM {place.of_chunks} AS c USING gone WHERE c.run = gone.id)"
+                    " SELECT count(*) FROM gone",
+                    self._escaped(job),
+                )
+                removed += count
+        self._homes.clear()
+        return removed
+
+    def _query(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
+        return self._session.query(sql, *parameters, what="the ledger")
+
+    @property
+    def _inside(self) -> bool:
+        """True while a transaction is open on the session."""
+        return self._session.open
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Work in the transaction that is open, or else in one of one's own."""
+        if self._inside:
+            yield
+            return
+        # What another transaction has committed while this one waited must be seen.
+        self._session.begin("ISOLATION LEVEL READ COMMITTED")
+        try:
+            yield
+        except BaseException:
+            self._session.rollback()
+            raise
+        self._session.commit()
+
+    def _patiently(self, call: Callable[[], T], blockers: Callable[[], list[int]], run: Run) -> T:
+        """Call what may wait for a transaction of an earlier attempt; end that if it stays without a client."""
+        if self._inside:
+            return call()
+        for last in (False, True):
+            try:
+                with self._transaction():
+                    self._session.execute(f"SET LOCAL lock_timeout = '{PATIENCE_SECONDS * 1000:.0f}ms'")
+                    return call()
+            except portl.OperationError as error:
+                if error.sqlstate != _LOCK_TIMEOUT:
+                    raise
+            pids = blockers()
+            if not last:
+                end(self._session, pids, run)
+        listed = ", ".join(map(str, pids)) or "unknown"
+        raise portl.OperationError(
+            f"{self._session.label}: a transaction of an earlier attempt at {run.job!r} is still open"
+            f" (backend {listed})",
+            hint=f"end it: SELECT pg_terminate_backend({listed})",
+            sqlstate=_LOCK_TIMEOUT,
+            transient=True,
+        )
+
+    def _chosen(self, places: Sequence[Place]) -> Place:
+        """Return where a new run is written down."""
+        for place in places:
+            if place.usable:
+                return place
+        whys, grants = zip(*(place.obstacle for place in places), strict=True)
+        raise portl.LedgerError(
+            f"{self._session.label}: none can be kept: {'; '.join(whys)}", hint="; or ".join(grants)
+        )
+
+    def _made_ready(self, place: Place) -> Place:
+        """Create or upgrade what stands at a place, as the only one who does."""
+        if place.layout == LAYOUT:
+            return place
+        self._query("SELECT pg_catalog.pg_advisory_xact_lock($1::int8)", lock_key("ledger", ""))
+        place = next(p for p in self.look() if p.schema == place.schema)
+        if not place.usable:
+            why, grant = place.obstacle
+            raise portl.LedgerError(f"{self._session.label}: {why}", hint=grant)
+        if place.layout is None and place.schema_missing:
+            self._session.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(place.schema)}", what="making the ledger")
+        elif place.layout is not None and place.layout < LAYOUT:
+            tables = f"{place.of_migrations}, {place.of_chunks}"
+            self._session.execute(f"LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE", what="upgrading the ledger")
+        for number in range((place.layout or 0) + 1, LAYOUT + 1):
+            logger.debug("%s: %s gets the layout %d", self._session.label, place.shown, number)
+            self._session.execute(step(number, place), what="making the ledger")
+        return attrs.evolve(place, layout=LAYOUT)
+
+    def _readable_places(self) -> list[Place]:
+        return _readable(self.look())
+
+    def _home(self, run: Run) -> Place:
+        """Return where a run stands.
+
+        Raises:
+            Superseded: if it stands nowhere.
+        """
+        if run.id not in self._homes:
+            for place in self._readable_places():
+                if self._query(f"SELECT 1 FROM {place.of_migrations} WHERE id = $1::uuid", run.id):
+                    self._homes[run.id] = place
+                    break
+            else:
+                raise portl.Superseded(
+                    f"the run of {run.job!r} is not in the ledger any more",
+                    hint="somebody has removed it; run it again",
+                )
+        return self._homes[run.id]
+
+    def _superseded(self, place: Place, run: Run, number: int | None = None) -> portl.LedgerError:
+        """Return why an attempt may not write."""
+        found = self._query(f"SELECT attempt, state FROM {place.of_migrations} WHERE id = $1::uuid", run.id)
+        if not found:
+            return portl.Superseded(
+                f"the run of {run.job!r} is not in the ledger any more", hint="somebody has removed it; run it again"
+            )
+        attempt, state = found[0]
+        if attempt == run.attempt and number is not None:
+            if state != RunState.RUNNING.value:
+                return portl.Superseded(f"this attempt at {run.job!r} has ended: it is {state}")
+            known = self._query(
+                f"SELECT state FROM {place.of_chunks} WHERE run = $1::uuid AND number = $2::int4", run.id, number
+            )
+            if known:
+                return portl.Superseded(
+                    f"another process has written chunk {number} of {run.job!r}: it is {known[0][0]}"
+                )
+            return portl.LedgerError(f"the run of {run.job!r} has no chunk {number}")
+        return portl.Superseded(
+            f"another attempt at {run.job!r} has taken the run over: the ledger has attempt {attempt}, this one is"
+            f" {run.attempt}",
+            hint="the other attempt goes on; portl status shows how far it is",
+        )
+
+    def _runs(self, job: str | None, *, latest: bool = False) -> list[Run]:
+        found: list[Run] = []
+        stands, holders = self._stored(job, latest=latest)
+        for place, rows, chunks in stands:
+            stored = [{**json.loads(text), "table": oid} for text, oid in rows]
+            lines: dict[str, list[Mapping[str, Any]]] = {row["id"]: [] for row in stored}
+            for (text,) in chunks:
+                line = json.loads(text)
+                lines[line["run"]].append(line)
+            found += [run_of(row, lines[row["id"]]) for row in stored]
+            self._homes.update({row["id"]: place for row in stored})
+        found.sort(key=lambda run: run.started.timestamp() if run.started else 0.0, reverse=True)
+        if holders is None:
+            holders = who_holds(self._session, [lock_key("job", name) for name in {run.job for run in found}])
+        return with_holders(found[:1] if latest else found, holders)
+
+    def _stored(self, job: str | None, *, latest: bool) -> tuple[list[tuple[Place, _Rows, _Rows]], Holders | None]:
+        """Return the rows of runs and of their chunks as they stand at each place, and who holds the lock of ``job``.
+
+        All that comes from one exchange.
+
+        It is put together from what was seen at the places before, and counts if that is still so.
+        """
+        wanted = "" if job is None else f" WHERE job = {literal(self._escaped(job))}"
+        order = f"{wanted} ORDER BY started DESC, id{' LIMIT 1' if latest else ''}"
+        while True:
+            known = self._places or self.look()
+            places = _readable(known)
+            queries = [self._looking]
+            for place in places:
+                queries += [
+                    f"SELECT pg_catalog.row_to_json(m)::text, m.tableoid::text FROM {place.of_migrations} AS m{order}",
+                    f"SELECT pg_catalog.row_to_json(c)::text FROM {place.of_chunks} AS c"
+                    f" WHERE run IN (SELECT id FROM {place.of_migrations}{order}) ORDER BY run, number",
+                ]
+            if job is not None:
+                queries.append(bound(statement("ledger_holders"), [lock_key("job", job)]))
+            try:
+                seen, *rows = self._session.looking(queries, what="the ledger")
+            except portl.Error:
+                if self._session.broken or _readable(self.look()) == places:
+                    raise
+                continue
+            if self._seen(seen) == known:
+                holders = None if job is None else told(rows.pop())
+                return list(zip(places, rows[::2], rows[1::2], strict=True)), holders
+
+    def _stored_lines(self, place: Place, runs: Sequence[str]) -> list[Mapping[str, Any]]:
+        rows = self._query(
+            f"SELECT pg_catalog.row_to_json(c)::text FROM {place.of_chunks} AS c WHERE run = ANY($1::uuid[])"
+            " ORDER BY run, number",
+            list(runs),
+        )
+        return [json.loads(text) for (text,) in rows]
+
+    def _process(self) -> tuple[str, int, str]:
+        return self._session.readable(socket.gethostname()), os.getpid(), portl.__version__
+
+    def _escaped(self, text: str) -> str:
+        """Return a text as it stands in a JSON string, in characters that the server's encoding has."""
+        unicode = self._session.speaks_unicode and not any("\ud800" <= character <= "\udfff" for character in text)
+        return json.dumps(text, ensure_ascii=not unicode)[1:-1]
+
+
+def _readable(places: Sequence[Place]) -> list[Place]:
+    return [place for place in places if place.layout is not None and place.readable]

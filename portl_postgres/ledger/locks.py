@@ -1,0 +1,175 @@
+"""Advisory locks of jobs and runs: who holds one, how it is taken, and what is done about those who are gone.
+
+The keys are the first eight bytes, as a signed big-endian integer, of the SHA-256 of a constant and what is locked.
+They are the same in all versions of portl: see ``lock_key``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import portl
+from portl import Run
+from portl_postgres.catalog.tables import statement
+from portl_postgres.session.session import Session
+
+logger = logging.getLogger("portl.postgres")
+
+#: How long a lock is asked for again: a server notices the death of a client with a delay.
+LOCK_SECONDS = 3.0
+POLL_SECONDS = 0.1
+
+#: Keys of advisory locks to the backend, and to who that is for people.
+Holders = dict[int, tuple[int | None, str]]
+
+#: Locks that went with a connection which broke in this process, as their keys, backends and when these began. The
+#: server may not have noticed that yet.
+_lost: set[tuple[int, int, str]] = set()
+
+
+def lock_key(kind: str, name: str) -> int:
+    """Return the key of an advisory lock.
+
+    Args:
+        kind: ``job``, ``run`` (a run's first transaction) or ``ledger`` (making or upgrading one).
+        name: of the job or the run; empty for ``ledger``.
+    """
+    text = f"portl {kind}\0{name}".encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.sha256(text).digest()[:8], "big", signed=True)
+
+
+class JobLock:
+    """The lock of a job, held by a session.
+
+    Args:
+        session: the destination's.
+        token: the run's.
+    """
+
+    def __init__(self, session: Session, token: portl.CancelToken) -> None:
+        self._session = session
+        self._token = token
+        self._locked: str | None = None
+        self._mine: tuple[int, int, str] | None = None
+
+    def take(self, job: str) -> None:
+        """See ``Ledger.lock``."""
+        if self._locked == job:
+            return
+        key = lock_key("job", job)
+        end = time.monotonic() + LOCK_SECONDS
+        while not self._try(key):
+            self._end_lost(key)
+            if time.monotonic() >= end:
+                self._refuse(key, job)
+            self._token.wait(POLL_SECONDS)
+        self._locked = job
+
+    def release(self) -> None:
+        """See ``Ledger.unlock``."""
+        job, self._locked = self._locked, None
+        if job is None:
+            return
+        if self._session.broken:
+            if self._mine is not None:
+                _lost.add(self._mine)
+            return
+        if self._token.cancelled:
+            self._session.settle()
+        try:
+            _query(self._session, "SELECT pg_catalog.pg_advisory_unlock($1::int8)", lock_key("job", job))
+        except portl.Error as error:
+            logger.debug("%s: letting go of the job's lock failed: %s", self._session.label, error.message)
+
+    def _try(self, key: int) -> bool:
+        ((got, backend, began),) = _query(
+            self._session,
+            "SELECT pg_catalog.pg_try_advisory_lock($1::int8), a.pid, a.backend_start::text"
+            " FROM pg_catalog.pg_stat_activity AS a WHERE a.pid = pg_catalog.pg_backend_pid()",
+            key,
+        )
+        self._mine = (key, backend, began)
+        return bool(got)
+
+    def _end_lost(self, key: int) -> None:
+        """End the backend of a connection that broke in this process, if it still holds the lock."""
+        for pid, began in _query(
+            self._session,
+            "SELECT a.pid, a.backend_start::text FROM pg_catalog.pg_stat_activity AS a WHERE a.pid = ANY($1::int4[])",
+            [pid for (lost, pid, _) in _lost if lost == key],
+        ):
+            if (key, pid, began) in _lost:
+                logger.warning("%s: ending backend %d, whose connection broke", self._session.label, pid)
+                _query(self._session, "SELECT pg_catalog.pg_terminate_backend($1::int4)", pid)
+
+    def _refuse(self, key: int, job: str) -> NoReturn:
+        pid, who = who_holds(self._session, [key]).get(key, (None, "a backend that has gone meanwhile"))
+        end_it = f", or end it: SELECT pg_terminate_backend({pid})" if pid else ""
+        raise portl.AlreadyRunning(
+            f"another process is at work on the job {job!r}: {who}", hint=f"wait until it is done{end_it}"
+        )
+
+
+def who_holds(session: Session, keys: Sequence[int]) -> Holders:
+    """Return who holds advisory locks."""
+    return told(_query(session, statement("ledger_holders"), list(keys)))
+
+
+def _query(session: Session, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
+    return session.query(sql, *parameters, what="the ledger")
+
+
+def told(rows: Sequence[tuple[Any, ...]]) -> Holders:
+    """Return who holds advisory locks, from rows of ``sql/ledger_holders.sql``."""
+    found: Holders = {}
+    for key, pid, role, application, address, since in rows:
+        known = [
+            f"role {role}" if role else "",
+            f"application {application!r}" if application else "",
+            f"from {address}" if address else "",
+            f"connected since {since}" if since else "",
+        ]
+        found[key] = pid, ", ".join([f"backend {pid}", *filter(None, known)])
+    return found
+
+
+def end(session: Session, pids: list[int], run: Run) -> None:
+    """End backends that wait for a client which is gone; those at work, and those of other roles, are left."""
+    try:
+        idle = _query(
+            session,
+            "SELECT pid FROM pg_catalog.pg_stat_activity WHERE pid = ANY($1::int4[])"
+            " AND state LIKE 'idle in transaction%' AND pg_catalog.pg_has_role(usesysid, 'USAGE')",
+            pids,
+        )
+        for (pid,) in idle:
+            _query(session, "SELECT pg_catalog.pg_terminate_backend($1::int4)", pid)
+            logger.warning("%s: ended backend %d, left by an earlier attempt at %r", session.label, pid, run.job)
+    except portl.PermissionDenied as error:
+        logger.debug("%s: %s", session.label, error.message)
+
+
+def writers(session: Session, table: str, where: str, parameters: Sequence[object]) -> list[int]:
+    """Return the backends whose transactions hold a row."""
+    rows = _query(session, f"SELECT xmax::text FROM {table} WHERE {where}", *parameters)
+    transactions = [xmax for (xmax,) in rows]
+    try:
+        # Several that hold it together stand under one number.
+        transactions += [
+            xid
+            for xmax in list(transactions)
+            for (xid,) in _query(session, "SELECT xid::text FROM pg_catalog.pg_get_multixact_members($1::xid)", xmax)
+        ]
+    except portl.Error as error:
+        logger.debug("no number of several transactions: %s", error.message)
+    found = _query(
+        session,
+        "SELECT pid FROM pg_catalog.pg_locks WHERE locktype = 'transactionid' AND granted"
+        " AND mode = 'ExclusiveLock' AND transactionid::text = ANY($1::text[])",
+        transactions,
+    )
+    return [pid for (pid,) in found]

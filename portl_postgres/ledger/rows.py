@@ -1,0 +1,71 @@
+"""Read runs and chunk lines from the rows of the ledger."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import attrs
+
+from portl import ChunkLine, ChunkState, Run, RunState
+from portl_postgres.ledger.locks import Holders, lock_key
+
+#: The columns of a chunk line that count.
+COUNTS = ("rows", "bytes", "batches", "inserted", "updated", "unchanged", "skipped", "rejected")
+
+
+def with_holders(runs: list[Run], holders: Holders) -> list[Run]:
+    """Say of the latest run of each job whether a process is at work on it."""
+    seen: set[str] = set()
+    result = []
+    for run in runs:
+        holder = None if run.job in seen else holders.get(lock_key("job", run.job))
+        seen.add(run.job)
+        result.append(attrs.evolve(run, locked=holder is not None, holder=holder[1] if holder else None))
+    return result
+
+
+def snapshots(snapshots: Mapping[int, Mapping[str, Any]]) -> str:
+    """Return the snapshots of a run as they are stored."""
+    return json.dumps({str(attempt): dict(snapshot) for attempt, snapshot in sorted(snapshots.items())})
+
+
+def _time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
+
+
+def run_of(stored: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> Run:
+    """Return a run from its row, and those of its chunk lines, as JSON has them."""
+    moments = [stored.get(name) for name in ("started", "taken", "ended")] + [line["written"] for line in lines]
+    return Run(
+        id=stored["id"],
+        job=json.loads(f'"{stored["job"]}"'),
+        identity=stored["identity"],
+        attempt=stored["attempt"],
+        state=RunState(stored["state"]),
+        source=stored["source"],
+        destination=stored["destination"],
+        snapshots={int(attempt): snapshot for attempt, snapshot in stored["snapshots"].items()},
+        started=_time(stored["started"]),
+        touched=max((moment for moment in map(_time, moments) if moment), default=None),
+        ended=_time(stored["ended"]),
+        error=stored["error"],
+        resumable=stored["resumable"],
+        # A ledger that was restored from a dump knows nothing of the tables that were restored with it.
+        incarnation=stored.get("incarnation") if stored.get("ledger") == stored["table"] else None,
+        chunks=tuple(line_of(line) for line in lines),
+    )
+
+
+def line_of(stored: Mapping[str, Any]) -> ChunkLine:
+    """Return a chunk line from its row as JSON has it."""
+    return ChunkLine(
+        number=stored["number"],
+        bounds=stored["bounds"],
+        state=ChunkState(stored["state"]),
+        attempt=stored["attempt"],
+        finished=_time(stored["finished"]),
+        **{name: stored[name] for name in COUNTS},
+    )

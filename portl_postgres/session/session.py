@@ -1,0 +1,441 @@
+"""A session: one connection in portl's hands, its statements, transactions and settings."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from psycopg import pq
+from psycopg.rows import tuple_row
+
+import portl
+from portl_postgres.session.connect_errors import HINT_SYSTEM
+from portl_postgres.session.errors import HINT_SILENT, translate
+from portl_postgres.session.waiting import ready
+from portl_postgres.session.watchdog import Vigil
+from portl_postgres.sql.text import literal
+
+logger = logging.getLogger("portl.postgres")
+sql_logger = logging.getLogger("portl.postgres.sql")
+
+#: Seconds that a request to cancel a statement may take.
+CANCEL_SECONDS = 5.0
+
+#: Seconds between two looks at a socket that is waited for.
+READY_SECONDS = 1.0
+
+#: The version since which the server compiles queries.
+JIT_SINCE = 11
+#: A setting that an error answers where the server's system cannot do it (manual, 20.3.2): on Linux it always can.
+LINUX_ALONE = "client_connection_check_interval"
+
+LOCK_NOT_AVAILABLE = "55P03"
+#: Who holds locks on relations that a statement names, the strongest first; plain reading is in nobody's way.
+_HOLDERS = """
+    SELECT 'process ' || l.pid, nullif('(' || a.application_name || ')', '()'), a.state, 'with ' || l.mode, 'on',
+        c.oid::regclass
+    FROM pg_catalog.pg_locks AS l
+    JOIN pg_catalog.pg_class AS c ON c.oid = l.relation
+    JOIN pg_catalog.pg_stat_activity AS a ON a.pid = l.pid
+    WHERE l.granted AND l.pid <> {backend} AND l.mode <> 'AccessShareLock' AND c.relkind IN ('r', 'p', 'm', 'f')
+        AND l.database = (SELECT d.oid FROM pg_catalog.pg_database AS d WHERE d.datname = current_database())
+        AND strpos({statement}, c.relname) > 0
+    ORDER BY l.mode NOT LIKE '%Exclusive%', l.mode LIKE 'Row%', a.xact_start
+    LIMIT 3
+"""
+
+#: What chooses between several servers, or says where one is; a service gives way to what is said besides.
+_CHOICE = {"host", "hostaddr", "port", "target_session_attrs", "load_balance_hosts"}
+
+
+#: Which process of which server answers: its number, when the server was started, and what the time is there.
+_SERVER = (
+    "pg_backend_pid(), (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint::text,"
+    " extract(epoch FROM clock_timestamp())::float8"
+)
+
+
+class Session:
+    """One connection in portl's hands.
+
+    Args:
+        connection: in autocommit mode, unless a caller's transaction is open on it.
+        label: which end this is, for messages.
+        secrets: to be kept out of messages.
+        token: a cancelled one keeps further statements from being sent, until ``rollback``.
+        network_timeout: seconds of silence after which the server is taken for lost; 0 for no limit.
+        parameters: libpq's keywords of the connection; None has them read from it.
+    """
+
+    def __init__(
+        self,
+        connection: psycopg.Connection[Any],
+        label: str,
+        secrets: Sequence[portl.Secret],
+        token: portl.CancelToken | None = None,
+        network_timeout: float = 0.0,
+        parameters: Mapping[str, str] | None = None,
+    ) -> None:
+        self.connection = connection
+        self._cancel_seconds = min(CANCEL_SECONDS, network_timeout or CANCEL_SECONDS)
+        #: What notices that the server has fallen silent.
+        self.vigil = Vigil(connection.pgconn, same_server(connection, parameters), network_timeout)
+        #: What was sent last.
+        self.statement = ""
+        #: The processes at the server that have answered so far.
+        self.backends: set[int] = set()
+        self.label = label
+        self.secrets = tuple(secrets)
+        self._token = token or portl.CancelToken()
+        self._cancelling = threading.Lock()
+        #: True once nothing is to be cancelled any more: a cancelled run tidies up, or the session has ended.
+        self._settled = False
+        #: What ``settings`` has changed for the session to what it was.
+        self._original: dict[str, str] = {}
+        #: True inside a transaction of the caller's.
+        self.nested = connection.info.transaction_status is not pq.TransactionStatus.IDLE
+        # Transactions and savepoints that are open; the caller's transaction is the first.
+        self._depth = 1 if self.nested else 0
+        #: The BEGIN of a transaction in which nothing was done yet.
+        self._opening = ""
+
+    @property
+    def pgconn(self) -> pq.abc.PGconn:
+        """The connection at libpq's level."""
+        return self.connection.pgconn
+
+    @property
+    def version(self) -> int:
+        """The server's major version."""
+        return self.connection.info.server_version // 10000
+
+    @property
+    def open(self) -> bool:
+        """True inside a transaction."""
+        return self.connection.info.transaction_status is not pq.TransactionStatus.IDLE
+
+    @property
+    def broken(self) -> bool:
+        """True if the connection is lost."""
+        return self.connection.closed or self.pgconn.status != pq.ConnStatus.OK
+
+    @property
+    def near(self) -> bool:
+        """True if the server is on this machine: reached by a socket in a file, or over loopback."""
+        info = self.connection.info
+        in_files = info.host.startswith(("/", "@")) or not info.hostaddr
+        return in_files or ipaddress.ip_address(info.hostaddr.partition("%")[0]).is_loopback
+
+    @property
+    def speaks_unicode(self) -> bool:
+        """True if the database has a form for every character."""
+        return self.connection.info.parameter_status("server_encoding") == "UTF8"
+
+    def readable(self, text: str) -> str:
+        """Return a text for people in characters that the server's encoding has."""
+        encoding = "utf-8" if self.speaks_unicode else "ascii"
+        return text.replace("\0", "\\0").encode(encoding, "backslashreplace").decode(encoding)
+
+    def log_details(self) -> None:
+        """Log where this connection leads."""
+        info, pgconn = self.connection.info, self.pgconn
+        logger.debug(
+            "%s: PostgreSQL %s, backend %d, role %s, database %s, %s",
+            self.label,
+            info.parameter_status("server_version"),
+            info.backend_pid,
+            info.user,
+            info.dbname,
+            "TLS" if pgconn.ssl_in_use else "no TLS",
+        )
+
+    def query(self, statement: str, *parameters: object, what: str = "query") -> list[tuple[Any, ...]]:
+        """Execute one statement, with $1, $2 … for parameters; return its rows."""
+        with self._cursor(statement, parameters, what) as cursor:
+            return cursor.fetchall() if cursor.description else []
+
+    def execute(self, statement: str, *parameters: object, what: str = "statement") -> str:
+        """Execute one statement; return its command tag."""
+        with self._cursor(statement, parameters, what) as cursor:
+            return cursor.statusmessage or ""
+
+    def queries(self, statements: Sequence[str], *, what: str = "query") -> list[list[tuple[Any, ...]]]:
+        """Execute several statements in one exchange; return the rows of each.
+
+        They have no parameters: constants stand in their texts. Outside a transaction they are one.
+        """
+        found = []
+        opening = [text] if (text := self.opening()) else []
+        with self._cursor(";\n".join([*opening, *statements]), (), what) as cursor:
+            more: bool | None = True
+            while more:
+                found.append(cursor.fetchall() if cursor.description else [])
+                more = cursor.nextset()
+        return found[len(opening) :]
+
+    def looking(self, statements: Sequence[str], *, what: str = "query") -> list[list[tuple[Any, ...]]]:
+        """Execute statements as ``queries`` does, and undo what they have set, also where one of them fails."""
+        if not self._depth:
+            return self.queries(statements, what=what)
+        name = f"portl_{self._depth}"
+        back = f"ROLLBACK TO SAVEPOINT {name}", f"RELEASE SAVEPOINT {name}"
+        try:
+            return self.queries([f"SAVEPOINT {name}", *statements, *back], what=what)[1:-2]
+        except portl.Error:
+            if not self.broken and not self._token.cancelled:
+                self.queries(back)
+            raise
+
+    def bare(self, statements: Sequence[str], *, what: str = "query") -> list[list[tuple[Any, ...]]]:
+        """Execute queries of the catalogs in one exchange, so that the server prints names as they are.
+
+        Every name outside pg_catalog comes with its schema. They are not compiled: their cost is guessed so high that
+        compiling would take longer than all else (manual, 32.1).
+        """
+        settings = ["search_path = pg_catalog", "standard_conforming_strings = on"]
+        if self.version >= JIT_SINCE:
+            settings.append("jit = off")
+        found = self.looking([*(f"SET LOCAL {setting}" for setting in settings), *statements], what=what)
+        return found[len(settings) :]
+
+    @contextmanager
+    def _cursor(self, statement: str, parameters: Sequence[object], what: str) -> Iterator[psycopg.RawCursor[Any]]:
+        self.check()
+        if opening := self.opening():
+            self.execute(opening)
+        self.log(statement)
+        # A caller's connection may make rows in another way.
+        with self.translated(what), psycopg.RawCursor(self.connection, row_factory=tuple_row) as cursor:
+            try:
+                with self.vigil.waiting():
+                    cursor.execute(statement.encode(), parameters or None)
+            except KeyboardInterrupt:
+                self._settle_interrupted()
+                raise
+            yield cursor
+
+    def _settle_interrupted(self) -> None:
+        """End a statement that Ctrl-C has left running: where it comes before psycopg waits, psycopg does not."""
+        if self.connection.info.transaction_status is not pq.TransactionStatus.ACTIVE:
+            return
+        self.cancel()
+        with self.translated("ending a statement after Ctrl-C"), self.vigil.waiting():
+            while not self.broken:
+                while self.pgconn.is_busy():
+                    ready(self.pgconn.socket, READY_SECONDS)
+                    self.pgconn.consume_input()
+                if self.pgconn.get_result() is None:
+                    return
+
+    def log(self, statement: str) -> None:
+        """Take note of a statement that is about to be sent."""
+        self.statement = statement
+        sql_logger.debug("%s: %s", self.label, statement)
+
+    def scrubbed(self, text: str) -> str:
+        """Return a server's words without the secrets of this connection."""
+        for secret in self.secrets:
+            text = secret.scrub(text)
+        return text
+
+    @contextmanager
+    def translated(self, what: str) -> Iterator[None]:
+        """Raise the driver's errors, and the system's, as portl's."""
+        try:
+            yield
+        except psycopg.Error as error:
+            raise self.failure(error, what) from None
+        except OSError as error:
+            raise self.refused(error, what) from error
+
+    def refused(self, error: OSError, what: str) -> portl.Error:
+        """Return portl's error for one of this machine's system: no descriptor is left, as a rule."""
+        return portl.OperationError(f"{self.label}, {what}: {error}", hint=HINT_SYSTEM)
+
+    def failure(self, error: psycopg.Error, what: str) -> portl.Error:
+        """Return portl's error for one of the driver's."""
+        verdict = self.vigil.verdict
+        if verdict is not None and error.sqlstate is None:
+            message = f"{self.label}, {what}: {self.scrubbed(verdict)}"
+            return portl.ConnectionFailed(message, hint=HINT_SILENT, transient=True)
+        found = translate(error, f"{self.label}, {what}", self.secrets)
+        if found.sqlstate == LOCK_NOT_AVAILABLE and (holders := self._holders()):
+            found.hint = f"{found.hint}; {holders}"
+        return found
+
+    def _holders(self) -> str | None:
+        """Return who holds locks on what the last statement names, for people; None if that is not to be found out."""
+        rows = self.vigil.ask(_HOLDERS.format(statement=literal(self.statement), backend=self.vigil.backend))
+        found = [" ".join(value.decode(errors="replace") for value in row if value) for row in rows or []]
+        return f"locks are held there by {', and by '.join(found)}" if found else None
+
+    def begin(
+        self, mode: str = "", then: Sequence[str] = (), what: str = "query", *, later: bool = False
+    ) -> list[list[tuple[Any, ...]]]:
+        """Open a transaction, or a savepoint inside one that is open.
+
+        Args:
+            mode: of the transaction.
+            then: what is executed first in it, in the same exchange; its rows are returned. If one of it fails, the
+                transaction is open.
+            what: what that is, for messages.
+            later: leave it to the next statement to bring a transaction's BEGIN with it.
+        """
+        if later and not self._depth:
+            self._opening, self._depth = f"BEGIN {mode}".strip(), 1
+            return []
+        first = f"SAVEPOINT portl_{self._depth}" if self._depth else f"BEGIN {mode}".strip()
+        self._depth += bool(then)
+        found = self.queries([first, *then], what=what)
+        self._depth += not then
+        return found[1:]
+
+    def opening(self) -> str:
+        """Return the BEGIN that was left to the next statement, which it is the caller's to send now; or nothing."""
+        found, self._opening = self._opening, ""
+        return found
+
+    def commit(self, first: Sequence[str] = ()) -> None:
+        """Commit, or release the savepoint.
+
+        Args:
+            first: what is executed before that, in the same exchange. If one of it fails, the transaction stays open.
+
+        Raises:
+            OperationError: if the server rolled back instead, which it does without an error after one was swallowed.
+        """
+        if self._depth > 1:
+            self.queries([*first, f"RELEASE SAVEPOINT portl_{self._depth - 1}"])
+            self._depth -= 1
+            return
+        with self._cursor(";\n".join([*first, "COMMIT"]), (), "COMMIT") as cursor:
+            while cursor.nextset():
+                pass
+            tag = cursor.statusmessage
+        self._depth = 0
+        if tag != "COMMIT":
+            raise portl.OperationError(f"{self.label}: COMMIT was answered by {tag!r}: nothing was committed")
+
+    def rollback(self) -> None:
+        """Roll back, or back to the savepoint. On a broken connection the server has done it."""
+        if self._token.cancelled:
+            self.settle()
+        self._depth -= 1
+        if self.opening() or self.broken:
+            return
+        if self._depth == 0:
+            self.execute("ROLLBACK")
+            return
+        name = f"portl_{self._depth}"
+        self.execute(f"ROLLBACK TO SAVEPOINT {name}")
+        self.execute(f"RELEASE SAVEPOINT {name}")
+
+    def back(self) -> None:
+        """Roll back to the innermost savepoint, which stays."""
+        self.execute(f"ROLLBACK TO SAVEPOINT portl_{self._depth - 1}")
+
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        """Keep a failure inside from spoiling the transaction that is open, if one is."""
+        if not self._depth:
+            yield
+            return
+        self.begin()
+        try:
+            yield
+        except BaseException:
+            self.rollback()
+            raise
+        self.commit()
+
+    def speak_utf8(self) -> None:
+        """Change the encoding before anything is read: under SQL_ASCII psycopg returns bytes where texts are meant."""
+        before = self.connection.info.parameter_status("client_encoding") or "UTF8"
+        if before != "UTF8":
+            self._original.setdefault("client_encoding", before)
+            self.execute(f"SET {'LOCAL ' if self.nested else ''}client_encoding = 'UTF8'", what="changing the encoding")
+
+    def settings(self, wanted: Mapping[str, str]) -> dict[str, str]:
+        """Change settings of the session, or of the caller's transaction; return what they were.
+
+        Settings that this version of the server does not have are left out.
+        """
+        rows = self.query(
+            # What was so is read first, whole: OFFSET keeps the two steps apart.
+            f"SELECT n, before, CASE WHEN before <> v THEN set_config(n, v, $3) END IS NOT NULL, {_SERVER}"
+            " FROM (SELECT n, v, current_setting(n, true) AS before FROM unnest($1::text[], $2::text[]) AS s(n, v)"
+            f" WHERE n <> '{LINUX_ALONE}' OR version() LIKE '%linux%' OFFSET 0) AS known",
+            list(wanted),
+            list(wanted.values()),
+            self.nested,
+            what="changing settings",
+        )
+        changed = {name: before for name, before, set_anew, *_ in rows if set_anew}
+        if rows:
+            self._answered(*rows[0][3:])
+        if self._depth == self.nested:  # what is set in a transaction of portl's goes with it, or is put back there
+            for name, before in changed.items():
+                self._original.setdefault(name, before)
+        return changed
+
+    def identify(self) -> set[int]:
+        """Learn which process at which server works for this session; return all that have answered it so far."""
+        self._answered(*self.query(f"SELECT {_SERVER}", what="looking at the server")[0])
+        return self.backends
+
+    def _answered(self, backend: int, started: str, now: float) -> None:
+        self.vigil.belongs_to(backend, started, now)
+        self.backends.add(backend)
+
+    def check(self) -> None:
+        """Raise ``Cancelled`` once the run is cancelled, unless it is tidying up already."""
+        if not self._settled:
+            self._token.check()
+
+    def interrupt(self) -> None:
+        """End the statement that is running because the run is cancelled; called from another thread."""
+        with self._cancelling:
+            if not self._settled:
+                self.cancel()
+
+    def settle(self) -> None:
+        """Wait for a request to cancel that is on its way, and let no other hit what comes now."""
+        with self._cancelling:
+            self._settled = True
+
+    def cancel(self) -> None:
+        """Ask the server to end the statement that is running; give the connection up if it cannot be asked."""
+        try:
+            self.connection.cancel_safe(timeout=self._cancel_seconds)
+            self.vigil.hasty = True
+        except (psycopg.Error, OSError) as error:
+            said = self.scrubbed(" ".join(str(error).split()))
+            logger.warning("%s: the running statement could not be cancelled: %s", self.label, said)
+            self.vigil.give_up(f"the running statement could not be cancelled, and the connection was given up: {said}")
+
+    def give_back(self) -> None:
+        """Put back the settings that were changed on a caller's connection."""
+        status = self.connection.info.transaction_status
+        if self.broken or status not in (pq.TransactionStatus.IDLE, pq.TransactionStatus.INTRANS):
+            return  # a failed transaction takes the settings of its own back
+        try:
+            self.settings(self._original)
+        except portl.Error as error:
+            logger.warning("%s: its settings could not be put back: %s", self.label, error.message)
+
+
+def same_server(connection: psycopg.Connection[Any], parameters: Mapping[str, str] | None) -> dict[str, str]:
+    """Return the keywords of another connection to the very server that a connection leads to."""
+    info = connection.info
+    if parameters is None:
+        parameters = {**info.get_parameters(), "password": info.password}
+    found = {name: value for name, value in parameters.items() if name not in _CHOICE and value}
+    found.update(host=info.host, port=str(info.port))
+    if not info.host.startswith(("/", "@")) and info.hostaddr:
+        found["hostaddr"] = info.hostaddr  # a name may lead to several servers in turn
+    return found

@@ -1,0 +1,101 @@
+"""What a connection is opened with, and what a session on it is set to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import portl
+from portl_postgres.config import PostgresEnd
+from portl_postgres.conninfo import SECRET_KEYWORDS, parse_url
+from portl_postgres.session.session import LINUX_ALONE
+
+#: What fixes how values print and are read, so that text means the same at both ends (manual, 20.11). Left as the
+#: user has them: TimeZone and the order of DateStyle, which decide what his query means.
+PRINTING = {
+    "DateStyle": "ISO",
+    "IntervalStyle": "postgres",
+    "extra_float_digits": "3",  # before version 12, less than 3 loses digits
+    "bytea_output": "hex",
+    "client_encoding": "UTF8",
+    "xmloption": "content",
+    "array_nulls": "on",  # off, {a,NULL} is read as two texts
+    # A transaction that waits for the other end is not idle in the sense of these limits: the source's holds the
+    # snapshot while the destination works, the destination's its rows while the source does. What the limits are for,
+    # locks that a dead client leaves behind, the server's own look after the client is for (``_LIMITS``).
+    "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
+    "transaction_timeout": "0",
+}
+
+#: Seconds between two looks of the server, amid a statement, at whether its client is there.
+CHECK_SECONDS = 10
+
+
+def _watch_over(seconds: float) -> tuple[int, int, int]:
+    """Return after how many idle seconds TCP asks the peer, how many seconds apart, and how often."""
+    return max(1, round(seconds / 2)), max(1, round(seconds / 8)), 3
+
+
+def watchfulness(seconds: float, role: str) -> dict[str, str]:
+    """Return the settings by which the server notices that its client is gone, and gives up what it has locked.
+
+    ``tcp_user_timeout`` ends also a connection whose other end is well and takes nothing for a while (tcp(7)). That is
+    what rows do when the end that they go to waits for a lock. So the side that sends rows does without: the source's
+    server, and libpq towards the destination, where the watchdog stands in for it.
+    """
+    if not seconds:
+        return {}
+    idle, interval, count = _watch_over(seconds)
+    found = {
+        "tcp_keepalives_idle": str(idle),
+        "tcp_keepalives_interval": str(interval),
+        "tcp_keepalives_count": str(count),
+        LINUX_ALONE: f"{min(CHECK_SECONDS, idle)}s",
+    }
+    if role != "source":
+        found["tcp_user_timeout"] = str(round(seconds * 1000))
+    return found
+
+
+def _keepalives(seconds: float, role: str) -> dict[str, str]:
+    """Return the keywords by which libpq notices that the server is gone; see ``watchfulness``."""
+    if not seconds:
+        return {}
+    idle, interval, count = _watch_over(seconds)
+    found = {
+        "keepalives": "1",
+        "keepalives_idle": str(idle),
+        "keepalives_interval": str(interval),
+        "keepalives_count": str(count),
+    }
+    if role == "source":
+        found["tcp_user_timeout"] = str(round(seconds * 1000))
+    return found
+
+
+def keywords(config: PostgresEnd, role: str) -> dict[str, str]:
+    """Return libpq's keywords for a config."""
+    found: dict[str, str] = {
+        **_keepalives(config.network_timeout, role),
+        "application_name": config.application_name,
+        "connect_timeout": str(config.connect_timeout),
+        **config.params,
+    }
+    if config.url is not None:
+        found.update(parse_url(config.url))
+    keys = {"host": "host", "port": "port", "database": "dbname", "username": "user"}
+    keys.update({name: name for name in ("sslmode", "sslrootcert", "sslcert", "sslkey")})
+    for key, keyword in keys.items():
+        value = getattr(config, key)
+        if value is not None:
+            found[keyword] = str(value)
+    if config.password is not None:
+        found["password"] = config.password.reveal()
+    return found
+
+
+def secrets_of(config: PostgresEnd, parameters: Mapping[str, str]) -> tuple[portl.Secret, ...]:
+    """Return what must not stand in a message."""
+    passwords = (parameters.get(name) for name in SECRET_KEYWORDS)
+    found = [portl.Secret(value) for value in passwords if value]
+    return (*found, *([config.url] if config.url is not None else []))

@@ -1,0 +1,37 @@
+"""Find and end what siblings in other processes have under way, by a mark that their sessions wear.
+
+The mark is a shared advisory lock under a random number: the server lets go of it when the session ends, shows who has
+it, and lets a role end sessions of its own. (manual, 13.3.5, 53.12, 9.28.2; a standby has advisory locks too)
+"""
+
+from __future__ import annotations
+
+import secrets
+
+from portl_postgres.session.session import Session
+
+_END = """
+    SELECT pg_catalog.pg_terminate_backend(l.pid)
+    FROM pg_catalog.pg_locks AS l
+    WHERE l.locktype = 'advisory' AND l.classid = '{high}'::oid AND l.objid = '{low}'::oid AND l.objsubid = 1
+        AND l.database = (SELECT d.oid FROM pg_catalog.pg_database AS d WHERE d.datname = pg_catalog.current_database())
+"""
+
+
+def new_mark() -> int:
+    """Return a number that nobody else uses for a lock."""
+    return secrets.randbits(63)
+
+
+def wear(session: Session, mark: int) -> None:
+    """Mark a session, until it ends."""
+    session.query("SELECT pg_catalog.pg_advisory_lock_shared($1::int8)", mark, what="marking the session")
+
+
+def end(session: Session, mark: int) -> int:
+    """End all marked sessions, by another connection to the same server; return how many there were.
+
+    A server that cannot be asked ends them itself, once it notices that nobody listens.
+    """
+    rows = session.vigil.ask(_END.format(high=mark >> 32, low=mark & 0xFFFFFFFF))
+    return len(rows or ())

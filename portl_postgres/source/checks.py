@@ -1,0 +1,136 @@
+"""Say what keeps a job from reading a table or a query, and what the user should know before."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+import portl
+from portl import Field, Finding, Table
+from portl_postgres.catalog import tables as catalog
+from portl_postgres.config import PostgresSourceConfig
+from portl_postgres.session.session import Session
+from portl_postgres.source.queries import INSUFFICIENT_PRIVILEGE, Describer
+from portl_postgres.source.ranges import relation_of
+from portl_postgres.sql.text import Unbalanced, check_expression, quoted
+
+_HIDES = "would hide rows from this role without a word"
+_SEE_ALL = "use its owner or a role with BYPASSRLS, or write a query that says which rows are meant"
+
+
+class SourceExaminer:
+    """Looks at what a job is about to read.
+
+    Args:
+        session: inside the reading transaction.
+        config: what is to be read.
+        table: the same, as the server describes it.
+        describer: asks the server about expressions.
+    """
+
+    def __init__(self, session: Session, config: PostgresSourceConfig, table: Table, describer: Describer) -> None:
+        self._session = session
+        self._config = config
+        self._table = table
+        self._describer = describer
+        #: How many rows the server's planner expects; None: it was not asked.
+        self.expected: int | None = None
+
+    def examine(self, fields: Sequence[Field], *, origin: str, rows: str, select: str | None) -> list[Finding]:
+        """Return what is found.
+
+        Args:
+            fields: that are read.
+            origin: what follows FROM.
+            rows: the same with the condition of the job.
+            select: the statement that reads them; None: there is none yet.
+        """
+        findings = self._where(rows) if self._config.where is not None else []
+        if self._config.split_by is not None:
+            findings += self._split_by(self._config.split_by, origin)
+        findings += self._query() if self._table.kind == "query" else self._relation(fields)
+        if select is not None and not any(finding.severity is portl.Severity.PROBLEM for finding in findings):
+            findings += self._reading(select)
+        return findings
+
+    def _query(self) -> list[Finding]:
+        rows = self._session.query("SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user")
+        if not rows or not rows[0][0]:
+            return []
+        return [
+            portl.warning(
+                "source",
+                "the query runs as a superuser, who can reach the server's files even in a read-only transaction",
+                "use a role that may only read",
+            )
+        ]
+
+    def _relation(self, fields: Sequence[Field]) -> list[Finding]:
+        table = self._table
+        found = catalog.table_details(table)
+        findings = []
+        unread = [f.source.name for f in fields if f.source.details and not f.source.details.may_select]
+        if unread:
+            findings.append(
+                portl.problem(
+                    "source",
+                    f"the role may not read {table.name}" + ("" if not found.may_select else f" ({', '.join(unread)})"),
+                    f"GRANT SELECT ON {quoted(found.schema, found.name)} TO the role",
+                )
+            )
+        if found.row_security:
+            findings.append(portl.problem("source", f"row security on {table.name} {_HIDES}", _SEE_ALL))
+        if found.has_children:
+            findings.append(portl.note("source", f"{table.name} has child tables; their rows are read with it"))
+        return findings
+
+    def _reading(self, select: str) -> list[Finding]:
+        """Let the server plan the reading: it checks the privileges and the row security of all that is behind it."""
+        statement = f"EXPLAIN (FORMAT JSON) {select}"
+        refusal = self._refusal(statement)
+        if refusal is None:
+            return []
+        if refusal.sqlstate == INSUFFICIENT_PRIVILEGE and self._refusal(statement, row_security="on") is None:
+            return [portl.problem("source", f"row security on a table that is read here {_HIDES}", _SEE_ALL)]
+        return [portl.problem("source", refusal.message, refusal.hint)]
+
+    def _refusal(self, statement: str, row_security: str = "off") -> portl.Error | None:
+        """Execute a statement, undo it, and return what was said against it."""
+        try:
+            _, plan = self._session.looking(
+                [f"SET LOCAL row_security = {row_security}", statement], what="planning the reading"
+            )
+            self.expected = expected_rows(plan)
+        except (portl.ConnectionFailed, portl.Cancelled):
+            raise
+        except portl.Error as error:
+            return error
+        return None
+
+    def _where(self, rows: str) -> list[Finding]:
+        remedy = "write one condition, without the word WHERE"
+        try:
+            check_expression(self._config.where or "")
+        except Unbalanced as error:
+            return [portl.problem("source.where", str(error), remedy)]
+        refusal = self._describer.column(f"SELECT 1 AS one FROM {rows}")
+        return [portl.problem("source.where", refusal, remedy)] if isinstance(refusal, str) else []
+
+    def _split_by(self, name: str, origin: str) -> list[Finding]:
+        table = self._table
+        if name not in table.by_name:
+            near = difflib.get_close_matches(name, table.by_name, n=1)
+            said = f"{table.name} has no column {name!r}"
+            remedy = f"did you mean {near[0]!r}?" if near else f"its columns: {', '.join(table.by_name)}"
+            return [portl.problem("source.split_by", said, remedy)]
+        column = f"{relation_of(table)}.{quoted(name)}"
+        refusal = self._describer.column(f"SELECT 1 AS one FROM {origin} ORDER BY {column}")
+        if isinstance(refusal, str):
+            return [portl.problem("source.split_by", refusal, "name a column whose values can be sorted")]
+        return []
+
+
+def expected_rows(plan: Sequence[tuple[Any, ...]]) -> int:
+    """Return how many rows the server's planner expects, from EXPLAIN (FORMAT JSON)."""
+    return max(0, int(plan[0][0][0]["Plan"]["Plan Rows"]))

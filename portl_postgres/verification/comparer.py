@@ -1,0 +1,457 @@
+"""Compute a comparison in the servers: what the source should have produced, and what the destination holds.
+
+The source's side is the SELECT list of the copy, cast to the destination's types, so that scales, precisions, padding
+and the like are those that the destination holds. Each value is then turned into an image: bytes or text that two
+values share exactly if they print alike. So 1.0 is not 1.00, and -0 is not 0; what json holds is compared as written.
+
+Three facts about the hash functions decide the images (src/backend/access/hash/hashfunc.c, utils/adt/rowtypes.c):
+
+* they follow equality, which takes 1.0 for 1.00: numbers go in by their binary form (manual, 9.5, ``*send``);
+* those of bigint and of timestamps fold 64 bits into 32, so that 1 and 4294967296 collide: by their binary form, too;
+* that of a record is a linear combination of those of its columns: two rows that swap a value would give the same
+  sum. So a row's digest is seeded with the hash of its key, or with a first hash of the whole row.
+
+Where the two servers disagree over fixed values, or one stores texts in another encoding than UTF-8, md5 takes over.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+
+import portl
+from portl import BucketSum, Column, Comparer, Comparison, Field, Intent, Kind, Risk, RowLine, Texts
+from portl_postgres.catalog.tables import details
+from portl_postgres.catalog.types import PgType, is_text
+from portl_postgres.session.session import Session
+from portl_postgres.sql.text import literal, quoted
+from portl_postgres.wire import select_list as expressions
+from portl_postgres.wire.column_codecs import PORTION_BYTES, PORTION_ROWS, rows_loader
+from portl_postgres.wire.copy import CopyOut
+from portl_postgres.wire.row_text import unescape
+
+HASH, MD5, PYTHON = "hash", "md5", portl.Comparer.PYTHON
+
+#: hash_record_extended is new in this version; pg_input_is_valid in that.
+HASHES_RECORDS, JUDGES_INPUT = 14, 16
+
+#: One value of each type whose hash function is relied upon, and a NULL.
+_TRIAL = (
+    "SELECT hash_record_extended(ROW(true, 1::int2, -5::int4, date '2024-01-01', 77::oid,"
+    " uuid '00000000-0000-4000-8000-0000000000aa', '\\x00ff'::bytea, CAST('portl' AS text) COLLATE \"C\", NULL::text),"
+    " 12345678901234)::text"
+)
+
+#: Types whose hash tells all values apart as far as 64 bits can.
+_AS_THEY_ARE = {"bool", "int2", "int4", "date", "oid", "uuid", "bytea"}
+_BY_BINARY_FORM = {
+    "int8": "int8send",
+    "numeric": "numeric_send",
+    "time": "time_send",
+    "timetz": "timetz_send",
+    "timestamp": "timestamp_send",
+    "timestamptz": "timestamptz_send",
+    "interval": "interval_send",
+    "bpchar": "bpcharsend",  # its hash, and its cast to text, leave out spaces at the end
+    "money": "cash_send",  # its text depends on lc_monetary
+}
+#: NaN comes in several binary forms, which print alike.
+_FLOATS = {"float4": "float4send", "float8": "float8send"}
+_SETTINGS = {
+    "jit": "off",  # compiling takes longer than it saves
+    "row_security": "off",  # hidden rows would look as if they were missing
+    "synchronize_seqscans": "off",  # LIMIT must mean the same rows as in the run
+}
+
+
+def native(column: Column) -> str:
+    """Return the type of a column as the server spells it, below all domains."""
+    found = details(column)
+    spelled, pg = column.native, found.pg if found else None
+    while pg is not None and pg.base is not None:
+        spelled, pg = pg.base_native or pg.base.spelled, pg.base
+    return spelled
+
+
+class Way(enum.Enum):
+    """How the source's value becomes what the destination should hold."""
+
+    #: It is of the destination's type already.
+    SAME = enum.auto()
+    #: A cast that refuses no row.
+    CAST = enum.auto()
+    #: By its text; where the destination refuses that, the text itself is compared: such a row is missing or differs.
+    TRIED = enum.auto()
+    #: Only texts are compared: the type, or what its binary form holds, is another at the other end.
+    TEXT = enum.auto()
+
+
+#: What keeps a value out of the destination.
+_REFUSES = {Risk.OVERFLOW, Risk.FORM, Risk.TRUNCATION}
+
+
+def way(field: Field, version: int) -> Way:
+    """Return how a field is brought to the destination's form.
+
+    Args:
+        field: the column on its way.
+        version: of the source's server.
+    """
+    sent, target = details(field.sent), details(field.target)
+    assert target is not None  # compared in the server only where both ends are PostgreSQL's
+    root = target.pg.root
+    if not root.builtin or is_foreign(root):
+        return Way.TEXT
+    if sent is not None and sent.pg.root.same_as(root) and native(field.sent) == native(field.target):
+        return Way.SAME
+    refuses = expressions.item(field).obstacle is not None or bool(_REFUSES & set(field.conversion.risks))
+    return Way.TRIED if refuses and version >= JUDGES_INPUT else Way.CAST
+
+
+def produced(field: Field, version: int) -> str:
+    """Return the source's expression for what the destination should hold. The arguments are those of ``way``."""
+    found, value = way(field, version), expressions.item(field).sql
+    if found is Way.SAME:
+        return value
+    if found is Way.TEXT:
+        return f"CAST({value} AS text)"
+    wanted = native(field.target)
+    if found is Way.CAST:
+        return f"CAST({value} AS {wanted})"
+    text = f"CAST({value} AS text)"
+    valid = f"pg_catalog.pg_input_is_valid({text}, {literal(wanted)})"
+    return f"CASE WHEN {valid} THEN CAST({_read(text, field)} AS text) ELSE {text} END"
+
+
+def _read(text: str, field: Field) -> str:
+    """Return what the destination makes of a text that it takes."""
+    return f"CAST({text} AS {native(field.target)})"
+
+
+def judged_by_text(field: Field, version: int) -> bool:
+    """Tell whether ``produced`` returns text in place of the destination's type. The arguments are those of ``way``."""
+    return way(field, version) in (Way.TRIED, Way.TEXT)
+
+
+def is_foreign(pg: PgType) -> bool:
+    """Tell whether values hold something of their own database, and only their text means the same in another."""
+    return not all(part.builtin for part in pg.parts()) or not pg.binary(HASHES_RECORDS)
+
+
+def _has_floats(pg: PgType) -> bool:
+    return any(part.root.name in _FLOATS or part.schema != "pg_catalog" for part in pg.parts())
+
+
+def image(value: str, pg: PgType, *, by_text: bool, scaled: bool = False) -> str:
+    """Return what is hashed of a value.
+
+    Args:
+        value: an expression.
+        pg: its type.
+        by_text: True if its text is to be taken.
+        scaled: True for a numeric of a fixed scale: there 1.0 and 1.00 do not both occur.
+    """
+    root = pg.root
+    if not by_text and scaled and root.builtin and root.name == "numeric":
+        return value
+    if not by_text and root.builtin and root.kind == "b":
+        if root.name in _AS_THEY_ARE:
+            return value
+        if root.name in _BY_BINARY_FORM:
+            return f"pg_catalog.{_BY_BINARY_FORM[root.name]}({value})"
+        if root.name in _FLOATS:
+            return f"CASE WHEN {value} = 'NaN' THEN '\\x'::bytea ELSE pg_catalog.{_FLOATS[root.name]}({value}) END"
+        if root.name in ("point", "line", "lseg", "box", "path", "polygon", "circle"):
+            by_text = True  # made of floats
+    if by_text or is_text(root) or root.name in ("json", "jsonb", "xml") or is_foreign(root) or _has_floats(root):
+        return f'CAST({value} AS text) COLLATE "C"'
+    if root.kind == "A":
+        return f"pg_catalog.array_send({value})"
+    # The row's binary form holds the oid of the type, which is built in.
+    return f"CASE WHEN {value} IS NOT NULL THEN pg_catalog.record_send(ROW({value})) END"
+
+
+def shown(value: str, pg: PgType, *, by_text: bool) -> str:
+    """Return the text of a value, for people and for a comparison in the client."""
+    root = pg.root
+    if not by_text and root.builtin and root.name == "bpchar":
+        return f"pg_catalog.convert_from(pg_catalog.bpcharsend({value}), 'UTF8')"
+    if not by_text and root.builtin and root.name == "money":
+        return f"CAST(CAST({value} AS numeric) AS text)"
+    return f"CAST({value} AS text)"
+
+
+class _Expressions:
+    """The expressions of one end over its rows.
+
+    Args:
+        columns: an expression for each field, as the destination holds it.
+        comparison: what was agreed.
+    """
+
+    def __init__(self, comparison: Comparison, by_text: Sequence[bool]) -> None:
+        fields = comparison.intent.fields
+        self.names = [f"c{number}" for number in range(len(fields))]
+        pgs = []
+        for field in fields:
+            found = details(field.target)
+            assert found is not None
+            pgs.append(found.pg)
+        places = [[f.target.name for f in fields].index(name) for name in comparison.key]
+        known = list(zip(self.names, pgs, by_text, strict=True))
+        scaled = [field.target.type.scale is not None for field in fields]
+        images = [
+            image(name, pg, by_text=flag, scaled=fixed) for (name, pg, flag), fixed in zip(known, scaled, strict=True)
+        ]
+        self.texts = [shown(name, pg, by_text=flag) for name, pg, flag in known]
+        self.key = [self.texts[place] for place in places]
+        whole, key = _row(images), _row([images[place] for place in places])
+        mask = comparison.buckets - 1
+        #: What seeds the digest, to be selected under the name ``portl_spread``.
+        self.spread = ""
+        self.bucket = f"(portl_spread & {mask})"
+        if comparison.digest == MD5:
+            self.spread = _md5(key if places else whole, "left")
+            self.digest = _md5(whole, "right")
+            return
+        if len(places) == 1 and _is_whole(pgs[places[0]], by_text=by_text[places[0]]):
+            # A whole number seeds as it is: it need not be hashed twice. NULL, if there is one, is told from -1.
+            name = self.names[places[0]]
+            images[places[0]] = f"{name} IS NULL"
+            self.spread = f"coalesce(CAST({name} AS int8), -1)"
+            self.bucket = f"(pg_catalog.hashint8extended(portl_spread, 1) & {mask})"
+        else:
+            self.spread = f"pg_catalog.hash_record_extended({key if places else whole}, 1)"
+        self.digest = f"pg_catalog.hash_record_extended({_row(images)}, portl_spread)"
+
+
+def _is_whole(pg: PgType, *, by_text: bool) -> bool:
+    return not by_text and pg.root.builtin and pg.root.name in ("int2", "int4", "int8")
+
+
+def _row(images: Iterable[str]) -> str:
+    return f"ROW({', '.join(images)})"
+
+
+def _md5(row: str, half: str) -> str:
+    digest = f"pg_catalog.md5(pg_catalog.record_send({row}))"
+    return f"CAST(CAST('x' || pg_catalog.{half}({digest}, 16) AS bit(64)) AS int8)"
+
+
+class ServerComparer(Comparer):
+    """One end of a comparison, computed in its server.
+
+    Args:
+        session: the end's.
+        token: looked at while waiting.
+        rows: what follows FROM.
+        label: where this is, for messages.
+    """
+
+    role = ""
+
+    def __init__(self, session: Session, token: portl.CancelToken, rows: str, label: str) -> None:
+        super().__init__(self._decoded)
+        self._session = session
+        self._token = token
+        self._from = rows
+        self._label = label
+        self._open = False
+
+    def _begin(self) -> None:
+        if not self._open:
+            # Inside the source's transaction this is a savepoint, and the settings are undone with it.
+            self._session.begin("ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            self._open = True
+            self._set(_SETTINGS)
+
+    def _set(self, settings: Mapping[str, str]) -> None:
+        for name, value in settings.items():
+            self._session.query("SELECT set_config($1, $2, true)", name, value, what=f"setting {name}")
+
+    def offers(self, intent: Intent) -> Mapping[str, str]:
+        """See ``Comparer.offers``."""
+        if any(details(field.target) is None for field in intent.fields):
+            return super().offers(intent)
+        self._begin()
+        found = {}
+        ((encoding,),) = self._session.query("SELECT current_setting('server_encoding')")
+        if self._session.version >= HASHES_RECORDS and encoding == "UTF8":
+            ((found[HASH],),) = self._session.query(_TRIAL, what="trying the hash functions")
+        return {**found, MD5: "", **super().offers(intent)}
+
+    def agree(self, comparison: Comparison) -> None:
+        """See ``Comparer.agree``."""
+        super().agree(comparison)
+        self._begin()
+        self._adopt(comparison)
+        if comparison.digest != PYTHON:
+            terms = comparison.terms
+            source_version = int(terms.get("version", self._session.version))
+            flags = [judged_by_text(field, source_version) for field in comparison.intent.fields]
+            self._expressions = _Expressions(comparison, flags)
+
+    def _adopt(self, comparison: Comparison) -> None:
+        """Do as the other end does."""
+
+    def columns(self) -> list[str]:
+        """Return an expression for each field, as the destination holds it."""
+        raise NotImplementedError
+
+    def _rows_of(self, *, numbered: bool = False) -> str:
+        columns = [f"{column} AS c{number}" for number, column in enumerate(self.columns())]
+        if numbered:
+            columns.append("pg_catalog.row_number() OVER () AS portl_order")
+        rows = f"SELECT {', '.join(columns)} FROM {self._from}"
+        # OFFSET 0 keeps the planner from computing the hash of the key twice: two thirds of the time.
+        return f"(SELECT *, {self._expressions.spread} AS portl_spread FROM ({rows}) AS portl_r OFFSET 0) AS portl_rows"
+
+    def count(self) -> int:
+        """See ``Comparer.count``."""
+        self._begin()
+        rows = self._session.query(
+            f"SELECT count(*) FROM (SELECT 1 FROM {self._from}) AS portl_rows", what="counting the rows"
+        )
+        return int(rows[0][0])
+
+    def sums(self) -> Mapping[int, BucketSum]:
+        """See ``Comparer.sums``."""
+        if self._comparison.digest == PYTHON:
+            return super().sums()
+        e = self._expressions
+        statement = f"SELECT {e.bucket}, count(*), sum({e.digest})::text FROM {self._rows_of()} GROUP BY 1"
+        rows = self._session.query(statement, what="computing the checksums")
+        return {bucket: BucketSum(count, int(total)) for bucket, count, total in rows}
+
+    def lines(self, buckets: Collection[int] | None, *, texts: bool) -> Iterator[tuple[int, list[RowLine]]]:
+        """See ``Comparer.lines``."""
+        if self._comparison.digest == PYTHON:
+            yield from super().lines(buckets, texts=texts)
+            return
+        e, width = self._expressions, len(self._comparison.key)
+        chosen = "" if buckets is None else f" WHERE {e.bucket} = ANY ('{{{','.join(map(str, buckets))}}}'::int8[])"
+        order = ", portl_order" if self._comparison.repeats else ""
+        columns = ", ".join([e.bucket, e.digest, *e.key, *(e.texts if texts else ())])
+        statement = (
+            f"COPY (SELECT {columns} FROM {self._rows_of(numbered=bool(order))}{chosen} ORDER BY 1{order})"
+            " TO STDOUT (FORMAT text, ENCODING 'UTF8')"
+        )
+        copy = CopyOut(self._session, statement, self._token, "comparing rows")
+
+        def split() -> Iterator[tuple[int, RowLine]]:
+            for row in copy.rows(binary=False):
+                bucket, digest, *rest = bytes(row)[:-1].decode("utf-8", "surrogateescape").split("\t")
+                found = tuple([None if text == "\\N" else unescape(text) for text in rest])
+                yield int(bucket), RowLine(found[:width], digest, found[width:] if texts else None)
+
+        for bucket, group in groupby(split(), key=lambda pair: pair[0]):
+            yield bucket, [line for _, line in group]
+
+    def _decoded(self) -> Iterator[tuple[object, ...]]:
+        """Yield decoded rows, for an end that is not PostgreSQL's to be compared with."""
+        columns = ", ".join(self.columns())
+        statement = f"COPY (SELECT {columns} FROM {self._from}) TO STDOUT (FORMAT text, ENCODING 'UTF8')"
+        load = rows_loader(self._types())
+        copy = CopyOut(self._session, statement, self._token, "comparing rows")
+        for batch in copy.batches(binary=False, rows=PORTION_ROWS, size=PORTION_BYTES):
+            yield from load(batch.bare)
+
+    def _types(self) -> list[portl.Type]:
+        raise NotImplementedError
+
+    def cancel(self) -> None:
+        """See ``Comparer.cancel``."""
+        self._session.cancel()
+
+    def close(self) -> None:
+        """See ``Comparer.close``."""
+        if self._open:
+            self._open = False
+            self._session.rollback()
+
+
+class SourceComparer(ServerComparer):
+    """What the source should have produced. The arguments are those of ``ServerComparer``."""
+
+    def terms(self) -> Mapping[str, str]:
+        """See ``Comparer.terms``."""
+        ((zone,),) = self._session.query("SELECT current_setting('TimeZone')")
+        return {"TimeZone": zone, "version": str(self._session.version)}
+
+    def columns(self) -> list[str]:
+        """See ``ServerComparer.columns``."""
+        fields = self._comparison.intent.fields
+        if self._comparison.digest == PYTHON:
+            return [expressions.item(field).sql for field in fields]
+        return [produced(field, self._session.version) for field in fields]
+
+    def _types(self) -> list[portl.Type]:
+        fields = self._comparison.intent.fields
+        plain = portl.Type(kind=Kind.TEXT)
+        return [f.sent.type if details(f.sent) and expressions.keeps_type(f) else plain for f in fields]
+
+
+class DestinationComparer(ServerComparer):
+    """What the destination holds. The arguments are those of ``ServerComparer``."""
+
+    def _adopt(self, comparison: Comparison) -> None:
+        if "TimeZone" in comparison.terms:
+            self._set({"TimeZone": comparison.terms["TimeZone"]})
+        columns = ", ".join(quoted(field.target.name) for field in comparison.intent.fields)
+        self._session.query(f"SELECT {columns} FROM {self._from} LIMIT 0", what="looking at what is there")
+
+    def columns(self) -> list[str]:
+        """See ``ServerComparer.columns``."""
+        comparison = self._comparison
+        names = [quoted(field.target.name) for field in comparison.intent.fields]
+        if comparison.digest == PYTHON:
+            return names
+        version = int(comparison.terms.get("version", self._session.version))
+        flags = [judged_by_text(field, version) for field in comparison.intent.fields]
+        return [f"CAST({name} AS text)" if flag else name for name, flag in zip(names, flags, strict=True)]
+
+    def _types(self) -> list[portl.Type]:
+        return [field.target.type for field in self._comparison.intent.fields]
+
+
+def selection(fields: Sequence[Field], key: Sequence[str], wanted: Mapping[Texts, int], rows: str, version: int) -> str:
+    """Return the SELECT that reads rows with certain keys once more.
+
+    Args:
+        fields: the columns.
+        key: the key's, by their names at the destination; empty: the whole row is meant.
+        wanted: the keys' texts, and how many rows of each at most.
+        rows: what follows FROM.
+        version: of the source's server.
+    """
+    parts = []
+    for field in fields:
+        found = details(field.target)
+        if (not key or field.target.name in key) and found is not None:
+            value = produced(field, version)
+            text = shown(value, found.pg, by_text=judged_by_text(field, version))
+            parts.append((field.target.name, text))
+    texts = [dict(parts)[name] for name in key] if key else [text for _, text in parts]
+    names = [f"k{number}" for number in range(len(texts))]
+    arrays = [_array(values) for values in zip(*wanted, strict=True)]
+    # The text of a row tells NULL from an empty text, and is the same function at both sides of the comparison.
+    keys = (
+        f"SELECT CAST(ROW({', '.join(names)}) AS text) AS portl_key, portl_count FROM unnest({', '.join(arrays)},"
+        + (f" {_array([str(n) for n in wanted.values()], 'int8')}) AS portl_wanted({', '.join(names)}, portl_count)")
+    )
+    columns = ", ".join(f"{expressions.select_item(f, named=False)} AS c{n}" for n, f in enumerate(fields))
+    named = ", ".join(f"c{n} AS {quoted(f.target.name)}" for n, f in enumerate(fields))
+    own = f"CAST(ROW({', '.join(texts)}) AS text)"
+    inner = f"SELECT {columns}, {own} AS portl_key, row_number() OVER () AS portl_order FROM {rows}"
+    counted = "" if key else " WHERE portl_number <= portl_count"
+    return (
+        f"SELECT {named} FROM (SELECT r.*, w.portl_count, row_number() OVER (PARTITION BY r.portl_key"
+        f" ORDER BY r.portl_order) AS portl_number FROM ({inner}) AS r JOIN ({keys}) AS w USING (portl_key)) AS portl_s"
+        f"{counted} ORDER BY portl_order"
+    )
+
+
+def _array(values: Iterable[str | None], type: str = "text") -> str:
+    items = ",".join("NULL" if v is None else '"' + v.replace("\\", "\\\\").replace('"', '\\"') + '"' for v in values)
+    return f"{literal('{' + items + '}')}::{type}[]"

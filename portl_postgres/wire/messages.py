@@ -1,0 +1,405 @@
+"""Rows as the messages that they are on the wire, read past libpq in whole runs (manual, 54.2.6 and 54.7).
+
+libpq hands over one row a call and makes an object of each; with what Python does around it a narrow row costs more
+here than at either server. But on a connection that nothing wraps, a stream of CopyData messages is the same in both
+directions. So it is taken from the socket as it comes, and only the lengths are looked at, to count the rows and to
+cut between them. Rows of one length, as fixed-width columns have them, are counted in runs.
+
+Whether TLS, GSSAPI or anything else wraps the connection shows in the first bytes of the server's answer, before
+anybody has read them: where they are not those of a message that is expected, libpq does the work (``copying``).
+
+libpq notices nothing: it has read nothing before the COPY was sent, so nothing of its rows is in its buffers. All that
+is no row is kept, and handed to it at the end, through a pair of sockets that for this moment stands in the place of
+the connection's own. So errors, notices, settings and the state of the transaction are libpq's, as ever.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+import time
+from collections.abc import Iterator
+
+import psycopg
+from psycopg import errors as pg_errors
+from psycopg import pq
+
+import portl
+from portl_postgres.session.forked import hold
+from portl_postgres.session.session import Session
+from portl_postgres.session.waiting import ready
+
+#: What a CopyData message has before the row: its kind and its length, which counts itself (manual, 54.7).
+FRAME = 5
+ROW = ord("d")
+_READY = ord("Z")
+#: How the answer begins: with ParseComplete, or, where a BEGIN came with the COPY, with its CommandComplete.
+_ANSWERS = (b"1\0\0\0\4", b"C\0\0\0\n")
+#: What is heard last: nothing, an ErrorResponse that nothing has asked for, or an alert of TLS.
+_LAST_WORDS = (b"", b"E", b"\x15")
+_HEAD = struct.Struct("!BI")
+#: The length of the message that ends the rows in the binary format; no row with a column is so short.
+_TRAILER_LENGTH = 6
+_TRAILER = b"d\0\0\0\x06\xff\xff"
+
+#: Bytes that are read ahead, unless a row is longer.
+BUFFER_BYTES = 64 * 1024
+#: Bytes gathered before they are handed on, unless the batch is full before.
+PIECE_BYTES = 32 * 1024
+#: From so many rows of one length on, counting them in a run is faster than one by one.
+_RUN = 16
+#: Rows that are counted one by one before a run is looked for again.
+_SINGLY = 256
+#: Bytes of other messages that are kept at most before libpq gets them: a function may give a notice for each row.
+_KEPT_BYTES = 64 * 1024
+#: Seconds of sending after which it is judged whether the link is slow.
+PACE_SECONDS = 0.1
+#: Bytes a second of a link that counts as slow: 100 Mbit/s, and a little for what buffers take.
+SLOW_BYTES = 13_000_000
+#: Shares of waiting: from the first on rows are joined, and as long as it does not fall below the second, for joining
+#: takes from it.
+WAITS, STILL_WAITS = 0.9, 0.6
+#: Seconds between two looks at the token while nothing arrives.
+POLL_SECONDS = 0.25
+
+
+def twin(session: Session) -> socket.socket:
+    """Return a socket on a session's connection. To close it leaves libpq's own open."""
+    found = socket.socket(fileno=os.dup(session.pgconn.socket))
+    # As libpq has it, whatever limit the application gives all its sockets (socket.setdefaulttimeout).
+    found.setblocking(False)
+    hold(found)
+    return found
+
+
+def unwrapped(session: Session) -> bool:
+    """Wait for the answer to the statement just sent; tell whether its bytes are the protocol's own.
+
+    Nothing is taken from the socket.
+    """
+    if os.name != "posix":
+        return False  # descriptors of sockets cannot be duplicated
+    fileno = session.pgconn.socket
+    with twin(session) as wire, session.vigil.waiting():
+        while not ready(fileno, POLL_SECONDS)[0]:
+            pass  # a cancelled run ends the statement, and a silent server is the watchdog's to find
+        try:
+            return wire.recv(FRAME, socket.MSG_PEEK) in _ANSWERS
+        except OSError:
+            return False  # libpq will meet it too, and say so
+
+
+def ended(session: Session) -> bool:
+    """Tell whether a server that nothing is asked of has ended the connection, as far as that is known here.
+
+    Nothing is sent, and nothing is taken from the socket, so any thread may ask while another uses the session.
+    """
+    if not ready(session.pgconn.socket, 0)[0]:
+        return False
+    if os.name != "posix":
+        return True
+    try:
+        with twin(session) as wire:
+            return wire.recv(1, socket.MSG_PEEK) in _LAST_WORDS
+    except OSError:
+        return True
+
+
+def walk(data: bytearray, position: int, end: int, most: int, *, binary: bool) -> tuple[int, int]:
+    """Count rows.
+
+    Args:
+        data: messages.
+        position: where a message begins.
+        end: where the bytes end that have arrived.
+        most: no more rows than this.
+        binary: stop at the message that ends the rows in the binary format.
+
+    Returns:
+        Where the first message begins that is no row, or is not whole, or one too many; and the number of rows.
+    """
+    unpack, special = _HEAD.unpack_from, _TRAILER_LENGTH if binary else 0
+    last, count = end - FRAME, 0
+    while position <= last and count < most:
+        step, found = _run(data, position, end, most - count, special)
+        position += step * found
+        count += found
+        if found >= _RUN:
+            continue
+        for _ in range(min(most - count, _SINGLY)):
+            if position > last:
+                return position, count
+            kind, length = unpack(data, position)
+            following = position + 1 + length
+            if kind != ROW or following > end or length == special:
+                return position, count
+            position = following
+            count += 1
+    return position, count
+
+
+def _run(data: bytearray, position: int, end: int, most: int, special: int) -> tuple[int, int]:
+    """Return the length of the message here, and how many like it follow each other, itself included."""
+    kind, length = _HEAD.unpack_from(data, position)
+    step = length + 1
+    found = min(most, (end - position) // step)
+    if kind != ROW or length == special or found < _RUN:
+        return step, 0
+    head = data[position : position + FRAME]
+    for byte in (4, 3, 2, 1, 0):  # the last one of the length differs most
+        # If all before it are like the first, the next one begins where this looks.
+        column = data[position + byte : position + found * step : step]
+        found -= len(column.lstrip(head[byte : byte + 1]))
+    return step, found
+
+
+def bare(piece: bytes) -> list[bytes]:
+    """Return the rows of whole CopyData messages without what is before each."""
+    rows, position, end = [], 0, len(piece)
+    unpack = _HEAD.unpack_from
+    while position < end:
+        following = position + 1 + unpack(piece, position)[1]
+        rows.append(piece[position + FRAME : following])
+        position = following
+    return rows
+
+
+def framed(row: bytes) -> bytes:
+    """Return the CopyData message of a row."""
+    return _HEAD.pack(ROW, len(row) + 4) + row
+
+
+class Pace:
+    """Tells whether what is sent goes over a slow link: nearly all time goes by waiting until little is taken.
+
+    A message for each row costs five bytes a row, which on a slow link are time: of a row of two integers, a fifth.
+    To join the rows costs the processor's, of which there is plenty then. A destination nearby that is busy is waited
+    for too; there the processor may be what it lacks, so it is not enough to wait.
+    """
+
+    def __init__(self) -> None:
+        #: True while it is so.
+        self.slow = False
+        self._since = time.monotonic()
+        self._waited = 0.0
+        self._sent = 0
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Wait inside."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._waited += time.monotonic() - began
+
+    def sent(self, size: int) -> None:
+        """Count bytes, and judge by those since the last judgement, if that was long enough ago."""
+        self._sent += size
+        passed = time.monotonic() - self._since
+        if passed >= PACE_SECONDS:
+            waits = self._waited >= passed * (STILL_WAITS if self.slow else WAITS)
+            self.slow = waits and self._sent < SLOW_BYTES * passed
+            self._since, self._waited, self._sent = self._since + passed, 0.0, 0
+
+
+class Frames:
+    """The answer to a COPY TO STDOUT.
+
+    Args:
+        session: has sent the statement; ``unwrapped`` has said yes.
+        token: looked at while waiting.
+        header: what precedes the first row in its message, and is left out.
+    """
+
+    def __init__(self, session: Session, token: portl.CancelToken, header: bytes) -> None:
+        self._session = session
+        self._token: portl.CancelToken | None = token
+        self._binary = bool(header)
+        self._header = header
+        self._socket = twin(session)
+        self._data = bytearray(BUFFER_BYTES)
+        #: Where what is not handed on yet begins and ends.
+        self._start = self._end = 0
+        #: The bytes that have arrived behind it, until they are counted.
+        self._arrived: list[int] = []
+        #: Messages for libpq.
+        self._kept = bytearray()
+        self._failure: psycopg.Error | None = None
+        #: True once the server is ready for another statement.
+        self.finished = False
+
+    def close(self) -> None:
+        """Let go of the socket, which stays libpq's."""
+        self._socket.close()
+
+    def piece(self, most: int) -> tuple[bytes, int]:
+        """Return the next rows, ``most`` of them at most, as whole messages, and their number; none after the last.
+
+        Raises:
+            psycopg.Error: with what the server said, or that it said nothing more.
+            Cancelled: by the token.
+        """
+        position, count = self._start, 0
+        while not self.finished:
+            if not self._header:
+                position, found = walk(self._data, position, self._end, most - count, binary=self._binary)
+                count += found
+            if count == most or position - self._start >= PIECE_BYTES:
+                break
+            if self._interrupted(position):
+                if count:
+                    break
+                self._start = position
+                if row := self._take_other():
+                    return row, 1
+                position = self._start
+            elif count and self._end == len(self._data):
+                break
+            else:
+                position -= self._fill(position)
+        if self.finished:
+            self._settle()
+        found_rows = bytes(memoryview(self._data)[self._start : position])
+        self._start = position
+        return found_rows, count
+
+    def _interrupted(self, position: int) -> bool:
+        """Tell whether there is a whole message that is no row, or is a row to be looked at."""
+        if self._end - position < FRAME:
+            return False
+        kind, length = _HEAD.unpack_from(self._data, position)
+        special = kind != ROW or bool(self._header) or (self._binary and length == _TRAILER_LENGTH)
+        return special and position + 1 + length <= self._end
+
+    def _take_other(self) -> bytes:
+        """Take the message at the start, which is no plain row; return it if it is a row all the same."""
+        kind, length = _HEAD.unpack_from(self._data, self._start)
+        message = bytes(self._data[self._start : self._start + 1 + length])
+        self._start += len(message)
+        if kind == ROW:
+            if self._header:
+                message = framed(message[FRAME:].removeprefix(self._header))
+                self._header = b""
+            return b"" if message in (_TRAILER, framed(b"")) else message
+        self._kept += message
+        self.finished = kind == _READY
+        if len(self._kept) > _KEPT_BYTES:
+            self._hand_over()
+        return b""
+
+    def skip(self, token: portl.CancelToken | None = None) -> bool:
+        """Read what is left and forget it; return False if the token was cancelled before its end."""
+        self._token = None
+        self._count()
+        while not self.finished:
+            if token is not None and token.cancelled:
+                return False
+            self._start, _ = walk(self._data, self._start, self._end, BUFFER_BYTES, binary=self._binary)
+            if self._interrupted(self._start):
+                self._take_other()
+            else:
+                self._fill(self._start, patient=token is None)
+        self._hand_over()
+        return True
+
+    def _fill(self, position: int, *, patient: bool = True) -> int:
+        """Take in what has arrived, once something has; return by how much everything was moved to the front."""
+        moved = 0
+        if self._end == len(self._data):
+            moved = self._start
+            rest = self._data[moved:]
+            length, size = len(rest), BUFFER_BYTES
+            while size <= length:  # a row longer than the buffer
+                size *= 2
+            if size != len(self._data):
+                self._data = bytearray(size)
+            # No call stands between these, and so no Ctrl-C.
+            self._data[:length] = rest
+            self._start, self._end = 0, length
+        try:
+            with memoryview(self._data) as view:
+                # Ctrl-C comes between a call and what is made of its answer. Here both are one call.
+                self._arrived.extend(map(self._socket.recv_into, (view[self._end :],)))
+        except BlockingIOError:
+            self._wait(patient)
+            return moved
+        except OSError:
+            self._arrived = [0]
+        if not self._arrived[0]:
+            self._lost()
+        self._count()
+        return moved
+
+    def _count(self) -> None:
+        """Count what has arrived."""
+        arrived = self._arrived
+        if arrived:
+            self._end += arrived[0]
+            self._arrived = []
+
+    def _wait(self, patient: bool) -> None:
+        with self._session.vigil.waiting():
+            while not ready(self._socket.fileno(), POLL_SECONDS)[0] and patient:
+                if self._token is not None:
+                    self._token.check()
+
+    def _lost(self) -> None:
+        """Raise why no more will come; libpq is to see that the connection is lost, too."""
+        with contextlib.suppress(psycopg.Error):
+            self._settle()
+        try:
+            self._session.pgconn.consume_input()
+        except psycopg.Error as error:
+            raise self._failure or error from None
+        raise self._failure or psycopg.OperationalError("the server closed the connection unexpectedly")
+
+    def _settle(self) -> None:
+        """Give libpq all that is kept; raise the server's error if there is one."""
+        self._hand_over()
+        if self._failure is not None:
+            raise self._failure
+
+    def _hand_over(self) -> None:
+        """Let libpq read what is kept for it."""
+        pgconn = self._session.pgconn
+        rest = memoryview(bytes(self._kept))
+        self._kept.clear()
+        with self._stand_in(pgconn.socket) as other:
+            while rest or ready(pgconn.socket, 0)[0]:
+                with contextlib.suppress(BlockingIOError):
+                    rest = rest[other.send(rest) :]
+                pgconn.consume_input()
+                self._digest(pgconn)
+
+    @contextlib.contextmanager
+    def _stand_in(self, fileno: int) -> Iterator[socket.socket]:
+        """Put one end of a pair of sockets where libpq expects its own; give the other end."""
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            for end in (ours, theirs):
+                end.setblocking(False)
+            try:
+                os.dup2(theirs.fileno(), fileno, inheritable=False)
+                yield ours
+            finally:
+                os.dup2(self._socket.fileno(), fileno, inheritable=False)
+
+    def _digest(self, pgconn: pq.abc.PGconn) -> None:
+        """Go through the results as far as libpq has them."""
+        while not pgconn.is_busy() and (result := pgconn.get_result()) is not None:
+            if result.status == pq.ExecStatus.COPY_OUT:
+                if pgconn.get_copy_data(1)[0] == 0:
+                    return
+            elif result.status != pq.ExecStatus.COMMAND_OK and self._failure is None:
+                self._failure = error_of(result, pgconn)
+
+
+def error_of(result: pq.abc.PGresult | None, pgconn: pq.abc.PGconn) -> psycopg.Error:
+    """Return psycopg's exception for a result that is none."""
+    if result is None or result.status != pq.ExecStatus.FATAL_ERROR:
+        status = pq.ExecStatus(result.status).name if result is not None else "no result"
+        return psycopg.OperationalError(f"unexpected answer to COPY: {status}; {pgconn.get_error_message()}")
+    return pg_errors.error_from_result(result)
