@@ -25,7 +25,7 @@ def machine(bench: Bench) -> dict[str, str]:
         "memory": _memory(),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
-        "postgres": f"{value(bench.source, 'SHOW server_version')}, both ends on this machine, over loopback",
+        "postgres": f"{value(bench.source, 'SHOW server_version')}, both sides on this machine, over loopback",
         "psycopg": f"{psycopg.__version__}, libpq {psycopg.pq.version()}",
         "portl": portl.__version__,
     }

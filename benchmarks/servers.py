@@ -17,7 +17,7 @@ import psycopg
 from benchmarks.measuring import Missing
 from portl_postgres.demo.server import Server
 
-#: The same at both ends: a checkpoint or a vacuum in the middle of a run would hit one tool and spare the next.
+#: The same at both sides: a checkpoint or a vacuum in the middle of a run would hit one tool and spare the next.
 SETTINGS = {"max_wal_size": "'16GB'", "shared_buffers": "'512MB'", "autovacuum": "off", "checkpoint_timeout": "'1h'"}
 
 COLUMNS = """id bigint PRIMARY KEY, n int, u uuid, name varchar(80), price numeric(12,2), ratio float8, good bool,

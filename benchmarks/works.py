@@ -116,7 +116,7 @@ def existing(bench: Bench) -> Iterator[Work]:
 
 
 def verifying(bench: Bench) -> Iterator[Work]:
-    """Compare both ends of a copy that is equal, beside making it."""
+    """Compare both sides of a copy that is equal, beside making it."""
     name = bench.make(MIXED)
     copied, compared = "portl.migrate", "portl.verify"
 
@@ -205,7 +205,7 @@ def one_database(bench: Bench) -> Iterator[Work]:
     statement = f"INSERT INTO {copy} SELECT * FROM {name}"
     yield Work(
         name="one-database",
-        title=f"both ends in one database: {bench.rows(MIXED):,} rows into an existing table with its key",
+        title=f"both sides in one database: {bench.rows(MIXED):,} rows into an existing table with its key",
         ways=[
             Way(name="portl, route server", prepare=prepare, run=by("server")),
             Way(name="portl, route relay", prepare=prepare, run=by("relay")),

@@ -135,7 +135,7 @@ class Compression(enum.StrEnum):
 
 @attrs.frozen(kw_only=True)
 class Pool:
-    """The pool of connections to one end."""
+    """The pool of connections to one side."""
 
     #: Connections kept open.
     min_size: int = attrs.field(default=0, validator=_at_most_max_size)

@@ -54,7 +54,7 @@ class Db:
         return self.execute(statement, *parameters)[0][0]
 
     def end(self, **keys: object) -> dict[str, object]:
-        """Return one end of a job file."""
+        """Return one side of a job file."""
         found: dict[str, object] = {
             "type": "postgres",
             "host": self.endpoint.host,

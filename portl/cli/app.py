@@ -162,7 +162,7 @@ def run(
       0    done
       1    it failed, or the plan has problems
       2    the job file or the call is wrong
-      3    done, and some rows were put aside (on_error: quarantine)
+      3    done, and some rows were quarantined (on_error: quarantine)
       130  ended by Ctrl-C
       143  ended by SIGTERM
     """
@@ -251,7 +251,7 @@ def _show_status(output: Output, job: Path, every: bool) -> int:
 
 
 def _job_files() -> list[Path]:
-    """Return the files of the current folder that look like jobs: YAML with both ends at its top level."""
+    """Return the files of the current folder that look like jobs: YAML with both sides at its top level."""
     found = sorted(path for pattern in ("*.yaml", "*.yml") for path in Path().glob(pattern))
     return [path for path in found if set(_TOP_LEVEL.findall(path.read_text("utf-8", "replace"))) >= _ENDS]
 

@@ -24,7 +24,7 @@ from portl.cli.output import Output
     "--verify",
     type=click.Choice([mode.value for mode in portl.Verify]),
     metavar="MODE",
-    help="count, checksum or full: compare both ends after the last row.",
+    help="count, checksum or full: compare both sides after the last row.",
 )
 @click.option("--dry-run", is_flag=True, help="Show the plan and write nothing.")
 @click.option("--sql", is_flag=True, help="With --dry-run: show the SQL, too.")
@@ -51,7 +51,7 @@ def copy(
     """Copy a table from one URL to another.
 
     A job without a file: what --set does not say is as in a job file that says nothing of it. The same command again
-    takes up a run that was interrupted. Exit codes are those of `portl run`.
+    resumes a run that was interrupted. Exit codes are those of `portl run`.
 
     Other users of the machine may see a password that stands in a command. A URL may do without one: PostgreSQL's
     takes it from PGPASSWORD or from ~/.pgpass.

@@ -58,7 +58,7 @@ def init(
 ) -> int:
     """Write a job file, by default job.yaml.
 
-    Looks at both ends, proposes key, conflict strategy and mapping, and shows the plan. On a terminal it asks for what
+    Looks at both sides, proposes key, conflict strategy and mapping, and shows the plan. On a terminal it asks for what
     no option says; elsewhere --from, --to and --table are needed. Passwords do not get into the file: it names
     variables of the environment instead.
     """

@@ -81,7 +81,7 @@ class Output:
         elif isinstance(event, portl.Resumed):
             began = f"{event.started.replace('T', ' ').replace('+00:00', ' UTC')}" if event.started else "earlier"
             self._say(
-                f"taking up the run of {began}: {event.chunks_done:,} of {event.chunks:,} chunks"
+                f"resuming the run of {began}: {event.chunks_done:,} of {event.chunks:,} chunks"
                 f" ({event.rows:,} rows) are there (attempt {event.attempt})",
                 "plain",
             )

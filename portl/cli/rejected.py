@@ -1,4 +1,4 @@
-"""``portl retry-rejected``: take rows that were put aside through again."""
+"""``portl retry-rejected``: take rows that were quarantined through again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from portl.cli.output import Output
 def retry_rejected(job: Path, verbose: bool, as_json: bool, settings: tuple[str, ...]) -> int:
     """Take the rejected rows of a job through again.
 
-    Those that go through are removed from where they were put aside. The exit code is 3 if some are refused still.
+    Those that go through are removed from where they were quarantined. The exit code is 3 if some are refused still.
     """
     from portl.execution.rejected import retry_rejected as retry
 

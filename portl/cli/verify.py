@@ -1,4 +1,4 @@
-"""``portl verify JOB``: compare both ends of a job and print what differs."""
+"""``portl verify JOB``: compare both sides of a job and print what differs."""
 
 from __future__ import annotations
 

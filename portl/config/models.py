@@ -1,6 +1,6 @@
 """The models of a job: what a job file, or the dict in its place, is turned into.
 
-A connector adds its own config class for each end, a subclass of ``SourceConfig`` or ``DestinationConfig``: an attrs
+A connector adds its own config class for each side, a subclass of ``SourceConfig`` or ``DestinationConfig``: an attrs
 class, keyword-only. The text under each field is its documentation.
 """
 
@@ -220,7 +220,7 @@ class Quarantine:
     table: str | None = None
     #: A file for a copy of them, one JSON object a line.
     file: str | None = None
-    #: More rows than this end the run.
+    #: More rows than this side the run.
     limit: int = attrs.field(default=1000, validator=_positive)
 
 
@@ -285,7 +285,7 @@ class MigrationConfig:
     batch_size: int | None = attrs.field(default=None, validator=_positive)
     #: Conversions: a list of {column or type, to, using}, or a mapping of type to type.
     types: tuple[TypeRule, ...] = ()
-    #: auto: the best that suits; server: inside the server, where both ends are one database; relay: bytes passed
+    #: auto: the best that suits; server: inside the server, where both sides are one database; relay: bytes passed
     #: through undecoded; rows: decoded Python rows.
     route: Route = Route.AUTO
     #: How transient failures are tried again: {attempts, max_delay}.
@@ -300,9 +300,9 @@ class MigrationConfig:
     resume: Resume = Resume.CONTINUE
     #: Where the destination remembers which chunks are done: {schema, mode}.
     ledger: LedgerConfig = attrs.Factory(LedgerConfig)
-    #: fail: the first row that the destination refuses ends the run; quarantine: such rows are put aside.
+    #: fail: the first row that the destination refuses ends the run; quarantine: such rows are quarantined.
     on_error: OnError = OnError.FAIL
-    #: Where rows go that are put aside: {table, file, limit}.
+    #: Where rows go that are quarantined: {table, file, limit}.
     quarantine: Quarantine = attrs.Factory(Quarantine)
     #: Columns whose values are not shown in errors, logs and reports.
     mask: tuple[str, ...] = attrs.field(default=(), validator=_once)

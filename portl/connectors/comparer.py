@@ -1,12 +1,12 @@
 """What an end of a job does for ``portl.verify``: digests of its rows, summed up by buckets, and the rows of a bucket.
 
-Both ends compute at the same time, each in a thread of its own. A row falls into the bucket that a hash of its key
+Both sides compute at the same time, each in a thread of its own. A row falls into the bucket that a hash of its key
 says (of the whole row where there is no key), so no order of keys is needed, and collations do not matter. A bucket is
 summed up by its number of rows and the sum of their digests, in whatever order they are met. Only the rows of buckets
 that differ are looked at one by one.
 
-``Comparer`` works for every connector whose rows can be read: it computes in Python, with the digest ``Comparer.PYTHON``.
-A connector whose server can hash offers digests of its own; two ends use the first that both have and that gives the
+``Comparer`` works for every connector whose rows can be read: it computes the digest ``Comparer.PYTHON``. A
+connector whose server can hash offers digests of its own; two sides use the first that both have and that gives the
 same for fixed values at both.
 """
 
@@ -35,7 +35,7 @@ Texts = tuple[str | None, ...]
 
 @attrs.frozen(kw_only=True)
 class Comparison:
-    """What both ends of a comparison have agreed upon."""
+    """What both sides of a comparison have agreed upon."""
 
     intent: Intent
     #: The destination's columns that tell rows apart; empty where rows are compared as a whole.
@@ -88,7 +88,7 @@ class Comparer:
         return {self.PYTHON: ""}
 
     def terms(self) -> Mapping[str, str]:
-        """Return what the other end has to do likewise; only the source is asked."""
+        """Return what the other side has to do likewise; only the source is asked."""
         return {}
 
     def agree(self, comparison: Comparison) -> None:
@@ -133,7 +133,7 @@ class Comparer:
             yield bucket, RowLine(key, digest, texts)
 
     def cancel(self) -> None:
-        """End what is being computed, from another thread: the other end has failed."""
+        """End what is being computed, from another thread: the other side has failed."""
 
     def close(self) -> None:
         """Let go of what ``agree`` and the others have taken, so that the end can be written to again."""

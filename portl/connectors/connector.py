@@ -32,7 +32,7 @@ class TypeMapper(abc.ABC):
 
 @attrs.frozen(kw_only=True)
 class Connector:
-    """A plugin's offer: a name, and for each end a config class and a class."""
+    """A plugin's offer: a name, and for each side a config class and a class."""
 
     name: str
     #: One line for people.

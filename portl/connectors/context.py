@@ -1,4 +1,4 @@
-"""What a run lends to both ends: the token that ends it, and the way to its observers."""
+"""What a run lends to both sides: the token that ends it, and the way to its observers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _ignore(event: Event) -> None:
 
 @attrs.frozen(kw_only=True)
 class Context:
-    """What a run lends to both ends."""
+    """What a run lends to both sides."""
 
     #: Look at it in every loop that may take long.
     token: CancelToken = attrs.field(factory=CancelToken)

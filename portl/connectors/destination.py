@@ -40,7 +40,7 @@ class Destination(abc.ABC, Generic[D]):
 
     #: The strategies that this destination carries out.
     strategies: ClassVar[Collection[Strategy]] = (Strategy.FAIL,)
-    #: True if its writers' ``save``, ``restore``, ``release`` and ``reject`` work: then rows can be put aside, and a
+    #: True if its writers' ``save``, ``restore``, ``release`` and ``reject`` work: then rows can be quarantined, and a
     #: job can be one transaction.
     savepoints: ClassVar[bool] = False
 
@@ -63,7 +63,7 @@ class Destination(abc.ABC, Generic[D]):
         return None
 
     def connect(self, context: Context) -> None:
-        """Begin to connect, without waiting for it, so that both ends do so at the same time. By default nothing.
+        """Begin to connect, without waiting for it, so that both sides do so at the same time. By default nothing.
 
         Called once before ``open``, if at all: what keeps it from connecting, ``open`` says.
         """
@@ -132,7 +132,7 @@ class Destination(abc.ABC, Generic[D]):
         raise OperationError(f"{self.label()}: what is written here cannot be read back, so it cannot be verified")
 
     def comparer(self, intent: Intent) -> Comparer:
-        """Return this end of a comparison (``portl.verify``): the rows that are there."""
+        """Return this side of a comparison (``portl.verify``): the rows that are there."""
         from portl.connectors.comparer import Comparer
 
         return Comparer(lambda: self.stored(intent.fields))
@@ -142,7 +142,7 @@ class Destination(abc.ABC, Generic[D]):
         return note("ledger", f"{self.label()} keeps none: a run that is interrupted starts over")
 
     def rejected(self, intent: Intent, *, after: int = 0, limit: int = 1000) -> Sequence[Rejected]:
-        """Return the job's next rows that were put aside, in their order, and keep others from taking them up.
+        """Return the job's next rows that were quarantined, in their order, and keep others from taking them up.
 
         Called while the writer has a transaction open, which the hold lasts as long as.
 
@@ -161,13 +161,13 @@ class Destination(abc.ABC, Generic[D]):
         raise NotImplementedError
 
     def empty(self) -> bool:
-        """Tell whether the table is known to hold no row; a run that has brought some is not taken up then."""
+        """Tell whether the table is known to hold no row; a run that has brought some is not resumed then."""
         return False
 
     def incarnation(self) -> str | None:
         """Return what tells the table that is there from another of its name; None: unknown, or there is none.
 
-        A run is not taken up on another table than the one that it has begun to fill.
+        A run is not resumed on another table than the one that it has begun to fill.
         """
         return None
 
@@ -179,11 +179,11 @@ class Destination(abc.ABC, Generic[D]):
         """
         return None
 
-    def sibling(self) -> Destination[D] | None:
+    def for_worker(self) -> Destination[D] | None:
         """Return another destination, not yet open, that writes to the same table at the same time; None: it cannot."""
         return None
 
-    def end_siblings(self) -> int:
+    def end_workers(self) -> int:
         """End what siblings have under way in other processes, because the run ends; return how many were found.
 
         Called in another thread, again and again until there is none. By default they come to their ends by

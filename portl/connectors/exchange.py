@@ -20,7 +20,7 @@ from portl.values.findings import Finding
 
 @attrs.frozen(kw_only=True)
 class Format:
-    """One way for rows to travel. Two ends that name the same format understand each other's batches."""
+    """One way for rows to travel. Two sides that name the same format understand each other's batches."""
 
     name: str
     #: ``rows``, ``relay`` or ``server``.
@@ -211,7 +211,7 @@ class Intent:
     #: True if the source cannot hold two rows with one such key.
     distinct: bool
     format: Format = ROWS
-    #: True if the ledger says that this table was made by the run that is taken up: what it lacks is due at the end.
+    #: True if the ledger says that this table was made by the run that is resumed: what it lacks is due at the end.
     resumed: bool = False
     #: Where rows that are refused go; None: they end the run.
     quarantine: Quarantine | None = None
@@ -224,7 +224,7 @@ class Intent:
 
 @attrs.frozen(kw_only=True)
 class Rejection:
-    """A row that was put aside."""
+    """A row that was quarantined."""
 
     #: The row alone.
     row: Batch
@@ -236,7 +236,7 @@ class Rejection:
 
 @attrs.frozen(kw_only=True)
 class Rejected:
-    """A row that was put aside earlier, as the quarantine has it now."""
+    """A row that was quarantined earlier, as the quarantine has it now."""
 
     #: Tells it from the others; later ones have larger numbers.
     id: int

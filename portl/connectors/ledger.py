@@ -2,7 +2,7 @@
 
 The ledger stands at the destination and is written in the transactions of the rows, so it can never disagree with
 them. A **run** is one job on its way, from its first chunk to its last, however often it is interrupted; each time that
-it is taken up is an **attempt**. Its **chunk lines** say what became of each slice of the source. A chunk line is
+it is resumed is an **attempt**. Its **chunk lines** say what became of each slice of the source. A chunk line is
 written between the rows of its chunk and their COMMIT. Three things follow:
 
 * A process that is killed leaves chunks that are done, and chunks of which nothing is there. The next attempt does the

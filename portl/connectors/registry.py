@@ -74,7 +74,7 @@ class Installed:
     destination: bool = False
     #: The conflict strategies of its destination.
     strategies: tuple[str, ...] = ()
-    #: True if its destination can put rows aside, and make a job one transaction.
+    #: True if its destination can quarantine rows, and make a job one transaction.
     savepoints: bool = False
     #: Why it cannot be used; None if it can.
     error: str | None = None

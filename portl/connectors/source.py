@@ -73,7 +73,7 @@ class Source(abc.ABC, Generic[S]):
         return None
 
     def connect(self, context: Context) -> None:
-        """Begin to connect, without waiting for it, so that both ends do so at the same time. By default nothing.
+        """Begin to connect, without waiting for it, so that both sides do so at the same time. By default nothing.
 
         Called once before ``open``, if at all: what keeps it from connecting, ``open`` says.
         """
@@ -149,7 +149,7 @@ class Source(abc.ABC, Generic[S]):
         return {}
 
     def resumable(self, lines: Sequence[ChunkLine], run: Run, *, repeatable: bool) -> list[Finding]:
-        """Return what keeps a run from being taken up, or what the user should know of it.
+        """Return what keeps a run from being resumed, or what the user should know of it.
 
         Args:
             lines: the run's chunk lines.
@@ -165,14 +165,14 @@ class Source(abc.ABC, Generic[S]):
         """
         raise NotImplementedError
 
-    def sibling(self) -> Source[S] | None:
+    def for_worker(self) -> Source[S] | None:
         """Return another source, not yet open, that reads the same state at the same time; None if there cannot be one.
 
         It is opened, read from and closed in another thread, or, pickled, in another process.
         """
         return None
 
-    def end_siblings(self) -> int:
+    def end_workers(self) -> int:
         """End what siblings have under way in other processes, because the run ends; return how many were found.
 
         Called in another thread, again and again until there is none. By default they come to their ends by
@@ -194,7 +194,7 @@ class Source(abc.ABC, Generic[S]):
         return True
 
     def comparer(self, intent: Intent) -> Comparer:
-        """Return this end of a comparison (``portl.verify``): the rows as the destination should hold them."""
+        """Return this side of a comparison (``portl.verify``): the rows as the destination should hold them."""
         from portl.connectors.comparer import Comparer
 
         def rows() -> Iterator[tuple[Any, ...]]:

@@ -92,5 +92,5 @@ class Writer(abc.ABC):
         """Tidy up after a failure so that what is committed is durable and the same job can be run again.
 
         Args:
-            resumable: True if the run can be taken up: then what comes after the rows can wait.
+            resumable: True if the run can be resumed: then what comes after the rows can wait.
         """

@@ -203,7 +203,7 @@ class Attempts:
                     f"need not run again): {error.message}"
                 )
             raise
-        # Rows that were put aside are missing, and the result says so.
+        # Rows that were quarantined are missing, and the result says so.
         aside = found.missing == result.rows_rejected and not found.different
         if not found.equal and not aside:
             since = (

@@ -218,7 +218,7 @@ class ChunkLoad:
         self._size = 0
 
     def _end(self) -> None:
-        """Finish the chunk: everything checked, the rejected rows put aside, the line written, COMMIT."""
+        """Finish the chunk: everything checked, the rejected rows quarantined, the line written, COMMIT."""
         self._commit(ChunkState.DONE)
 
     def _commit(self, state: ChunkState, bounds: object = None) -> None:
@@ -313,7 +313,7 @@ class ChunkLoad:
         return in_doubt(error, self._task, self._lane.ledger, self._run, self._line.number)
 
     def _recover(self, error: DataError) -> None:
-        """Take what is in memory through again; raise for the first batch that cannot go, or put rows aside."""
+        """Take what is in memory through again; raise for the first batch that cannot go, or quarantine rows."""
         group = self._group
         self._forget()
         if not group or not self._undoes:

@@ -7,7 +7,7 @@ the caller's, and what happens is told in the thread that called.
 
 Two kinds of failure pass. One that leaves the source's snapshot and the main connections whole (a deadlock, a lane
 that is cut off) is tried again here, chunk by chunk. Any other ends the attempt with a transient error; the caller
-opens both ends anew and takes the run up where the ledger says it stands, as he would after a crash.
+opens both sides anew and takes the run up where the ledger says it stands, as he would after a crash.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class _TableRun:
         self._run = Run(id=str(uuid.uuid4()), job=task.job, identity=task.identity)
         known = task.run.id if task.run is not None else self._run.id
         self._task = attrs.evolve(task, intent=attrs.evolve(task.intent, run=known))
-        #: Chunks that come once more, with the rows of theirs that were put aside.
+        #: Chunks that come once more, with the rows of theirs that were quarantined.
         self._repeated: set[int] = set()
         self._lines: dict[int, ChunkLine] = {}
         #: The run stands in the ledger, and this attempt is its last.
@@ -289,7 +289,7 @@ class _TableRun:
     def _opens(self, todo: Sequence[ChunkLine]) -> bool:
         """Tell whether the first transaction is to take several chunks: what comes after it is one lane's, too.
 
-        Not where bad rows are put aside: to find them, the rows would have to be read once more.
+        Not where bad rows are quarantined: to find them, the rows would have to be read once more.
         """
         config = self._config
         chunks = self._task.delivery is Delivery.CHUNKS and config.chunk_rows is None
@@ -331,21 +331,21 @@ class _TableRun:
         if self._workers is not None and not self._workers.near:
             return min(chunks, asked or MOST_LANES)  # each process has pools of its own
         wanted = min(chunks, asked or self._helpful())
-        if wanted < 2 or self._source.sibling() is None or self._destination.sibling() is None:
+        if wanted < 2 or self._source.for_worker() is None or self._destination.for_worker() is None:
             return 1
         room = [found + 1 for found in (self._source.room(), self._destination.room()) if found is not None]
         lanes = min([wanted, *room])
         if lanes < wanted and asked is not None and tell:
             said = f"{wanted} lanes are wanted, and the pool of connections has room for {lanes}"
             self._context.emit(
-                events.Warned(where="parallel", message=said, remedy="raise `pool.max_size` at both ends")
+                events.Warned(where="parallel", message=said, remedy="raise `pool.max_size` at both sides")
             )
         return lanes
 
     def _helpful(self) -> int:
         """Return how many lanes are likely to help.
 
-        Each keeps something busy at either end. Where that is on this machine, more than the processors can do at once
+        Each keeps something busy at either side. Where that is on this machine, more than the processors can do at once
         slows all down, and rows get into the order of an index less often, which makes it larger. With wide rows most
         of the work is the destination's, which has to compress them: then each processor may have a lane.
         """
@@ -413,7 +413,7 @@ class _TableRun:
             self._route = load.route
 
     def _retrying(self, attempt: Callable[[], None], line: ChunkLine) -> None:
-        """Move a chunk; again after a failure that leaves both ends whole."""
+        """Move a chunk; again after a failure that leaves both sides whole."""
 
         def again(error: BaseException) -> bool:
             if not isinstance(error, Error) or not error.transient or isinstance(error, (Cancelled, CommitInDoubt)):

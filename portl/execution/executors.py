@@ -1,14 +1,14 @@
 """Chunks moved by an executor of the caller's: other threads, other processes, other machines.
 
 What is handed to the executor is a ``Parcel``: one chunk with all that it takes to move it. Whoever gets it opens a
-sibling of each end, moves the chunk in one transaction with its ledger line, closes both, and returns an ``Outcome``.
+sibling of each side, moves the chunk in one transaction with its ledger line, closes both, and returns an ``Outcome``.
 Portl stays behind with what there is once: the lock of the job, the connection that holds the snapshot, the retries and
 the observers. Three things follow.
 
 * A worker may die, be cut off, or do the same chunk that another does, for some executors hand out again what they
   believe lost. The ledger's line decides: it is written in the transaction of the rows, and only over the line that the
   parcel was made with (``Ledger.record``). Who comes second is rolled back, and returns what the first has written.
-* A run that ends tells the servers to end what its siblings have under way (``Source.end_siblings``): no message
+* A run that ends tells the servers to end what its siblings have under way (``Source.end_workers``): no message
   reaches a function that runs in another process. What begins to write later finds the attempt closed.
 * A parcel says nothing of itself but its number and its table. Its content travels as one opaque text in which
   passwords are not to be read (``portl.values.secrets.carried``); whoever can take the text apart can have them.
@@ -79,7 +79,7 @@ class ChunkTask:
 
     work: Work
     line: ChunkLine
-    #: Siblings of both ends, not yet open.
+    #: Siblings of both sides, not yet open.
     source: Source[SourceConfig]
     destination: Destination[DestinationConfig]
     retry: Retry
@@ -303,7 +303,7 @@ class Workers:
         self, name: str, work: Work, line: ChunkLine, *, doubt: bool = False, near: Near | None = None
     ) -> Parcel:
         """Return what is to be handed to the executor."""
-        source, destination = self._source.sibling(), self._destination.sibling()
+        source, destination = self._source.for_worker(), self._destination.for_worker()
         for end, found in ((self._source, source), (self._destination, destination)):
             if found is None:
                 raise _unfit(
@@ -332,7 +332,7 @@ class Workers:
         future.cancel()
         patience = time.monotonic() + END_SECONDS
         while time.monotonic() < patience:
-            left = self.end_siblings()
+            left = self.end_workers()
             if future.done() and not left:
                 return
             wait = threading.Event()
@@ -340,12 +340,12 @@ class Workers:
             wait.wait(LOOK_SECONDS)
         logger.warning("a worker did not end within %.0f s; the ledger takes nothing from it any more", END_SECONDS)
 
-    def end_siblings(self) -> int:
+    def end_workers(self) -> int:
         """End what workers elsewhere have under way; return how many there were."""
         if self.near:
             return 0  # they heed the token
         with self._ending:
-            return self._source.end_siblings() + self._destination.end_siblings()
+            return self._source.end_workers() + self._destination.end_workers()
 
 
 class FarLane:
@@ -411,7 +411,7 @@ class FarLane:
                 raise Cancelled("the run was cancelled") from None
             if self._near is not None:
                 raise
-            self._workers.end_siblings()  # of a worker that has died, what it had under way may live on
+            self._workers.end_workers()  # of a worker that has died, what it had under way may live on
             raise _lost(name, error) from error
 
 
@@ -423,7 +423,7 @@ def _failed_trial(parcel: Parcel, what: str, error: Exception) -> ConfigError:
     """Return the error for an executor that did not run the trial."""
     if parcel.obstacle is not None:
         return _unfit(
-            f"chunks cannot go to another process: {parcel.obstacle}; name both ends in the job instead of handing in "
+            f"chunks cannot go to another process: {parcel.obstacle}; name both sides in the job instead of handing in "
             "connections, or use an executor of threads"
         )
     said = f"{what}: {type(error).__name__}: {error}"

@@ -1,7 +1,7 @@
-"""Take rows that were put aside through again, after what they were refused for was repaired.
+"""Take rows that were quarantined through again, after what they were refused for was repaired.
 
 A row stands in the quarantine as texts under the names of the destination's columns; one that was edited there goes as
-it stands. Rows go in the order in which they were put aside, in halves down to those that are refused still, in
+it stands. Rows go in the order in which they were quarantined, in halves down to those that are refused still, in
 transactions that remove from the quarantine what they bring. So nothing is lost and nothing comes twice.
 """
 
@@ -96,7 +96,7 @@ class _Again:
 
     def run(self) -> Result:
         if not self._destination.savepoints:
-            raise OperationError(f"{self._destination.label()} puts no rows aside")
+            raise OperationError(f"{self._destination.label()} quarantines no rows")
         if self._intent.create:
             raise SchemaError(
                 f"{self._intent.target.name} does not exist, so there is nothing to bring rejected rows to",

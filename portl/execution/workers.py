@@ -47,7 +47,7 @@ class Work:
     task: TableTask
     config: MigrationConfig
     run: Run
-    #: Chunks that come once more, with the rows of theirs that were put aside.
+    #: Chunks that come once more, with the rows of theirs that were quarantined.
     repeated: frozenset[int] = frozenset()
 
     def slim(self) -> Work:
@@ -104,7 +104,7 @@ def open_lane(
     destination: Destination[DestinationConfig] | None,
     context: Context,
 ) -> Lane:
-    """Open siblings of both ends; they are closed with the stack, whatever happens."""
+    """Open siblings of both sides; they are closed with the stack, whatever happens."""
     assert source is not None, "asked for when the lanes were counted"
     assert destination is not None, "asked for when the lanes were counted"
     stack.callback(source.close)
@@ -374,7 +374,7 @@ class SideLane:
         if lost and not (self._source.holds() and self._destination.holds()):  # type: ignore[union-attr]
             self._close()
         if self._lane is None:
-            source, destination = self._beside[0].sibling(), self._beside[1].sibling()
+            source, destination = self._beside[0].for_worker(), self._beside[1].for_worker()
             try:
                 self._lane = open_lane(self._stack, self._work, source, destination, self._context)
             except BaseException:

@@ -32,7 +32,7 @@ def job_from_urls(
         destination: the URL of the place that it goes to.
         table: its name, as the connector writes names: for PostgreSQL ``users`` or ``sales.orders``.
         to_table: its name at the destination; by default the same.
-        name: the job's name; by default one that the same table gets each time, so that an interrupted run is taken up.
+        name: the job's name; by default one that the same table gets each time, so that an interrupted run is resumed.
 
     Raises:
         ConfigError: a URL or a name cannot be read. The text repeats no part of a URL.

@@ -1,4 +1,4 @@
-"""How a table's rows are brought over exactly once, and how a run that was interrupted is taken up."""
+"""How a table's rows are brought over exactly once, and how a run that was interrupted is resumed."""
 
 from __future__ import annotations
 
@@ -81,12 +81,12 @@ def job_name(config: MigrationConfig, destination: Destination[DestinationConfig
 
 @attrs.frozen(kw_only=True)
 class Journal:
-    """What the ledger has to do with a job: how it is delivered, and which run it takes up."""
+    """What the ledger has to do with a job: how it is delivered, and which run it resumes."""
 
     delivery: Delivery
     job: str
     identity: Mapping[str, Any]
-    #: The run that is taken up; None: a new one begins.
+    #: The run that is resumed; None: a new one begins.
     run: Run | None = None
     chunks: tuple[Chunk, ...] = ()
     recopy: bool = False
@@ -154,7 +154,7 @@ class _Look:
         )
 
     def _identity(self) -> Mapping[str, Any]:
-        """Return what decides which rows come out, of both ends and of what lies between them."""
+        """Return what decides which rows come out, of both sides and of what lies between them."""
         intent = self._intent
         conflict = intent.conflict
         return {
@@ -196,7 +196,7 @@ class _Look:
         if self._config.atomic:
             self._findings.append(problem("atomic", f"{label} cannot undo a part of what was written", "leave it out"))
         if self._config.on_error is OnError.QUARANTINE:
-            self._findings.append(problem("on_error", f"{label} cannot put rows aside", "use `on_error: fail`"))
+            self._findings.append(problem("on_error", f"{label} cannot quarantine rows", "use `on_error: fail`"))
 
     def _hidden(self) -> None:
         """Report where an interrupted run of this job may stand unseen."""
@@ -212,7 +212,7 @@ class _Look:
             self._findings.append(problem("ledger", said, remedy))
 
     def _taken_up(self, found: Run, mode: Delivery, identity: Mapping[str, Any]) -> Run | None:
-        """Return the run to take up, if the latest one was interrupted and can be taken up."""
+        """Return the run to resume, if the latest one was interrupted and can be resumed."""
         if found.state is RunState.DONE or not begun(found.chunks) or not found.resumable:
             return None
         rows = sum(line.rows for line in found.chunks)

@@ -81,7 +81,7 @@ class Plan:
                 "the columns": mine.fields == its.fields,
                 "how conflicts are met": (mine.intent.conflict, mine.intent.key)
                 == (its.intent.conflict, its.intent.key),
-                "how the run is taken up": (mine.run is None) == (its.run is None) and mine.delivery is its.delivery,
+                "how the run is resumed": (mine.run is None) == (its.run is None) and mine.delivery is its.delivery,
                 "what the ledger says of the job": standing(mine.found) == standing(its.found),
             }
             found += [what for what, holds in same.items() if not holds]

@@ -1,4 +1,4 @@
-"""Look at both ends of a job and say what will be done: config + source + destination -> Plan. Nothing is written."""
+"""Look at both sides of a job and say what will be done: config + source + destination -> Plan. Nothing is written."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ class _Planner:
             intent = attrs.evolve(intent, resumed=not journal.recopy)
             split = attrs.evolve(split, chunks=journal.chunks)
             if intent.format.own_state and len(split.chunks) > 1:
-                cut = f"the run that is taken up is cut into {len(split.chunks):,} chunks"
+                cut = f"the run that is resumed is cut into {len(split.chunks):,} chunks"
                 intent = attrs.evolve(intent, format=self._negotiate(intent, cut))
         examination = self._destination.examine(intent)
         findings = sorted([*self._findings, *examination.findings], key=lambda f: list(Severity).index(f.severity))
@@ -346,11 +346,11 @@ class _Planner:
         if passed:
             return problem("route", "; ".join(passed), remedy)
         if wanted is Route.SERVER:
-            return problem("route", "not server: the two ends are not one database of one running server", remedy)
-        return problem("route", f"the two ends have no way in common for rows to travel ({wanted})", remedy)
+            return problem("route", "not server: the two sides are not one database of one running server", remedy)
+        return problem("route", f"the two sides have no way in common for rows to travel ({wanted})", remedy)
 
     def _masked(self, columns: Sequence[Column], names: Sequence[str]) -> frozenset[str]:
-        """Return the destination's columns whose values must not be shown; a job may name either end's."""
+        """Return the destination's columns whose values must not be shown; a job may name either side's."""
         arriving = dict(zip((c.name for c in columns), names, strict=True))
         for name in self._config.mask:
             if name not in arriving and name not in names:

@@ -1,4 +1,4 @@
-"""Propose the keys of a job from what stands at both ends: which columns go where, and what a conflict is."""
+"""Propose the keys of a job from what stands at both sides: which columns go where, and what a conflict is."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class TableTask:
     identity: Mapping[str, Any] = attrs.field(factory=dict)
     #: Where the ledger stands; None: there is none.
     ledger: str | None = None
-    #: The run that was interrupted and is taken up; None: a new one begins.
+    #: The run that was interrupted and is resumed; None: a new one begins.
     run: Run | None = None
     #: The latest run that the ledger knows, whatever became of it.
     found: Run | None = None

@@ -63,7 +63,7 @@ class Table:
     columns: tuple[Column, ...]
     keys: tuple[Key, ...] = ()
     comment: str | None = None
-    #: The language of ``native`` types, defaults and expressions: equal at both ends if they understand each other.
+    #: The language of ``native`` types, defaults and expressions: equal at both sides if they understand each other.
     dialect: str | None = None
     #: table, view, query, partitioned table, …
     kind: str = "table"

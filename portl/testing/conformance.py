@@ -21,7 +21,7 @@
             return place
 
 What a connector does not claim is not asked of it: tests go by its strategies, its savepoints, by whether the plan says
-that a run can be taken up, and by the attributes ``types`` and ``names`` of the class. pytest is needed to use this.
+that a run can be resumed, and by the attributes ``types`` and ``names`` of the class. pytest is needed to use this.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Target:
     end: Mapping[str, Any]
     #: Returns the rows that are there, in the order of the columns, which it is told; none where nothing is there.
     rows: Callable[[Sequence[Column]], Iterable[Sequence[Any]]]
-    #: Returns the rows that were put aside, as column to value; None: it puts none aside.
+    #: Returns the rows that were quarantined, as column to value; None: it puts none aside.
     rejected: Callable[[], Iterable[Mapping[str, Any]]] | None = None
 
 
@@ -115,7 +115,7 @@ class _Conformance:
         prepare()
         plan = portl.plan(job)
         if plan.tables[0].delivery is not Delivery.CHUNKS:
-            pytest.skip(f"a run of this job cannot be taken up: {plan.tables[0].split.reason}")
+            pytest.skip(f"a run of this job cannot be resumed: {plan.tables[0].split.reason}")
         with killing(None) as killer:
             portl.migrate(job)
         assert multiset(rows()) == multiset(wanted)
@@ -301,7 +301,7 @@ class SourceConformance(_Conformance):
         assert [len(memory.database("target").rows(f"t{n}")) for n in range(3)] == [500, 501, 502]
 
     def test_a_kill_between_any_two_calls(self, fill: Fill) -> None:
-        """Where a run can be taken up, it ends with the right rows whenever it was killed."""
+        """Where a run can be resumed, it ends with the right rows whenever it was killed."""
         rows = some(60)
         job = self.job(fill([ID, NOTE], rows, key=["id"]), chunk_rows=20, batch_size=7, parallel=1)
         self.killed(job, lambda: memory.forget("target"), self.arrived, rows)
@@ -512,7 +512,7 @@ class DestinationConformance(_Conformance):
         assert [len(list(target.rows([ID, NOTE]))) for target in targets] == [500, 501, 502]
 
     def test_a_kill_between_any_two_calls(self, place: Callable[..., Target]) -> None:
-        """Where a run can be taken up, it ends with the right rows whenever it was killed."""
+        """Where a run can be resumed, it ends with the right rows whenever it was killed."""
         targets: list[Target] = []
         job: dict[str, Any] = {}
 

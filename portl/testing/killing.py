@@ -1,7 +1,7 @@
 """Kill a migration between any two calls that the engine makes to its connectors.
 
 The process goes on; what the migration had open is dead: every further call raises ``Killed``, so that nothing is
-tidied up. ``bury`` then closes both ends, as the operating system would close their connections.
+tidied up. ``bury`` then closes both sides, as the operating system would close their connections.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Killer:
         self._ends.append(end)
 
     def bury(self) -> None:
-        """Close both ends, once the migration has raised ``Killed``."""
+        """Close both sides, once the migration has raised ``Killed``."""
         self.dead, self.after = False, None
         for end in self._ends:
             end.close()

@@ -206,8 +206,8 @@ class MemorySource(Source[MemorySourceConfig]):
             return None
         return attrs.evolve(reading.chunk, bounds={"from": start, "to": bounds["to"]})
 
-    def sibling(self) -> MemorySource:
-        """See ``Source.sibling``."""
+    def for_worker(self) -> MemorySource:
+        """See ``Source.for_worker``."""
         found = MemorySource(self.config, self.handle)
         found._snapshot = self._snapshot
         return found
@@ -330,8 +330,8 @@ class MemoryDestination(Destination[MemoryDestinationConfig]):
         found = self._database.tables.get(self.config.table)
         return str(found.number) if found is not None else None
 
-    def sibling(self) -> MemoryDestination:
-        """See ``Destination.sibling``."""
+    def for_worker(self) -> MemoryDestination:
+        """See ``Destination.for_worker``."""
         return MemoryDestination(self.config, self.handle)
 
     def __reduce__(self) -> NoReturn:

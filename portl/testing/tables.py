@@ -20,20 +20,20 @@ from portl.values.errors import ConflictError, DataError, OperationError
 #: Seconds between two looks at the token while another transaction holds the table.
 POLL_SECONDS = 0.02
 
-#: Tells tables, and rows that were put aside, from others.
+#: Tells tables, and rows that were quarantined, from others.
 numbers = itertools.count(1)
 
 
 @attrs.define(kw_only=True)
 class MemoryTable:
-    """A table: its columns, its rows in the order in which they came, and rows that were put aside."""
+    """A table: its columns, its rows in the order in which they came, and rows that were quarantined."""
 
     name: str
     columns: tuple[Column, ...]
     #: The columns of its primary key; empty if it has none.
     key: tuple[str, ...] = ()
     rows: list[tuple[Any, ...]] = attrs.field(factory=list)
-    #: ``id``, ``run``, ``chunk``, ``reason`` and ``row`` (column to value) of each row that was put aside.
+    #: ``id``, ``run``, ``chunk``, ``reason`` and ``row`` (column to value) of each row that was quarantined.
     rejected: list[dict[str, Any]] = attrs.field(factory=list)
     #: Grows with each transaction that changes it.
     version: int = 0

@@ -1,4 +1,4 @@
-"""What ``portl.verify`` returns: plain data about what differs between two ends."""
+"""What ``portl.verify`` returns: plain data about what differs between two sides."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MISSING, EXTRA, DIFFERENT = "missing", "extra", "different"
 
 @attrs.frozen(kw_only=True)
 class RowDifference:
-    """One row that is not the same at both ends. Values of masked columns are covered."""
+    """One row that is not the same at both sides. Values of masked columns are covered."""
 
     #: ``missing``, ``extra`` or ``different``.
     kind: str
@@ -44,7 +44,7 @@ class TableVerification:
     missing: int = 0
     #: Rows at the destination that the source does not have.
     extra: int = 0
-    #: Rows at both ends whose columns differ.
+    #: Rows at both sides whose columns differ.
     different: int = 0
     #: Rows of the source that others with the same key stand for.
     repeated: int = 0
@@ -69,7 +69,7 @@ class TableVerification:
 
 @attrs.frozen(kw_only=True)
 class Verification:
-    """What a comparison of both ends has shown, in all and table by table."""
+    """What a comparison of both sides has shown, in all and table by table."""
 
     name: str
     tables: tuple[TableVerification, ...]

@@ -14,7 +14,7 @@ Error:
     ├── QueryError           the source's query, or an expression of the job, is refused
     ├── DataError            a row was refused; says which
     │   └── ConflictError    … because its key is there already
-    ├── VerificationFailed   the rows were moved, and a comparison of both ends finds a difference; says which
+    ├── VerificationFailed   the rows were moved, and a comparison of both sides finds a difference; says which
     ├── OperationError       the server refused or failed for a reason of its own
     ├── LedgerError          the ledger does not allow what was asked for: the job has changed, or its source has
     │   ├── AlreadyRunning   another process is at work on the same job
@@ -155,7 +155,7 @@ class ConflictError(DataError):
 
 
 class VerificationFailed(Error):
-    """Both ends were compared after the last row, as the job asks, and differ. ``verification`` says in what."""
+    """Both sides were compared after the last row, as the job asks, and differ. ``verification`` says in what."""
 
     def __init__(self, message: str, verification: TableVerification) -> None:
         super().__init__(message, hint="`portl verify JOB` shows the rows; with `--repair` it copies them once more")

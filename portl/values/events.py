@@ -49,7 +49,7 @@ class TableStarted(Event):
 
 @attrs.frozen(kw_only=True)
 class Resumed(Event):
-    """A run that was interrupted is taken up: its first chunks are there already."""
+    """A run that was interrupted is resumed: its first chunks are there already."""
 
     job: str
     #: Counted from 1; this one is at least the second.
@@ -105,7 +105,7 @@ class Retrying(Event):
 
 @attrs.frozen(kw_only=True)
 class RowsRejected(Event):
-    """Rows were put aside, and the transaction that says so is committed."""
+    """Rows were quarantined, and the transaction that says so is committed."""
 
     table: str
     chunk: int

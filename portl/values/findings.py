@@ -21,7 +21,7 @@ class Severity(enum.StrEnum):
 
 @attrs.frozen(kw_only=True)
 class Finding:
-    """Something that a look at both ends has shown. A problem keeps the plan from running."""
+    """Something that a look at both sides has shown. A problem keeps the plan from running."""
 
     severity: Severity
     #: ``source``, ``destination``, or the column in question.

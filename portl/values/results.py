@@ -78,7 +78,7 @@ class Result:
     tables: tuple[TableResult, ...]
     #: From the first look at the plan to the end.
     seconds: float
-    #: What a comparison of both ends has found, where the job asks for one.
+    #: What a comparison of both sides has found, where the job asks for one.
     verification: TableVerification | None = None
     #: Where rows came from and went to, for people; empty where no plan was made.
     source: str = ""
@@ -114,7 +114,7 @@ class Result:
 
     @property
     def rows_rejected(self) -> int:
-        """Rows that were put aside."""
+        """Rows that were quarantined."""
         return sum(table.rows_rejected for table in self.tables)
 
     @property
@@ -197,7 +197,7 @@ def _facts(table: TableResult, source: str, destination: str) -> list[tuple[str,
 
 def _verified(checked: TableVerification) -> str:
     right = checked.rows_source - checked.missing
-    missing = f", the {checked.missing:,} that were put aside excepted" if checked.missing else ""
+    missing = f", the {checked.missing:,} that were quarantined excepted" if checked.missing else ""
     return f"by {checked.mode}: {right:,} rows are as they should be{missing}"
 
 

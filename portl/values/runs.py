@@ -59,7 +59,7 @@ class Run:
     id: str
     #: The job's name and its destination: what a lock and a resume go by.
     job: str
-    #: What decides which rows go where, as plain data without secrets: the same at both ends of a resume.
+    #: What decides which rows go where, as plain data without secrets: the same at both sides of a resume.
     identity: Mapping[str, Any]
     #: Counted from 1.
     attempt: int = 1

@@ -1,8 +1,8 @@
 """Compare what a job's source should have produced with what is at its destination: ``portl.verify(job)``.
 
 Both sides compute at the same time: each sums the digests of its rows up by buckets (``portl.connectors.comparer``).
-Where all buckets agree, the tables do, and two scans were enough. Where some differ, their rows are fetched and matched by key:
-a row is missing, extra, or different. What is kept in memory is a bucket at a time, about a thousand rows, and the
+Where all buckets agree, the tables do, and two scans were enough. Where some differ, their rows are fetched and
+matched by key: a row is missing, extra, or different. What is kept in memory is a bucket at a time, about a thousand rows, and the
 rows that are named in the result.
 
 What counts as unequal depends on the job:
@@ -282,7 +282,7 @@ class _Verifier:
             yield "`source.limit` without an order reads whichever rows the source gives first"
 
     def _compare(self, left: Comparer, right: Comparer) -> tuple[int, int]:
-        """Compare both ends into the tally; return their numbers of rows."""
+        """Compare both sides into the tally; return their numbers of rows."""
         comparison = self._agree(left, right)
         if self._mode is Verify.COUNT and not self._repeats:
             counts = self._both(left, right, lambda end: end.count())
@@ -338,11 +338,11 @@ class _Verifier:
             left.agree(comparison)
             self._readable(lambda: right.agree(comparison))
         except StopIteration:
-            raise Error("the two ends have no digest in common") from None
+            raise Error("the two sides have no digest in common") from None
         return comparison
 
     def _both(self, left: Comparer, right: Comparer, work: Callable[[Comparer], T]) -> tuple[T, T]:
-        """Do the same at both ends at the same time; if one fails, end the other."""
+        """Do the same at both sides at the same time; if one fails, end the other."""
         found: list[T] = []
         failed: list[BaseException] = []
 
@@ -390,7 +390,7 @@ class _Verifier:
         texts: bool,
         by_texts: bool,
     ) -> tuple[int, int]:
-        """Match the rows of buckets; return how many there are at each end."""
+        """Match the rows of buckets; return how many there are at each side."""
         counts = [0, 0]
         with (
             closing(ahead(left.lines(buckets, texts=texts))) as ours,

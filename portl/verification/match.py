@@ -1,4 +1,4 @@
-"""Match the rows of two ends, a bucket at a time, without holding more of them than that."""
+"""Match the rows of two sides, a bucket at a time, without holding more of them than that."""
 
 from __future__ import annotations
 

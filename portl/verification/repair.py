@@ -60,7 +60,7 @@ class Repair:
             portions: keys as the comparer told them, and how many rows of each at most.
 
         Raises:
-            OperationError: rows that were put aside are missing, and nothing would tell them from those that come back.
+            OperationError: quarantined rows are missing, and nothing would tell them from those that come back.
         """
         writer = self._destination.writer(self._intent)
         written = 0
@@ -85,8 +85,8 @@ class Repair:
             writer.rollback()
         if waiting:
             raise OperationError(
-                "rows that were put aside are among the missing ones, and there is no key by which they would be known "
-                "again when they come back from the quarantine",
+                "quarantined rows are among the missing ones, and there is no key by which they would be recognised "
+                "when they come back from the quarantine",
                 hint="take them through first with `portl retry-rejected`, or remove them there, then repair",
             )
 

@@ -131,7 +131,7 @@ class PgType:
         yield self
 
     def same_as(self, other: PgType) -> bool:
-        """Tell whether two ends mean the same type: the same built-in, or user-made with the same name and make-up."""
+        """Tell whether two sides mean the same type: the same built-in, or user-made with the same name and make-up."""
         if self.builtin or other.builtin:
             return self.oid == other.oid and self.builtin == other.builtin
         if self.kind == "A" and other.kind == "A" and self.element and other.element:

@@ -292,8 +292,8 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         most = self._database.most
         return most - 1 if most else None  # a pool's 0 is no limit
 
-    def sibling(self) -> PostgresDestination | None:
-        """See ``Destination.sibling``. In this process it shares the pool; in another it has one of its own."""
+    def for_worker(self) -> PostgresDestination | None:
+        """See ``Destination.for_worker``. In this process it shares the pool; in another it has one of its own."""
         if isinstance(self.handle, psycopg.Connection):
             return None
         found = PostgresDestination(self.config, self.handle)
@@ -303,8 +303,8 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         found._stages = self._writer.stages if self._writer is not None else self._stages
         return found
 
-    def end_siblings(self) -> int:
-        """See ``Destination.end_siblings``."""
+    def end_workers(self) -> int:
+        """See ``Destination.end_workers``."""
         return siblings.end(self._session, self._mark)
 
     def identity(self) -> Mapping[str, Any]:

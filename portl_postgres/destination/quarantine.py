@@ -179,7 +179,7 @@ class RejectedTable:
                 self._insert(records[start : start + INSERT_ROWS])
         except DataError as error:
             # Nobody must take this for a refusal of the rows at hand.
-            raise portl.OperationError(f"rejected rows could not be put aside: {error.message}") from None
+            raise portl.OperationError(f"rejected rows could not be quarantined: {error.message}") from None
         return [json.dumps(record, ensure_ascii=False) for record in records]
 
     def remove(self, run: str, chunk: int | None) -> None:

@@ -122,7 +122,7 @@ class PostgresWriter(portl.Writer):
         self._binary = carried(intent.format).name == BINARY
         #: Rows come as a query and need no staging table, as long as none had to leave the server.
         self._straight = isinstance(intent.format, ServerFormat) and merges_straight(intent)
-        # A run that is taken up builds the key of its table at the end; until then nothing conflicts.
+        # A run that is resumed builds the key of its table at the end; until then nothing conflicts.
         keyless = intent.resumed and found.unfinished
         self._resolves = intent.key is not None and intent.conflict.strategy is not Strategy.FAIL and not keyless
         self._must_stage = self._staged = self.must_stage(intent, nested=session.nested)
@@ -441,7 +441,7 @@ class PostgresWriter(portl.Writer):
     def reject(self, rejections: Sequence[portl.Rejection]) -> None:
         """See ``Writer.reject``."""
         if self._rejects is None:
-            raise portl.OperationError("the job names no quarantine: rows cannot be put aside")
+            raise portl.OperationError("the job names no quarantine: rows cannot be quarantined")
         self._lines += self._rejects.put(rejections)
 
     def unreject(self, run: str, chunk: int | None = None) -> None:

@@ -36,7 +36,7 @@ logger = logging.getLogger("portl.postgres")
 #: Seconds between two looks at the token while a connection is waited for.
 _WAIT_SECONDS = 0.25
 
-#: Callers' connections that a run has in hand. Two ends, or two runs, on one would spoil each other's statements.
+#: Callers' connections that a run has in hand. Two sides, or two runs, on one would spoil each other's statements.
 _lent: weakref.WeakSet[psycopg.Connection[Any]] = weakref.WeakSet()
 _lending = threading.Lock()
 
@@ -142,7 +142,7 @@ class Database:
         with _lending:
             if connection in _lent:
                 raise self._unusable(
-                    "the connection is in use by portl already; each end, and each run at the same time, needs one of"
+                    "the connection is in use by portl already; each side, and each run at the same time, needs one of"
                     " its own, or a pool that has them"
                 )
             _lent.add(connection)

@@ -56,7 +56,7 @@ HINT_PRIVILEGE = (
     "the source's role needs SELECT; the destination's needs INSERT, and UPDATE and SELECT for overwrite and merge, "
     "CREATE on the schema to make a table, CREATE on the database to make a schema"
 )
-HINT_SCHEMA = "a dry run compares both ends: portl run JOB --dry-run; rename columns with `schema_mapping`"
+HINT_SCHEMA = "a dry run compares both sides: portl run JOB --dry-run; rename columns with `schema_mapping`"
 
 
 def is_lost(error: psycopg.Error) -> bool:

@@ -9,7 +9,7 @@ from portl_postgres.config import PostgresEnd
 from portl_postgres.conninfo import SECRET_KEYWORDS, parse_url
 from portl_postgres.session.session import LINUX_ALONE
 
-#: What fixes how values print and are read, so that text means the same at both ends (manual, 20.11). Left as the
+#: What fixes how values print and are read, so that text means the same at both sides (manual, 20.11). Left as the
 #: user has them: TimeZone and the order of DateStyle, which decide what his query means.
 PRINTING = {
     "DateStyle": "ISO",
@@ -19,7 +19,7 @@ PRINTING = {
     "client_encoding": "UTF8",
     "xmloption": "content",
     "array_nulls": "on",  # off, {a,NULL} is read as two texts
-    # A transaction that waits for the other end is not idle in the sense of these limits: the source's holds the
+    # A transaction that waits for the other side is not idle in the sense of these limits: the source's holds the
     # snapshot while the destination works, the destination's its rows while the source does. What the limits are for,
     # locks that a dead client leaves behind, the server's own look after the client is for (``_LIMITS``).
     "idle_in_transaction_session_timeout": "0",

@@ -2,7 +2,7 @@
 
 TCP's own limits (keepalives, ``tcp_user_timeout``) find a peer that acknowledges nothing. They do not find a proxy,
 a tunnel or a balancer that acknowledges everything and forwards nothing. So each session notes since when it waits for
-the server; time in which portl itself is at work, or waits for the other end, does not count. After half of
+the server; time in which portl itself is at work, or waits for the other side, does not count. After half of
 ``network_timeout`` without a byte the watchdog asks through a connection of its own what the backend does
 (``pg_stat_activity``, where a role sees its own backends):
 
@@ -47,7 +47,7 @@ LOOK_SECONDS = 2.0
 #: Seconds that a question may take on which nothing depends.
 ASK_SECONDS = 3.0
 #: Bytes sent into a COPY between two looks from which on the server must have got some: more than any buffer holds
-#: that lies between a server that reads and this end.
+#: that lies between a server that reads and this side.
 SENT_BYTES = 16 * 1024 * 1024
 
 _ACTIVITY = (

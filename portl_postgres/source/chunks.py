@@ -41,7 +41,7 @@ _KINDS_WITH_BLOCKS = ("r", "m", "p")
 
 @attrs.frozen(kw_only=True)
 class _Storage:
-    """What a table takes up, partitions included."""
+    """What a table resumes, partitions included."""
 
     has_parts: bool
     #: It can be read by ranges of blocks.

@@ -72,7 +72,7 @@ def findings(
     *,
     repeatable: bool,
 ) -> list[Finding]:
-    """Return what keeps a run from being taken up, or what the user should know of it.
+    """Return what keeps a run from being resumed, or what the user should know of it.
 
     Args:
         session: the reading transaction.

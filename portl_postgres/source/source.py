@@ -242,7 +242,7 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         return found
 
     def formats(self, fields: Sequence[Field]) -> Sequence[Format]:
-        """See ``Source.formats``: binary where it means the same at the other end, text otherwise."""
+        """See ``Source.formats``: binary where it means the same at the other side, text otherwise."""
         if any(details(field.target) is None for field in fields):
             return (portl.ROWS,)
         relays = self._relays(fields)
@@ -257,7 +257,7 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         return inside.ServerFormat(
             name=name,
             route="server",
-            reason="both ends are one database, and rows stay inside the server",
+            reason="both sides are one database, and rows stay inside the server",
             obstacle="the source's connection is inside a transaction of the caller's"
             if self._session.nested
             else None,
@@ -427,8 +427,8 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         most = self._database.most
         return most - 1 if most else None  # a pool's 0 is no limit
 
-    def sibling(self) -> PostgresSource | None:
-        """See ``Source.sibling``: it takes over the snapshot, and the table as it was described."""
+    def for_worker(self) -> PostgresSource | None:
+        """See ``Source.for_worker``: it takes over the snapshot, and the table as it was described."""
         if isinstance(self.handle, psycopg.Connection) or self._session.nested:
             return None
         self.describe()
@@ -444,8 +444,8 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         made._snapshot, made._mark = self._exported, self._mark
         return made
 
-    def end_siblings(self) -> int:
-        """See ``Source.end_siblings``."""
+    def end_workers(self) -> int:
+        """See ``Source.end_workers``."""
         return siblings.end(self._session, self._mark)
 
     def __getstate__(self) -> dict[str, Any]:

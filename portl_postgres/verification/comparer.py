@@ -83,7 +83,7 @@ class Way(enum.Enum):
     CAST = enum.auto()
     #: By its text; where the destination refuses that, the text itself is compared: such a row is missing or differs.
     TRIED = enum.auto()
-    #: Only texts are compared: the type, or what its binary form holds, is another at the other end.
+    #: Only texts are compared: the type, or what its binary form holds, is another at the other side.
     TEXT = enum.auto()
 
 
@@ -99,7 +99,7 @@ def way(field: Field, version: int) -> Way:
         version: of the source's server.
     """
     sent, target = details(field.sent), details(field.target)
-    assert target is not None  # compared in the server only where both ends are PostgreSQL's
+    assert target is not None  # compared in the server only where both sides are PostgreSQL's
     root = target.pg.root
     if not root.builtin or is_foreign(root):
         return Way.TEXT
@@ -183,7 +183,7 @@ def shown(value: str, pg: PgType, *, by_text: bool) -> str:
 
 
 class _Expressions:
-    """The expressions of one end over its rows.
+    """The expressions of one side over its rows.
 
     Args:
         columns: an expression for each field, as the destination holds it.
@@ -293,7 +293,7 @@ class ServerComparer(Comparer):
             self._expressions = _Expressions(comparison, flags)
 
     def _adopt(self, comparison: Comparison) -> None:
-        """Do as the other end does."""
+        """Do as the other side does."""
 
     def columns(self) -> list[str]:
         """Return an expression for each field, as the destination holds it."""

@@ -376,7 +376,7 @@ class Frames:
 
     @contextlib.contextmanager
     def _stand_in(self, fileno: int) -> Iterator[socket.socket]:
-        """Put one end of a pair of sockets where libpq expects its own; give the other end."""
+        """Put one side of a pair of sockets where libpq expects its own; give the other side."""
         ours, theirs = socket.socketpair()
         with ours, theirs:
             for end in (ours, theirs):

@@ -1,4 +1,4 @@
-"""The route ``server``: both ends are one database of one running server, and rows do not leave it.
+"""The route ``server``: both sides are one database of one running server, and rows do not leave it.
 
 Each end finds out by itself which database it is in, so it does not matter by what name or address it was reached: the
 system identifier and the database's oid. A standby shares both with its primary, as does a clone made from its files,
@@ -11,7 +11,7 @@ follow.
   to the destination since, or rows that a foreign key refers to. So it reads, as any INSERT … SELECT does, the state at
   its own beginning: one statement, one state, and therefore one chunk.
 * SQL of the user's (a query, a condition, a conversion, a view) could mean something else there: it goes this way only
-  if role, settings and search path are the same at both ends, and if it calls nothing that could write, for the
+  if role, settings and search path are the same at both sides, and if it calls nothing that could write, for the
   source's own transaction would not let it.
 * The server does not say which row of a SELECT it has refused. Such a chunk is rolled back and goes by COPY.
 """
@@ -33,7 +33,7 @@ from portl_postgres.session.session import Session
 from portl_postgres.sql.text import Expression, bound, literal
 from portl_postgres.wire import select_list as expressions
 
-#: Settings that decide what an expression means or how a value prints, besides those that portl fixes at both ends.
+#: Settings that decide what an expression means or how a value prints, besides those that portl fixes at both sides.
 _SETTINGS = (
     "TimeZone",
     "DateStyle",
@@ -201,7 +201,7 @@ def _of_place(format: ServerFormat, here: Place) -> str | None:
         return "a session that was handed in has temporary tables, which names in the query may mean"
     if format.own_sql or format.converts:
         other = next((name for a, b, name in zip(there.settings, here.settings, _SETTINGS, strict=True) if a != b), "")
-        return f"the setting {other} differs between the two ends" if other else None
+        return f"the setting {other} differs between the two sides" if other else None
     return None
 
 

@@ -116,7 +116,7 @@ class JsonLinesSource(portl.Source[JsonLinesSourceConfig]):
             raise ValueError(f"{next(iter(line))!r} stands in none of the first {LOOK_LINES} lines: name it in `types`")
         return row
 
-    # From here on: what lets a run that was interrupted be taken up. A source without it starts over.
+    # From here on: what lets a run that was interrupted be resumed. A source without it starts over.
 
     def split(self, splitting: Splitting) -> Split:
         """Cut the file at ends of lines."""

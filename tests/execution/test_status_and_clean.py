@@ -1,0 +1,115 @@
+"""What the ledger remembers, as the library and the command line show it, and how it is removed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import portl
+from tests.faults.test_faults import KEYED, Once, job_of
+from tests.servers import Db
+
+ROWS = 5000
+
+
+@pytest.fixture
+def interrupted(source: Db, destination: Db) -> dict[str, Any]:
+    """A job of ten chunks of which three are done, into a table that it has made."""
+    source.execute(KEYED)
+    job = job_of(source.end(), destination.end(), conflict="overwrite")
+    token = portl.CancelToken()
+    with pytest.raises(portl.Cancelled):
+        portl.migrate(job, observers=[Once(3, token.cancel)], cancel=token)
+    return job
+
+
+def cli(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from portl.cli import main; main()", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=120, check=False)
+
+
+def test_status_says_how_far_a_run_came(interrupted: dict[str, Any]) -> None:
+    found = portl.status(interrupted)
+    assert (found.job, found.ledger) == ("faults -> public.t", "portl.migrations")
+    (run,) = found.to_dict()["runs"]
+    assert (run["state"], run["chunks_done"], run["chunks"], run["rows_read"]) == ("cancelled", 3, 10, 1500)
+    portl.migrate(interrupted)
+    (run,) = portl.status(interrupted).to_dict()["runs"]
+    assert (run["state"], run["attempt"], run["chunks_done"], run["rows_inserted"]) == ("done", 2, 10, ROWS)
+    assert run["error"] is None
+
+
+def test_status_and_clean_on_the_command_line(interrupted: dict[str, Any], destination: Db, tmp_path: Path) -> None:
+    # JSON is YAML; so is the job of these tests.
+    (tmp_path / "job.yaml").write_text(json.dumps(interrupted, indent=1), encoding="utf-8")
+    (tmp_path / "other.yaml").write_text("a: 1\n", encoding="utf-8")
+    done = cli(tmp_path, "status", "job.yaml")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("faults -> public.t\n  ledger: portl.migrations\n")
+    assert "cancelled    3 of 10 chunks, 1,500 rows\n" in done.stdout
+    assert "-> running the job again goes on from there" in done.stdout
+    found = json.loads(cli(tmp_path, "status", "job.yaml", "--json").stdout)
+    assert found["runs"][0]["chunks_done"] == 3
+    done = cli(tmp_path, "clean", "job.yaml")
+    left = "left (`--table` drops it): the table public.t, with 1,500 rows and without its key\n"
+    assert (done.returncode, done.stderr) == (0, f"1 run removed from the ledger\n{left}")
+    done = cli(tmp_path, "clean", "job.yaml", "--table")
+    dropped = "dropped: the table public.t, with 1,500 rows and without its key\n"
+    assert (done.returncode, done.stderr) == (0, f"0 runs removed from the ledger\n{dropped}")
+    assert destination.value("SELECT to_regclass('t')") is None
+    assert "no runs" in cli(tmp_path, "status", "job.yaml").stdout
+
+
+def test_status_without_a_job_shows_those_of_the_folder(interrupted: dict[str, Any], tmp_path: Path) -> None:
+    keys = "\n".join(f"{key}: {json.dumps(value)}" for key, value in interrupted.items())
+    (tmp_path / "job.yaml").write_text(keys, encoding="utf-8")
+    (tmp_path / "other.yaml").write_text("a: 1\n", encoding="utf-8")
+    done = cli(tmp_path, "status")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("ledger:") == 1
+    (tmp_path / "job.yaml").unlink()
+    done = cli(tmp_path, "status")
+    assert done.returncode == 2
+    assert "there is no job file in this folder: name one" in done.stderr
+
+
+def test_clean_keeps_the_rows_and_the_next_run_is_a_new_one(interrupted: dict[str, Any], destination: Db) -> None:
+    cleaned = portl.clean(interrupted)
+    assert (cleaned.runs, cleaned.removed) == (1, False)
+    assert destination.value("SELECT count(*) FROM t") == 1500
+    result = portl.migrate(interrupted)
+    assert (result.tables[0].attempt, result.rows_unchanged, result.rows_inserted) == (1, 1500, ROWS - 1500)
+
+
+def test_clean_leaves_a_job_alone_that_is_under_way(interrupted: dict[str, Any]) -> None:
+    seen: list[portl.AlreadyRunning] = []
+
+    def clean(event: portl.Event) -> None:
+        if isinstance(event, portl.BatchCommitted) and not seen:
+            with pytest.raises(portl.AlreadyRunning) as caught:
+                portl.clean(interrupted)
+            seen.append(caught.value)
+
+    portl.migrate(interrupted, observers=[clean])
+    assert "faults -> public.t" in seen[0].message
+
+
+def test_clean_drops_no_table_that_is_finished(interrupted: dict[str, Any], destination: Db) -> None:
+    portl.migrate(interrupted)
+    assert portl.clean(interrupted, table=True) == portl.Cleaned(runs=1, leftover=None, removed=False)
+    assert destination.value("SELECT count(*) FROM t") == ROWS
+
+
+def test_where_there_is_no_ledger_status_says_why(source: Db, destination: Db) -> None:
+    source.execute(KEYED)
+    job = job_of(source.end(), destination.end(), ledger={"mode": "off"}, conflict="overwrite")
+    found = portl.status(job)
+    assert (found.ledger, found.runs) == (None, ())
+    assert found.reason is not None
+    with pytest.raises(portl.LedgerError, match="there is nothing to clean"):
+        portl.clean(job)
