@@ -2,8 +2,8 @@
 
 Both sides compute at the same time: each sums the digests of its rows up by buckets (``portl.connectors.comparer``).
 Where all buckets agree, the tables do, and two scans were enough. Where some differ, their rows are fetched and
-matched by key: a row is missing, extra, or different. What is kept in memory is a bucket at a time, about a thousand rows, and the
-rows that are named in the result.
+matched by key: a row is missing, extra, or different. What is kept in memory is a bucket at a time, about a thousand
+rows, and the rows that are named in the result.
 
 What counts as unequal depends on the job:
 
