@@ -28,6 +28,7 @@ def migrate(
     cancel: CancelToken | None = None,
     overrides: Mapping[str, str] | None = None,
     restart: bool = False,
+    run_id: str | None = None,
     executor: Executor | None = None,
 ) -> Result:
     """Plan a job and carry it out. One that was interrupted goes on where it stopped.
@@ -41,6 +42,8 @@ def migrate(
         cancel: a token with which another thread can end the run.
         overrides: dotted path of a key to the YAML text of its new value, as ``portl run --set`` takes them.
         restart: True to begin again where an earlier run was interrupted.
+        run_id: an idempotency key, such as a scheduler's id of this run; it goes before the job's own ``run_id``. A
+            run with that id that is done is reported, never done again.
         executor: what moves the chunks, ``parallel`` of them at a time; by default threads of portl's own. Any
             ``concurrent.futures.Executor`` (docs/scaling.md); portl does not shut it down.
 
@@ -61,6 +64,7 @@ def migrate(
         cancel=cancel,
         overrides=overrides,
         restart=restart,
+        run_id=run_id,
     )
     return Attempts(request=request, executor=executor).migrate()
 
@@ -74,6 +78,7 @@ def plan(
     cancel: CancelToken | None = None,
     overrides: Mapping[str, str] | None = None,
     restart: bool = False,
+    run_id: str | None = None,
 ) -> Plan:
     """Look at both sides and return what would be done. Writes nothing. The arguments are those of ``migrate``."""
     from portl.planning import planner
@@ -86,6 +91,7 @@ def plan(
         cancel=cancel,
         overrides=overrides,
         restart=restart,
+        run_id=run_id,
     )
 
     def execute(seen: Plan, executor: Executor | None) -> Result:

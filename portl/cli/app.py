@@ -144,6 +144,7 @@ def settings_of(values: Sequence[str]) -> dict[str, str]:
 @click.option("--json", "as_json", is_flag=True, help="Print one event a line as JSON on standard output.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Rows that succeed or fail together.")
 @click.option("--restart", is_flag=True, help="Begin again where an earlier run was interrupted.")
+@click.option("--run-id", metavar="ID", help="An idempotency key: a run with this id that is done is not done again.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a key: --set source.limit=10.")
 def run(
     job: Path,
@@ -153,6 +154,7 @@ def run(
     as_json: bool,
     batch_size: int | None,
     restart: bool,
+    run_id: str | None,
     settings: tuple[str, ...],
 ) -> int:
     """Run a job; go on where it was interrupted.
@@ -172,7 +174,8 @@ def run(
     output = _output(as_json=as_json, verbose=verbose)
     if verbose:
         log_to_stderr()
-    return carry_out(output, job, dry_run=dry_run, sql=sql, overrides=overrides, verbose=verbose, restart=restart)
+    how = {"overrides": overrides, "restart": restart, "run_id": run_id}
+    return carry_out(output, job, dry_run=dry_run, sql=sql, verbose=verbose, **how)
 
 
 def carry_out(
@@ -181,22 +184,20 @@ def carry_out(
     *,
     dry_run: bool,
     sql: bool,
-    overrides: Mapping[str, str],
     verbose: bool,
-    restart: bool = False,
+    **how: Any,
 ) -> int:
-    """Plan or run a job and return the exit code."""
+    """Plan or run a job and return the exit code; ``how`` goes to ``portl.plan`` and ``portl.migrate``."""
     if sql and not dry_run:
         raise click.UsageError("--sql goes with --dry-run; a run shows its SQL with --verbose")
 
     def work() -> int:
         if dry_run:
-            plan = portl.plan(job, observers=[output.observe], overrides=overrides, restart=restart)
+            plan = portl.plan(job, observers=[output.observe], **how)
             output.plan(plan, sql=sql)
             return FAILED if plan.problems else DONE
         with output.progress():
-            result = portl.migrate(job, observers=[output.observe], overrides=overrides, restart=restart)
-        output.result(result)
+            result = portl.migrate(job, observers=[output.observe], **how)  # printed when it is done
         return REJECTED if result.rows_rejected else DONE
 
     return guarded(output, work, verbose=verbose)

@@ -30,6 +30,7 @@ from portl.cli.output import Output
 @click.option("--sql", is_flag=True, help="With --dry-run: show the SQL, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print one event a line as JSON on standard output.")
 @click.option("--restart", is_flag=True, help="Begin again where an earlier run was interrupted.")
+@click.option("--run-id", metavar="ID", help="An idempotency key: a run with this id that is done is not done again.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any key of a job: --set source.limit=10.")
 @click.option(
     "--verbose", "-v", is_flag=True, help="Show the SQL, batches and connections, and stack traces of errors."
@@ -45,6 +46,7 @@ def copy(
     sql: bool,
     as_json: bool,
     restart: bool,
+    run_id: str | None,
     settings: tuple[str, ...],
     verbose: bool,
 ) -> int:
@@ -67,6 +69,7 @@ def copy(
     def work() -> int:
         job = portl.job_from_urls(source, destination, table=table, to_table=to_table)
         job.update({key: value for key, value in (("conflict", conflict), ("verify", verify)) if value is not None})
-        return carry_out(output, job, dry_run=dry_run, sql=sql, overrides=overrides, verbose=verbose, restart=restart)
+        how = {"overrides": overrides, "restart": restart, "run_id": run_id}
+        return carry_out(output, job, dry_run=dry_run, sql=sql, verbose=verbose, **how)
 
     return guarded(output, work, verbose=verbose)

@@ -93,6 +93,11 @@ class Output:
             self._begin(event)
         elif isinstance(event, portl.BatchCommitted):
             self._advance(event)
+        elif isinstance(event, portl.Done):
+            # Here, and not after the call: the ledger is told last that the outcome is known.
+            if self._bar is not None:
+                self._bar.stop()
+            self.result(event.result)
 
     def _begin(self, event: portl.TableStarted) -> None:
         self._say(f"{event.source} -> {event.destination} ({event.route})", "plain")

@@ -27,6 +27,9 @@ class Strategy(enum.StrEnum):
 MERGE_WORDS = ("keep", "replace", "coalesce", "greatest", "least", "sum", "append", "union", "json")
 
 
+_IDEMPOTENT_RULES = frozenset(MERGE_WORDS) - {"sum", "append"}
+
+
 class FieldError(ValueError):
     """One field of a model is wrong; raised by a validator, several of them in an ``ExceptionGroup``.
 
@@ -43,6 +46,11 @@ class FieldError(ValueError):
         self.field = ".".join(map(str, self.path))
         super().__init__(f"{self.field}: {text}" if self.path else text)
         self.text = text
+
+
+def _not_empty(instance: object, attribute: attrs.Attribute[Any], value: str | None) -> None:
+    if value is not None and not value.strip():
+        raise FieldError(attribute.name, "expected a text, found an empty one")
 
 
 def _positive(instance: object, attribute: attrs.Attribute[Any], value: float | None) -> None:
@@ -134,6 +142,13 @@ class Conflict:
     columns: dict[str, str] = attrs.field(factory=dict, validator=_for_merge)
     #: For merge: the column that says which row is newer; the newer row wins as a whole.
     newest_by: str | None = attrs.field(default=None, validator=[_for_merge, _instead_of_columns])
+
+    @property
+    def idempotent(self) -> bool:
+        """True if rows with a key leave the destination the same when they arrive once more."""
+        if self.strategy is Strategy.MERGE:
+            return all(rule in _IDEMPOTENT_RULES for rule in self.columns.values())
+        return self.strategy is not Strategy.FAIL
 
 
 @attrs.frozen(kw_only=True)
@@ -296,6 +311,8 @@ class MigrationConfig:
     parallel: int | Auto = attrs.field(default=Auto.AUTO, validator=_positive_or_auto)
     #: True: the whole migration is one transaction at the destination, DDL included.
     atomic: bool = False
+    #: An idempotency key, such as `${AIRFLOW_RUN_ID}`: a run with this id that is done is reported, never done again.
+    run_id: str | None = attrs.field(default=None, validator=_not_empty)
     #: continue: chunks that an earlier attempt has copied stay as they are; recopy: they are copied again.
     resume: Resume = Resume.CONTINUE
     #: Where the destination remembers which chunks are done: {schema, mode}.

@@ -221,6 +221,11 @@ class Intent:
     job: str = ""
     run: str = ""
 
+    @property
+    def idempotent(self) -> bool:
+        """True if doing the job once more leaves the destination the same: no row comes twice, nothing adds up."""
+        return self.key is not None and self.conflict.idempotent
+
 
 @attrs.frozen(kw_only=True)
 class Rejection:

@@ -54,8 +54,13 @@ class Ledger(abc.ABC):
         """Let go of the lock. Called also without one, and on a broken connection."""
 
     @abc.abstractmethod
-    def find(self, job: str) -> Run | None:
-        """Return the latest run of a job with its chunk lines; None if there is none. Creates nothing."""
+    def find(self, job: str, *, idempotency_key: str | None = None) -> Run | None:
+        """Return the latest run of a job with its chunk lines; None if there is none. Creates nothing.
+
+        Args:
+            job: the run's ``job``.
+            idempotency_key: only runs with this one; None: any run.
+        """
 
     @abc.abstractmethod
     def runs(self, job: str | None = None) -> Sequence[Run]:
@@ -72,6 +77,8 @@ class Ledger(abc.ABC):
     @abc.abstractmethod
     def resume(self, run: Run) -> None:
         """Take a run over: ``run.attempt`` is the new one, ``run.snapshots`` has its snapshot, ``run.chunks`` stand.
+
+        ``run.idempotency_key`` replaces the one that the run had.
 
         Waits for what an earlier attempt has under way to end; from then on its lines are refused. The chunk lines are
         those that were found before: a caller reads them again with ``lines`` afterwards.
@@ -103,6 +110,16 @@ class Ledger(abc.ABC):
     @abc.abstractmethod
     def close(self, run: Run, state: RunState, error: str | None = None) -> None:
         """Write down how this attempt has ended."""
+
+    @abc.abstractmethod
+    def acknowledge(self, run: str) -> None:
+        """Write down that the outcome of a finished run was handed over; durable when it returns.
+
+        Called last of all, in no transaction. A run that has been removed meanwhile is no error.
+
+        Args:
+            run: its id.
+        """
 
     @abc.abstractmethod
     def forget(self, job: str) -> int:

@@ -12,6 +12,22 @@ a connection was lost, rows or not    resumes the run; its patience begins anew 
 a COMMIT got no answer                asks the ledger first; if it was the last one, only the end is left
 all rows are there, the end failed    does what comes after the rows once more, and moves nothing
 ====================================  ==================================================================
+
+How an attempt ends, step by step, and what the next run of the same job does when the process dies behind a step:
+
+=============================================  ===========================================================
+step                                           the next run
+=============================================  ===========================================================
+the transaction that closes the run commits    reports the finished run, where moving it again does harm
+what the job verifies is compared              the same
+the observers are told (``Done``), who print   the same: it may be told twice, it is never moved twice
+the source is closed                           the same
+the ledger is told that the outcome is known   begins, as it was asked to
+the destination is closed, the call returns
+=============================================  ===========================================================
+
+Between the last two lines stand the closing of one connection and, for the command line, the end of the process:
+docs/reliability.md says how long that is. A scheduler that tries again gives each run an id (``run_id``) instead.
 """
 
 from __future__ import annotations
@@ -41,6 +57,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from portl.planning.plan import Plan
+    from portl.planning.tasks import TableTask
     from portl.values.results import Result
 
 
@@ -98,11 +115,14 @@ class Attempts:
             self._connecting = False
             self._after_doubt(sides)
             if self._finished is not None:
-                return self._concluded(self._finished, sides, anew=True)
-            plan = self._planned(sides)
-            if self.planned is not None and not self._begun:
-                plan = self.planned.stale(plan)
-            return self._run(plan, sides)
+                result = self._concluded(self._finished, sides, anew=True)
+            else:
+                plan = self._planned(sides)
+                if self.planned is not None and not self._begun:
+                    plan = self.planned.stale(plan)
+                result = self._run(plan, sides)
+            self._acknowledge(result, sides)
+        return result
 
     def _planned(self, sides: Sides) -> Plan:
         from portl.planning import planner  # see _prepare
@@ -134,22 +154,20 @@ class Attempts:
         """Carry a plan out over two open sides, as the only one who works on the job."""
         plan.insist()
         ledger = sides.ledger(self.request.config)
-        if ledger is None:
-            return self._carry_out(plan, sides, None)
-        ledger.lock(plan.tables[0].job)
-        try:
+        if ledger is not None:
+            ledger.lock(plan.tables[0].job)
+            sides.before_closing(ledger.unlock)
             if plan.overtaken(ledger):
                 # It may have waited for the lock just that long.
-                self._insist_undone(ledger.find(plan.tables[0].job))
                 plan = self._planned(sides)
+                self._insist_undone(plan.tables[0])
                 plan.insist()
-            return self._carry_out(plan, sides, ledger)
-        finally:
-            ledger.unlock()
+        return self._carry_out(plan, sides, ledger)
 
-    def _insist_undone(self, run: Run | None) -> None:
+    def _insist_undone(self, task: TableTask) -> None:
         """Refuse to do once more what another process has done while this one was getting ready."""
-        if run is not None and run.state is RunState.DONE:
+        run = task.found
+        if run is not None and run.state is RunState.DONE and task.reported is None:
             raise AlreadyRunning(
                 f"another process has carried out the job {self.request.config.name!r} meanwhile: "
                 f"its run of {run.began}",
@@ -162,8 +180,26 @@ class Attempts:
         self._plan = plan
         for finding in plan.warnings:
             self.request.context.emit(Warned(where=finding.where, message=finding.message, remedy=finding.remedy))
+        reported = plan.tables[0].reported
+        if reported is not None:
+            self._finished = attrs.evolve(engine.result_of(reported, plan, self._started), reported=True)
+            return self._concluded(self._finished, sides, anew=True)
         self._finished = engine.execute(plan, sides, ledger, self.request.context, self._started, self.executor)
         return self._concluded(self._finished, sides)
+
+    def _acknowledge(self, result: Result, sides: Sides) -> None:
+        """Tell the ledger, as the last thing of all, that the outcome is handed over; where that matters."""
+        assert self._plan is not None, "there is a result"
+        sides.close_source()
+        ledger = sides.ledger(self.request.config)
+        if ledger is None or self._plan.tables[0].intent.idempotent:
+            return
+        try:
+            ledger.acknowledge(result.tables[0].run)
+        except Error as error:
+            said = f"all rows are there, and the ledger could not be told that you know: {error.message}"
+            remedy = "the next run of this job reports this one instead of moving rows"
+            self.request.context.emit(Warned(where="ledger", message=said, remedy=remedy))
 
     def _concluded(self, result: Result, sides: Sides, *, anew: bool = False) -> Result:
         """Do what comes after the last row: the comparison that the job asks for, and the word that it is done.
@@ -180,10 +216,13 @@ class Attempts:
         except KeyboardInterrupt as error:
             interrupted = Interrupted.of(error)
             interrupted.committed = result
+            self._acknowledge(result, sides)
             raise interrupted from None
         except Error as error:
             told = self.request.context.token.verdict(error)
             told.committed = result
+            if not told.transient:
+                self._acknowledge(result, sides)
             raise told
         return result
 

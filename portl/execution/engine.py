@@ -123,7 +123,7 @@ class _TableRun:
         self._ledger = ledger
         self._context = context
         self._writer: Writer
-        self._run = Run(id=str(uuid.uuid4()), job=task.job, identity=task.identity)
+        self._run = Run(id=str(uuid.uuid4()), job=task.job, identity=task.identity, idempotency_key=config.run_id)
         known = task.run.id if task.run is not None else self._run.id
         self._task = attrs.evolve(task, intent=attrs.evolve(task.intent, run=known))
         #: Chunks that come once more, with the rows of theirs that were quarantined.
@@ -207,7 +207,12 @@ class _TableRun:
             self._lines = {line.number: line for line in self._run.chunks}
             return
         attempt = earlier.attempt + 1
-        run = attrs.evolve(earlier, attempt=attempt, snapshots={**earlier.snapshots, attempt: snapshot})
+        run = attrs.evolve(
+            earlier,
+            attempt=attempt,
+            snapshots={**earlier.snapshots, attempt: snapshot},
+            idempotency_key=self._config.run_id or earlier.idempotency_key,
+        )
         self._ledger.resume(run)
         self._run, self._entered = run, True
         lines = self._ledger.lines(run)
@@ -577,6 +582,7 @@ def _counted(
         batch_rows=batch_size or DEFAULT_BATCH_ROWS,
         chunks_by=None if task.delivery is Delivery.WHOLE else task.split.by,
         ledger=task.ledger,
+        run=run.id,
     )
 
 

@@ -1,20 +1,16 @@
-"""How a table's rows are brought over exactly once, and how a run that was interrupted is resumed."""
+"""How rows and transactions go together, and what a chunk's line says of what is left of it."""
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
 
-from portl.config.models import DestinationConfig, MigrationConfig, OnError, Resume, SourceConfig, Strategy
+from portl.config.models import DestinationConfig, MigrationConfig
 from portl.connectors.destination import Destination
-from portl.connectors.exchange import Chunk, Intent, Split
-from portl.connectors.ledger import Ledger
-from portl.connectors.source import Source
-from portl.values.findings import Finding, note, problem, warning
-from portl.values.runs import ChunkLine, ChunkState, Run, RunState
+from portl.values.runs import ChunkLine, ChunkState
 
 
 class Delivery(enum.StrEnum):
@@ -60,204 +56,6 @@ def begun(lines: Sequence[ChunkLine]) -> bool:
     return any(line.state is not ChunkState.PENDING for line in lines)
 
 
-def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return the dotted names of what differs between two identities."""
-    old, new = dict(_leaves(before)), dict(_leaves(now))
-    return sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
-
-
-def _leaves(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{path}{name}.")
-        else:
-            yield f"{path}{name}", list(value) if isinstance(value, tuple) else value
-
-
 def job_name(config: MigrationConfig, destination: Destination[DestinationConfig]) -> str:
     """Return what a job goes by in the ledger: its own name may be a default, and is then that of others too."""
     return f"{config.name} -> {destination.target()}"
-
-
-@attrs.frozen(kw_only=True)
-class Journal:
-    """What the ledger has to do with a job: how it is delivered, and which run it resumes."""
-
-    delivery: Delivery
-    job: str
-    identity: Mapping[str, Any]
-    #: The run that is resumed; None: a new one begins.
-    run: Run | None = None
-    chunks: tuple[Chunk, ...] = ()
-    recopy: bool = False
-    #: The latest run of the job, whatever became of it.
-    found: Run | None = None
-    findings: tuple[Finding, ...] = ()
-
-    @classmethod
-    def of(
-        cls,
-        config: MigrationConfig,
-        source: Source[SourceConfig],
-        destination: Destination[DestinationConfig],
-        ledger: Ledger | None,
-        intent: Intent,
-        split: Split,
-        restart: bool,
-    ) -> Journal:
-        """Return what is to be done about a job that the ledger knows, or does not know yet."""
-        look = _Look(config, source, destination, ledger, intent, split)
-        return look.journal(restart=restart)
-
-
-class _Look:
-    def __init__(
-        self,
-        config: MigrationConfig,
-        source: Source[SourceConfig],
-        destination: Destination[DestinationConfig],
-        ledger: Ledger | None,
-        intent: Intent,
-        split: Split,
-    ) -> None:
-        self._config = config
-        self._source = source
-        self._destination = destination
-        self._ledger = ledger
-        self._intent = intent
-        self._split = split
-        self._findings: list[Finding] = []
-        self._job = job_name(config, destination)
-        self._repeatable = intent.key is not None and intent.conflict.strategy in (
-            Strategy.OVERWRITE,
-            Strategy.SKIP,
-        )
-
-    def journal(self, *, restart: bool) -> Journal:
-        identity = self._identity()
-        mode = self._delivery()
-        self._capabilities()
-        self._hidden()
-        found = self._ledger.find(self._job) if self._ledger is not None else None
-        run = None if found is None or restart else self._taken_up(found, mode, identity)
-        recopy = run is not None and self._recopies(run)
-        chunks = tuple(Chunk(number=line.number, bounds=whole_bounds(line).whole) for line in run.chunks) if run else ()
-        return Journal(
-            delivery=mode,
-            job=self._job,
-            identity=identity,
-            run=run,
-            chunks=chunks,
-            recopy=recopy,
-            found=found,
-            findings=tuple(self._findings),
-        )
-
-    def _identity(self) -> Mapping[str, Any]:
-        """Return what decides which rows come out, of both sides and of what lies between them."""
-        intent = self._intent
-        conflict = intent.conflict
-        return {
-            "source": dict(self._source.identity()),
-            "destination": dict(self._destination.identity()),
-            "columns": {
-                f.source.name: [f.target.name, f.sent.native, *([f.using] if f.using else [])] for f in intent.fields
-            },
-            "conflict": {
-                "strategy": conflict.strategy.value,
-                "key": list(intent.key.columns) if intent.key else None,
-                "columns": dict(conflict.columns),
-                "newest_by": conflict.newest_by,
-            },
-        }
-
-    def _delivery(self) -> Delivery:
-        if self._config.atomic:
-            return Delivery.WHOLE
-        if self._ledger is not None and self._split.resumable:
-            return Delivery.CHUNKS
-        why = self._split.reason if self._ledger is not None else "there is no ledger"
-        if self._repeatable or not self._destination.savepoints:
-            if self._ledger is not None:
-                self._findings.append(note("resume", f"a run that is interrupted starts over: {why}"))
-            if not self._repeatable:
-                said = f"a run that is interrupted leaves rows behind, which the next one writes again: {why}"
-                self._findings.append(warning("resume", said))
-            return Delivery.REPEAT
-        said = f"this job is one transaction, and starts over when it is interrupted: {why}"
-        self._findings.append(note("resume", said))
-        return Delivery.WHOLE
-
-    def _capabilities(self) -> None:
-        """Report what the job asks for and the destination cannot do."""
-        if self._destination.savepoints:
-            return
-        label = self._destination.label()
-        if self._config.atomic:
-            self._findings.append(problem("atomic", f"{label} cannot undo a part of what was written", "leave it out"))
-        if self._config.on_error is OnError.QUARANTINE:
-            self._findings.append(problem("on_error", f"{label} cannot quarantine rows", "use `on_error: fail`"))
-
-    def _hidden(self) -> None:
-        """Report where an interrupted run of this job may stand unseen."""
-        hidden = self._ledger.hidden() if self._ledger is not None else None
-        if hidden is None:
-            return
-        where, remedy = hidden
-        if self._repeatable or self._intent.create or self._destination.empty():
-            said = f"{where}: if one of this job was interrupted, it begins again"
-            self._findings.append(note("ledger", said))
-        else:
-            said = f"{where}: if one of this job was interrupted, its rows would come twice"
-            self._findings.append(problem("ledger", said, remedy))
-
-    def _taken_up(self, found: Run, mode: Delivery, identity: Mapping[str, Any]) -> Run | None:
-        """Return the run to resume, if the latest one was interrupted and can be resumed."""
-        if found.state is RunState.DONE or not begun(found.chunks) or not found.resumable:
-            return None
-        rows = sum(line.rows for line in found.chunks)
-        done = sum(line.state is ChunkState.DONE for line in found.chunks)
-        state = (
-            f"the run of {found.began} was interrupted with {rows:,} rows in {done} of {len(found.chunks)} chunks done"
-        )
-        advice = "`--restart` begins again; what is there already meets the job's conflict strategy"
-        if mode is not Delivery.CHUNKS:
-            self._findings.append(problem("resume", f"{state}, and this job is not done in chunks", advice))
-            return None
-        different = changes(found.identity, identity)
-        if different:
-            said = f"{state}, and the job has changed since: {', '.join(different)}"
-            self._findings.append(problem("resume", said, f"change it back to go on, or {advice}"))
-            return None
-        if self._intent.create:
-            # Its rows went with it: from the beginning is where everything is still to be done.
-            said = f"{state}, and the table {self._intent.target.name} is gone: it begins again"
-            self._findings.append(note("resume", said))
-            return None
-        recopies = self._recopies(found)
-        if not recopies and found.incarnation not in (None, self._destination.incarnation()):
-            said = f"{state}, and the table {self._intent.target.name} was replaced by another since"
-            self._findings.append(problem("resume", said, advice))
-            return None
-        if not recopies and any(line.inserted for line in found.chunks) and self._destination.empty():
-            said = f"{state}, and the table {self._intent.target.name} is empty"
-            self._findings.append(problem("resume", said, advice))
-            return None
-        self._findings.append(note("resume", f"{state}: it goes on from there"))
-        if not recopies:
-            self._findings += self._source.resumable(found.chunks, found, repeatable=self._repeatable)
-        return found
-
-    def _recopies(self, run: Run) -> bool:
-        if self._config.resume is not Resume.RECOPY:
-            return False
-        if self._repeatable:
-            return True
-        self._findings.append(
-            problem(
-                "resume",
-                f"`recopy` would write rows twice under `conflict: {self._config.conflict.strategy.value}`",
-                "it goes with overwrite and skip, and a key; use `resume: continue`",
-            )
-        )
-        return False

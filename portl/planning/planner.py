@@ -24,9 +24,9 @@ from portl.connectors.destination import Destination
 from portl.connectors.exchange import ROWS, Field, Format, Intent, Split, Splitting
 from portl.connectors.ledger import Ledger
 from portl.connectors.source import Source
-from portl.planning.delivery import Journal
 from portl.planning.plan import Plan
 from portl.planning.request import Request, Sides
+from portl.planning.resume import Resumption
 from portl.planning.tasks import TableTask
 from portl.schema.conversions import Verdict
 from portl.schema.tables import Column, Key, Table
@@ -131,12 +131,13 @@ class _Planner:
             f.severity is Severity.PROBLEM and f.where.startswith("source") for f in self._findings
         )
         split = self._split(intent) if readable else Split()
-        journal = Journal.of(self._config, self._source, self._destination, self._ledger, intent, split, self._restart)
-        self._findings += journal.findings
-        if journal.run is not None:
+        sides = self._source, self._destination
+        resumption = Resumption.of(self._config, *sides, self._ledger, intent, split, self._restart)
+        self._findings += resumption.findings
+        if resumption.run is not None:
             # What is copied again meets rows that are there: then the key has to be there too.
-            intent = attrs.evolve(intent, resumed=not journal.recopy)
-            split = attrs.evolve(split, chunks=journal.chunks)
+            intent = attrs.evolve(intent, resumed=not resumption.recopy)
+            split = attrs.evolve(split, chunks=resumption.chunks)
             if intent.format.own_state and len(split.chunks) > 1:
                 cut = f"the run that is resumed is cut into {len(split.chunks):,} chunks"
                 intent = attrs.evolve(intent, format=self._negotiate(intent, cut))
@@ -150,13 +151,14 @@ class _Planner:
             preview=self._preview(intent) if readable and exact else (),
             read=self._source.statement(fields, intent.format) if fields else None,
             split=split,
-            delivery=journal.delivery,
-            job=journal.job,
-            identity=journal.identity,
+            delivery=resumption.delivery,
+            job=resumption.job,
+            identity=resumption.identity,
             ledger=self._ledger.place if self._ledger is not None else None,
-            run=journal.run,
-            found=journal.found,
-            recopy=journal.recopy,
+            run=resumption.run,
+            found=resumption.found,
+            reported=resumption.reported,
+            recopy=resumption.recopy,
             ignored=tuple(self._ignored),
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 import attrs
@@ -29,6 +29,26 @@ class Sides:
 
     source: Source[SourceConfig]
     destination: Destination[DestinationConfig]
+    #: What is done at the end, the last thing first.
+    _source_end: ExitStack = attrs.field(factory=ExitStack, init=False, repr=False)
+    _destination_end: ExitStack = attrs.field(factory=ExitStack, init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._source_end.callback(self.source.close)
+        self._destination_end.callback(self.destination.close)
+
+    def before_closing(self, call: Callable[[], None]) -> None:
+        """Have something done over the destination's connection, whatever happens, right before it is closed."""
+        self._destination_end.callback(call)
+
+    def close_source(self) -> None:
+        """Close the source, so that what is left to do at the end is the destination's alone."""
+        self._source_end.close()
+
+    def close(self) -> None:
+        """Close both sides."""
+        with self._destination_end:
+            self._source_end.close()
 
     def ledger(self, config: MigrationConfig) -> Ledger | None:
         """Return the destination's ledger; None if it has none."""
@@ -59,6 +79,7 @@ class Request:
         cancel: CancelToken | None = None,
         overrides: Mapping[str, str] | None = None,
         restart: bool = False,
+        run_id: str | None = None,
     ) -> Request:
         """Load the job and gather the arguments of ``portl.migrate``.
 
@@ -66,6 +87,8 @@ class Request:
             ConfigError: the job is wrong.
         """
         config = load(job, overrides=overrides)
+        if run_id is not None:
+            config = attrs.evolve(config, run_id=run_id)
 
         def emit(event: Event) -> None:
             for observer in observers:
@@ -90,21 +113,16 @@ class Request:
         Args:
             meanwhile: called while both servers are busy with the new connections.
         """
-        source, destination = self._source(), self._destination()
-        try:
+        sides = Sides(source=self._source(), destination=self._destination())
+        with closing(sides):
             self.context.token.check()
-            source.connect(self.context)
-            destination.connect(self.context)
+            sides.source.connect(self.context)
+            sides.destination.connect(self.context)
             if meanwhile is not None:
                 meanwhile()
-            source.open(self.context)
-            destination.open(self.context)
-            yield Sides(source=source, destination=destination)
-        finally:
-            try:
-                destination.close()
-            finally:
-                source.close()
+            sides.source.open(self.context)
+            sides.destination.open(self.context)
+            yield sides
 
     @contextmanager
     def opened_destination(self) -> Iterator[Destination[DestinationConfig]]:

@@ -45,6 +45,8 @@ class TableTask:
     run: Run | None = None
     #: The latest run that the ledger knows, whatever became of it.
     found: Run | None = None
+    #: A run that is done and is reported, so that nothing is moved; None: rows are moved.
+    reported: Run | None = None
     #: True: chunks that earlier attempts have copied are copied again.
     recopy: bool = False
     #: Columns of the source that are not read, and why.
@@ -131,6 +133,7 @@ class TableTask:
             "delivery": self.delivery.value,
             "ledger": self.ledger,
             "resumes": self.run is not None,
+            "reports": self.reported.id if self.reported is not None else None,
             "preview": [list(row) for row in self.preview],
             "findings": [
                 {"severity": f.severity.value, "where": f.where, "message": f.message, "remedy": f.remedy}

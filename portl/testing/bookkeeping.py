@@ -84,9 +84,10 @@ class MemoryLedger(Ledger):
                 del self._runs.holders[self._job]
         self._job = None
 
-    def find(self, job: str) -> Run | None:
+    def find(self, job: str, *, idempotency_key: str | None = None) -> Run | None:
         """See ``Ledger.find``."""
-        return next(iter(self.runs(job)), None)
+        runs = self.runs(job)
+        return next((run for run in runs if idempotency_key in (None, run.idempotency_key)), None)
 
     def runs(self, job: str | None = None) -> Sequence[Run]:
         """See ``Ledger.runs``."""
@@ -111,7 +112,13 @@ class MemoryLedger(Ledger):
             if stored.attempt != run.attempt - 1:
                 raise self._superseded(run)
             self._runs.runs[run.id] = attrs.evolve(
-                stored, attempt=run.attempt, snapshots=run.snapshots, state=RunState.RUNNING, ended=None, error=None
+                stored,
+                attempt=run.attempt,
+                snapshots=run.snapshots,
+                idempotency_key=run.idempotency_key,
+                state=RunState.RUNNING,
+                ended=None,
+                error=None,
             )
 
     def lines(self, run: Run) -> Sequence[ChunkLine]:
@@ -154,6 +161,13 @@ class MemoryLedger(Ledger):
                 raise self._superseded(run)
 
         self._write(change)
+
+    def acknowledge(self, run: str) -> None:
+        """See ``Ledger.acknowledge``."""
+        with self._runs.lock:
+            stored = self._runs.runs.get(run)
+            if stored is not None and stored.state is RunState.DONE:
+                self._runs.runs[run] = attrs.evolve(stored, acknowledged=True)
 
     def forget(self, job: str) -> int:
         """See ``Ledger.forget``."""

@@ -195,9 +195,9 @@ class MortalLedger(Ledger):
         self._real = real
         self._killer = killer
 
-    def _do(self, name: str, *arguments: Any) -> Any:
+    def _do(self, name: str, *arguments: Any, **keys: Any) -> Any:
         self._killer.pass_on()
-        return getattr(self._real, name)(*arguments)
+        return getattr(self._real, name)(*arguments, **keys)
 
     @property
     def place(self) -> str:
@@ -216,9 +216,9 @@ class MortalLedger(Ledger):
         """See ``Ledger.unlock``."""
         self._do("unlock")
 
-    def find(self, job: str) -> Run | None:
+    def find(self, job: str, *, idempotency_key: str | None = None) -> Run | None:
         """See ``Ledger.find``."""
-        found: Run | None = self._do("find", job)
+        found: Run | None = self._do("find", job, idempotency_key=idempotency_key)
         return found
 
     def runs(self, job: str | None = None) -> Sequence[Run]:
@@ -255,6 +255,10 @@ class MortalLedger(Ledger):
     def close(self, run: Run, state: RunState, error: str | None = None) -> None:
         """See ``Ledger.close``."""
         self._do("close", run, state, error)
+
+    def acknowledge(self, run: str) -> None:
+        """See ``Ledger.acknowledge``."""
+        self._do("acknowledge", run)
 
     def forget(self, job: str) -> int:
         """See ``Ledger.forget``."""

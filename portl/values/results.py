@@ -56,6 +56,8 @@ class TableResult:
     chunks_by: str | None = None
     #: Where the ledger stands; None: there is none.
     ledger: str | None = None
+    #: The run's id in the ledger; empty where no plan was made.
+    run: str = ""
 
     @property
     def rows_per_second(self) -> float:
@@ -83,6 +85,8 @@ class Result:
     #: Where rows came from and went to, for people; empty where no plan was made.
     source: str = ""
     destination: str = ""
+    #: True if an earlier call has done this, and this one has moved nothing.
+    reported: bool = False
 
     def __str__(self) -> str:
         return "\n".join(line.text for line in self.lines())
@@ -146,6 +150,7 @@ class Result:
             "name": self.name,
             **{name: getattr(self, name) for name in names},
             "seconds": self.seconds,
+            "reported": self.reported,
             "verification": self.verification.to_dict() if self.verification else None,
             "tables": [table.to_dict() for table in self.tables],
         }

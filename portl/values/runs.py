@@ -82,6 +82,10 @@ class Run:
     resumable: bool = True
     #: What tells the table that rows went to from another of its name (``Destination.incarnation``); None: unknown.
     incarnation: str | None = None
+    #: The caller's name for the run (``run_id``): a run that is done is not done again under the same one.
+    idempotency_key: str | None = None
+    #: True once the outcome of a finished run was handed over: returned to the caller, or printed.
+    acknowledged: bool = False
     #: In the order of their numbers; empty where they were not asked for.
     chunks: tuple[ChunkLine, ...] = ()
 
@@ -106,6 +110,8 @@ class Run:
             "job": self.job,
             "state": self.standing,
             "attempt": self.attempt,
+            "run_id": self.idempotency_key,
+            "acknowledged": self.acknowledged,
             "source": self.source,
             "destination": self.destination,
             **{name: time.isoformat() if time else None for name, time in times.items()},

@@ -140,9 +140,9 @@ class PostgresLedger(portl.Ledger):
         """See ``Ledger.unlock``."""
         self._lock.release()
 
-    def find(self, job: str) -> Run | None:
+    def find(self, job: str, *, idempotency_key: str | None = None) -> Run | None:
         """See ``Ledger.find``."""
-        found = self._runs(job, latest=True)
+        found = self._runs(job, latest=True, idempotency_key=idempotency_key)
         return found[0] if found else None
 
     def runs(self, job: str | None = None) -> Sequence[Run]:
@@ -178,14 +178,15 @@ class PostgresLedger(portl.Ledger):
             identity = json.dumps(run.identity, sort_keys=True)
             self._query(
                 f"WITH run AS (INSERT INTO {place.of_migrations} (id, job, identity, fingerprint, attempt, state,"
-                " source, destination, snapshots, resumable, incarnation, ledger, started, taken, host, pid, version)"
+                " source, destination, snapshots, resumable, incarnation, ledger, started, taken, host, pid, version,"
+                " idempotency_key)"
                 " VALUES ($1::uuid, $2, $3::json, $4, $5, $6, $7, $8, $9::json, $10, $11, $12::regclass::oid,"
                 # The latest run is the one that was started last: a clock that was set back must not hide it.
                 " greatest(pg_catalog.statement_timestamp(), (SELECT max(started) + interval '1 microsecond'"
-                f" FROM {place.of_migrations} WHERE job = $2)), pg_catalog.statement_timestamp(), $13, $14, $15)"
+                f" FROM {place.of_migrations} WHERE job = $2)), pg_catalog.statement_timestamp(), $13, $14, $15, $16)"
                 " RETURNING id)"
                 f" INSERT INTO {place.of_chunks} (run, number, bounds)"
-                " SELECT run.id, n, b::json FROM run, unnest($16::int4[], $17::text[]) AS c(n, b)",
+                " SELECT run.id, n, b::json FROM run, unnest($17::int4[], $18::text[]) AS c(n, b)",
                 run.id,
                 self._escaped(run.job),
                 identity,
@@ -199,6 +200,7 @@ class PostgresLedger(portl.Ledger):
                 run.incarnation,
                 place.of_migrations,
                 *self._process(),
+                self._key(run),
                 [line.number for line in run.chunks],
                 [None if line.bounds is None else json.dumps(line.bounds) for line in run.chunks],
             )
@@ -231,13 +233,14 @@ class PostgresLedger(portl.Ledger):
         stored = {int(attempt): snapshot for attempt, snapshot in json.loads(found[0][0]).items()}
         self._query(
             f"UPDATE {place.of_migrations} SET attempt = $2, snapshots = $3::json, state = $4, ended = NULL,"
-            " error = NULL, taken = pg_catalog.clock_timestamp(), host = $5, pid = $6, version = $7"
-            " WHERE id = $1::uuid",
+            " error = NULL, taken = pg_catalog.clock_timestamp(), host = $5, pid = $6, version = $7,"
+            " idempotency_key = $8 WHERE id = $1::uuid",
             run.id,
             run.attempt,
             snapshots({**stored, **run.snapshots}),
             RunState.RUNNING.value,
             *self._process(),
+            self._key(run),
         )
         return True
 
@@ -324,6 +327,17 @@ class PostgresLedger(portl.Ledger):
             )
             if not found and state is RunState.DONE:
                 raise self._superseded(place, run)
+
+    def acknowledge(self, run: str) -> None:
+        """See ``Ledger.acknowledge``."""
+        for place in [self._homes[run]] if run in self._homes else self._readable_places():
+            update = (
+                f"UPDATE {place.of_migrations} SET acknowledged = pg_catalog.clock_timestamp()"
+                f" WHERE id = {literal(run)}::uuid AND state = 'done' AND acknowledged IS NULL"
+            )
+            # One exchange and one COMMIT that waits for the disk: whoever is told must never be told again.
+            self._session.begin(then=["SET LOCAL synchronous_commit = on", update], what="the ledger")
+            self._session.commit()
 
     def forget(self, job: str) -> int:
         """See ``Ledger.forget``."""
@@ -462,9 +476,9 @@ class PostgresLedger(portl.Ledger):
             hint="the other attempt goes on; portl status shows how far it is",
         )
 
-    def _runs(self, job: str | None, *, latest: bool = False) -> list[Run]:
+    def _runs(self, job: str | None, *, latest: bool = False, idempotency_key: str | None = None) -> list[Run]:
         found: list[Run] = []
-        stands, holders = self._stored(job, latest=latest)
+        stands, holders = self._stored(job, latest=latest, idempotency_key=idempotency_key)
         for place, rows, chunks in stands:
             stored = [{**json.loads(text), "table": oid} for text, oid in rows]
             lines: dict[str, list[Mapping[str, Any]]] = {row["id"]: [] for row in stored}
@@ -478,7 +492,9 @@ class PostgresLedger(portl.Ledger):
             holders = who_holds(self._session, [lock_key("job", name) for name in {run.job for run in found}])
         return with_holders(found[:1] if latest else found, holders)
 
-    def _stored(self, job: str | None, *, latest: bool) -> tuple[list[tuple[Place, _Rows, _Rows]], Holders | None]:
+    def _stored(
+        self, job: str | None, *, latest: bool, idempotency_key: str | None
+    ) -> tuple[list[tuple[Place, _Rows, _Rows]], Holders | None]:
         """Return the rows of runs and of their chunks as they stand at each place, and who holds the lock of ``job``.
 
         All that comes from one exchange.
@@ -486,6 +502,9 @@ class PostgresLedger(portl.Ledger):
         It is put together from what was seen at the places before, and counts if that is still so.
         """
         wanted = "" if job is None else f" WHERE job = {literal(self._escaped(job))}"
+        if idempotency_key is not None:  # a column that earlier layouts lack
+            key = literal(self._escaped(idempotency_key))
+            wanted += f" AND pg_catalog.row_to_json(m) ->> 'idempotency_key' = {key}"
         order = f"{wanted} ORDER BY started DESC, id{' LIMIT 1' if latest else ''}"
         while True:
             known = self._places or self.look()
@@ -495,7 +514,7 @@ class PostgresLedger(portl.Ledger):
                 queries += [
                     f"SELECT pg_catalog.row_to_json(m)::text, m.tableoid::text FROM {place.of_migrations} AS m{order}",
                     f"SELECT pg_catalog.row_to_json(c)::text FROM {place.of_chunks} AS c"
-                    f" WHERE run IN (SELECT id FROM {place.of_migrations}{order}) ORDER BY run, number",
+                    f" WHERE run IN (SELECT id FROM {place.of_migrations} AS m{order}) ORDER BY run, number",
                 ]
             if job is not None:
                 queries.append(bound(statement("ledger_holders"), [lock_key("job", job)]))
@@ -516,6 +535,9 @@ class PostgresLedger(portl.Ledger):
             list(runs),
         )
         return [json.loads(text) for (text,) in rows]
+
+    def _key(self, run: Run) -> str | None:
+        return None if run.idempotency_key is None else self._escaped(run.idempotency_key)
 
     def _process(self) -> tuple[str, int, str]:
         return self._session.readable(socket.gethostname()), os.getpid(), portl.__version__

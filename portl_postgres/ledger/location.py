@@ -13,7 +13,7 @@ from portl_postgres.catalog.tables import shown, statement
 from portl_postgres.sql.text import quoted
 
 #: The layout that this version of portl writes: there is a file ``sql/ledger_<n>.sql`` for each step to it.
-LAYOUT = 3
+LAYOUT = 4
 #: The schema that the ledger has for itself, where it may.
 SCHEMA = "portl"
 

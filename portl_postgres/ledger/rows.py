@@ -55,6 +55,9 @@ def run_of(stored: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> Run
         resumable=stored["resumable"],
         # A ledger that was restored from a dump knows nothing of the tables that were restored with it.
         incarnation=stored.get("incarnation") if stored.get("ledger") == stored["table"] else None,
+        idempotency_key=json.loads(f'"{stored["idempotency_key"]}"') if stored.get("idempotency_key") else None,
+        # Under an earlier layout nobody wrote it down: such runs are taken as told.
+        acknowledged=stored.get("acknowledged", "earlier") is not None,
         chunks=tuple(line_of(line) for line in lines),
     )
 

@@ -49,7 +49,7 @@ def test_importing_portl_imports_no_other_package() -> None:
 
 def test_every_name_is_listed_before_it_is_imported() -> None:
     assert fresh("import portl; print(set(portl.__all__) <= set(dir(portl)))") == "True\n"
-    assert fresh("from portl import *; print(migrate.__module__, Error.__module__)") == "portl.api portl.errors\n"
+    assert fresh("from portl import *; print(migrate.__module__, Error.__module__)") == "portl.api portl.values.errors\n"
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
@@ -62,7 +62,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 def test_what_was_pickled_is_read_by_a_process_that_has_used_no_name_yet() -> None:
     error = pickle.dumps(portl.ConnectionFailed("gone", hint="wait", transient=True)).hex()
     read = f"import pickle; e = pickle.loads(bytes.fromhex('{error}')); print(type(e).__module__, e.hint, e.transient)"
-    assert fresh(read) == "portl.errors wait True\n"
+    assert fresh(read) == "portl.values.errors wait True\n"
 
 
 def test_the_version_is_shown_without_importing_what_runs_jobs() -> None:

@@ -173,7 +173,7 @@ def test_a_job_for_another_connector_does_not_import_postgres(tmp_path: Path, in
     found = run(f"""
         import sys
         sys.path.insert(0, {str(tmp_path)!r})
-        from portl.loading import load
+        from portl.job.loading import load
         config = load({{"source": {{"type": "shelf", "shelf": 3}}, "destination": {{"type": "shelf"}}}})
         print(config.source.shelf, [name for name in ("psycopg", "portl_postgres") if name in sys.modules])
     """)

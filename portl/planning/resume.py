@@ -1,0 +1,269 @@
+"""What the ledger says of a job before it is run: resume a run, report one that is done, or begin a new one.
+
+==================================  ====================================================================
+the latest run of the job           this run
+==================================  ====================================================================
+there is none                       begins
+was interrupted, can be resumed     resumes it
+was interrupted, cannot be resumed  begins where nothing of it counts; otherwise a problem says what to do
+is done, its outcome handed over    begins
+is done, nobody was told of it      begins where repeating it does no harm, else reports it: nothing moves
+has the ``run_id`` of this one      reports it, once it is done, whatever else
+==================================  ====================================================================
+
+A process can die after the last COMMIT and before its caller knows. For the ledger such a run is done; whoever started
+it believes that it failed, and starts it again. Without a key the rows would be there twice. So the ledger also knows
+whether the outcome was handed over (``Ledger.acknowledge``), and the next run hands it over instead of moving rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import attrs
+
+from portl.config.models import DestinationConfig, MigrationConfig, OnError, Resume, SourceConfig, Strategy
+from portl.connectors.destination import Destination
+from portl.connectors.exchange import Chunk, Intent, Split
+from portl.connectors.ledger import Ledger
+from portl.connectors.source import Source
+from portl.planning.delivery import Delivery, begun, job_name, whole_bounds
+from portl.values.findings import Finding, note, problem, warning
+from portl.values.runs import ChunkState, Run, RunState
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return the dotted names of what differs between two identities."""
+    old, new = dict(_leaves(before)), dict(_leaves(now))
+    return sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+
+
+def _leaves(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", list(value) if isinstance(value, tuple) else value
+
+
+@attrs.frozen(kw_only=True)
+class Resumption:
+    """What the ledger has to do with a job: how it is delivered, and which run it resumes."""
+
+    delivery: Delivery
+    job: str
+    identity: Mapping[str, Any]
+    #: The run that is resumed; None: a new one begins.
+    run: Run | None = None
+    chunks: tuple[Chunk, ...] = ()
+    recopy: bool = False
+    #: The latest run of the job, whatever became of it.
+    found: Run | None = None
+    #: A run that is done and is reported, so that nothing is moved; None: rows are moved.
+    reported: Run | None = None
+    findings: tuple[Finding, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        config: MigrationConfig,
+        source: Source[SourceConfig],
+        destination: Destination[DestinationConfig],
+        ledger: Ledger | None,
+        intent: Intent,
+        split: Split,
+        restart: bool,
+    ) -> Resumption:
+        """Return what is to be done about a job that the ledger knows, or does not know yet."""
+        inquiry = _Inquiry(config, source, destination, ledger, intent, split)
+        return inquiry.resumption(restart=restart)
+
+
+class _Inquiry:
+    def __init__(
+        self,
+        config: MigrationConfig,
+        source: Source[SourceConfig],
+        destination: Destination[DestinationConfig],
+        ledger: Ledger | None,
+        intent: Intent,
+        split: Split,
+    ) -> None:
+        self._config = config
+        self._source = source
+        self._destination = destination
+        self._ledger = ledger
+        self._intent = intent
+        self._split = split
+        self._findings: list[Finding] = []
+        self._job = job_name(config, destination)
+        self._repeatable = intent.key is not None and intent.conflict.strategy in (
+            Strategy.OVERWRITE,
+            Strategy.SKIP,
+        )
+
+    def resumption(self, *, restart: bool) -> Resumption:
+        identity = self._identity()
+        mode = self._delivery()
+        self._capabilities()
+        self._hidden()
+        found = self._ledger.find(self._job) if self._ledger is not None else None
+        reported = None if restart else self._reported(found, identity)
+        run = None if found is None or restart or reported else self._resumed(found, mode, identity)
+        recopy = run is not None and self._recopies(run)
+        chunks = tuple(Chunk(number=line.number, bounds=whole_bounds(line).whole) for line in run.chunks) if run else ()
+        return Resumption(
+            delivery=mode,
+            job=self._job,
+            identity=identity,
+            run=run,
+            chunks=chunks,
+            recopy=recopy,
+            found=found,
+            reported=reported,
+            findings=tuple(self._findings),
+        )
+
+    def _identity(self) -> Mapping[str, Any]:
+        """Return what decides which rows come out, of both sides and of what lies between them."""
+        intent = self._intent
+        conflict = intent.conflict
+        return {
+            "source": dict(self._source.identity()),
+            "destination": dict(self._destination.identity()),
+            "columns": {
+                f.source.name: [f.target.name, f.sent.native, *([f.using] if f.using else [])] for f in intent.fields
+            },
+            "conflict": {
+                "strategy": conflict.strategy.value,
+                "key": list(intent.key.columns) if intent.key else None,
+                "columns": dict(conflict.columns),
+                "newest_by": conflict.newest_by,
+            },
+        }
+
+    def _delivery(self) -> Delivery:
+        if self._config.atomic:
+            return Delivery.WHOLE
+        if self._ledger is not None and self._split.resumable:
+            return Delivery.CHUNKS
+        why = self._split.reason if self._ledger is not None else "there is no ledger"
+        if self._repeatable or not self._destination.savepoints:
+            if self._ledger is not None:
+                self._findings.append(note("resume", f"a run that is interrupted starts over: {why}"))
+            if not self._repeatable:
+                said = f"a run that is interrupted leaves rows behind, which the next one writes again: {why}"
+                self._findings.append(warning("resume", said))
+            return Delivery.REPEAT
+        said = f"this job is one transaction, and starts over when it is interrupted: {why}"
+        self._findings.append(note("resume", said))
+        return Delivery.WHOLE
+
+    def _capabilities(self) -> None:
+        """Report what the job asks for and the destination cannot do."""
+        if self._destination.savepoints:
+            return
+        label = self._destination.label()
+        if self._config.atomic:
+            self._findings.append(problem("atomic", f"{label} cannot undo a part of what was written", "leave it out"))
+        if self._config.on_error is OnError.QUARANTINE:
+            self._findings.append(problem("on_error", f"{label} cannot quarantine rows", "use `on_error: fail`"))
+
+    def _hidden(self) -> None:
+        """Report where an interrupted run of this job may stand unseen."""
+        hidden = self._ledger.hidden() if self._ledger is not None else None
+        if hidden is None:
+            return
+        where, remedy = hidden
+        if self._repeatable or self._intent.create or self._destination.empty():
+            said = f"{where}: if one of this job was interrupted, it begins again"
+            self._findings.append(note("ledger", said))
+        else:
+            said = f"{where}: if one of this job was interrupted, its rows would come twice"
+            self._findings.append(problem("ledger", said, remedy))
+
+    def _reported(self, latest: Run | None, identity: Mapping[str, Any]) -> Run | None:
+        """Return the finished run that is reported in place of doing it once more."""
+        if self._config.run_id is not None and (named := self._named(self._config.run_id)) is not None:
+            said = f"the run {self._config.run_id!r} of {named.began} is done: it is reported, and nothing is moved"
+            different = changes(named.identity, identity)
+            since = f"; the job has changed since: {', '.join(different)}" if different else ""
+            self._findings.append(warning("run_id", said + since, "run the job with another id to move rows again"))
+            return named
+        if latest is None or latest.state is not RunState.DONE or latest.acknowledged or self._intent.idempotent:
+            return None
+        if changes(latest.identity, identity) or self._gone(latest):
+            return None
+        said = f"the run of {latest.began} is done, and its outcome was never handed over: it is reported now, "
+        self._findings.append(
+            warning("ledger", f"{said}and nothing is moved", "run the job once more to move its rows once more")
+        )
+        return latest
+
+    def _named(self, run_id: str) -> Run | None:
+        """Return the run with this idempotency key, if it is done."""
+        if self._ledger is None:
+            self._findings.append(
+                problem("run_id", "there is no ledger to remember it", "leave it out, or see what `ledger` says above")
+            )
+            return None
+        found = self._ledger.find(self._job, idempotency_key=run_id)
+        return found if found is not None and found.state is RunState.DONE else None
+
+    def _gone(self, run: Run) -> bool:
+        """Return whether the rows that a run has brought went with their table, or out of it."""
+        if self._intent.create or run.incarnation not in (None, self._destination.incarnation()):
+            return True
+        return any(line.inserted for line in run.chunks) and self._destination.empty()
+
+    def _resumed(self, found: Run, mode: Delivery, identity: Mapping[str, Any]) -> Run | None:
+        """Return the run to resume, if the latest one was interrupted and can be resumed."""
+        if found.state is RunState.DONE or not begun(found.chunks) or not found.resumable:
+            return None
+        rows = sum(line.rows for line in found.chunks)
+        done = sum(line.state is ChunkState.DONE for line in found.chunks)
+        state = (
+            f"the run of {found.began} was interrupted with {rows:,} rows in {done} of {len(found.chunks)} chunks done"
+        )
+        advice = "`--restart` begins again; what is there already meets the job's conflict strategy"
+        if mode is not Delivery.CHUNKS:
+            self._findings.append(problem("resume", f"{state}, and this job is not done in chunks", advice))
+            return None
+        different = changes(found.identity, identity)
+        if different:
+            said = f"{state}, and the job has changed since: {', '.join(different)}"
+            self._findings.append(problem("resume", said, f"change it back to go on, or {advice}"))
+            return None
+        if self._intent.create:
+            # Its rows went with it: from the beginning is where everything is still to be done.
+            said = f"{state}, and the table {self._intent.target.name} is gone: it begins again"
+            self._findings.append(note("resume", said))
+            return None
+        recopies = self._recopies(found)
+        if not recopies and found.incarnation not in (None, self._destination.incarnation()):
+            said = f"{state}, and the table {self._intent.target.name} was replaced by another since"
+            self._findings.append(problem("resume", said, advice))
+            return None
+        if not recopies and any(line.inserted for line in found.chunks) and self._destination.empty():
+            said = f"{state}, and the table {self._intent.target.name} is empty"
+            self._findings.append(problem("resume", said, advice))
+            return None
+        self._findings.append(note("resume", f"{state}: it goes on from there"))
+        if not recopies:
+            self._findings += self._source.resumable(found.chunks, found, repeatable=self._repeatable)
+        return found
+
+    def _recopies(self, run: Run) -> bool:
+        if self._config.resume is not Resume.RECOPY:
+            return False
+        if self._repeatable:
+            return True
+        self._findings.append(
+            problem(
+                "resume",
+                f"`recopy` would write rows twice under `conflict: {self._config.conflict.strategy.value}`",
+                "it goes with overwrite and skip, and a key; use `resume: continue`",
+            )
+        )
+        return False
