@@ -153,7 +153,7 @@ class Attempts:
     def _run(self, plan: Plan, sides: Sides) -> Result:
         """Carry a plan out over two open sides, as the only one who works on the job."""
         plan.insist()
-        ledger = sides.ledger(self.request.config)
+        ledger = sides.ledger
         if ledger is not None:
             ledger.lock(plan.tables[0].job)
             sides.before_closing(ledger.unlock)
@@ -191,7 +191,7 @@ class Attempts:
         """Tell the ledger, as the last thing of all, that the outcome is handed over; where that matters."""
         assert self._plan is not None, "there is a result"
         sides.close_source()
-        ledger = sides.ledger(self.request.config)
+        ledger = sides.ledger
         if ledger is None or self._plan.tables[0].intent.idempotent:
             return
         try:
@@ -260,7 +260,7 @@ class Attempts:
         doubt = self._doubt
         if doubt is None or doubt.run is None:
             return
-        ledger = sides.ledger(self.request.config)
+        ledger = sides.ledger
         if ledger is None:
             raise doubt
         line = ledger.settled(doubt.run, doubt.number)

@@ -62,7 +62,7 @@ def retry_rejected(
                 hint="run the job to its end first, then take them through again",
             )
         plan.insist()
-        ledger = sides.ledger(request.config)
+        ledger = sides.ledger
         if ledger is None:
             return _Again(plan, sides.destination).run()
         ledger.lock(task.job)

@@ -51,7 +51,7 @@ def plan(request: Request, sides: Sides, *, exact: bool, restart: bool) -> Plan:
         restart: see ``plan_table``.
     """
     config, source, destination = request.config, sides.source, sides.destination
-    task = plan_table(config, source, destination, destination.ledger(config.ledger), exact=exact, restart=restart)
+    task = plan_table(config, source, destination, sides.kept, exact=exact, restart=restart)
     return Plan(config=config, source=source.label(), destination=destination.label(), tables=(task,))
 
 

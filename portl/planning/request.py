@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from functools import cached_property
 from typing import Any
 
 import attrs
 
-from portl.config.models import DestinationConfig, MigrationConfig, SourceConfig
+from portl.config.models import DestinationConfig, LedgerConfig, MigrationConfig, SourceConfig
 from portl.connectors import registry
 from portl.connectors.context import Context
 from portl.connectors.destination import Destination
@@ -19,6 +20,7 @@ from portl.job.loading import load
 from portl.values.cancel import CancelToken
 from portl.values.errors import Error, Interrupted, PluginError
 from portl.values.events import Event, Failed, Observer
+from portl.values.findings import Finding
 
 Job = str | os.PathLike[str] | Mapping[str, Any] | MigrationConfig
 
@@ -29,6 +31,8 @@ class Sides:
 
     source: Source[SourceConfig]
     destination: Destination[DestinationConfig]
+    #: What the job says of its ledger.
+    wanted: LedgerConfig
     #: What is done at the end, the last thing first.
     _source_end: ExitStack = attrs.field(factory=ExitStack, init=False, repr=False)
     _destination_end: ExitStack = attrs.field(factory=ExitStack, init=False, repr=False)
@@ -50,10 +54,15 @@ class Sides:
         with self._destination_end:
             self._source_end.close()
 
-    def ledger(self, config: MigrationConfig) -> Ledger | None:
-        """Return the destination's ledger; None if it has none."""
-        found = self.destination.ledger(config.ledger)
-        return found if isinstance(found, Ledger) else None
+    @cached_property
+    def kept(self) -> Ledger | Finding:
+        """The destination's ledger, or why there is none."""
+        return self.destination.ledger(self.wanted)
+
+    @property
+    def ledger(self) -> Ledger | None:
+        """The destination's ledger; None: there is none."""
+        return self.kept if isinstance(self.kept, Ledger) else None
 
 
 @attrs.frozen(kw_only=True)
@@ -113,7 +122,7 @@ class Request:
         Args:
             meanwhile: called while both servers are busy with the new connections.
         """
-        sides = Sides(source=self._source(), destination=self._destination())
+        sides = Sides(source=self._source(), destination=self._destination(), wanted=self.config.ledger)
         with closing(sides):
             self.context.token.check()
             sides.source.connect(self.context)

@@ -119,7 +119,7 @@ def verify(
 
 def _unfinished(config: MigrationConfig, sides: Sides) -> list[str]:
     """Return what the ledger says of a run that has not come to its end, for people."""
-    ledger = sides.ledger(config)
+    ledger = sides.ledger
     run = ledger.find(job_name(config, sides.destination)) if ledger is not None else None
     if run is None or run.state is RunState.DONE or not begun(run.chunks):
         return []
@@ -138,7 +138,7 @@ def _alone(config: MigrationConfig, sides: Sides, repair: bool) -> Iterator[None
         LedgerError: a run of the job was interrupted: what it has not brought yet would come twice.
         AlreadyRunning: another process is at work on it.
     """
-    ledger = sides.ledger(config) if repair else None
+    ledger = sides.ledger if repair else None
     if ledger is None:
         yield
         return

@@ -238,7 +238,7 @@ class RejectedTable:
             *arrays,
             what=f"putting rows aside in {self._table}",
         )
-        self._insist_on(len(records), tag, "put aside in")
+        self._insist_on(len(records), tag, "quarantined in")
 
     def _insist_on(self, rows: int, tag: str, what: str) -> None:
         """Refuse to go on where a trigger, a rule or a policy of the table's has kept rows from a statement.

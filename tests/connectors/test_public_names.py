@@ -49,7 +49,9 @@ def test_importing_portl_imports_no_other_package() -> None:
 
 def test_every_name_is_listed_before_it_is_imported() -> None:
     assert fresh("import portl; print(set(portl.__all__) <= set(dir(portl)))") == "True\n"
-    assert fresh("from portl import *; print(migrate.__module__, Error.__module__)") == "portl.api portl.values.errors\n"
+    assert (
+        fresh("from portl import *; print(migrate.__module__, Error.__module__)") == "portl.api portl.values.errors\n"
+    )
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
