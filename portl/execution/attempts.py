@@ -182,10 +182,17 @@ class Attempts:
             self.request.context.emit(Warned(where=finding.where, message=finding.message, remedy=finding.remedy))
         reported = plan.tables[0].reported
         if reported is not None:
-            self._finished = attrs.evolve(engine.result_of(reported, plan, self._started), reported=True)
+            self._finished = attrs.evolve(self._from_ledger(reported, plan), reported=True)
             return self._concluded(self._finished, sides, anew=True)
         self._finished = engine.execute(plan, sides, ledger, self.request.context, self._started, self.executor)
         return self._concluded(self._finished, sides)
+
+    def _from_ledger(self, run: Run, plan: Plan) -> Result:
+        """Return the result of a run that is done, from its lines."""
+        from portl.execution.counting import counted, result_of  # see _prepare
+
+        table = counted(run, plan.tables[0], plan.config.batch_size, self._started)
+        return result_of(plan, (table,), self._started)
 
     def _acknowledge(self, result: Result, sides: Sides) -> None:
         """Tell the ledger, as the last thing of all, that the outcome is handed over; where that matters."""
@@ -269,9 +276,7 @@ class Attempts:
         if run is None or run.id != doubt.run.id or run.state is not RunState.DONE:
             return
         assert self._plan is not None, "a COMMIT was made"
-        from portl.execution import engine  # see _prepare
-
-        self._finished = engine.result_of(run, self._plan, self._started)
+        self._finished = self._from_ledger(run, self._plan)
         for table in self._finished.tables:
             self.request.context.emit(TableDone(result=table))
 

@@ -1,17 +1,17 @@
 """Chunks moved by an executor of the caller's: other threads, other processes, other machines.
 
-What is handed to the executor is a ``Parcel``: one chunk with all that it takes to move it. Whoever gets it opens a
-sibling of each side, moves the chunk in one transaction with its ledger line, closes both, and returns an ``Outcome``.
-Portl stays behind with what there is once: the lock of the job, the connection that holds the snapshot, the retries and
-the observers. Three things follow.
+What is handed to the executor is a ``PackedTask``: one chunk with all that it takes to move it. Whoever receives it
+opens a session of its own on each side, moves the chunk in one transaction with its ledger line, closes both, and
+returns an ``Outcome``. The run keeps what exists once: the lock of the job, the connection that holds the snapshot, the
+retries and the observers. Three things follow.
 
-* A worker may die, be cut off, or do the same chunk that another does, for some executors hand out again what they
-  believe lost. The ledger's line decides: it is written in the transaction of the rows, and only over the line that the
-  parcel was made with (``Ledger.record``). Who comes second is rolled back, and returns what the first has written.
-* A run that ends tells the servers to end what its siblings have under way (``Source.end_workers``): no message
-  reaches a function that runs in another process. What begins to write later finds the attempt closed.
-* A parcel says nothing of itself but its number and its table. Its content travels as one opaque text in which
-  passwords are not to be read (``portl.values.secrets.carried``); whoever can take the text apart can have them.
+* A worker may die, be cut off, or do the same chunk as another, for some executors hand out again what they believe
+  lost. The ledger's line decides: it is written in the transaction of the rows, and only over the line that the task
+  was made with (``Ledger.record``). Whoever comes second is rolled back, and returns what the first has written.
+* A run that ends tells the servers to end what its workers have under way (``Source.end_workers``): no message reaches
+  a function that runs in another process. What begins to write later finds the attempt closed.
+* A packed task shows nothing of itself but its number and its table. Its content travels as one opaque text in which
+  passwords cannot be read (``portl.values.secrets.carried``); whoever can unpack the text has them.
 """
 
 from __future__ import annotations
@@ -36,8 +36,10 @@ from portl.config.models import DestinationConfig, Retry, SourceConfig
 from portl.connectors.context import Context
 from portl.connectors.destination import Destination
 from portl.connectors.source import Source
-from portl.execution.progress import Lane, Progress
-from portl.execution.workers import LOOK_SECONDS, Work, after_doubt, open_lane
+from portl.execution.chunks.load import ChunkLoad
+from portl.execution.chunks.progress import Progress
+from portl.execution.chunks.work import LOOK_SECONDS, Assignment, Work, Worker
+from portl.planning.request import Sides
 from portl.values import events
 from portl.values.cancel import CancelToken
 from portl.values.errors import Cancelled, CommitInDoubt, ConfigError, Error, OperationError, Superseded
@@ -54,7 +56,7 @@ END_SECONDS = 30.0
 
 @attrs.frozen(kw_only=True)
 class Near:
-    """What a worker in the same process is lent."""
+    """What a worker in the same process can use of the run's."""
 
     token: CancelToken
     emit: Callable[[events.Event], None]
@@ -79,7 +81,7 @@ class ChunkTask:
 
     work: Work
     line: ChunkLine
-    #: Siblings of both sides, not yet open.
+    #: Sessions for a worker on both sides, not yet open.
     source: Source[SourceConfig]
     destination: Destination[DestinationConfig]
     retry: Retry
@@ -106,8 +108,8 @@ class ChunkTask:
         error: Error | None = None
         try:
             with ExitStack() as stack:
-                lane = open_lane(stack, self.work, self.source, self.destination, context)
-                line, error = self._moved(lane, context, near.report)
+                worker = Worker.opened(stack, self.work, self.source, self.destination, context)
+                line, error = self._moved(worker, context, near.report)
         except Error as failure:
             error = failure
         except Exception as failure:
@@ -118,37 +120,39 @@ class ChunkTask:
         return Outcome(line=line, progress=tuple(reported), events=tuple(told), error=error)
 
     def _moved(
-        self, lane: Lane, context: Context, report: Callable[[Progress], None]
+        self, worker: Worker, context: Context, report: Callable[[Progress], None]
     ) -> tuple[ChunkLine | None, Error | None]:
-        """Move the chunk over an open lane; return its line, and what has kept the rest of it from moving."""
-        base = self._found(lane) if self.doubt else self.line
+        """Move the chunk with an open worker; return its line, and what has kept the rest of it from moving."""
+        base = self._found(worker) if self.doubt else self.line
         if base.state is ChunkState.DONE:
-            report(after_doubt(base))
+            report(Progress.of_done(base))
             return base, None
-        load = self.work.load(lane, base, context, report, alone=False)
+        load = ChunkLoad(
+            Assignment(work=self.work, worker=worker, line=base, context=context, report=report, alone=False)
+        )
         try:
             return load.load(), None
         except Superseded as error:
-            found = self._found(lane)
+            found = self._found(worker)
             if (found.attempt, found.state, found.rows) == (base.attempt, base.state, base.rows):
                 return None, error
             if found.state is not ChunkState.DONE:
                 # Another worker has it, and has not come to its end.
                 said = f"chunk {self.line.number} was moved in part by another worker: {error.message}"
                 return found, OperationError(said, hint=error.hint, transient=True)
-            report(after_doubt(found))
+            report(Progress.of_done(found))
             return found, None
         except Error as error:
             return load.line, error
 
-    def _found(self, lane: Lane) -> ChunkLine:
+    def _found(self, worker: Worker) -> ChunkLine:
         """Return the chunk's line as this attempt has written it, or as it was when the task was made."""
-        assert lane.ledger is not None
-        found = lane.ledger.settled(self.work.run, self.line.number)
+        assert worker.ledger is not None
+        found = worker.ledger.settled(self.work.run, self.line.number)
         return found if found is not None and found.attempt == self.work.run.attempt else self.line
 
 
-class Parcel:
+class PackedTask:
     """A chunk's task on its way to a worker; shows its name alone, in logs, on dashboards and in tracebacks.
 
     Args:
@@ -185,23 +189,23 @@ class Parcel:
         return f"<portl: {self.name}>"
 
     def __dask_tokenize__(self) -> str:
-        """Return what tells this parcel from others; without it, Dask takes the content apart."""
+        """Return what tells this task from others; without it, Dask takes the content apart."""
         return self.id
 
 
-def _arrived(name: str, id: str, packed: bytes) -> Parcel:
-    parcel = Parcel.__new__(Parcel)
-    parcel.name, parcel.id = name, id
-    parcel._task, parcel._packed, parcel.obstacle = None, packed, None
-    return parcel
+def _arrived(name: str, id: str, content: bytes) -> PackedTask:
+    packed = PackedTask.__new__(PackedTask)
+    packed.name, packed.id = name, id
+    packed._task, packed._packed, packed.obstacle = None, content, None
+    return packed
 
 
-def move_chunk(parcel: Parcel) -> Outcome:
+def move_chunk(packed: PackedTask) -> Outcome:
     """Move one chunk. This is what an executor runs: its name is what a dashboard shows."""
     try:
-        task = parcel.unpacked()
+        task = packed.unpacked()
     except Exception as error:
-        return Outcome(error=OperationError(_not_unpacked(parcel, error)))
+        return Outcome(error=OperationError(_not_unpacked(packed, error)))
     return task.carry_out()
 
 
@@ -212,7 +216,7 @@ class Whereabouts:
     version: str
     host: str
     process: int
-    #: Why a parcel cannot be unpacked there; None: it can.
+    #: Why a task cannot be unpacked there; None: it can.
     obstacle: str | None = None
 
     @classmethod
@@ -221,44 +225,42 @@ class Whereabouts:
         return cls(version=__version__, host=socket.gethostname(), process=os.getpid(), obstacle=obstacle)
 
 
-def look_around(parcel: Parcel) -> Whereabouts:
-    """Return where a parcel has arrived, and whether it can be unpacked there. Touches nothing."""
+def look_around(packed: PackedTask) -> Whereabouts:
+    """Return where a task has arrived, and whether it can be unpacked there. Touches nothing."""
     try:
-        parcel.unpacked()
+        packed.unpacked()
     except Exception as error:
-        return Whereabouts.here(_not_unpacked(parcel, error))
+        return Whereabouts.here(_not_unpacked(packed, error))
     return Whereabouts.here()
 
 
-def _not_unpacked(parcel: Parcel, error: Exception) -> str:
-    return f"{parcel.name} cannot be unpacked on {socket.gethostname()}: {type(error).__name__}: {error}"
+def _not_unpacked(packed: PackedTask, error: Exception) -> str:
+    return f"{packed.name} cannot be unpacked on {socket.gethostname()}: {type(error).__name__}: {error}"
 
 
-class Workers:
+class ExecutorMovers:
     """An executor, found fit to move chunks.
 
     Args:
         executor: the caller's; it is not shut down.
-        source: open; has siblings.
-        destination: open; has siblings.
+        sides: both, open.
         context: the run's.
         work: what the chunks have in common, for a trial.
 
     Raises:
-        ConfigError: if it does not run what it is given, or if the ends cannot be opened where it does.
+        ConfigError: if it does not run what it is given, or if the sides cannot be opened where it does.
     """
 
     def __init__(
         self,
         executor: Executor,
-        source: Source[SourceConfig],
-        destination: Destination[DestinationConfig],
+        sides: Sides,
         context: Context,
         work: Work,
     ) -> None:
         self._executor = executor
-        self._source = source
-        self._destination = destination
+        self._source = sides.source
+        self._destination = sides.destination
         self._context = context
         self._ending = threading.Lock()
         found = self._tried(work)
@@ -270,24 +272,24 @@ class Workers:
         #: It runs in this process.
         self.near = (found.host, found.process) == (here.host, here.process)
 
-    def lane(self, work: Work, context: Context, report: Callable[[Progress], None]) -> FarLane:
-        """Return a lane that moves one chunk at a time, by this executor."""
-        return FarLane(self, work, context, report)
+    def mover(self, work: Work, context: Context, report: Callable[[Progress], None]) -> RemoteMover:
+        """Return a worker that moves one chunk at a time, by this executor."""
+        return RemoteMover(self, work, context, report)
 
     def _tried(self, work: Work) -> Whereabouts:
         """Have something run that touches nothing."""
-        parcel = self.parcel("a trial", work, ChunkLine(number=0))
+        packed = self.packed_task("a trial", work, ChunkLine(number=0))
         patience = time.monotonic() + PATIENCE_SECONDS
         try:
-            future = self._executor.submit(look_around, parcel)
+            future = self._executor.submit(look_around, packed)
         except Exception as error:
-            raise _failed_trial(parcel, "it takes nothing", error) from error
+            raise _failed_trial(packed, "it takes nothing", error) from error
         while True:
             try:
                 return future.result(timeout=LOOK_SECONDS)
             except Exception as error:
                 if future.done():
-                    raise _failed_trial(parcel, "it runs nothing", error) from error
+                    raise _failed_trial(packed, "it runs nothing", error) from error
             try:
                 self._context.token.check()
                 if time.monotonic() >= patience:
@@ -299,10 +301,10 @@ class Workers:
                 future.cancel()
                 raise
 
-    def parcel(
+    def packed_task(
         self, name: str, work: Work, line: ChunkLine, *, doubt: bool = False, near: Near | None = None
-    ) -> Parcel:
-        """Return what is to be handed to the executor."""
+    ) -> PackedTask:
+        """Return the task to hand to the executor."""
         source, destination = self._source.for_worker(), self._destination.for_worker()
         for end, found in ((self._source, source), (self._destination, destination)):
             if found is None:
@@ -321,11 +323,11 @@ class Workers:
             doubt=doubt,
             near=near,
         )
-        return Parcel(name, task)
+        return PackedTask(name, task)
 
-    def submit(self, parcel: Parcel) -> Future[Outcome]:
-        """Hand a parcel to the executor."""
-        return self._executor.submit(move_chunk, parcel)
+    def submit(self, packed: PackedTask) -> Future[Outcome]:
+        """Hand a task to the executor."""
+        return self._executor.submit(move_chunk, packed)
 
     def end(self, future: Future[Outcome]) -> None:
         """End what is under way, because the run ends, and wait for it."""
@@ -348,20 +350,22 @@ class Workers:
             return self._source.end_workers() + self._destination.end_workers()
 
 
-class FarLane:
-    """A lane whose chunks are moved by an executor, one at a time."""
+class RemoteMover:
+    """A worker whose chunks are moved by an executor, one at a time."""
 
     own = True
 
-    def __init__(self, workers: Workers, work: Work, context: Context, report: Callable[[Progress], None]) -> None:
-        self._workers = workers
+    def __init__(
+        self, movers: ExecutorMovers, work: Work, context: Context, report: Callable[[Progress], None]
+    ) -> None:
+        self._movers = movers
         self._work = work
         self._context = context
-        self._near = Near(token=context.token, emit=context.emit, report=report) if workers.near else None
+        self._near = Near(token=context.token, emit=context.emit, report=report) if movers.near else None
         self._report = report
         self._doubt = False
 
-    def __enter__(self) -> FarLane:
+    def __enter__(self) -> RemoteMover:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -371,10 +375,10 @@ class FarLane:
         """Nothing is opened here."""
 
     def move(self, line: ChunkLine, keep: Callable[[ChunkLine], None]) -> None:
-        """See ``portl.execution.workers.MainLane.move``."""
+        """See ``Mover.move``."""
         name = f"chunk {line.number} of {self._work.task.destination.name}"
-        parcel = self._workers.parcel(name, self._work, line, doubt=self._doubt, near=self._near)
-        outcome = self._outcome(name, parcel)
+        packed = self._movers.packed_task(name, self._work, line, doubt=self._doubt, near=self._near)
+        outcome = self._outcome(name, packed)
         for progress in outcome.progress:
             self._report(progress)
         for event in outcome.events:
@@ -386,12 +390,12 @@ class FarLane:
             self._context.token.check()  # what failed because it was ended is no failure of its own
             raise outcome.error
 
-    def _outcome(self, name: str, parcel: Parcel) -> Outcome:
-        """Have a parcel delivered; wait for what becomes of it, or for the end of the run."""
+    def _outcome(self, name: str, packed: PackedTask) -> Outcome:
+        """Have a task delivered; wait for what becomes of it, or for the end of the run."""
         token = self._context.token
         token.check()
         try:
-            future = self._workers.submit(parcel)
+            future = self._movers.submit(packed)
         except Exception as error:
             raise _lost(name, error) from error
         over = threading.Event()
@@ -403,7 +407,7 @@ class FarLane:
         finally:
             undo()
         if not future.done():
-            self._workers.end(future)
+            self._movers.end(future)
         try:
             return future.result(timeout=0)
         except BaseException as error:
@@ -411,7 +415,7 @@ class FarLane:
                 raise Cancelled("the run was cancelled") from None
             if self._near is not None:
                 raise
-            self._workers.end_workers()  # of a worker that has died, what it had under way may live on
+            self._movers.end_workers()  # of a worker that has died, what it had under way may live on
             raise _lost(name, error) from error
 
 
@@ -419,11 +423,11 @@ def _unfit(text: str) -> ConfigError:
     return ConfigError([f"executor: {text}"], origin="what was handed in")
 
 
-def _failed_trial(parcel: Parcel, what: str, error: Exception) -> ConfigError:
+def _failed_trial(packed: PackedTask, what: str, error: Exception) -> ConfigError:
     """Return the error for an executor that did not run the trial."""
-    if parcel.obstacle is not None:
+    if packed.obstacle is not None:
         return _unfit(
-            f"chunks cannot go to another process: {parcel.obstacle}; name both sides in the job instead of handing in "
+            f"chunks cannot go to another process: {packed.obstacle}; name both sides in the job instead of handing in "
             "connections, or use an executor of threads"
         )
     said = f"{what}: {type(error).__name__}: {error}"

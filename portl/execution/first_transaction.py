@@ -1,4 +1,4 @@
-"""The first chunks of a table that portl creates, in the transaction that creates it.
+"""The first chunks of a table that portl creates: in the transaction that creates it.
 
 Rows that a transaction writes into a table of its own making can be cheaper: a server may know then that nobody has to
 be asked whether they are there (``Writer.fresh``). With a COMMIT after each chunk that would hold for the first chunk
@@ -12,47 +12,40 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import attrs
 
-from portl.execution.progress import Progress, in_doubt
+from portl.connectors.context import Context
+from portl.execution.chunks.load import ChunkLoad
+from portl.execution.chunks.progress import Progress, in_doubt
+from portl.execution.chunks.work import Assignment, Work, Worker
 from portl.values.errors import Error
-
-if TYPE_CHECKING:
-    from portl.connectors.context import Context
-    from portl.execution.progress import Lane
-    from portl.execution.workers import Work
-    from portl.values.runs import ChunkLine
+from portl.values.runs import ChunkLine
 
 logger = logging.getLogger("portl.execution")
 
 #: Seconds for which the transaction that makes a table goes on taking chunks.
-OPENING_SECONDS = 5.0
+FIRST_SECONDS = 5.0
 
 
-class Opening:
+class FirstTransaction:
     """One transaction with several chunks in it.
 
     Args:
         work: what is done.
-        lane: with what.
+        worker: with what.
         context: of the run.
         report: is told how far it came.
     """
 
-    def __init__(self, work: Work, lane: Lane, context: Context, report: Callable[[Progress], None]) -> None:
+    def __init__(self, work: Work, worker: Worker, context: Context, report: Callable[[Progress], None]) -> None:
         self._work = work
-        self._lane = lane
+        self._worker = worker
         self._context = context
         self._report = report
-        self._lines: dict[int, ChunkLine] = {}
+        #: The lines of the chunks in it, by number.
+        self.lines: dict[int, ChunkLine] = {}
         self._told: list[Progress] = []
-
-    @property
-    def lines(self) -> dict[int, ChunkLine]:
-        """The lines of the chunks in it, by number."""
-        return self._lines
 
     def load(self, todo: Sequence[ChunkLine], start: Callable[[], None]) -> None:
         """Move the first of some chunks, and commit; after an error nothing of it is there.
@@ -63,28 +56,42 @@ class Opening:
 
         Raises:
             DataError: a row was refused; it may not be the first that would be.
-            CommitInDoubt: the COMMIT got lost.
+            CommitInDoubt: the COMMIT got no answer.
         """
         began = time.monotonic()
+        writer = self._worker.writer
         try:
-            self._lane.writer.begin()
+            writer.begin()
             start()
             for line in todo:
                 self._tell_written()
-                load = self._work.load(self._lane, line, self._context, self._progress, transaction=False, undoes=False)
-                self._lines[line.number] = load.load()
-                if time.monotonic() - began >= OPENING_SECONDS:
+                self.lines[line.number] = self._load(line)
+                if time.monotonic() - began >= FIRST_SECONDS:
                     break
         except BaseException:
-            self._lane.writer.rollback()
+            writer.rollback()
             raise
         try:
-            self._lane.writer.commit()
+            writer.commit()
         except Error as error:
             if error.transient:
-                raise in_doubt(error, self._work.task, self._lane.ledger, self._work.run, max(self._lines)) from None
+                work = self._work
+                raise in_doubt(error, work.task, self._worker.ledger, work.run, max(self.lines)) from None
             raise
-        logger.debug("chunks 1 to %d are committed with the table", max(self._lines))
+        logger.debug("chunks 1 to %d are committed with the table", max(self.lines))
+
+    def _load(self, line: ChunkLine) -> ChunkLine:
+        return ChunkLoad(
+            Assignment(
+                work=self._work,
+                worker=self._worker,
+                line=line,
+                context=self._context,
+                report=self._progress,
+                transaction=False,
+                undoes=False,
+            )
+        ).load()
 
     def tell(self) -> None:
         """Tell what is committed, chunk by chunk."""

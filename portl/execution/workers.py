@@ -1,8 +1,8 @@
-"""Several chunks at the same time: lanes, each with connections of its own that read one snapshot.
+"""Several chunks at the same time: workers, each with sessions of its own that read one snapshot.
 
-A lane is a source, a writer and a ledger. The first one has the connections of the run, which hold the snapshot and
-the lock of the job; the others are opened beside them. Where the caller has handed in an executor, each lane hands it
-one chunk after the other instead (``portl.execution.executors``).
+The first worker has the connections of the run, which hold the snapshot and the lock of the job; the others open
+sessions beside them. Where the caller supplies an executor, each hands it one chunk after the other instead
+(``portl.execution.executors``).
 """
 
 from __future__ import annotations
@@ -13,109 +13,20 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-import attrs
-
-from portl.config.models import DestinationConfig, MigrationConfig, SourceConfig
 from portl.connectors.context import Context
-from portl.connectors.destination import Destination
-from portl.connectors.ledger import Ledger
-from portl.connectors.source import Source
-from portl.execution.chunk_load import ChunkLoad
-from portl.execution.progress import Lane, Progress
+from portl.execution.chunks.load import ChunkLoad
+from portl.execution.chunks.progress import Progress
+from portl.execution.chunks.work import LOOK_SECONDS, Assignment, Mover, Movers, Work, Worker
 from portl.execution.retry import retrying
-from portl.planning.tasks import TableTask
+from portl.planning.request import Sides
 from portl.values import events
 from portl.values.cancel import CancelToken
 from portl.values.errors import Cancelled, CommitInDoubt, DataError, Error
-from portl.values.runs import ChunkLine, ChunkState, Run
-
-if TYPE_CHECKING:
-    from portl.execution.executors import FarLane, Workers
+from portl.values.runs import ChunkLine, ChunkState
 
 logger = logging.getLogger("portl.execution")
-
-#: Seconds between two looks of the waiting thread at Ctrl-C.
-LOOK_SECONDS = 0.2
-
-
-@attrs.frozen(kw_only=True)
-class Work:
-    """What the chunks of one table have in common."""
-
-    task: TableTask
-    config: MigrationConfig
-    run: Run
-    #: Chunks that come once more, with the rows of theirs that were quarantined.
-    repeated: frozenset[int] = frozenset()
-
-    def slim(self) -> Work:
-        """Return what it takes to move one chunk: no other chunks, no rows that were looked at, no way to the ends."""
-        config = attrs.evolve(
-            self.config,
-            source=SourceConfig(type=self.config.source.type),
-            destination=DestinationConfig(type=self.config.destination.type),
-        )
-        # Whether there are several chunks is told to people.
-        split = attrs.evolve(self.task.split, chunks=self.task.split.chunks[:2])
-        task = attrs.evolve(self.task, preview=(), findings=(), run=None, found=None, identity={}, split=split)
-        return attrs.evolve(self, config=config, task=task, run=attrs.evolve(self.run, chunks=(), identity={}))
-
-    def load(
-        self,
-        lane: Lane,
-        line: ChunkLine,
-        context: Context,
-        report: Callable[[Progress], None],
-        first: Callable[[], None] | None = None,
-        *,
-        transaction: bool = True,
-        alone: bool = True,
-        undoes: bool = True,
-    ) -> ChunkLoad:
-        """Return what moves one chunk over a lane; the arguments are those of ``ChunkLoad``."""
-
-        def begin() -> None:
-            if first is not None:
-                first()
-            if line.number in self.repeated:
-                lane.writer.unreject(self.run.id, line.number)
-
-        return ChunkLoad(
-            self.task,
-            self.config,
-            lane,
-            self.run,
-            line,
-            context,
-            report,
-            begin,
-            transaction=transaction,
-            alone=alone,
-            undoes=undoes,
-        )
-
-
-def open_lane(
-    stack: ExitStack,
-    work: Work,
-    source: Source[SourceConfig] | None,
-    destination: Destination[DestinationConfig] | None,
-    context: Context,
-) -> Lane:
-    """Open siblings of both sides; they are closed with the stack, whatever happens."""
-    assert source is not None, "asked for when the lanes were counted"
-    assert destination is not None, "asked for when the lanes were counted"
-    stack.callback(source.close)
-    source.open(context)
-    stack.callback(destination.close)
-    destination.open(context)
-    ledger = destination.ledger(work.config.ledger)
-    assert isinstance(ledger, Ledger), "the main connection has one"
-    writer = destination.writer(work.task.intent)
-    stack.callback(writer.abandon, resumable=True)
-    return Lane(source=source, writer=writer, ledger=ledger, savepoints=destination.savepoints)
 
 
 class Watcher(Protocol):
@@ -134,55 +45,48 @@ class Watcher(Protocol):
         """Count a chunk that is tried again."""
 
 
-class Lanes:
-    """Several chunks at the same time, in threads; what happens is told in the thread that waits.
+class WorkerPool:
+    """Moves several chunks at the same time, in threads; what happens is told in the thread that waits.
 
     Args:
         work: what the chunks have in common.
-        source: the run's, which holds the snapshot.
-        destination: the run's, which holds the lock.
-        main: their lane, the first of all.
+        sides: the run's, which hold the snapshot and the lock.
+        main: the worker that has their connections, the first of all.
         context: the run's.
         watcher: told of what happens, in the thread that calls ``run``.
-        count: lanes.
-        todo: the chunks to move.
-        workers: who moves them; None: threads of this process.
+        movers: who moves the chunks; None: threads of this process.
     """
 
     def __init__(
         self,
         work: Work,
-        source: Source[SourceConfig],
-        destination: Destination[DestinationConfig],
-        main: Lane,
+        sides: Sides,
+        main: Worker,
         context: Context,
         watcher: Watcher,
-        count: int,
-        todo: Sequence[ChunkLine],
-        workers: Workers | None = None,
+        movers: Movers | None = None,
     ) -> None:
         self._work = work
-        self._workers = workers
-        self._source = source
-        self._destination = destination
+        self._sides = sides
         self._main = main
         self._context = context
         self._watcher = watcher
-        self._count = count
-        self._todo = deque(todo)
+        self._movers = movers
+        self._todo: deque[ChunkLine] = deque()
         self._told: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        #: Ends all lanes once one has failed.
+        #: Ends all workers once one has failed.
         self._stop = CancelToken()
         self._failures: list[BaseException] = []
-        #: The lines of chunks as the lanes have committed them.
+        #: The lines of chunks as the workers have committed them.
         self._committed: dict[int, ChunkLine] = {}
 
-    def run(self) -> None:
-        """Move all chunks; raise the first failure after all lanes have ended."""
+    def run(self, count: int, todo: Sequence[ChunkLine]) -> None:
+        """Move chunks with ``count`` workers; raise the first failure after all workers have ended."""
+        self._todo.extend(todo)
         undo = self._context.token.subscribe(self._stop.cancel)
         threads = [
-            threading.Thread(target=self._run_lane, args=(number,), name=f"portl-lane-{number}", daemon=True)
-            for number in range(self._count)
+            threading.Thread(target=self._run_worker, args=(number,), name=f"portl-worker-{number}", daemon=True)
+            for number in range(count)
         ]
         try:
             for thread in threads:
@@ -219,40 +123,40 @@ class Lanes:
         lasting = [e for e in real if not (isinstance(e, Error) and e.transient)]
         return (lasting or real)[0]
 
-    def _run_lane(self, number: int) -> None:
+    def _run_worker(self, number: int) -> None:
         """Move chunks until none is left."""
         context = Context(token=self._stop, emit=self._emit, retry=self._context.retry)
         try:
-            with self._lane(number, context) as lane:
-                if not self._opened(lane, context):
+            with self._mover(number, context) as mover:
+                if not self._opened(mover, context):
                     return
                 while self._todo and not self._stop.cancelled:
                     try:
                         line = self._todo.popleft()
                     except IndexError:
                         break
-                    self._move(lane, line, context)
+                    self._move(mover, line, context)
         except BaseException as error:
             self._failures.append(error)
             self._stop.cancel()
         finally:
             self._told.put(None)
 
-    def _lane(self, number: int, context: Context) -> MainLane | SideLane | FarLane:
-        if self._workers is not None:
-            return self._workers.lane(self._work, context, self._progress)
+    def _mover(self, number: int, context: Context) -> Mover:
+        if self._movers is not None:
+            return self._movers.mover(self._work, context, self._progress)
         if number == 0:
-            return MainLane(self._work, self._main, context, self._progress)
-        return SideLane(self._work, self._source, self._destination, context, self._progress)
+            return MainMover(self._work, self._main, context, self._progress)
+        return OwnMover(self._work, self._sides, context, self._progress)
 
-    def _opened(self, lane: MainLane | SideLane | FarLane, context: Context) -> bool:
-        """Open a lane; one for which a server has no room leaves its work to the others."""
+    def _opened(self, mover: Mover, context: Context) -> bool:
+        """Open a mover; one for which a server has no room leaves its work to the others."""
         try:
-            lane.open()
+            mover.open()
         except Error as error:
-            if not error.transient or isinstance(error, Cancelled) or not self._source.holds():
+            if not error.transient or isinstance(error, Cancelled) or not self._sides.source.holds():
                 raise
-            context.emit(events.Warned(where="parallel", message=f"goes on with a lane less: {error.message}"))
+            context.emit(events.Warned(where="parallel", message=f"goes on with one worker less: {error.message}"))
             return False
         return True
 
@@ -264,7 +168,7 @@ class Lanes:
             self._committed[progress.line.number] = progress.line
         self._told.put(lambda: self._watcher.progress(progress))
 
-    def _move(self, lane: MainLane | SideLane | FarLane, line: ChunkLine, context: Context) -> None:
+    def _move(self, mover: Mover, line: ChunkLine, context: Context) -> None:
         """Move one chunk, again after a failure that passes and leaves the snapshot whole."""
         current = [line]
 
@@ -273,14 +177,14 @@ class Lanes:
 
         def attempt() -> None:
             self._told.put(lambda: self._watcher.begun(line.number))
-            lane.move(current[0], keep)
+            mover.move(current[0], keep)
 
         def again(error: BaseException) -> bool:
             if not isinstance(error, Error) or not error.transient or self._stop.cancelled:
                 return False
-            if isinstance(error, CommitInDoubt) and not lane.own:
+            if isinstance(error, CommitInDoubt) and not mover.own:
                 return False
-            whole = self._source.holds() and (lane.own or self._destination.holds())
+            whole = self._sides.source.holds() and (mover.own or self._sides.destination.holds())
             if whole:
                 self._told.put(self._watcher.retried)
             return whole
@@ -288,39 +192,31 @@ class Lanes:
         retrying(attempt, context, f"chunk {line.number} of {self._work.task.destination.name}", again=again)
 
 
-def after_doubt(line: ChunkLine) -> Progress:
-    """Return what is told of a chunk that turns out to be done."""
-    return Progress(line=line, first_batch=1, last_batch=line.batches, rows=line.rows, bytes=line.bytes, rejected=0)
-
-
-class MainLane:
-    """The connections that hold the snapshot and the lock, as a lane among others."""
+class MainMover:
+    """The worker with the connections that hold the snapshot and the lock, as one among others."""
 
     own = False
 
-    def __init__(self, work: Work, lane: Lane, context: Context, report: Callable[[Progress], None]) -> None:
+    def __init__(self, work: Work, worker: Worker, context: Context, report: Callable[[Progress], None]) -> None:
         self._work = work
-        self._lane = lane
+        self._worker = worker
         self._context = context
         self._report = report
 
-    def __enter__(self) -> MainLane:
+    def __enter__(self) -> MainMover:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """Leave them to the run."""
+        """Leave the connections to the run."""
 
     def open(self) -> None:
         """They are open."""
 
     def move(self, line: ChunkLine, keep: Callable[[ChunkLine], None]) -> None:
-        """Move one chunk.
-
-        Args:
-            line: the chunk's as it stands.
-            keep: told how it stands now, also before an error is raised.
-        """
-        load = self._work.load(self._lane, line, self._context, self._report)
+        """See ``Mover.move``."""
+        load = ChunkLoad(
+            Assignment(work=self._work, worker=self._worker, line=line, context=self._context, report=self._report)
+        )
         try:
             load.load()
         except DataError:
@@ -328,68 +224,65 @@ class MainLane:
             raise
 
 
-class SideLane:
-    """Connections of a lane's own, opened again after a failure."""
+class OwnMover:
+    """A worker with sessions of its own, which are opened again after a failure."""
 
     own = True
 
-    def __init__(
-        self,
-        work: Work,
-        source: Source[SourceConfig],
-        destination: Destination[DestinationConfig],
-        context: Context,
-        report: Callable[[Progress], None],
-    ) -> None:
+    def __init__(self, work: Work, sides: Sides, context: Context, report: Callable[[Progress], None]) -> None:
         self._work = work
-        self._beside = source, destination
+        self._beside = sides
         self._context = context
         self._report = report
         self._stack = ExitStack()
-        self._lane: Lane | None = None
-        self._source: Source[SourceConfig] | None = None
-        self._destination: Destination[DestinationConfig] | None = None
-        #: A COMMIT got lost, and the ledger was not asked yet what became of it.
+        self._worker: Worker | None = None
+        #: Whether both of its sessions work.
+        self._holds: Callable[[], bool] = lambda: False
+        #: A COMMIT got no answer, and the ledger was not asked yet what became of it.
         self._doubt = False
 
-    def __enter__(self) -> SideLane:
+    def __enter__(self) -> OwnMover:
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._close()
 
     def _close(self) -> None:
-        stack, self._stack, self._lane = self._stack, ExitStack(), None
+        stack, self._stack, self._worker = self._stack, ExitStack(), None
         try:
             stack.close()
         except Error as error:
-            logger.warning("closing a lane failed: %s", error.message)
+            logger.warning("closing a worker's sessions failed: %s", error.message)
 
     def open(self) -> None:
-        """Open connections, unless there are some that work."""
+        """Open sessions, unless there are some that work."""
         self._ready()
 
-    def _ready(self) -> Lane:
-        lost = self._source is not None and self._destination is not None
-        if lost and not (self._source.holds() and self._destination.holds()):  # type: ignore[union-attr]
+    def _ready(self) -> Worker:
+        if self._worker is not None and not self._holds():
             self._close()
-        if self._lane is None:
-            source, destination = self._beside[0].for_worker(), self._beside[1].for_worker()
+        if self._worker is None:
+            source, destination = self._beside.source.for_worker(), self._beside.destination.for_worker()
             try:
-                self._lane = open_lane(self._stack, self._work, source, destination, self._context)
+                self._worker = Worker.opened(self._stack, self._work, source, destination, self._context)
             except BaseException:
                 self._close()
                 raise
-            self._source, self._destination = source, destination
-        return self._lane
+            assert source is not None, "it was opened"
+            assert destination is not None, "it was opened"
+            self._holds = lambda: source.holds() and destination.holds()
+        return self._worker
 
     def move(self, line: ChunkLine, keep: Callable[[ChunkLine], None]) -> None:
-        """See ``MainLane.move``."""
+        """See ``Mover.move``."""
         if self._doubt:
             line = self._settled(line, keep)
             if line.state is ChunkState.DONE:
                 return
-        load = self._work.load(self._ready(), line, self._context, self._report)
+        worker = self._ready()
+        load = ChunkLoad(
+            Assignment(work=self._work, worker=worker, line=line, context=self._context, report=self._report)
+        )
         try:
             load.load()
         except DataError:
@@ -402,7 +295,7 @@ class SideLane:
                 raise
 
     def _settled(self, line: ChunkLine, keep: Callable[[ChunkLine], None]) -> ChunkLine:
-        """Ask the ledger, over new connections, what became of a chunk whose COMMIT got lost.
+        """Ask the ledger, over new connections, what became of a chunk whose COMMIT got no answer.
 
         As long as it cannot be asked, the doubt stays, and with it the question for the next attempt at the chunk.
         """
@@ -414,7 +307,7 @@ class SideLane:
             return line
         keep(found)
         if found.state is ChunkState.DONE:
-            self._report(after_doubt(found))
-            said = f"the answer to the COMMIT of chunk {found.number} got lost; the ledger says that it was carried out"
+            self._report(Progress.of_done(found))
+            said = f"the COMMIT of chunk {found.number} got no answer; the ledger says that it was carried out"
             self._context.emit(events.Warned(where=self._work.task.destination.name, message=said))
         return found

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 import portl
-from portl.execution import chunk_load as chunkload
+from portl.execution.chunks import load as chunkload
 from tests.servers import Db
 
 ROUTES = pytest.mark.parametrize("route", ["relay", "rows"])
@@ -297,7 +297,7 @@ def test_an_observer_that_raises_ends_the_run_and_leaves_nothing_open(source: Db
 PEAK = """
 import json, resource, sys
 import portl
-from portl.execution import chunk_load as chunkload
+from portl.execution.chunks import load as chunkload
 chunkload.GROUP_BYTES = 2 * 1024 * 1024
 job = json.loads(sys.argv[1])
 rows = portl.migrate(job).rows_read

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import portl
-from portl.execution import chunk_load as chunkload
+from portl.execution.chunks import load as chunkload
 from tests.faults.test_faults import Once, job_of, through
 from tests.faults.test_killed import nothing_left, rows
 from tests.servers import Db

@@ -14,7 +14,7 @@ import attrs
 import pytest
 
 import portl
-from portl.execution import chunk_load as chunkload
+from portl.execution.chunks import load as chunkload
 from tests.servers import Db
 
 #: The made-up system: what is stored, by table.

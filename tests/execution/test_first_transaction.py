@@ -59,7 +59,7 @@ def test_the_first_chunks_of_a_new_table_are_one_transaction_whose_rows_are_froz
 def test_what_comes_after_the_first_seconds_goes_chunk_by_chunk(
     source: Db, destination: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(opening, "OPENING_SECONDS", 0.0)
+    monkeypatch.setattr(opening, "FIRST_SECONDS", 0.0)
     source.execute(KEYLESS)
     portl.migrate(job(source.end(), destination.end()))
     assert transactions(destination) == chunks(destination) > 3

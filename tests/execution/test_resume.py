@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 import portl
-from portl.execution import chunk_load as chunkload
+from portl.execution.chunks import load as chunkload
 from tests.cli.test_cli import portl_cli
 from tests.faults.test_faults import Once, job_of, through
 from tests.faults.test_killed import nothing_left, rows

@@ -15,8 +15,8 @@ from tests.servers import Db
 # Kills its own process when some batches are committed, and more are on their way.
 CHILD = """
 import json, os, signal, sys
-import portl, portl.execution.chunk_load
-portl.execution.chunk_load.GROUP_BYTES = 20_000
+import portl, portl.execution.chunks.load
+portl.execution.chunks.load.GROUP_BYTES = 20_000
 seen = 0
 def kill(event):
     global seen

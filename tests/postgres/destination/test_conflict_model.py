@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from psycopg.types.json import Jsonb
 
 import portl
-from portl.execution import chunk_load as chunkload
+from portl.execution.chunks import load as chunkload
 from tests.servers import Db
 
 #: k is the key; a row is (k, a, b, c, j).

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 import portl
-from portl.execution import chunk_load as chunkload
+from portl.execution.chunks import load as chunkload
 from tests.servers import Db
 
 ROUTES = pytest.mark.parametrize("route", ["relay", "rows"])

@@ -6,11 +6,8 @@ from collections.abc import Sequence
 
 import attrs
 
-from portl.config.models import SourceConfig
 from portl.connectors.exchange import Batch, Counts
 from portl.connectors.ledger import Ledger
-from portl.connectors.source import Source
-from portl.connectors.writer import Writer
 from portl.planning.tasks import TableTask
 from portl.values.errors import CommitInDoubt, Error, OperationError
 from portl.values.runs import ChunkLine, Run
@@ -31,16 +28,10 @@ class Progress:
     #: True inside a transaction that is not committed yet.
     provisional: bool = False
 
-
-@attrs.frozen(kw_only=True)
-class Lane:
-    """What a chunk is moved with: a source, a writer and, where there is one, the ledger of the writer's session."""
-
-    source: Source[SourceConfig]
-    writer: Writer
-    ledger: Ledger | None
-    #: Parts of a transaction can be undone.
-    savepoints: bool
+    @classmethod
+    def of_done(cls, line: ChunkLine) -> Progress:
+        """Return what is told of a chunk that turns out to be done."""
+        return cls(line=line, first_batch=1, last_batch=line.batches, rows=line.rows, bytes=line.bytes, rejected=0)
 
 
 @attrs.define

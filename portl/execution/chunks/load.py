@@ -1,0 +1,212 @@
+"""Move one chunk: read its batches, and write them in a transaction with their ledger line.
+
+One transaction for each batch would cost half the speed. So a chunk goes into one transaction, and its rows stay in
+memory until they are checked. When the destination refuses something, what is in memory is written again in smaller
+parts (``portl.execution.chunks.recovery``), and what is left of the chunk is written into its ledger line.
+
+A chunk that holds more than ``GROUP_BYTES`` is checked, and secured with a savepoint, each time that much has gathered,
+so memory is bounded whatever the size of a chunk.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator, Iterator
+
+import attrs
+
+from portl.config.models import DEFAULT_BATCH_ROWS
+from portl.connectors.exchange import Batch, Chunk, Reading
+from portl.execution.chunks.recovery import Recovery
+from portl.execution.chunks.transaction import ChunkTransaction
+from portl.execution.chunks.work import Assignment
+from portl.planning.delivery import Delivery, whole_bounds
+from portl.values.errors import DataError
+from portl.values.runs import ChunkLine, ChunkState
+
+logger = logging.getLogger("portl.execution")
+
+#: What is kept in memory to be written again holds at most this much (and one batch).
+GROUP_BYTES = 24 * 1024 * 1024
+#: Where a chunk may be committed piece by piece, a piece takes about so long, so that progress is seen.
+PIECE_SECONDS = 2.0
+#: How large the first piece is; the others are as large as PIECE_SECONDS allow, up to GROUP_BYTES.
+FIRST_PIECE_BYTES = 2 * 1024 * 1024
+LEAST_PIECE_BYTES = 64 * 1024
+#: Where the job leaves the batch size open, a batch ends early at this size, so that wide rows do not fill memory.
+BATCH_BYTES = 8 * 1024 * 1024
+
+
+class ChunkLoad:
+    """One chunk on its way.
+
+    Args:
+        assignment: the chunk, and what moves it.
+    """
+
+    def __init__(self, assignment: Assignment) -> None:
+        self._assignment = assignment
+        self._worker = assignment.worker
+        self._piecewise = assignment.work.task.delivery is Delivery.REPEAT
+        self._piece = min(FIRST_PIECE_BYTES, GROUP_BYTES)
+        self._transaction = ChunkTransaction(assignment)
+        # Written, not yet checked: in memory, and its bytes.
+        self._group: list[Batch] = []
+        self._size = 0
+        size = assignment.work.config.batch_size
+        self._reading = Reading(
+            fields=assignment.work.task.fields,
+            format=assignment.work.task.intent.format,
+            chunk=Chunk(number=assignment.line.number, bounds=whole_bounds(assignment.line).rest),
+            batch_rows=size or DEFAULT_BATCH_ROWS,
+            batch_bytes=None if size else BATCH_BYTES,
+        )
+
+    @property
+    def line(self) -> ChunkLine:
+        """The chunk's line as it is committed."""
+        return self._transaction.line
+
+    @property
+    def route(self) -> str:
+        """The route that the rows took in the end."""
+        return self._reading.format.route
+
+    def load(self) -> ChunkLine:
+        """Move the chunk; return its line.
+
+        Raises:
+            DataError: a row was refused; the line says what is kept.
+            CommitInDoubt: the COMMIT got no answer.
+        """
+        then = self._reading.format.then
+        if then is not None:
+            try:
+                return self._load()
+            except DataError as error:
+                logger.info("chunk %d goes by the route %s: %s", self.line.number, then.route, error.message)
+                self._reading = attrs.evolve(self._reading, format=then)
+        return self._load()
+
+    def _load(self) -> ChunkLine:
+        batches = self._worker.source.read(self._reading)
+        try:
+            self._transaction.begin()
+            for batch in batches:
+                self._assignment.context.token.check()
+                self._add(batch)
+            self._commit(ChunkState.DONE)
+        except DataError:
+            _close(batches)
+            try:
+                self._keep_what_is_good()
+            finally:
+                if self._transaction.open:
+                    self._transaction.rollback()
+            raise
+        except BaseException:
+            # The token ends the reading in another way than an error does: by cancelling it.
+            _close(batches)
+            if self._transaction.open:
+                self._transaction.rollback()
+            raise
+        return self.line
+
+    def _add(self, batch: Batch) -> None:
+        transaction = self._transaction
+        if not transaction.open:
+            transaction.begin()
+        self._group.append(batch)
+        self._size += batch.size
+        try:
+            transaction.tally.bytes += transaction.write([batch])
+        except DataError as error:
+            self._recover(error)
+        if self._piecewise:
+            if self._size >= self._piece or transaction.seconds >= PIECE_SECONDS:
+                self._commit(ChunkState.PARTIAL)
+                self._adapt(transaction.seconds)
+        elif self._size >= GROUP_BYTES and self._worker.savepoints:
+            self._secure()
+            if self._assignment.undoes:
+                transaction.save()
+            transaction.report_written()
+
+    def _adapt(self, seconds: float) -> None:
+        """Let the next piece take about as long as one should: what a destination makes of rows takes its time, too."""
+        if seconds > PIECE_SECONDS:
+            self._piece = max(self._piece // 2, LEAST_PIECE_BYTES)
+        elif seconds < PIECE_SECONDS / 2:
+            self._piece = min(self._piece * 2, GROUP_BYTES)
+
+    def _secure(self) -> None:
+        """Have what was written checked, so that it need not be kept in memory."""
+        while self._group:
+            try:
+                self._transaction.check(self._group)
+            except DataError as error:
+                self._recover(error)  # leaves nothing to check, or the same batches written in another way
+            else:
+                self._forget()
+
+    def _forget(self) -> None:
+        self._group, self._size = [], 0
+
+    def _recover(self, error: DataError) -> None:
+        """Write what is in memory again; raise for the first batch that cannot go, or reject rows."""
+        group, size = self._group, self._size
+        self._forget()
+        if not group or not self._assignment.undoes:
+            raise error
+        whole = self._reading.format.then is not None
+        recovery = Recovery(self._assignment, self._transaction, retried_whole=whole)
+        if self._worker.savepoints:
+            recovery.with_savepoints(group, error)
+        elif self._piecewise:
+            recovery.batch_by_batch(group, error)
+        else:
+            recovery.from_the_start(group, error)
+            self._group, self._size = group, size
+
+    def _commit(self, state: ChunkState) -> None:
+        """Have everything checked, and commit it with the chunk's line."""
+        transaction = self._transaction
+        held = self._group
+        if transaction.open:
+            self._secure()
+        if not transaction.open:  # nothing was read, or each batch was committed by itself
+            if state is not ChunkState.DONE or self._worker.ledger is None:
+                return
+            transaction.begin()
+        try:
+            line = transaction.commit(state)
+        except DataError as error:
+            if self._worker.savepoints:
+                transaction.rollback()  # nothing in it may be written down as done
+                raise  # only what ``check`` cannot see: a trigger of COMMIT
+            self._group, self._size = held, sum(batch.size for batch in held)
+            self._recover(error)
+            self._commit(state)
+        else:
+            transaction.settle(line)  # apart: an error that an observer raises is no refusal
+
+    def _keep_what_is_good(self) -> None:
+        """Commit the batches before the one that was refused, and write down what is left of the chunk."""
+        transaction, assignment = self._transaction, self._assignment
+        if not transaction.open:
+            return
+        done = transaction.tally.rows
+        rest: Chunk | None = None
+        keep = assignment.transaction and self._piecewise
+        task = assignment.work.task
+        chunked = assignment.transaction and task.delivery is Delivery.CHUNKS
+        if chunked and done and self._worker.ledger is not None and task.split.divisible:
+            rest = self._worker.source.rest(self._reading, done)
+            keep = rest is not None
+        if keep and done:
+            transaction.settle(transaction.commit(ChunkState.PARTIAL, rest))
+
+
+def _close(batches: Iterator[Batch]) -> None:
+    if isinstance(batches, Generator):
+        batches.close()

@@ -1,0 +1,234 @@
+"""The transaction at the destination that a chunk's rows go through: what is in it, and how it ends.
+
+=================  ===============================================================================================
+state              what is in it
+=================  ===============================================================================================
+closed             nothing; ``line`` says what of the chunk is committed
+open               rows that are checked (``tally``) and rows that are only written
+open, saved        the same, and the rows written since the savepoint can be undone by themselves
+=================  ===============================================================================================
+
+``begin`` opens it, ``save`` sets the savepoint, ``undo`` removes what is not checked, ``rollback`` everything.
+``commit`` quarantines the rows that were rejected and writes the chunk's line, ``settle`` takes note of that.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+import attrs
+
+from portl.connectors.exchange import Batch, Chunk, Rejection
+from portl.execution.chunks.progress import Progress, Tally, in_doubt, plus
+from portl.execution.chunks.work import Assignment
+from portl.planning.delivery import whole_bounds
+from portl.values.errors import DataError, Error
+from portl.values.runs import ChunkLine, ChunkState
+
+logger = logging.getLogger("portl.execution")
+
+
+class ChunkTransaction:
+    """One transaction after another, with the rows of one chunk.
+
+    Args:
+        assignment: the chunk.
+    """
+
+    def __init__(self, assignment: Assignment) -> None:
+        self._assignment = assignment
+        self._writer = assignment.worker.writer
+        self._before: Callable[[], None] | None = assignment.begin
+        #: The chunk's line as it is committed.
+        self.line = assignment.line
+        self.open = False
+        self._saved = False
+        self._since = 0.0
+        #: What is checked, and not committed yet.
+        self.tally = Tally()
+        self.rejections: list[Rejection] = []
+
+    @property
+    def seconds(self) -> float:
+        """Since it was opened."""
+        return time.monotonic() - self._since
+
+    def begin(self) -> None:
+        """Open it; inside the caller's, set a savepoint, for that has more in it than this chunk."""
+        if self._assignment.transaction:
+            self._writer.begin()
+        self.open, self._saved = True, False
+        self._since = time.monotonic()
+        if self._before is not None:
+            self._before()
+        if not self._assignment.transaction and self._assignment.undoes:
+            self.save()
+
+    def save(self) -> None:
+        """Set a savepoint behind what is checked."""
+        self._writer.save()
+        self._saved = True
+
+    def write(self, batches: Sequence[Batch]) -> int:
+        """Write batches, which stay in memory in their smallest form; return the bytes that were sent."""
+        sent = 0
+        for batch in batches:
+            sent += self._writer.write(batch)
+            batch.release()
+        return sent
+
+    def check(self, batches: Sequence[Batch]) -> None:
+        """Have everything that was written checked, and count it.
+
+        Raises:
+            DataError: a row is refused.
+        """
+        self.tally.add(batches, self._writer.check())
+
+    def put(self, batches: Sequence[Batch]) -> None:
+        """Write batches behind the savepoint and have them checked; on success the savepoint moves behind them."""
+        sent = self.write(batches)
+        self.check(batches)
+        self.tally.bytes += sent
+        self._writer.save()
+
+    def undo(self) -> None:
+        """Remove what is written and not checked; a savepoint stands behind what is left."""
+        if self._saved:
+            self._writer.restore()
+            return
+        self.rollback()  # nothing was checked in it
+        self.begin()
+        self.save()
+
+    def rollback(self) -> None:
+        """Undo everything in it."""
+        self.open = False
+        self.tally = Tally()
+        if self._assignment.transaction:
+            self._writer.rollback()
+
+    def commit(self, state: ChunkState, rest: Chunk | None = None) -> ChunkLine:
+        """Quarantine what was rejected, write the chunk's line, and commit; return the line, for ``settle``.
+
+        Args:
+            state: how the chunk stands then.
+            rest: what is left of it, where that can be told.
+
+        Raises:
+            DataError: a row is refused only now; the transaction is still open.
+            CommitInDoubt: the COMMIT got no answer.
+        """
+        if self.rejections:
+            self._quarantine()
+        line = self._counted(state, rest)
+        worker = self._assignment.worker
+        if worker.ledger is not None:
+            worker.ledger.record(self._assignment.work.run, line, None if self._assignment.alone else self.line)
+        if self._assignment.transaction:
+            try:
+                line = plus(line, self._writer.commit())
+            except Error as error:
+                if error.transient:
+                    self.open = False
+                    raise self._doubt(error) from None
+                raise
+        elif worker.savepoints:
+            self._writer.release()
+        return line
+
+    def commit_alone(self, batches: Sequence[Batch]) -> None:
+        """Write batches and commit them by themselves, where a writer has no savepoints.
+
+        Raises:
+            DataError: a row is refused; nothing of them is there.
+        """
+        while True:
+            self.begin()
+            try:
+                sent = self.write(batches)
+                counts = self._writer.check() + self._writer.commit()
+            except DataError as error:
+                self.rollback()
+                if not self._writer.reconsider(error):
+                    raise
+                continue
+            self.tally.add(batches, counts)
+            self.tally.bytes += sent
+            self.settle(self._counted(ChunkState.PARTIAL))
+            return
+
+    def settle(self, line: ChunkLine) -> None:
+        """Take note of a COMMIT, and report it."""
+        tally, rejected = self.tally, self.rejections
+        self.line, self.tally, self.rejections = line, Tally(), []
+        self.open = False
+        self._before = None
+        self._report(line, tally, rejected)
+
+    def report_written(self) -> None:
+        """Report what is checked in a transaction that goes on."""
+        self._report(self.line, self.tally, provisional=True)
+
+    def _report(
+        self, line: ChunkLine, tally: Tally, rejected: Sequence[Rejection] = (), *, provisional: bool = False
+    ) -> None:
+        if provisional and not tally.batches:
+            return
+        first, last = min(tally.batches, default=0), max(tally.batches, default=0)
+        progress = Progress(
+            line=line,
+            first_batch=first,
+            last_batch=last,
+            rows=tally.rows - tally.rows_told,
+            bytes=tally.bytes - tally.bytes_told,
+            rejected=len(rejected),
+            example=f"{rejected[0].position}: {rejected[0].error.message}" if rejected else None,
+            provisional=provisional,
+        )
+        tally.rows_told, tally.bytes_told = tally.rows, tally.bytes
+        if tally.batches:
+            done = "written" if provisional or not self._assignment.transaction else "committed"
+            logger.debug("chunk %d: %s batches %d to %d: %d rows", line.number, done, first, last, progress.rows)
+        self._assignment.report(progress)
+
+    def _counted(self, state: ChunkState, rest: Chunk | None = None) -> ChunkLine:
+        """Return the line with what is in the open transaction added."""
+        tally = self.tally
+        bounds = whole_bounds(self._assignment.line)
+        line = attrs.evolve(
+            plus(self.line, tally.counts),
+            state=state,
+            attempt=self._assignment.work.run.attempt,
+            rows=self.line.rows + tally.rows,
+            bytes=self.line.bytes + tally.bytes,
+            batches=self.line.batches + len(tally.batches),
+            rejected=self.line.rejected + len(self.rejections),
+        )
+        return attrs.evolve(line, bounds=bounds.left(rest.bounds) if rest is not None else bounds.whole)
+
+    def _quarantine(self) -> None:
+        """Try the rejected rows once more, now that all others are there, and quarantine what is refused still."""
+        left = []
+        self._writer.save()
+        for rejection in self.rejections:
+            try:
+                sent = self._writer.write(rejection.row)
+                counts = self._writer.check()
+            except DataError:
+                self._writer.restore()
+                left.append(rejection)
+            else:
+                self.tally.counts += counts
+                self.tally.bytes += sent
+                self._writer.save()
+        self.rejections = left
+        if left:
+            self._writer.reject(left)
+
+    def _doubt(self, error: Error) -> Error:
+        """Return what a COMMIT without an answer means."""
+        work = self._assignment.work
+        return in_doubt(error, work.task, self._assignment.worker.ledger, work.run, self.line.number)

@@ -1,0 +1,153 @@
+"""A run as the ledger has it: its chunk lines, whether it is written down, and how its attempt ends.
+
+Where the destination has no ledger, the lines are kept here alone, and nothing is written down.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from portl.config.models import DestinationConfig, SourceConfig
+from portl.connectors.destination import Destination
+from portl.connectors.ledger import Ledger
+from portl.connectors.source import Source
+from portl.connectors.writer import Writer
+from portl.planning import delivery
+from portl.planning.delivery import Delivery
+from portl.planning.request import Sides
+from portl.planning.tasks import TableTask
+from portl.values import events
+from portl.values.errors import CommitInDoubt, Error, Superseded
+from portl.values.runs import ChunkLine, ChunkState, Run, RunState
+
+logger = logging.getLogger("portl.execution")
+
+
+class RunRecord:
+    """One table's run and its chunk lines.
+
+    Args:
+        task: the table's.
+        sides: both, open.
+        ledger: the destination's, with the lock of the job held; None: it has none.
+        run_id: the caller's idempotency key.
+    """
+
+    def __init__(self, task: TableTask, sides: Sides, ledger: Ledger | None, run_id: str | None) -> None:
+        self._task = task
+        self._source: Source[SourceConfig] = sides.source
+        self._destination: Destination[DestinationConfig] = sides.destination
+        self.ledger = ledger
+        self._run_id = run_id
+        #: The new run, until ``enter`` has resumed another.
+        self.run = Run(id=str(uuid.uuid4()), job=task.job, identity=task.identity, idempotency_key=run_id)
+        self.lines: dict[int, ChunkLine] = {}
+        #: True once the ledger has the run, and this attempt as its last.
+        self.entered = False
+        #: Chunks that are copied again, with their quarantined rows.
+        self.repeated: set[int] = set()
+        #: Rows that earlier attempts have moved.
+        self.earlier_rows = 0
+
+    @property
+    def id(self) -> str:
+        """The id of the run that rows will belong to."""
+        return self._task.run.id if self._task.run is not None else self.run.id
+
+    @property
+    def complete(self) -> Run:
+        """The run with its lines."""
+        return attrs.evolve(self.run, chunks=tuple(self.lines.values()))
+
+    @property
+    def todo(self) -> list[ChunkLine]:
+        """The lines of the chunks that are not done, in their order."""
+        return [line for _, line in sorted(self.lines.items()) if line.state is not ChunkState.DONE]
+
+    def enter(self) -> events.Resumed | None:
+        """Resume the run that was interrupted, or prepare a new one, which ``start`` writes down.
+
+        Returns:
+            What the observers are told of a run that is resumed.
+        """
+        snapshot = self._source.snapshot()
+        if self.ledger is not None:
+            self.ledger.prepare()
+        if self._task.run is None or self.ledger is None:
+            self._begin({1: snapshot})
+            return None
+        return self._resume(self.ledger, self._task.run, snapshot)
+
+    def _begin(self, snapshots: Mapping[int, Mapping[str, Any]]) -> None:
+        self.run = attrs.evolve(
+            self.run,
+            snapshots=snapshots,
+            source=self._source.label(),
+            destination=self._destination.label(),
+            resumable=self._task.delivery is Delivery.CHUNKS,
+            chunks=tuple(ChunkLine(number=c.number, bounds=c.bounds) for c in self._task.split.chunks),
+        )
+        self.lines = {line.number: line for line in self.run.chunks}
+
+    def _resume(self, ledger: Ledger, earlier: Run, snapshot: Mapping[str, Any]) -> events.Resumed:
+        attempt = earlier.attempt + 1
+        run = attrs.evolve(
+            earlier,
+            attempt=attempt,
+            snapshots={**earlier.snapshots, attempt: snapshot},
+            idempotency_key=self._run_id or earlier.idempotency_key,
+        )
+        ledger.resume(run)
+        self.run, self.entered = run, True
+        lines = ledger.lines(run)
+        if self._task.recopy:
+            self.repeated = {line.number for line in lines if line.rejected}
+            lines = [delivery.again(line) if line.attempt < attempt else line for line in lines]
+        self.lines = {line.number: line for line in lines}
+        self.earlier_rows = sum(line.rows for line in lines)
+        return events.Resumed(
+            job=run.job,
+            attempt=attempt,
+            started=run.started.isoformat(timespec="seconds") if run.started else None,
+            chunks_done=sum(line.state is ChunkState.DONE for line in lines),
+            chunks=len(lines),
+            rows=self.earlier_rows,
+        )
+
+    def start(self, writer: Writer) -> None:
+        """Write a new run down, in the first transaction of its rows."""
+        if self.ledger is None or self.entered:
+            return
+        self.run = attrs.evolve(self.run, incarnation=self._destination.incarnation())
+        self.ledger.start(self.run)
+        earlier = self._task.found
+        if earlier is not None and earlier.state is not RunState.DONE and any(line.rejected for line in earlier.chunks):
+            writer.unreject(earlier.id)  # this run begins where that one did
+
+    def refresh(self) -> None:
+        """Read the lines again: a server that crashed has lost its last commits, and the ledger has lost them too."""
+        assert self.ledger is not None, "without one there is nothing to read"
+        self.lines = {line.number: line for line in self.ledger.lines(self.run)}
+
+    def see_what_stands(self, error: BaseException) -> None:
+        """Ask the ledger what is there: a COMMIT may have been carried out though nobody was told."""
+        if self.ledger is None or isinstance(error, CommitInDoubt) or not self._destination.holds():
+            return
+        try:
+            self.refresh()
+        except Superseded:
+            return  # the first transaction did not get so far
+        except Error as second:
+            logger.warning("what is committed could not be looked up: %s", second)
+            return
+        self.entered = True
+
+    def close(self, state: RunState, error: str) -> None:
+        """Write down how the attempt has ended, where that can be done."""
+        if self.ledger is not None and self._destination.holds():
+            self.ledger.close(self.run, state, error)

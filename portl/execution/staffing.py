@@ -1,0 +1,72 @@
+"""How many workers move a table's chunks at the same time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from portl.config.models import Auto, MigrationConfig
+from portl.planning.delivery import Delivery
+from portl.planning.planner import CHUNK_BYTES
+from portl.planning.request import Sides
+from portl.planning.tasks import TableTask
+from portl.values.events import Warned
+from portl.values.runs import ChunkLine
+
+#: Workers where the job leaves it open: more did not help in trials (docs/performance.md).
+MOST_WORKERS = 4
+#: Bytes from which on a row counts as wide: those that PostgreSQL compresses, and stores apart (manual, TOAST).
+WIDE_BYTES = 2000
+
+
+def workers_for(
+    chunks: int, task: TableTask, config: MigrationConfig, sides: Sides, lines: Iterable[ChunkLine], *, remote: bool
+) -> tuple[int, Warned | None]:
+    """Return how many chunks move at the same time, and what the user is told where they are fewer than asked for.
+
+    Args:
+        chunks: those that are left to move.
+        task: the table's.
+        config: the job.
+        sides: both, open.
+        lines: those of the table's chunks.
+        remote: True if an executor moves them in other processes, each of which has pools of its own.
+    """
+    if task.ordered is not None or task.delivery is not Delivery.CHUNKS:
+        return 1, None
+    asked = None if isinstance(config.parallel, Auto) else config.parallel
+    if remote:
+        return min(chunks, asked or MOST_WORKERS), None
+    wanted = min(chunks, asked or _helpful(sides, _row_bytes(task, config, lines)))
+    if wanted < 2 or sides.source.for_worker() is None or sides.destination.for_worker() is None:
+        return 1, None
+    room = [found + 1 for found in (sides.source.room(), sides.destination.room()) if found is not None]
+    count = min([wanted, *room])
+    if count == wanted or asked is None:
+        return count, None
+    said = f"{wanted} workers are wanted, and the pool of connections has room for {count}"
+    return count, Warned(where="parallel", message=said, remedy="raise `pool.max_size` on both sides")
+
+
+def _helpful(sides: Sides, row_bytes: float) -> int:
+    """Return how many workers are likely to help.
+
+    Each keeps something busy on either side. Where that is on this machine, more than the processors can do at once
+    slows all down, and rows get into the order of an index less often, which makes it larger. With wide rows most
+    of the work is the destination's, which has to compress them: then each processor may have a worker.
+    """
+    near = sides.source.near + sides.destination.near
+    if not near:
+        return MOST_WORKERS
+    busy = 1 if row_bytes >= WIDE_BYTES else near
+    return min(MOST_WORKERS, max(1, (os.cpu_count() or 1) // busy))
+
+
+def _row_bytes(task: TableTask, config: MigrationConfig, lines: Iterable[ChunkLine]) -> float:
+    """Return how many bytes a row has: of those that were moved, or else about; 0 where nobody knows."""
+    moved = list(lines)
+    rows = sum(line.rows for line in moved)
+    if rows:
+        return sum(line.bytes for line in moved) / rows
+    chunks = [chunk.rows for chunk in task.split.chunks if chunk.rows]
+    return CHUNK_BYTES / max(chunks) if len(chunks) > 1 and config.chunk_rows is None else 0.0

@@ -1,0 +1,118 @@
+"""What is told of a table on its way: progress, rejected rows, retries; and the counts behind it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from portl.config.models import MigrationConfig, OnError
+from portl.connectors.context import Context
+from portl.execution.chunks.progress import Progress, too_many
+from portl.execution.record import RunRecord
+from portl.planning import delivery
+from portl.planning.delivery import Delivery
+from portl.planning.tasks import TableTask
+from portl.values import events
+from portl.values.runs import ChunkLine
+
+
+class Tracking:
+    """Tells the observers; a ``Watcher`` of workers.
+
+    Args:
+        task: the table's.
+        config: the job.
+        record: where the chunks' lines are kept.
+        context: has the observers.
+    """
+
+    def __init__(self, task: TableTask, config: MigrationConfig, record: RunRecord, context: Context) -> None:
+        self._task = task
+        self._config = config
+        self._record = record
+        self._context = context
+        #: By chunk: rows and bytes that are written in a transaction that is still open.
+        self._written: dict[int, tuple[int, int]] = {}
+        self.retries = 0
+        #: The ``time.monotonic()`` at which the table began.
+        self.started = time.monotonic()
+
+    def announce(self) -> None:
+        """Tell that the table begins."""
+        count = self._task.count
+        self._context.emit(
+            events.TableStarted(
+                source=self._task.source.name,
+                destination=self._task.destination.name,
+                route=self._task.route,
+                rows_expected=count.rows if count else None,
+                rows_exact=bool(count and count.exact),
+            )
+        )
+
+    def begun(self, number: int) -> None:
+        """See ``Watcher.begun``."""
+        self._written.pop(number, None)
+        if self._task.delivery is Delivery.REPEAT:
+            line = self._record.lines[number]
+            if line.rejected:
+                self._record.repeated.add(number)
+            self._record.lines[number] = delivery.again(line)
+
+    def keep(self, lines: Mapping[int, ChunkLine]) -> None:
+        """See ``Watcher.keep``."""
+        self._record.lines.update(lines)
+
+    def retried(self) -> None:
+        """See ``Watcher.retried``."""
+        self.retries += 1
+
+    def undone(self) -> None:
+        """Forget what was written in a transaction that is rolled back."""
+        self._written.clear()
+
+    def progress(self, progress: Progress) -> None:
+        """See ``Watcher.progress``."""
+        number, lines = progress.line.number, self._record.lines
+        if progress.provisional:
+            rows, size = self._written.get(number, (0, 0))
+            self._written[number] = (rows + progress.rows, size + progress.bytes)
+        else:
+            lines[number] = progress.line
+            self._written.pop(number, None)
+            self._record.entered = self._record.ledger is not None
+        rows = sum(line.rows for line in lines.values()) + sum(rows for rows, _ in self._written.values())
+        size = sum(line.bytes for line in lines.values()) + sum(size for _, size in self._written.values())
+        if progress.rows or (progress.last_batch and not progress.rejected):
+            self._context.emit(
+                events.BatchCommitted(
+                    table=self._task.destination.name,
+                    chunk=number,
+                    first_batch=progress.first_batch,
+                    last_batch=progress.last_batch,
+                    rows=progress.rows,
+                    bytes=progress.bytes,
+                    total_rows=rows,
+                    total_bytes=size,
+                    rows_per_second=(rows - self._record.earlier_rows) / max(1e-6, time.monotonic() - self.started),
+                    provisional=progress.provisional or self._task.delivery is Delivery.WHOLE,
+                )
+            )
+        if progress.rejected:
+            self._rejected(progress)
+
+    def _rejected(self, progress: Progress) -> None:
+        total = sum(line.rejected for line in self._record.lines.values())
+        place = self._task.rejected_to or ""
+        self._context.emit(
+            events.RowsRejected(
+                table=self._task.destination.name,
+                chunk=progress.line.number,
+                rows=progress.rejected,
+                total=total,
+                place=place,
+                example=progress.example or "",
+            )
+        )
+        if total > self._config.quarantine.limit and self._config.on_error is OnError.QUARANTINE:
+            raise too_many(self._config.quarantine.limit, place)
