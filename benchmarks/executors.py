@@ -1,6 +1,6 @@
 """What an executor costs, and when it pays: ``python -m benchmarks.executors``, in turns on two servers of its own.
 
-One process with one lane is the measure; beside it lanes of portl's own, and processes that were started before. Bytes
+One process with one worker is the measure; beside it several workers, and processes that were started before. Bytes
 that are passed through undecoded hardly need Python, so there processes can only cost; rows that Python decodes and
 encodes share one lock in one process.
 """
@@ -53,8 +53,8 @@ def main() -> None:
             config = job(bench, name, route=route, chunk_rows=max(1000, rows // 8))
             several = {**config, "parallel": args.workers}
             ways: dict[str, tuple[dict[str, object], Executor | None]] = {
-                "one lane": ({**config, "parallel": 1}, None),
-                f"{args.workers} lanes": (several, None),
+                "one worker": ({**config, "parallel": 1}, None),
+                f"{args.workers} workers": (several, None),
                 f"{args.workers} processes": (several, processes),
             }
             found: dict[str, list[float]] = {way: [] for way in ways}
@@ -63,7 +63,7 @@ def main() -> None:
                     bench.clear(name)
                     bench.settle()
                     found[way].append(seconds(asked, executor))
-            base = median(found["one lane"])
+            base = median(found["one worker"])
             print(f"{route}, {rows:,} rows", flush=True)
             for way, times in found.items():
                 print(f"  {way:<14} {median(times) / base:5.2f}  ({min(times):.2f} to {max(times):.2f} s)", flush=True)

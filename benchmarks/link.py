@@ -41,7 +41,7 @@ class Wire:
         return gone + self.delay
 
 
-async def lane(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, wire: Wire, window: int) -> None:
+async def direction(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, wire: Wire, window: int) -> None:
     """Carry one direction of one connection."""
     clock = asyncio.get_running_loop().time
     arriving: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
@@ -76,7 +76,7 @@ async def serve(host: str, port: int, delay: float, rate: float, window: int) ->
 
     async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_connection(host, port, limit=PIECE_BYTES)
-        await asyncio.gather(lane(reader, back, up, window), lane(there, writer, down, window))
+        await asyncio.gather(direction(reader, back, up, window), direction(there, writer, down, window))
         for end in (writer, back):
             end.close()
 

@@ -105,7 +105,7 @@ def main() -> None:
         for table in (MIXED, NARROW):
             name = bench.make(table)
             bench.clear(name)
-            title = f"relay, {name}, into a new table, one lane"
+            title = f"relay, {name}, into a new table, one worker"
             profile(bench, title, job(bench, name, parallel=1))
             bench.clear(name)
             _sample(arguments.py_spy, job(bench, name, parallel=1))

@@ -225,7 +225,7 @@ class Proxy:
             return after, reset
 
 
-class _Lane:
+class _Direction:
     """One direction of a connection: what was read, when it is due, and how far it is written."""
 
     def __init__(self, direction: Direction) -> None:
@@ -260,7 +260,7 @@ class _Link:
         self._answer: bytes | None = None
         self._answer_reset = True
         self._watch = _Watch()
-        self._up, self._down = _Lane("up"), _Lane("down")
+        self._up, self._down = _Direction("up"), _Direction("down")
         self._bell, self._ear = socket.socketpair()
         self.thread = threading.Thread(target=self._run, name=f"proxy-{proxy.port}-link", daemon=True)
 
@@ -296,14 +296,14 @@ class _Link:
 
     def _turn(self) -> None:
         """Wait for something to do, and do it."""
-        lanes = [(self._up, self._client, self._server), (self._down, self._server, self._client)]
+        directions = [(self._up, self._client, self._server), (self._down, self._server, self._client)]
         reads: list[Any] = [self._ear]
         writes: list[Any] = []
         now, timeout = time.monotonic(), 1.0
-        for lane, origin, target in lanes:
-            if origin is not None and not lane.ended and (self.holed or lane.size < QUEUE_BYTES):
+        for direction, origin, target in directions:
+            if origin is not None and not direction.ended and (self.holed or direction.size < QUEUE_BYTES):
                 reads.append(origin)
-            due = None if self.holed else lane.due()
+            due = None if self.holed else direction.due()
             if due is not None and target is not None:
                 if due <= now:
                     writes.append(target)
@@ -313,23 +313,23 @@ class _Link:
         if self._ear in readable:
             self._ear.recv(4096)
             return  # something has changed: look again
-        for lane, origin, target in lanes:
+        for direction, origin, target in directions:
             if origin in readable and origin is not None:
-                self._read(lane, origin)
+                self._read(direction, origin)
             if target in writable and target is not None:
-                self._write(lane, target)
-            if lane.ended and not lane.queue and not lane.shut and not self.holed and target is not None:
+                self._write(direction, target)
+            if direction.ended and not direction.queue and not direction.shut and not self.holed and target is not None:
                 with contextlib.suppress(OSError):
                     target.shutdown(socket.SHUT_WR)
-                lane.shut = True
+                direction.shut = True
 
-    def _read(self, lane: _Lane, origin: socket.socket) -> None:
+    def _read(self, direction: _Direction, origin: socket.socket) -> None:
         data = origin.recv(_READ_BYTES)
         if not data:
-            lane.ended = True
+            direction.ended = True
         elif self.holed:
             self.lost = True
-        elif lane is self._up:
+        elif direction is self._up:
             self._from_client(data)
         else:
             self._from_server(data)
@@ -356,12 +356,12 @@ class _Link:
         if self._answer[-6:-1] == b"Z\0\0\0\5":
             self._doom = self._answer_reset
 
-    def _write(self, lane: _Lane, target: socket.socket) -> None:
-        if not lane.queue or self._doom is not None:
+    def _write(self, direction: _Direction, target: socket.socket) -> None:
+        if not direction.queue or self._doom is not None:
             return
-        due, data = lane.queue.popleft()
-        lane.size -= len(data)
-        allowed, cut = self._proxy._taken(lane.direction, len(data))
+        due, data = direction.queue.popleft()
+        direction.size -= len(data)
+        allowed, cut = self._proxy._taken(direction.direction, len(data))
         try:
             sent = target.send(data[:allowed]) if allowed else 0
         except BlockingIOError:
@@ -370,12 +370,12 @@ class _Link:
             self._doom = cut
             return
         if sent < len(data):
-            lane.queue.appendleft((due, data[sent:]))
-            lane.size += len(data) - sent
+            direction.queue.appendleft((due, data[sent:]))
+            direction.size += len(data) - sent
             with self._proxy._lock:
-                self._proxy._forwarded[lane.direction] -= allowed - sent
+                self._proxy._forwarded[direction.direction] -= allowed - sent
         if self._proxy._rate:
-            lane.free_at = time.monotonic() + sent / self._proxy._rate
+            direction.free_at = time.monotonic() + sent / self._proxy._rate
 
 
 class _Watch:

@@ -116,7 +116,7 @@ class Destination(abc.ABC, Generic[D]):
     def writer(self, intent: Intent) -> Writer:
         """Return what writes this job's rows. The table is made in the first transaction, if it is to be made.
 
-        A sibling's writer is asked for after that; it makes nothing, and its ``finish`` is not called.
+        A worker session's writer is asked for after that; it makes nothing, and its ``finish`` is not called.
         """
 
     def identity(self) -> Mapping[str, Any]:
@@ -184,7 +184,7 @@ class Destination(abc.ABC, Generic[D]):
         return None
 
     def end_workers(self) -> int:
-        """End what siblings have under way in other processes, because the run ends; return how many were found.
+        """End what workers have under way in other processes, because the run ends; return how many were found.
 
         Called in another thread, again and again until there is none. By default they come to their ends by
         themselves.
@@ -193,11 +193,11 @@ class Destination(abc.ABC, Generic[D]):
 
     @property
     def near(self) -> bool:
-        """True if what it works with runs on this machine, and lanes share its processors; so where it is not known."""
+        """True if it runs on this machine, where workers share its processors; True too where it is not known."""
         return True
 
     def room(self) -> int | None:
-        """Return how many siblings can be open at a time; None where nothing limits them."""
+        """Return how many worker sessions can be open at a time; None where nothing limits them."""
         return None
 
     def holds(self) -> bool:

@@ -21,7 +21,7 @@ from portl.values.runs import ChunkLine, Run, RunState
 
 
 class Ledger(abc.ABC):
-    """What a destination remembers. Bound to one session: an open destination's, or a sibling's.
+    """What a destination remembers. Bound to one session: an open destination's, or a worker session's.
 
     Each method runs inside the transaction that the destination's writer has open, or, where none is open, in one of
     its own. ``lock``, ``find`` and ``runs`` are called outside.

@@ -173,7 +173,7 @@ class Source(abc.ABC, Generic[S]):
         return None
 
     def end_workers(self) -> int:
-        """End what siblings have under way in other processes, because the run ends; return how many were found.
+        """End what workers have under way in other processes, because the run ends; return how many were found.
 
         Called in another thread, again and again until there is none. By default they come to their ends by
         themselves.
@@ -182,11 +182,11 @@ class Source(abc.ABC, Generic[S]):
 
     @property
     def near(self) -> bool:
-        """True if what it works with runs on this machine, and lanes share its processors; so where it is not known."""
+        """True if it runs on this machine, where workers share its processors; True too where it is not known."""
         return True
 
     def room(self) -> int | None:
-        """Return how many siblings can be open at a time; None where nothing limits them."""
+        """Return how many worker sessions can be open at a time; None where nothing limits them."""
         return None
 
     def holds(self) -> bool:

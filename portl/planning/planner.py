@@ -37,7 +37,7 @@ from portl.values.masking import COVER
 PREVIEW_ROWS = 5
 
 #: Bytes in a chunk to aim at: a COMMIT, and the pause in the stream around it, cost little at this size, and little is
-#: redone after a crash. What is kept in memory to be written again is less: ``portl.execution.chunks.load.GROUP_BYTES``.
+#: redone after a crash. What is kept in memory is less: ``portl.execution.chunks.load.GROUP_BYTES``.
 CHUNK_BYTES = 64 * 1024 * 1024
 
 

@@ -24,7 +24,7 @@ class Runs:
 
 
 class MemoryLedger(Ledger):
-    """See ``Ledger``. Bound to one session: an open destination's, or a sibling's."""
+    """See ``Ledger``. Bound to one session: an open destination's, or a worker session's."""
 
     def __init__(self, runs: Runs) -> None:
         self._runs = runs

@@ -12,7 +12,7 @@
 ``portl.job_from_urls("memory://shop", …, table="users")`` makes the same job of URLs.
 
 It does what a destination can do: transactions with savepoints, a ledger, conflict strategies but ``merge``, a
-quarantine, several lanes, taking runs up. Values are kept as they come. Importing this module registers it under the
+quarantine, several workers, taking runs up. Values are kept as they come. Importing this module registers it under the
 name ``memory``; nothing of it outlives the process.
 """
 

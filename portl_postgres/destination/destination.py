@@ -22,7 +22,7 @@ from portl_postgres.destination.checks import Examiner, unknown_type
 from portl_postgres.destination.quarantine import RejectedTable
 from portl_postgres.destination.writer import PostgresWriter
 from portl_postgres.ledger.ledger import PostgresLedger, ledger_of
-from portl_postgres.session import worker_sessions as siblings
+from portl_postgres.session import worker_sessions
 from portl_postgres.session.database import Database
 from portl_postgres.session.session import Session
 from portl_postgres.sql.text import quoted
@@ -44,8 +44,8 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         #: Whether the first writer goes through the staging table; None: it does not know yet.
         self._stages: bool | None = None
         self._writer: PostgresWriter | None = None
-        #: Marks the connections of siblings in other processes.
-        self._mark = siblings.new_mark()
+        #: Marks the connections of worker sessions in other processes.
+        self._mark = worker_sessions.new_mark()
         #: True for what came out of a pickle.
         self._travelled = False
         self._stack = ExitStack()
@@ -94,7 +94,7 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         settings = {"synchronous_commit": "off", "standard_conforming_strings": "on"}
         self._session_ = self._stack.enter_context(self._database.session(context, settings))
         if self._travelled:
-            siblings.wear(self._session, self._mark)
+            worker_sessions.wear(self._session, self._mark)
 
     def close(self) -> None:
         """See ``Destination.close``."""
@@ -305,7 +305,7 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
 
     def end_workers(self) -> int:
         """See ``Destination.end_workers``."""
-        return siblings.end(self._session, self._mark)
+        return worker_sessions.end(self._session, self._mark)
 
     def identity(self) -> Mapping[str, Any]:
         """See ``Destination.identity``: the cluster, the database, the table; by whatever way they are reached."""

@@ -94,7 +94,7 @@ class PostgresLedger(portl.Ledger):
     """The ledger of one session.
 
     Args:
-        session: the destination's, or a sibling's.
+        session: the destination's, or a worker session's.
         candidates: schema and names of the tables for each place where it may be, the preferred first.
         token: the run's.
     """

@@ -1,7 +1,7 @@
 """Reach a database: parameters, retries, the connections of a run, and sessions on them with portl's settings.
 
 The first session of a run has a connection of its own: to small jobs, which need no other, a pool would cost more than
-the connection. Those of lanes come from a pool, which ``pool.max_size`` limits together with it.
+the connection. Those of workers come from a pool, which ``pool.max_size`` limits together with it.
 
 A caller's own connection is lent, not owned: the settings that portl changes on it are put back, a transaction that
 is open on it is neither committed nor rolled back (portl works in savepoints inside it), and it is never closed.
@@ -80,7 +80,7 @@ class Database:
     def most(self) -> int:
         """How many connections there may be at a time."""
         if self._handle is not None and not isinstance(self._handle, psycopg.Connection):
-            return int(self._lent_pool(self._handle).max_size)
+            return int(self._caller_supplied_pool(self._handle).max_size)
         return 1 if self._handle is not None else self._config.pool.max_size
 
     @contextmanager
@@ -200,7 +200,7 @@ class Database:
             finally:
                 self._main.release()
             return
-        pool = self._lent_pool(handle) if handle is not None else self._own_pool()
+        pool = self._caller_supplied_pool(handle) if handle is not None else self._own_pool()
         connection = self._free(pool, context)
         try:
             yield connection
@@ -209,7 +209,7 @@ class Database:
                 self._retire(pool, connection)
             pool.putconn(connection)
 
-    def _lent_pool(self, handle: object) -> psycopg_pool.ConnectionPool[Any]:
+    def _caller_supplied_pool(self, handle: object) -> psycopg_pool.ConnectionPool[Any]:
         import psycopg_pool
 
         if isinstance(handle, psycopg_pool.ConnectionPool):

@@ -1,4 +1,4 @@
-"""Find and end what siblings in other processes have under way, by a mark that their sessions wear.
+"""Find and end what worker sessions in other processes have under way, by a mark that their sessions wear.
 
 The mark is a shared advisory lock under a random number: the server lets go of it when the session ends, shows who has
 it, and lets a role end sessions of its own. (manual, 13.3.5, 53.12, 9.28.2; a standby has advisory locks too)

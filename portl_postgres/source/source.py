@@ -33,7 +33,7 @@ from portl import (
 from portl_postgres.catalog import tables as catalog
 from portl_postgres.catalog.tables import details, shown
 from portl_postgres.config import PostgresSourceConfig
-from portl_postgres.session import worker_sessions as siblings
+from portl_postgres.session import worker_sessions
 from portl_postgres.session.database import Database
 from portl_postgres.session.session import Session
 from portl_postgres.source import snapshot as snapshots
@@ -82,10 +82,10 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         self._exported: str | None = None
         #: How many rows the server's planner expects; None: it was not asked.
         self._expected: int | None = None
-        #: The snapshot that this sibling reads; None for a source that takes its own.
+        #: The snapshot that this worker session reads; None for a source that takes its own.
         self._snapshot: str | None = None
-        #: Marks the connections of siblings in other processes.
-        self._mark = siblings.new_mark()
+        #: Marks the connections of worker sessions in other processes.
+        self._mark = worker_sessions.new_mark()
         #: True for what came out of a pickle.
         self._travelled = False
         self._lost = False
@@ -114,7 +114,7 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
             self._database.session(context, {"row_security": "off", "default_transaction_read_only": "on"})
         )
         if self._travelled:
-            siblings.wear(self._session, self._mark)
+            worker_sessions.wear(self._session, self._mark)
         self._stack.callback(self._end)
         settings = [*_IN_ORDER, f"SELECT set_config('search_path', {self._path()}, true)"]
         if self._session.nested:
@@ -134,7 +134,7 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         return f"{own} || CASE WHEN btrim({path}) NOT IN ('', '\"\"') THEN ', ' || {path} ELSE '' END"
 
     def _take_over(self, snapshot: str) -> None:
-        """Read what the source reads whose sibling this is (manual, 9.27.5)."""
+        """Read what the source reads that this is a worker session of (manual, 9.27.5)."""
         try:
             self._session.execute(f"SET TRANSACTION SNAPSHOT {literal(snapshot)}", what="taking over the snapshot")
         except portl.Error as error:
@@ -433,7 +433,7 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
             return None
         self.describe()
         if self._exported is None:
-            # A sibling hands on the snapshot that it was given: both read the same.
+            # A worker session hands on the snapshot that it was given: both read the same.
             self._exported = (
                 self._snapshot
                 or self._session.query("SELECT pg_catalog.pg_export_snapshot()", what="exporting the snapshot")[0][0]
@@ -446,7 +446,7 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
 
     def end_workers(self) -> int:
         """See ``Source.end_workers``."""
-        return siblings.end(self._session, self._mark)
+        return worker_sessions.end(self._session, self._mark)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave connections behind: what comes out of the pickle opens its own."""
@@ -467,7 +467,7 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
             return False
         status = session.connection.info.transaction_status
         if status is pq.TransactionStatus.INTRANS:
-            return not ended(session)  # not asked: another lane's thread may be about to use it
+            return not ended(session)  # not asked: another worker's thread may be about to use it
         return status is pq.TransactionStatus.ACTIVE
 
     def count(self, *, exact: bool) -> RowCount | None:

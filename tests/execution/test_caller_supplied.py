@@ -185,7 +185,7 @@ def test_a_read_only_transaction_is_a_problem_at_the_destination(
     ]
 
 
-def test_a_plan_of_lent_connections_can_be_executed(
+def test_a_plan_of_caller_supplied_connections_can_be_executed(
     reader: psycopg.Connection[Any], writer: psycopg.Connection[Any]
 ) -> None:
     plan = portl.plan(job(), source=reader, destination=writer)

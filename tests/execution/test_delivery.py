@@ -33,7 +33,7 @@ CUT_OFF = """
 SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
 """
-#: The main lane stays at the second chunk for a while.
+#: The main worker stays at the second chunk for a while.
 SLOW = """
 CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.5); RETURN NEW; END $$;
 CREATE TRIGGER slow BEFORE INSERT ON t FOR EACH ROW WHEN (NEW.id = 600) EXECUTE FUNCTION slow();
@@ -73,7 +73,7 @@ def test_a_commit_of_what_came_before_a_bad_row_is_not_repeated_when_its_answer_
 ) -> None:
     source.execute(TABLE)
     destination.execute("CREATE TABLE t (id int CHECK (id <> 1250), y text)")
-    destination.execute(SLOW)  # so that it is another lane than the main one that meets the bad row
+    destination.execute(SLOW)  # so that it is another worker than the main one that meets the bad row
     with through(destination) as (proxy, there):
         proxy.cut_at_commit(after=after, number=number)
         job = job_of(source.end(), there, parallel=parallel)
@@ -120,7 +120,7 @@ def test_a_job_that_gets_no_further_gives_up(source: Db, destination: Db, monkey
 
 
 @pytest.mark.parametrize("failure", [KeyboardInterrupt, ValueError, portl.OperationError])
-def test_what_other_lanes_have_committed_is_told_when_the_caller_ends_the_run(
+def test_what_other_workers_have_committed_is_told_when_the_caller_ends_the_run(
     source: Db, destination: Db, failure: type[BaseException]
 ) -> None:
     source.execute(TABLE)

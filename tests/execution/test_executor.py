@@ -467,9 +467,9 @@ def test_a_cluster_shows_no_password(
     with pytest.raises(portl.DataError, match=r"id = 2950") as caught:
         portl.migrate(config, executor=cluster.get_executor(), observers=[look])
     # A task that ends with an exception is logged by Dask, with its arguments.
-    parcel = cluster.submit(_break, next(iter(_parcels(source, destination, end))), pure=False)
+    task = cluster.submit(_break, next(iter(_parcels(source, destination, end))), pure=False)
     with pytest.raises(ZeroDivisionError):
-        parcel.result()
+        task.result()
     shown += [repr(cluster.get_worker_logs()), repr(cluster.get_scheduler_logs()), repr(scheduler.transition_log)]
     shown += [caplog.text, repr(caught.value), str(caught.value), repr(vars(caught.value))]
     text = "\n".join(shown)
@@ -478,21 +478,21 @@ def test_a_cluster_shows_no_password(
     assert leaks(text) == []
 
 
-def _break(parcel: object) -> None:
+def _break(task: object) -> None:
     get_worker()
     raise ZeroDivisionError
 
 
 def _parcels(source: Db, destination: Db, end: dict[str, str]) -> Iterator[Any]:
     with Elsewhere() as executor:
-        config = job_of(source.end(**end), destination.end(**end), parallel=2, name="parcels", retry=FEW)
+        config = job_of(source.end(**end), destination.end(**end), parallel=2, name="tasks", retry=FEW)
         with pytest.raises(portl.DataError):
             portl.migrate(config, executor=executor)
         for packed in executor.seen:
             yield pickle.loads(packed)[0]
 
 
-def test_a_parcel_holds_the_password_and_does_not_show_it(source: Db, destination: Db, role: str) -> None:
+def test_a_task_holds_the_password_and_does_not_show_it(source: Db, destination: Db, role: str) -> None:
     end = {"username": role, "password": PASSWORD}
     with Elsewhere() as executor:
         portl.migrate(job_of(source.end(**end), destination.end(**end), parallel=2), executor=executor)
@@ -501,12 +501,12 @@ def test_a_parcel_holds_the_password_and_does_not_show_it(source: Db, destinatio
     for packed in executor.seen:
         assert leaks(packed.decode("latin-1")) == []
         assert PASSWORD.encode() not in packed
-        (parcel,) = pickle.loads(packed)
-        assert repr(parcel).startswith("<portl: ")
-        task = parcel.unpacked()
+        (task,) = pickle.loads(packed)
+        assert repr(task).startswith("<portl: ")
+        task = task.unpacked()
         assert task.source.config.password.reveal() == PASSWORD
         assert leaks(repr(task)) == []
-        # Packed anew by itself, without its parcel, it leaves the password behind.
+        # Packed anew by itself, without its task, it leaves the password behind.
         with pytest.raises(ValueError, match="does not travel in a pickle"):
             pickle.loads(pickle.dumps(task.source))._database.label  # noqa: B018
 

@@ -75,7 +75,7 @@ def test_what_comes_after_the_first_seconds_goes_chunk_by_chunk(
         ("", {"parallel": 2}),
         ("", {"chunk_rows": 700}),
     ],
-    ids=["a table that is there", "bad rows quarantined", "several lanes", "chunks as asked for"],
+    ids=["a table that is there", "bad rows quarantined", "several workers", "chunks as asked for"],
 )
 def test_other_jobs_go_chunk_by_chunk_from_the_first(
     source: Db, destination: Db, there: str, keys: dict[str, object]

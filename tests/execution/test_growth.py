@@ -168,7 +168,7 @@ def test_memory_does_not_grow_with_the_rows(source: Db, destination: Db) -> None
         job = {"source": source.end(table=f"t{rows}"), "destination": destination.end(table=f"t{rows}")}
         peaks[rows] = run_alone(job)["peak_kib"] / 1024
     assert destination.value("SELECT count(*) FROM t1000000") == 1_000_000
-    # A chunk stays in memory until it is safe: 24 MiB at most for each lane, and what batches add.
+    # A chunk stays in memory until it is safe: 24 MiB at most for each worker, and what batches add.
     assert peaks[1_000_000] < 150
     assert peaks[1_000_000] - peaks[50_000] < 80, peaks
 

@@ -87,7 +87,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
-def test_every_row_arrives_once_over_several_lanes_in_even_chunks(source: Db, destination: Db, case: Case) -> None:
+def test_every_row_arrives_once_over_several_workers_in_even_chunks(source: Db, destination: Db, case: Case) -> None:
     source.execute(case.made)
     config = job(source, destination)
     config["source"] = {key: value for key, value in {**config["source"], **case.keys}.items() if value is not None}
@@ -105,7 +105,7 @@ def test_every_row_arrives_once_over_several_lanes_in_even_chunks(source: Db, de
     nothing_left(destination)
 
 
-def test_all_lanes_read_the_state_in_which_the_run_began(source: Db, destination: Db) -> None:
+def test_all_workers_read_the_state_in_which_the_run_began(source: Db, destination: Db) -> None:
     source.execute(KEYED)
     first = Once(1, lambda: source.execute("CREATE TABLE was AS TABLE t; UPDATE t SET y = 'new'; DELETE FROM t"))
     result = portl.migrate(job(source, destination), observers=[first])
@@ -139,7 +139,7 @@ def test_as_many_chunks_move_at_once_as_were_asked_for(source: Db, destination: 
 
 
 @pytest.mark.parametrize(
-    ("cores", "far", "width", "lanes"),
+    ("cores", "far", "width", "workers"),
     [
         (1, 0, 60, 1),
         (2, 0, 60, 1),
@@ -152,21 +152,21 @@ def test_as_many_chunks_move_at_once_as_were_asked_for(source: Db, destination: 
         (64, 2, 60, 4),
     ],
 )
-def test_auto_takes_as_many_lanes_as_the_machines_can_serve(
-    source: Db, destination: Db, monkeypatch: pytest.MonkeyPatch, cores: int, far: int, width: int, lanes: int
+def test_auto_takes_as_many_workers_as_the_machines_can_serve(
+    source: Db, destination: Db, monkeypatch: pytest.MonkeyPatch, cores: int, far: int, width: int, workers: int
 ) -> None:
     source.execute(f"{KEYED}; UPDATE t SET y = repeat('r', {width})")
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
     for end in (PostgresSource, PostgresDestination)[:far]:
         monkeypatch.setattr(end, "near", False)
     seen: set[str] = set()
-    observe = lambda _: seen.update(t.name for t in threading.enumerate() if t.name.startswith("portl-lane"))  # noqa: E731
+    observe = lambda _: seen.update(t.name for t in threading.enumerate() if t.name.startswith("portl-worker"))  # noqa: E731
     portl.migrate(job(source, destination, parallel="auto"), observers=[observe])
-    assert len(seen) == (lanes if lanes > 1 else 0)
+    assert len(seen) == (workers if workers > 1 else 0)
     assert rows(destination, "t") == rows(source, "t")
 
 
-def test_nothing_is_asked_over_a_connection_that_another_lane_may_be_using(
+def test_nothing_is_asked_over_a_connection_that_another_worker_may_be_using(
     source: Db, destination: Db, caplog: pytest.LogCaptureFixture
 ) -> None:
     source.execute(KEYED)
@@ -212,16 +212,16 @@ def test_no_end_has_more_connections_than_its_pool(source: Db, destination: Db, 
     )
     seen: list[portl.Event] = []
     portl.migrate(config, observers=[look, seen.append])
-    lanes = min(reading, writing)
-    assert lanes <= most["reads"] <= reading
-    assert lanes <= most["writes"] <= writing
+    workers = min(reading, writing)
+    assert workers <= most["reads"] <= reading
+    assert workers <= most["writes"] <= writing
     told = [event.message for event in seen if isinstance(event, portl.Warned) and event.where == "parallel"]
-    said = [f"4 lanes are wanted, and the pool of connections has room for {lanes}"]
-    assert told == (said if lanes < 4 else [])
+    said = [f"4 workers are wanted, and the pool of connections has room for {workers}"]
+    assert told == (said if workers < 4 else [])
     assert rows(destination, "t") == rows(source, "t")
 
 
-#: One lane is refused a row while the others are held up.
+#: One worker is refused a row while the others are held up.
 ONE_FAILS = """
 CREATE FUNCTION meets() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
   IF to_regclass('trouble') IS NULL THEN RETURN NEW; END IF;
@@ -244,9 +244,9 @@ def spawned() -> Executor:
 
 
 @pytest.mark.parametrize(
-    "made", [nullcontext, lambda: ThreadPoolExecutor(3), spawned], ids=["lanes", "threads", "processes"]
+    "made", [nullcontext, lambda: ThreadPoolExecutor(3), spawned], ids=["workers", "threads", "processes"]
 )
-def test_a_lane_that_fails_stops_the_others_and_the_ledger_is_true(
+def test_a_worker_that_fails_stops_the_others_and_the_ledger_is_true(
     source: Db, destination: Db, made: Callable[[], AbstractContextManager[Executor | None]]
 ) -> None:
     source.execute(KEYED)
@@ -262,7 +262,7 @@ def test_a_lane_that_fails_stops_the_others_and_the_ledger_is_true(
         assert caught.value.committed.rows_read == there
         assert destination.value("SELECT sum(rows) FROM portl.chunks") == there
         assert destination.execute("SELECT state, total_rows FROM portl.migrations") == [("failed", there)]
-        # Batches before the refused one are kept; the other lanes' chunks are whole or not there at all.
+        # Batches before the refused one are kept; the other workers' chunks are whole or not there at all.
         assert destination.execute(
             "SELECT number, state, rows FROM portl.chunks WHERE number IN (2, 3, 4) ORDER BY number"
         ) == [
@@ -355,8 +355,8 @@ def pair(primary: Server, standby: Server) -> Iterator[Pair]:
     ],
     ids=["keys", "blocks", "a query"],
 )
-@pytest.mark.parametrize("made", [nullcontext, spawned], ids=["lanes", "processes"])
-def test_a_standby_is_read_by_several_lanes_from_one_snapshot(
+@pytest.mark.parametrize("made", [nullcontext, spawned], ids=["workers", "processes"])
+def test_a_standby_is_read_by_several_workers_from_one_snapshot(
     pair: Pair,
     destination: Db,
     keys: dict[str, Any],
@@ -380,7 +380,7 @@ def test_a_standby_is_read_by_several_lanes_from_one_snapshot(
     nothing_left(destination)
 
 
-def test_lanes_go_to_the_server_of_several_that_has_the_snapshot(pair: Pair, destination: Db) -> None:
+def test_workers_go_to_the_server_of_several_that_has_the_snapshot(pair: Pair, destination: Db) -> None:
     hosts = f"{pair.standby.host}:{pair.primary.endpoint.port},{pair.standby.host}:{pair.standby.port}"
     login = f"{pair.standby.user}:{pair.standby.password}"
     url = f"postgresql://{login}@{hosts}/pair?load_balance_hosts=random"

@@ -252,7 +252,7 @@ def test_a_plan_is_not_carried_out_on_columns_that_have_changed(source: Db, dest
     assert unchanged.execute().rows_inserted == ROWS + 1
 
 
-def test_a_lent_connection_tries_a_deadlock_again_in_one_transaction(source: Db, destination: Db) -> None:
+def test_a_caller_supplied_connection_tries_a_deadlock_again_in_one_transaction(source: Db, destination: Db) -> None:
     source.execute(KEYLESS)
     destination.execute("CREATE TABLE t (id int, y text); CREATE SEQUENCE calls;"
                         "CREATE FUNCTION fails() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"

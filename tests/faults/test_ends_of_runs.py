@@ -1,4 +1,4 @@
-"""How runs end that are not left to run: signals, roles that may not write a ledger, connections that are lent."""
+"""How runs end that are not left to run: signals, roles that may not write a ledger, caller-supplied connections."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_a_run_is_taken_up_over_connections_that_are_lent(source: Db, destinatio
     assert rows(destination, "t") == rows(source, "t")
 
 
-def test_lanes_share_a_pool_that_is_lent(source: Db, destination: Db) -> None:
+def test_workers_share_a_pool_that_is_lent(source: Db, destination: Db) -> None:
     source.execute(KEYLESS)
     info = destination.connection.info
     keys = {"host": info.host, "port": info.port, "user": info.user, "dbname": info.dbname}

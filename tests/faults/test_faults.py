@@ -330,7 +330,7 @@ def test_a_lock_that_is_not_given_in_time_is_tried_again(source: Db, destination
     assert [retry.what for retry in seen.retries] == ["chunk 3 of public.t"]
 
 
-def test_a_role_with_few_connections_gets_fewer_lanes(source: Db, destination: Db) -> None:
+def test_a_role_with_few_connections_gets_fewer_workers(source: Db, destination: Db) -> None:
     source.execute(KEYLESS)
     name = f"few_{destination.connection.info.dbname}"
     destination.execute(f"DROP ROLE IF EXISTS {name}")
@@ -343,7 +343,7 @@ def test_a_role_with_few_connections_gets_fewer_lanes(source: Db, destination: D
         result = portl.migrate(job_of(source.end(), end, parallel=4, chunk_rows=100), observers=[seen])
         assert result.rows_inserted == ROWS
         warned = [event.message for event in seen.events if isinstance(event, portl.Warned)]
-        assert any("goes on with a lane less" in message for message in warned)
+        assert any("goes on with one worker less" in message for message in warned)
         assert rows(destination, "t") == rows(source, "t")
     finally:
         destination.execute(f"DROP OWNED BY {name} CASCADE; DROP ROLE {name}")

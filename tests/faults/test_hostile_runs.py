@@ -44,12 +44,12 @@ class ShutAfterCut(Proxy):
         return found
 
 
-#: The lane that has written the first chunk takes its time over each further one.
+#: The worker that has written the first chunk takes its time over each further one.
 MAIN_LANE_IS_SLOW = """
-CREATE TABLE first_lane (pid int);
+CREATE TABLE first_worker (pid int);
 CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-  IF NOT EXISTS (SELECT FROM first_lane) THEN INSERT INTO first_lane VALUES (pg_backend_pid());
-  ELSIF pg_backend_pid() = (SELECT pid FROM first_lane) THEN PERFORM pg_sleep(0.7); END IF;
+  IF NOT EXISTS (SELECT FROM first_worker) THEN INSERT INTO first_worker VALUES (pg_backend_pid());
+  ELSIF pg_backend_pid() = (SELECT pid FROM first_worker) THEN PERFORM pg_sleep(0.7); END IF;
   RETURN NULL;
 END $$;
 CREATE TABLE t (x int, y text);
@@ -67,7 +67,7 @@ CREATE TRIGGER dies BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION dies();
 
 
 @pytest.mark.parametrize("after", [True, False], ids=["carried out", "not carried out"])
-def test_a_lost_commit_of_a_lane_is_asked_about_however_long_the_server_cannot_be_reached(
+def test_a_lost_commit_of_a_worker_is_asked_about_however_long_the_server_cannot_be_reached(
     source: Db, destination: Db, after: bool
 ) -> None:
     source.execute(KEYLESS)
@@ -87,7 +87,7 @@ def test_a_lost_commit_of_a_lane_is_asked_about_however_long_the_server_cannot_b
         assert proxy.cut_commits == 1
     assert rows(destination, "t") == rows(source, "t")
     assert (result.rows_read, result.rows_inserted) == (ROWS, ROWS)
-    assert told[0].startswith("chunk"), "the commit was a lane's"
+    assert told[0].startswith("chunk"), "the commit was a worker's"
     nothing_left(destination)
 
 

@@ -399,7 +399,9 @@ def test_a_wrong_password_behind_the_proxy_is_final(rows: Db, destination: Db, p
     assert not caught.value.transient
 
 
-def test_a_lent_connection_that_falls_silent_ends_with_an_error(rows: Db, destination: Db, proxy: Proxy) -> None:
+def test_a_caller_supplied_connection_that_falls_silent_ends_with_an_error(
+    rows: Db, destination: Db, proxy: Proxy
+) -> None:
     config = job(rows, destination)
     for key in ("host", "port", "database", "username", "password"):
         config["source"].pop(key, None)

@@ -132,7 +132,7 @@ def test_bytes_that_are_no_text_cost_their_row_alone(source: Db, destination: Db
 
 
 @pytest.mark.parametrize("open_transaction", [True, False])
-def test_a_lent_connection_is_usable_after_a_lock_could_not_be_had(
+def test_a_caller_supplied_connection_is_usable_after_a_lock_could_not_be_had(
     source: Db, destination: Db, open_transaction: bool
 ) -> None:
     source.execute("CREATE TABLE t (id int); INSERT INTO t VALUES (1)")

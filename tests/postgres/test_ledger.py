@@ -1,4 +1,4 @@
-"""The ledger at a PostgreSQL destination, its siblings and its identity."""
+"""The ledger at a PostgreSQL destination, its worker sessions and its identity."""
 
 from __future__ import annotations
 
@@ -577,7 +577,7 @@ def test_a_role_that_may_not_make_a_schema_keeps_the_ledger_beside_its_table(des
     destination.execute(f"DROP ROLE {role}")
 
 
-def test_a_sibling_writes_where_the_run_stands(destination: Db) -> None:
+def test_a_worker_session_writes_where_the_run_stands(destination: Db) -> None:
     run = new_run()
     with opened(destination) as end:
         book = ledger_at(end, schema="public")
@@ -779,12 +779,12 @@ def test_several_processes_make_or_upgrade_one_ledger(destination: Db, old: bool
     assert destination.value("SELECT obj_description('portl.migrations'::regclass)").endswith("layout 4")
 
 
-def test_lanes_write_their_lines_at_the_same_time(destination: Db) -> None:
+def test_workers_write_their_lines_at_the_same_time(destination: Db) -> None:
     run = new_run(40)
     with opened(destination) as end:
         ledger_at(end).start(run)
 
-        def lane(number: int) -> None:
+        def worker(number: int) -> None:
             twin = end.for_worker()
             assert twin is not None
             try:
@@ -798,7 +798,7 @@ def test_lanes_write_their_lines_at_the_same_time(destination: Db) -> None:
                 twin.close()
 
         with ThreadPoolExecutor(4) as threads:
-            list(threads.map(lane, range(1, 5)))
+            list(threads.map(worker, range(1, 5)))
         assert sum(line.rows for line in ledger_at(end).lines(run)) == 400
 
 
@@ -846,7 +846,7 @@ def test_the_identity_goes_by_the_table_not_by_the_way_to_it(destination: Db) ->
     destination.execute(f"DROP ROLE {role}")
 
 
-def test_siblings_take_their_connections_from_one_pool(destination: Db) -> None:
+def test_worker_sessions_take_their_connections_from_one_pool(destination: Db) -> None:
     with opened(destination, pool=Pool(max_size=2, timeout=0.2)) as end:
         one, two = end.for_worker(), end.for_worker()
         assert one is not None
@@ -861,7 +861,7 @@ def test_siblings_take_their_connections_from_one_pool(destination: Db) -> None:
         assert end.room() == 1
 
 
-def test_a_sibling_shares_a_pool_that_was_handed_in_and_never_a_connection(destination: Db) -> None:
+def test_a_worker_session_shares_a_pool_that_was_handed_in_and_never_a_connection(destination: Db) -> None:
     with psycopg_pool.ConnectionPool(dsn(destination), min_size=1, max_size=2, open=True) as pool:
         with opened(destination, pool) as end:
             twin = end.for_worker()
@@ -879,7 +879,7 @@ def test_a_sibling_shares_a_pool_that_was_handed_in_and_never_a_connection(desti
         assert end.for_worker() is None
 
 
-def test_a_pickled_sibling_arrives_without_its_password(destination: Db) -> None:
+def test_a_pickled_worker_session_arrives_without_its_password(destination: Db) -> None:
     with opened(destination) as end:
         travelled = pickle.loads(pickle.dumps(end.for_worker()))
     with pytest.raises(ValueError, match="a password does not travel"):
@@ -887,7 +887,7 @@ def test_a_pickled_sibling_arrives_without_its_password(destination: Db) -> None
     travelled.close()
 
 
-def test_a_pickled_sibling_arrives_usable_where_there_is_no_secret(
+def test_a_pickled_worker_session_arrives_usable_where_there_is_no_secret(
     destination: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PGPASSWORD", destination.endpoint.password)
@@ -960,7 +960,7 @@ def test_a_job_that_starts_over_builds_the_key_first(source: Db, destination: Db
     assert destination.value("SELECT count(*) FROM t") == 20000
 
 
-def test_a_siblings_writer_makes_nothing(source: Db, destination: Db) -> None:
+def test_a_worker_sessions_writer_makes_nothing(source: Db, destination: Db) -> None:
     source.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)")
     job = {"source": source.end(table="t"), "destination": destination.end(table="t")}
     intent = portl.plan(job).tables[0].intent

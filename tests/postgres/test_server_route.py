@@ -398,7 +398,7 @@ def test_an_atomic_job_of_which_a_row_is_refused_leaves_nothing(db: Db) -> None:
     assert db.value("SELECT count(*) FROM u") == 0
 
 
-def test_it_is_one_chunk_however_many_lanes_there_are(db: Db) -> None:
+def test_it_is_one_chunk_however_many_workers_there_are(db: Db) -> None:
     result = portl.migrate(job(db, "u", parallel=3))
     assert (result.tables[0].chunks, result.tables[0].rows_inserted) == (1, 500)
     assert db.execute("SELECT count(*), sum(rows) FROM portl.chunks") == [(1, 500)]

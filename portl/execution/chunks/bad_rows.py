@@ -21,7 +21,7 @@ def located(
     task: TableTask,
     base: ChunkLine,
 ) -> DataError:
-    """Return the error that names the first row of a refused batch that is to blame.
+    """Return the error that names the first row of a refused batch that is at fault.
 
     The smallest number of leading rows that is refused ends with that row: about log2(rows) trials by halving, each
     rolled back. The server's own count of lines is not used: it is missing for foreign keys and wrong for rows too big.

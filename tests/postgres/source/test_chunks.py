@@ -370,20 +370,20 @@ def test_a_chunk_left_in_the_middle_leaves_the_state_readable(source: Db, defini
         assert [row[0] for row in rows_of(src, rest)] == list(range(11, 50_001))
 
 
-def test_siblings_read_one_state_at_the_same_time_while_others_write(source: Db) -> None:
+def test_worker_sessions_read_one_state_at_the_same_time_while_others_write(source: Db) -> None:
     numbers(source, 4000)
     with reader(source, table="t") as src:
         chunks = split(src, chunk_rows=500).chunks
-        siblings = [src.for_worker(), src.for_worker()]
+        besides = [src.for_worker(), src.for_worker()]
         source.execute(
             "DELETE FROM t WHERE id <= 1000; INSERT INTO t SELECT g, 'new' FROM generate_series(5001, 6000) g"
         )
         found: list[list[int]] = [[], []]
 
         def work(number: int) -> None:
-            sibling = siblings[number]
-            assert sibling is not None
-            with opened(sibling) as own:
+            beside = besides[number]
+            assert beside is not None
+            with opened(beside) as own:
                 for chunk in chunks[number::2]:
                     found[number] += [row[0] for row in rows_of(own, chunk)]
                     source_writes.wait(timeout=20)
@@ -402,13 +402,13 @@ def test_siblings_read_one_state_at_the_same_time_while_others_write(source: Db)
         assert src.holds()
 
 
-def test_a_sibling_travels_in_a_pickle_without_the_password(source: Db, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_session_travels_in_a_pickle_without_the_password(source: Db, monkeypatch: pytest.MonkeyPatch) -> None:
     numbers(source, 10)
     monkeypatch.setenv("PGPASSWORD", source.endpoint.password)
     with reader(source, table="t", password=None) as src:
-        sibling = src.for_worker()
+        beside = src.for_worker()
         source.execute("DELETE FROM t")
-        text = pickle.dumps(sibling)
+        text = pickle.dumps(beside)
         assert source.endpoint.password.encode() not in text
         with opened(pickle.loads(text)) as own:
             assert len(rows_of(own, split(own).chunks[0])) == 10
@@ -424,17 +424,17 @@ def test_a_connection_of_the_callers_has_no_siblings(source: Db) -> None:
 def test_a_lost_snapshot_is_noticed_and_named(source: Db) -> None:
     numbers(source, 10)
     with reader(source, table="t") as src:
-        sibling = src.for_worker()
-        assert sibling is not None
+        beside = src.for_worker()
+        assert beside is not None
         assert src.holds()
         source.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND application_name = 'portl'"
         )
-        with pytest.raises(portl.ConnectionFailed, match="the snapshot is lost") as caught, opened(sibling):
+        with pytest.raises(portl.ConnectionFailed, match="the snapshot is lost") as caught, opened(beside):
             pass
         assert (caught.value.sqlstate, caught.value.transient) == ("22023", True)
-        assert not sibling.holds()
+        assert not beside.holds()
         assert not src.holds()
 
 
@@ -593,9 +593,9 @@ def test_an_older_server_is_cut_read_and_resumed_the_same(system: Db) -> None:
     numbers(system, 1010)
     with reader(system, table="t") as src:
         assert sizes(src, split(src, chunk_rows=100)) == [100] * 10 + [10]
-        sibling = src.for_worker()
-        assert sibling is not None
-        with opened(sibling) as own:
+        beside = src.for_worker()
+        assert beside is not None
+        with opened(beside) as own:
             assert len(rows_of(own, split(own).chunks[0])) == 1010
         state = done(split(src, chunk_rows=100, any_order=False), src.snapshot())
         lost = src.for_worker()
