@@ -14,7 +14,7 @@ from portl_postgres.config import PostgresDestinationConfig, check_name
 from portl_postgres.destination import ddl, quarantine
 from portl_postgres.destination import due_key as unfinished
 from portl_postgres.destination.conflicts import Merge, check_merge, trials
-from portl_postgres.destination.writer import PostgresWriter, copy_statement, merges_straight
+from portl_postgres.destination.write_path import copy_statement, merges_straight, must_stage
 from portl_postgres.session.session import Session
 from portl_postgres.sql.text import quoted
 from portl_postgres.wire import server_route as inside
@@ -155,7 +155,7 @@ class Examiner:
         if updates and not all(d.may_update for name, d in known if name not in key):
             lacking.append("UPDATE")
         # The staging table is made after the table, and xmax tells new rows from old: columns alone are not enough.
-        stages = resolves or PostgresWriter.must_stage(intent, nested=self._session.nested)
+        stages = resolves or must_stage(intent, nested=self._session.nested)
         if stages and not self._facts.may_select:
             lacking.append("SELECT")
         findings = []
@@ -185,7 +185,7 @@ class Examiner:
         """Say if the staging table may be needed and cannot be made."""
         resolves = intent.conflict.strategy is not Strategy.FAIL and intent.key is not None
         may_conflict = resolves and not (intent.create and intent.distinct)
-        if not may_conflict and not PostgresWriter.must_stage(intent, nested=self._session.nested):
+        if not may_conflict and not must_stage(intent, nested=self._session.nested):
             return []
         if self._facts.may_stage:
             return []
@@ -351,7 +351,7 @@ class Examiner:
         select = intent.format.select if isinstance(intent.format, inside.ServerFormat) else None
         if select is not None:
             statements.append(Merge(intent).insert(select))
-        elif not PostgresWriter.must_stage(intent, nested=self._session.nested):
+        elif not must_stage(intent, nested=self._session.nested):
             statements.append(copy_statement(table, intent, binary=intent.format.name == BINARY))
         if (
             intent.conflict.strategy is not Strategy.FAIL
