@@ -21,7 +21,8 @@ from portl_postgres.destination import due_key as unfinished
 from portl_postgres.destination.checks import Examiner, unknown_type
 from portl_postgres.destination.quarantine import RejectedTable
 from portl_postgres.destination.writer import PostgresWriter
-from portl_postgres.ledger.ledger import PostgresLedger, ledger_of
+from portl_postgres.ledger.choice import ledger_of
+from portl_postgres.ledger.ledger import PostgresLedger
 from portl_postgres.session import worker_sessions
 from portl_postgres.session.database import Database
 from portl_postgres.session.session import Session

@@ -19,8 +19,7 @@ import hashlib
 import json
 import os
 import secrets
-import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +27,12 @@ import portl
 from portl import DataError, Finding, Intent, Rejected, Rejection, RowBatch
 from portl_postgres.catalog.tables import shown, table_details
 from portl_postgres.config import check_name
+from portl_postgres.destination.rejected_cells import Cell, as_bytes, as_cell, as_json, binary_row, line_cells, parsed
 from portl_postgres.session.session import Session
 from portl_postgres.sql.text import listed, quoted
 from portl_postgres.wire.batches import BINARY, CopyBatch, binary_values
-from portl_postgres.wire.copy import CopyIn, CopyOut
-from portl_postgres.wire.row_text import dump, unescape
+from portl_postgres.wire.copy_in import CopyIn
+from portl_postgres.wire.copy_out import CopyOut
 from portl_postgres.wire.server_route import carried
 
 SUFFIX = "__rejected"
@@ -56,9 +56,6 @@ COLUMNS = {
     "row_number": "bigint",
     "row": "json",
 }
-
-#: None for NULL, a text, or the bytes of a value that is none.
-Cell = str | bytes | None
 
 
 def table_name(intent: Intent) -> tuple[str, str]:
@@ -221,7 +218,7 @@ class RejectedTable:
             "chunk": rejection.chunk,
             "batch": rejection.row.number,
             "row_number": error.row if error.row is not None else rejection.row.first_row,
-            "row": {name: _json(cell) for name, cell in row.items()},
+            "row": {name: as_json(cell) for name, cell in row.items()},
         }
 
     def _insert(self, records: Sequence[Mapping[str, Any]]) -> None:
@@ -270,7 +267,7 @@ class RejectedTable:
 
     def _rejected(self, id: int, batch: int, number: int, position: str, text: str | None) -> Rejected:
         try:
-            data = tuple(_parsed(text, self._columns))
+            data = tuple(parsed(text, self._columns))
         except ValueError as error:
             return Rejected(id=id, row=None, trouble=str(error), position=position)
         row = RowBatch(number=batch, first_row=number, rows=1, size=len(text or ""), data=[data])
@@ -309,9 +306,9 @@ class RejectedTable:
         for index, rejection in enumerate(rejections):
             batch = rejection.row
             if isinstance(batch, RowBatch):
-                found.append([_cell(_bytes(value)) for value in batch.data[0]])
+                found.append([as_cell(as_bytes(value)) for value in batch.data[0]])
             elif isinstance(batch, CopyBatch) and not batch.binary:
-                found.append(_line_cells(b"".join(batch.bare)))
+                found.append(line_cells(b"".join(batch.bare)))
             elif isinstance(batch, CopyBatch):
                 found.append(list(binary_values(b"".join(batch.bare))))
                 binary.append(index)
@@ -359,7 +356,7 @@ class RejectedTable:
             what=what,
         )
         try:
-            data = b"".join(map(_binary_row, rows))
+            data = b"".join(map(binary_row, rows))
             stream.write(CopyBatch(number=1, first_row=1, rows=len(rows), size=len(data), binary=True, pieces=[data]))
             stream.finish()
         except BaseException:
@@ -367,7 +364,7 @@ class RejectedTable:
             raise
         query = f"SELECT {', '.join(columns)} FROM {table} ORDER BY n"
         out = CopyOut(session, f"COPY ({query}) TO STDOUT (FORMAT text, ENCODING 'UTF8')", self._token, what)
-        found = [_line_cells(bytes(line)) for line in out.rows(binary=False)]
+        found = [line_cells(bytes(line)) for line in out.rows(binary=False)]
         session.execute(f"DROP TABLE {table}", what=what)
         return found
 
@@ -401,90 +398,3 @@ def _reason(error: DataError, row: Mapping[str, Any], intent: Intent) -> str:
     """Return the server's words as the quarantine may show them."""
     values = {name: cell if isinstance(cell, str) else None for name, cell in row.items()}
     return portl.masked(copy.copy(error), values, intent.mask).message.replace("\0", "\N{SYMBOL FOR NULL}")
-
-
-def _bytes(value: object) -> bytes | None:
-    if value is None:
-        return None
-    text = dump(value)
-    try:
-        return text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "surrogatepass")
-
-
-def _cell(data: bytes | None) -> Cell:
-    """Return a text as such, and as bytes what is none."""
-    if data is None:
-        return None
-    try:
-        text = data.decode()
-    except UnicodeDecodeError:
-        return data
-    return data if "\0" in text else text
-
-
-def _line_cells(line: bytes) -> list[Cell]:
-    """Return the values of a line of COPY's text format."""
-    fields = line.removesuffix(b"\n").split(b"\t")
-    # Latin-1 has one character for each byte, and the bytes of UTF-8's longer characters are no backslashes.
-    return [None if field == b"\\N" else _cell(unescape(field.decode("latin-1")).encode("latin-1")) for field in fields]
-
-
-def _json(cell: Cell) -> str | dict[str, str] | None:
-    return {"hex": cell.hex()} if isinstance(cell, bytes) else cell
-
-
-def _parsed(text: str | None, columns: Iterable[str]) -> Iterator[str | None]:
-    """Yield the texts of a row in the order of the columns.
-
-    Raises:
-        ValueError: says what is wrong with what stands there.
-    """
-    try:
-        found = json.loads(text or "null")
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise ValueError("`row` is no JSON object of column to text")
-    columns = list(columns)
-    unknown = [name for name in found if name not in columns]
-    if unknown:
-        raise ValueError(f"`row` has {unknown[0]!r}, which this job does not fill; it fills: {', '.join(columns)}")
-    for name in columns:
-        if name not in found:
-            raise ValueError(f"`row` lacks {name!r}; write null for NULL")
-        yield _text(name, found[name])
-
-
-def _text(name: str, value: object) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, (int, float)):
-        return str(value)
-    if isinstance(value, dict) and set(value) == {"hex"} and isinstance(value["hex"], str):
-        try:
-            return bytes.fromhex(value["hex"]).decode("utf-8", "surrogateescape")
-        except ValueError:
-            pass
-    raise ValueError(f'`row` has for {name!r} neither a text, nor null, nor {{"hex": "…"}}')
-
-
-def _binary_row(cells: Sequence[bytes | None]) -> bytes:
-    parts = [struct.pack("!h", len(cells))]
-    for cell in cells:
-        parts.append(struct.pack("!i", -1) if cell is None else struct.pack("!i", len(cell)) + cell)
-    return b"".join(parts)
-
-
-def append_lines(file: str, lines: Sequence[str], context: portl.Context) -> None:
-    """Append to the quarantine's file; a failure is told and no more, for the rows are safe in the table."""
-    data = "".join(line + "\n" for line in lines).encode("utf-8", "backslashreplace")
-    try:
-        with Path(file).open("ab") as stream:
-            stream.write(data)
-    except OSError as error:
-        text = f"{len(lines)} rejected row(s) could not be written to {file!r}: {error.strerror}"
-        context.emit(portl.Warned(where="quarantine.file", message=text, remedy="they stand in the quarantine's table"))

@@ -33,13 +33,14 @@ from portl_postgres.catalog.sequences import Sequences
 from portl_postgres.catalog.tables import table_details
 from portl_postgres.destination import due_key
 from portl_postgres.destination.conflicts import Merge
-from portl_postgres.destination.quarantine import RejectedTable, append_lines
+from portl_postgres.destination.quarantine import RejectedTable
+from portl_postgres.destination.rejected_cells import append_lines
 from portl_postgres.destination.staging import Staging
 from portl_postgres.destination.write_path import UNIQUE_VIOLATION, WritePath, copy_statement
 from portl_postgres.session.session import Session
 from portl_postgres.sql.text import listed, quoted
 from portl_postgres.wire.batches import BINARY
-from portl_postgres.wire.copy import CopyIn
+from portl_postgres.wire.copy_in import CopyIn
 from portl_postgres.wire.server_route import ServerBatch, carried
 
 logger = logging.getLogger("portl.postgres")

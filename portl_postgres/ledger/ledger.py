@@ -26,17 +26,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-import attrs
-
 import portl
-from portl import ChunkLine, Finding, LedgerConfig, LedgerMode, Run, RunState
+from portl import ChunkLine, Run, RunState
 from portl_postgres.catalog.tables import statement
-from portl_postgres.config import check_name
-from portl_postgres.ledger.location import LAYOUT, Place, candidates, place_of, step
+from portl_postgres.ledger.location import LAYOUT, Locations, Place
 from portl_postgres.ledger.locks import Holders, JobLock, end, lock_key, told, who_holds, writers
 from portl_postgres.ledger.rows import COUNTS, line_of, run_of, snapshots, with_holders
 from portl_postgres.session.session import Session
-from portl_postgres.sql.text import Expression, bound, literal, quoted
+from portl_postgres.sql.text import bound, literal
 
 logger = logging.getLogger("portl.postgres")
 T = TypeVar("T")
@@ -46,48 +43,6 @@ _Rows = list[tuple[Any, ...]]
 PATIENCE_SECONDS = 15.0
 
 _LOCK_TIMEOUT = "55P03"
-
-
-def ledger_of(
-    session: Session, wanted: LedgerConfig, schema: str, token: portl.CancelToken
-) -> PostgresLedger | Finding:
-    """Return the ledger of a session, or why there is none. Creates nothing.
-
-    Args:
-        session: the destination's.
-        wanted: the job's.
-        schema: the destination's.
-        token: the run's.
-
-    Raises:
-        LedgerError: if what stands there cannot be read by this version of portl.
-    """
-    over = "a run that is interrupted starts over"
-    if wanted.mode is LedgerMode.OFF:
-        return portl.note("ledger", f"`ledger.mode` is off: {over}")
-    required = wanted.mode is LedgerMode.REQUIRED
-    if session.nested:
-        if required:
-            remedy = "hand in a connection without an open transaction, or leave `ledger.mode` at auto"
-            return portl.problem("ledger", "there is none inside a transaction of the caller's", remedy)
-        return portl.note("ledger", f"there is none inside a transaction of the caller's: {over}")
-    if wanted.schema is not None:
-        try:
-            check_name("ledger.schema", wanted.schema)
-        except portl.FieldError as error:
-            return portl.problem("ledger.schema", error.text)
-    found = PostgresLedger(session, candidates(wanted, schema), token)
-    places = found.look()
-    if any(place.usable for place in places):
-        return found
-    whys, grants = zip(*(place.obstacle for place in places), strict=True)
-    if (hidden := found.hidden()) is not None and not required:
-        where, remedy = hidden
-        said = f"{where}: if one of this job was interrupted, its rows would come twice"
-        return portl.problem("ledger", said, f"{remedy}; or, to do without, set `ledger.mode` to off")
-    if required:
-        return portl.problem("ledger", f"none can be kept: {'; '.join(whys)}", "; or ".join(grants))
-    return portl.note("ledger", f"there is none, and {over}: {'; '.join(whys)} ({'; or '.join(grants)})")
 
 
 class PostgresLedger(portl.Ledger):
@@ -101,36 +56,15 @@ class PostgresLedger(portl.Ledger):
 
     def __init__(self, session: Session, candidates: Sequence[tuple[str, str, str]], token: portl.CancelToken) -> None:
         self._session = session
-        self._candidates = list(candidates)
-        self._token = token
+        self.locations = Locations(session, candidates)
         self._lock = JobLock(session, token)
-        self._places: list[Place] = []
         #: Where runs stand, by their ids.
         self._homes: dict[str, Place] = {}
-
-    def look(self) -> list[Place]:
-        """Return the places as they are.
-
-        Raises:
-            LedgerError: if something else stands there, or the ledger of a newer portl.
-        """
-        (rows,) = self._session.queries([self._looking], what="the ledger")
-        return self._seen(rows)
-
-    @property
-    def _looking(self) -> str:
-        """The query of what stands at each place."""
-        names = (Expression(f"ARRAY[{', '.join(map(literal, of))}]") for of in zip(*self._candidates, strict=True))
-        return bound(statement("ledger_places"), *names)
-
-    def _seen(self, rows: Sequence[tuple[Any, ...]]) -> list[Place]:
-        self._places = [place_of(names, row) for names, row in zip(self._candidates, rows, strict=True)]
-        return self._places
 
     @property
     def place(self) -> str:
         """See ``Ledger.place``."""
-        return self._chosen(self._places or self.look()).shown
+        return self.locations.chosen().shown
 
     def lock(self, job: str) -> None:
         """See ``Ledger.lock``."""
@@ -151,30 +85,22 @@ class PostgresLedger(portl.Ledger):
 
     def hidden(self) -> tuple[str, str] | None:
         """See ``Ledger.hidden``."""
-        for place in self._places or self.look():
-            if place.layout is not None and not place.readable:
-                grant = f"GRANT USAGE ON SCHEMA {quoted(place.schema)} TO the role; GRANT SELECT ON"
-                return (
-                    f"the role may not read the runs in {place.shown}",
-                    f"{grant} {place.of_migrations}, {place.of_chunks} TO the role; or, if none of them is this job's,"
-                    " name the schema of the ledger to use in `ledger.schema`",
-                )
-        return None
+        return self.locations.hidden()
 
     def prepare(self) -> None:
         """See ``Ledger.prepare``."""
-        if self._chosen(self._places or self.look()).layout == LAYOUT:
+        if self.locations.chosen().layout == LAYOUT:
             return
         with self._transaction():
-            self._made_ready(self._chosen(self.look()))
+            self.locations.ready(self.locations.chosen(look=True))
 
     def start(self, run: Run) -> None:
         """See ``Ledger.start``."""
         self._homes.pop(run.id, None)
         with self._transaction():
             hold = f"SELECT pg_catalog.pg_advisory_xact_lock({lock_key('run', run.id)})"
-            _, rows = self._session.queries([hold, self._looking], what="the ledger")
-            place = self._made_ready(self._chosen(self._seen(rows)))
+            _, rows = self._session.queries([hold, self.locations.query], what="the ledger")
+            place = self.locations.ready(self.locations.seen(rows).chosen())
             identity = json.dumps(run.identity, sort_keys=True)
             self._query(
                 f"WITH run AS (INSERT INTO {place.of_migrations} (id, job, identity, fingerprint, attempt, state,"
@@ -214,7 +140,7 @@ class PostgresLedger(portl.Ledger):
         """
         place = self._home(run)
         with self._transaction():
-            place = self._homes[run.id] = self._made_ready(place)
+            place = self._homes[run.id] = self.locations.ready(place)
         where = "id = $1::uuid", [run.id]
         taken = self._patiently(
             lambda: self._take_over(place, run), lambda: writers(self._session, place.of_migrations, *where), run
@@ -330,7 +256,7 @@ class PostgresLedger(portl.Ledger):
 
     def acknowledge(self, run: str) -> None:
         """See ``Ledger.acknowledge``."""
-        for place in [self._homes[run]] if run in self._homes else self._readable_places():
+        for place in [self._homes[run]] if run in self._homes else self.locations.readable(look=True):
             update = (
                 f"UPDATE {place.of_migrations} SET acknowledged = pg_catalog.clock_timestamp()"
                 f" WHERE id = {literal(run)}::uuid AND state = 'done' AND acknowledged IS NULL"
@@ -343,7 +269,7 @@ class PostgresLedger(portl.Ledger):
         """See ``Ledger.forget``."""
         removed = 0
         with self._transaction():
-            for place in self._readable_places():
+            for place in self.locations.readable(look=True):
                 ((count,),) = self._query(
                     f"WITH gone AS (DELETE FROM {place.of_migrations} WHERE job = $1 RETURNING id), lines AS"
                     f" (DELETE FROM {place.of_chunks} AS c USING gone WHERE c.run = gone.id)"
@@ -401,38 +327,6 @@ class PostgresLedger(portl.Ledger):
             transient=True,
         )
 
-    def _chosen(self, places: Sequence[Place]) -> Place:
-        """Return where a new run is written down."""
-        for place in places:
-            if place.usable:
-                return place
-        whys, grants = zip(*(place.obstacle for place in places), strict=True)
-        raise portl.LedgerError(
-            f"{self._session.label}: none can be kept: {'; '.join(whys)}", hint="; or ".join(grants)
-        )
-
-    def _made_ready(self, place: Place) -> Place:
-        """Create or upgrade what stands at a place, as the only one who does."""
-        if place.layout == LAYOUT:
-            return place
-        self._query("SELECT pg_catalog.pg_advisory_xact_lock($1::int8)", lock_key("ledger", ""))
-        place = next(p for p in self.look() if p.schema == place.schema)
-        if not place.usable:
-            why, grant = place.obstacle
-            raise portl.LedgerError(f"{self._session.label}: {why}", hint=grant)
-        if place.layout is None and place.schema_missing:
-            self._session.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(place.schema)}", what="making the ledger")
-        elif place.layout is not None and place.layout < LAYOUT:
-            tables = f"{place.of_migrations}, {place.of_chunks}"
-            self._session.execute(f"LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE", what="upgrading the ledger")
-        for number in range((place.layout or 0) + 1, LAYOUT + 1):
-            logger.debug("%s: %s gets the layout %d", self._session.label, place.shown, number)
-            self._session.execute(step(number, place), what="making the ledger")
-        return attrs.evolve(place, layout=LAYOUT)
-
-    def _readable_places(self) -> list[Place]:
-        return _readable(self.look())
-
     def _home(self, run: Run) -> Place:
         """Return where a run stands.
 
@@ -440,7 +334,7 @@ class PostgresLedger(portl.Ledger):
             Superseded: if it stands nowhere.
         """
         if run.id not in self._homes:
-            for place in self._readable_places():
+            for place in self.locations.readable(look=True):
                 if self._query(f"SELECT 1 FROM {place.of_migrations} WHERE id = $1::uuid", run.id):
                     self._homes[run.id] = place
                     break
@@ -507,9 +401,9 @@ class PostgresLedger(portl.Ledger):
             wanted += f" AND pg_catalog.row_to_json(m) ->> 'idempotency_key' = {key}"
         order = f"{wanted} ORDER BY started DESC, id{' LIMIT 1' if latest else ''}"
         while True:
-            known = self._places or self.look()
-            places = _readable(known)
-            queries = [self._looking]
+            known = self.locations.known
+            places = self.locations.readable()
+            queries = [self.locations.query]
             for place in places:
                 queries += [
                     f"SELECT pg_catalog.row_to_json(m)::text, m.tableoid::text FROM {place.of_migrations} AS m{order}",
@@ -521,10 +415,10 @@ class PostgresLedger(portl.Ledger):
             try:
                 seen, *rows = self._session.looking(queries, what="the ledger")
             except portl.Error:
-                if self._session.broken or _readable(self.look()) == places:
+                if self._session.broken or self.locations.readable(look=True) == places:
                     raise
                 continue
-            if self._seen(seen) == known:
+            if self.locations.seen(seen).known == known:
                 holders = None if job is None else told(rows.pop())
                 return list(zip(places, rows[::2], rows[1::2], strict=True)), holders
 
@@ -546,7 +440,3 @@ class PostgresLedger(portl.Ledger):
         """Return a text as it stands in a JSON string, in characters that the server's encoding has."""
         unicode = self._session.speaks_unicode and not any("\ud800" <= character <= "\udfff" for character in text)
         return json.dumps(text, ensure_ascii=not unicode)[1:-1]
-
-
-def _readable(places: Sequence[Place]) -> list[Place]:
-    return [place for place in places if place.layout is not None and place.readable]

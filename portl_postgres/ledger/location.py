@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -10,7 +12,11 @@ import attrs
 import portl
 from portl import LedgerConfig
 from portl_postgres.catalog.tables import shown, statement
-from portl_postgres.sql.text import quoted
+from portl_postgres.ledger.locks import lock_key
+from portl_postgres.session.session import Session
+from portl_postgres.sql.text import Expression, bound, literal, quoted
+
+logger = logging.getLogger("portl.postgres")
 
 #: The layout that this version of portl writes: there is a file ``sql/ledger_<n>.sql`` for each step to it.
 LAYOUT = 4
@@ -141,3 +147,95 @@ def step(number: int, place: Place) -> str:
     """Return the statements of one step of the layout for a place."""
     names = {"schema": place.schema, "migrations": place.migrations, "chunks": place.chunks}
     return _NAME.sub(lambda match: quoted(names[match[1]]), statement(f"ledger_{number}"))
+
+
+class Locations:
+    """The places where the ledger of one session may be, as they were seen last.
+
+    Args:
+        session: the destination's.
+        candidates: schema and names of the tables for each place, the preferred first.
+    """
+
+    def __init__(self, session: Session, candidates: Sequence[tuple[str, str, str]]) -> None:
+        self._session = session
+        self._candidates = list(candidates)
+        self._places: list[Place] = []
+
+    @property
+    def known(self) -> list[Place]:
+        """The places as they were seen last; they are looked at if they were not yet."""
+        return self._places or self.look()
+
+    def look(self) -> list[Place]:
+        """Return the places as they are.
+
+        Raises:
+            LedgerError: if something else stands there, or the ledger of a newer portl.
+        """
+        (rows,) = self._session.queries([self.query], what="the ledger")
+        return self.seen(rows).known
+
+    @property
+    def query(self) -> str:
+        """The query of what stands at each place."""
+        names = (Expression(f"ARRAY[{', '.join(map(literal, of))}]") for of in zip(*self._candidates, strict=True))
+        return bound(statement("ledger_places"), *names)
+
+    def seen(self, rows: Sequence[tuple[Any, ...]]) -> Locations:
+        """Take note of the answer to ``query``."""
+        self._places = [place_of(names, row) for names, row in zip(self._candidates, rows, strict=True)]
+        return self
+
+    def readable(self, *, look: bool = False) -> list[Place]:
+        """Return the places with runs that can be read; ``look``: as they are now."""
+        places = self.look() if look else self.known
+        return [place for place in places if place.layout is not None and place.readable]
+
+    def hidden(self) -> tuple[str, str] | None:
+        """Return where runs stand that the role may not read, and what would help; None: nowhere."""
+        for place in self.known:
+            if place.layout is not None and not place.readable:
+                grant = f"GRANT USAGE ON SCHEMA {quoted(place.schema)} TO the role; GRANT SELECT ON"
+                return (
+                    f"the role may not read the runs in {place.shown}",
+                    f"{grant} {place.of_migrations}, {place.of_chunks} TO the role; or, if none of them is this job's,"
+                    " name the schema of the ledger to use in `ledger.schema`",
+                )
+        return None
+
+    def chosen(self, *, look: bool = False) -> Place:
+        """Return where a new run is written down; ``look``: as the places are now.
+
+        Raises:
+            LedgerError: if there is none.
+        """
+        places = self.look() if look else self.known
+        for place in places:
+            if place.usable:
+                return place
+        whys, grants = zip(*(place.obstacle for place in places), strict=True)
+        raise portl.LedgerError(
+            f"{self._session.label}: none can be kept: {'; '.join(whys)}", hint="; or ".join(grants)
+        )
+
+    def ready(self, place: Place) -> Place:
+        """Create or upgrade what stands at a place, as the only one who does."""
+        if place.layout == LAYOUT:
+            return place
+        self._session.query(
+            "SELECT pg_catalog.pg_advisory_xact_lock($1::int8)", lock_key("ledger", ""), what="the ledger"
+        )
+        place = next(p for p in self.look() if p.schema == place.schema)
+        if not place.usable:
+            why, grant = place.obstacle
+            raise portl.LedgerError(f"{self._session.label}: {why}", hint=grant)
+        if place.layout is None and place.schema_missing:
+            self._session.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(place.schema)}", what="making the ledger")
+        elif place.layout is not None and place.layout < LAYOUT:
+            tables = f"{place.of_migrations}, {place.of_chunks}"
+            self._session.execute(f"LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE", what="upgrading the ledger")
+        for number in range((place.layout or 0) + 1, LAYOUT + 1):
+            logger.debug("%s: %s gets the layout %d", self._session.label, place.shown, number)
+            self._session.execute(step(number, place), what="making the ledger")
+        return attrs.evolve(place, layout=LAYOUT)

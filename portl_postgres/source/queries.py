@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import attrs
 import psycopg
 from psycopg import pq
 
 import portl
-from portl import Column, Table
+from portl import Column, Kind, Table, Type
 from portl_postgres.catalog import tables as catalog
 from portl_postgres.session.errors import translate, words
 from portl_postgres.session.session import Session
-from portl_postgres.sql.text import QUERY_WORDS, Unbalanced, first_word, without_end
+from portl_postgres.sql.text import QUERY_WORDS, Unbalanced, check_expression, first_word, quoted, without_end
 from portl_postgres.wire.copy import flush, unfinished, wait_result
 
 INSUFFICIENT_PRIVILEGE = "42501"
@@ -119,3 +120,42 @@ class Describer:
         finally:
             self._session.rollback()
         return refusal
+
+    def cast(self, origin: str, column: Column, to: str, using: str | None) -> Column:
+        """Return a column as it leaves the source when it is converted.
+
+        Args:
+            origin: what stands behind FROM.
+            column: as it is.
+            to: the type; one that is not known here leaves as text, for the destination to read.
+            using: an expression of the user's; None: the column.
+
+        Raises:
+            SchemaError: if that cannot be done.
+        """
+        try:
+            check_expression(using or "")
+            check_expression(to)
+        except Unbalanced as error:
+            raise portl.SchemaError(f"the conversion to {to!r} cannot be read: {error}") from None
+        expression = f"({using})" if using else quoted(column.name)
+        with_cast = f"SELECT CAST({expression} AS {to}) FROM {origin}"
+        plain = f"SELECT {expression} FROM {origin}"
+        for statement in (with_cast, plain):
+            found = self.column(statement)
+            if isinstance(found, Column):
+                known = statement is with_cast
+                return attrs.evolve(
+                    column,
+                    type=found.type if known else Type(kind=Kind.TEXT),
+                    native=found.native if known else to,
+                    details=found.details if known else None,
+                    default=None,
+                    identity=None,
+                    generated=None,
+                    collation=None,
+                )
+        raise portl.SchemaError(
+            f"cannot convert to {to!r}{f' using {using!r}' if using else ''}: {found}",
+            hint="name a type of PostgreSQL's, and in `using` an expression over the source's columns",
+        )

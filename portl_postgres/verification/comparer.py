@@ -16,25 +16,22 @@ Where the two servers disagree over fixed values, or one stores texts in another
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 
 import portl
-from portl import BucketSum, Column, Comparer, Comparison, Field, Intent, Kind, Risk, RowLine, Texts
+from portl import BucketSum, Comparer, Comparison, Field, Intent, Kind, RowLine, Texts
 from portl_postgres.catalog.tables import details
-from portl_postgres.catalog.types import PgType, is_text
+from portl_postgres.catalog.types import PgType
 from portl_postgres.session.session import Session
 from portl_postgres.sql.text import literal, quoted
+from portl_postgres.verification.images import HASHES_RECORDS, image, judged_by_text, produced, shown
 from portl_postgres.wire import select_list as expressions
 from portl_postgres.wire.column_codecs import PORTION_BYTES, PORTION_ROWS, rows_loader
-from portl_postgres.wire.copy import CopyOut
+from portl_postgres.wire.copy_out import CopyOut
 from portl_postgres.wire.row_text import unescape
 
 HASH, MD5, PYTHON = "hash", "md5", portl.Comparer.PYTHON
-
-#: hash_record_extended is new in this version; pg_input_is_valid in that.
-HASHES_RECORDS, JUDGES_INPUT = 14, 16
 
 #: One value of each type whose hash function is relied upon, and a NULL.
 _TRIAL = (
@@ -42,144 +39,11 @@ _TRIAL = (
     " uuid '00000000-0000-4000-8000-0000000000aa', '\\x00ff'::bytea, CAST('portl' AS text) COLLATE \"C\", NULL::text),"
     " 12345678901234)::text"
 )
-
-#: Types whose hash tells all values apart as far as 64 bits can.
-_AS_THEY_ARE = {"bool", "int2", "int4", "date", "oid", "uuid", "bytea"}
-_BY_BINARY_FORM = {
-    "int8": "int8send",
-    "numeric": "numeric_send",
-    "time": "time_send",
-    "timetz": "timetz_send",
-    "timestamp": "timestamp_send",
-    "timestamptz": "timestamptz_send",
-    "interval": "interval_send",
-    "bpchar": "bpcharsend",  # its hash, and its cast to text, leave out spaces at the end
-    "money": "cash_send",  # its text depends on lc_monetary
-}
-#: NaN comes in several binary forms, which print alike.
-_FLOATS = {"float4": "float4send", "float8": "float8send"}
 _SETTINGS = {
     "jit": "off",  # compiling takes longer than it saves
     "row_security": "off",  # hidden rows would look as if they were missing
     "synchronize_seqscans": "off",  # LIMIT must mean the same rows as in the run
 }
-
-
-def native(column: Column) -> str:
-    """Return the type of a column as the server spells it, below all domains."""
-    found = details(column)
-    spelled, pg = column.native, found.pg if found else None
-    while pg is not None and pg.base is not None:
-        spelled, pg = pg.base_native or pg.base.spelled, pg.base
-    return spelled
-
-
-class Way(enum.Enum):
-    """How the source's value becomes what the destination should hold."""
-
-    #: It is of the destination's type already.
-    SAME = enum.auto()
-    #: A cast that refuses no row.
-    CAST = enum.auto()
-    #: By its text; where the destination refuses that, the text itself is compared: such a row is missing or differs.
-    TRIED = enum.auto()
-    #: Only texts are compared: the type, or what its binary form holds, is another at the other side.
-    TEXT = enum.auto()
-
-
-#: What keeps a value out of the destination.
-_REFUSES = {Risk.OVERFLOW, Risk.FORM, Risk.TRUNCATION}
-
-
-def way(field: Field, version: int) -> Way:
-    """Return how a field is brought to the destination's form.
-
-    Args:
-        field: the column on its way.
-        version: of the source's server.
-    """
-    sent, target = details(field.sent), details(field.target)
-    assert target is not None  # compared in the server only where both sides are PostgreSQL's
-    root = target.pg.root
-    if not root.builtin or is_foreign(root):
-        return Way.TEXT
-    if sent is not None and sent.pg.root.same_as(root) and native(field.sent) == native(field.target):
-        return Way.SAME
-    refuses = expressions.item(field).obstacle is not None or bool(_REFUSES & set(field.conversion.risks))
-    return Way.TRIED if refuses and version >= JUDGES_INPUT else Way.CAST
-
-
-def produced(field: Field, version: int) -> str:
-    """Return the source's expression for what the destination should hold. The arguments are those of ``way``."""
-    found, value = way(field, version), expressions.item(field).sql
-    if found is Way.SAME:
-        return value
-    if found is Way.TEXT:
-        return f"CAST({value} AS text)"
-    wanted = native(field.target)
-    if found is Way.CAST:
-        return f"CAST({value} AS {wanted})"
-    text = f"CAST({value} AS text)"
-    valid = f"pg_catalog.pg_input_is_valid({text}, {literal(wanted)})"
-    return f"CASE WHEN {valid} THEN CAST({_read(text, field)} AS text) ELSE {text} END"
-
-
-def _read(text: str, field: Field) -> str:
-    """Return what the destination makes of a text that it takes."""
-    return f"CAST({text} AS {native(field.target)})"
-
-
-def judged_by_text(field: Field, version: int) -> bool:
-    """Tell whether ``produced`` returns text in place of the destination's type. The arguments are those of ``way``."""
-    return way(field, version) in (Way.TRIED, Way.TEXT)
-
-
-def is_foreign(pg: PgType) -> bool:
-    """Tell whether values hold something of their own database, and only their text means the same in another."""
-    return not all(part.builtin for part in pg.parts()) or not pg.binary(HASHES_RECORDS)
-
-
-def _has_floats(pg: PgType) -> bool:
-    return any(part.root.name in _FLOATS or part.schema != "pg_catalog" for part in pg.parts())
-
-
-def image(value: str, pg: PgType, *, by_text: bool, scaled: bool = False) -> str:
-    """Return what is hashed of a value.
-
-    Args:
-        value: an expression.
-        pg: its type.
-        by_text: True if its text is to be taken.
-        scaled: True for a numeric of a fixed scale: there 1.0 and 1.00 do not both occur.
-    """
-    root = pg.root
-    if not by_text and scaled and root.builtin and root.name == "numeric":
-        return value
-    if not by_text and root.builtin and root.kind == "b":
-        if root.name in _AS_THEY_ARE:
-            return value
-        if root.name in _BY_BINARY_FORM:
-            return f"pg_catalog.{_BY_BINARY_FORM[root.name]}({value})"
-        if root.name in _FLOATS:
-            return f"CASE WHEN {value} = 'NaN' THEN '\\x'::bytea ELSE pg_catalog.{_FLOATS[root.name]}({value}) END"
-        if root.name in ("point", "line", "lseg", "box", "path", "polygon", "circle"):
-            by_text = True  # made of floats
-    if by_text or is_text(root) or root.name in ("json", "jsonb", "xml") or is_foreign(root) or _has_floats(root):
-        return f'CAST({value} AS text) COLLATE "C"'
-    if root.kind == "A":
-        return f"pg_catalog.array_send({value})"
-    # The row's binary form holds the oid of the type, which is built in.
-    return f"CASE WHEN {value} IS NOT NULL THEN pg_catalog.record_send(ROW({value})) END"
-
-
-def shown(value: str, pg: PgType, *, by_text: bool) -> str:
-    """Return the text of a value, for people and for a comparison in the client."""
-    root = pg.root
-    if not by_text and root.builtin and root.name == "bpchar":
-        return f"pg_catalog.convert_from(pg_catalog.bpcharsend({value}), 'UTF8')"
-    if not by_text and root.builtin and root.name == "money":
-        return f"CAST(CAST({value} AS numeric) AS text)"
-    return f"CAST({value} AS text)"
 
 
 class _Expressions:

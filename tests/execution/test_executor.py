@@ -317,7 +317,7 @@ def test_a_worker_that_comes_after_the_end_of_the_run_writes_nothing(source: Db,
     before = rows(destination, "t")
     number, bounds = destination.execute("SELECT number, bounds FROM portl.chunks WHERE state = 'pending'")[-1]
     task = pickle.loads(executor.seen[1])[0].unpacked()
-    task.source._snapshot = None  # that of the run went with it
+    task.source._shared.snapshot = None  # that of the run went with it
     outcome = attrs.evolve(task, line=portl.ChunkLine(number=number, bounds=bounds)).carry_out()
     assert isinstance(outcome.error, portl.Superseded), outcome
     assert outcome.error.message == "this attempt at 'faults -> public.t' has ended: it is failed"

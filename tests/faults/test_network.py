@@ -19,7 +19,7 @@ import portl
 from portl_postgres.config import PostgresDestinationConfig
 from portl_postgres.session.database import Database
 from portl_postgres.wire.batches import CopyBatch
-from portl_postgres.wire.copy import CopyIn
+from portl_postgres.wire.copy_in import CopyIn
 from tests.proxy import Proxy
 from tests.servers import Db
 

@@ -618,7 +618,7 @@ def test_a_plan_shows_the_statement_of_the_whole(source: Db, destination: Db) ->
 
 
 def plan_of(db: Db, source: PostgresSource, chunk: Chunk) -> str:
-    statement = source._select(fields(source), chunk.bounds)
+    statement = source._selection.select(source._session, fields(source), chunk.bounds)
     return "\n".join(line for (line,) in db.execute(f"EXPLAIN {statement}"))
 
 

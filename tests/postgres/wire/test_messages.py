@@ -19,7 +19,7 @@ from portl_postgres.demo.server import Server
 from portl_postgres.session.database import Database
 from portl_postgres.session.session import Session
 from portl_postgres.wire.batches import CopyBatch
-from portl_postgres.wire.copy import CopyOut
+from portl_postgres.wire.copy_out import CopyOut
 from portl_postgres.wire.messages import BUFFER_BYTES, bare, framed, walk
 from tests.proxy import Proxy
 from tests.servers import Db, system_binaries, temporary_folder

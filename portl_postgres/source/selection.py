@@ -1,0 +1,134 @@
+"""What is read, as SQL: the relation or query, the job's conditions, and the bounds of a chunk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+
+import portl
+from portl import Chunk, Field, Format, Reading, Table
+from portl_postgres.config import PostgresSourceConfig
+from portl_postgres.session.session import Session
+from portl_postgres.source.ranges import BLOCK, KEY, Order, block_order, column_order, relation_of
+from portl_postgres.wire import select_list
+from portl_postgres.wire.batches import BINARY
+
+
+@attrs.define
+class Selection:
+    """The rows of a job."""
+
+    config: PostgresSourceConfig
+    #: As it was described.
+    table: Table
+    #: What stands behind FROM: a quoted name, or the query in parentheses.
+    origin: str
+    #: What bounds are bounds of, by kind and columns, as far as it was looked at.
+    _orders: dict[str, Order] = attrs.field(factory=dict)
+
+    def select(
+        self,
+        session: Session,
+        fields: Sequence[Field],
+        bounds: Mapping[str, Any] | None = None,
+        *,
+        ordered: bool = True,
+    ) -> str:
+        """Return the SELECT of some fields. The other arguments are those of ``rows``."""
+        columns = ", ".join(select_list.select_item(field) for field in fields)
+        return f"SELECT {columns} FROM {self.rows(session, bounds, ordered=ordered)}"
+
+    def rows(self, session: Session, bounds: Mapping[str, Any] | None = None, *, ordered: bool = True) -> str:
+        """Return what follows FROM.
+
+        Args:
+            session: the source's.
+            bounds: those of a chunk; None: all rows.
+            ordered: whether a chunk's rows come in their order; all rows come as they do.
+        """
+        conditions = self._conditions
+        tail = f" LIMIT {self.config.limit}" if self.config.limit is not None else ""
+        if bounds is not None:
+            order = self.order(session, bounds)
+            conditions.insert(0, order.condition(bounds))
+            # A scan of blocks alone is in their order; with another condition an index may come before them.
+            if ordered and (order.by == KEY or (order.by == BLOCK and self.config.where is not None)):
+                tail = f" ORDER BY {order.sorting}{tail}"
+        given = " AND ".join(filter(None, conditions))
+        return f"{self.origin}{' WHERE ' + given if given else ''}{tail}"
+
+    @property
+    def _conditions(self) -> list[str]:
+        return [f"(\n{self.config.where}\n)"] if self.config.where is not None else []
+
+    def order(self, session: Session, bounds: Mapping[str, Any]) -> Order:
+        """Return what bounds are bounds of.
+
+        Raises:
+            SchemaError: if they do not fit the source any more.
+        """
+        by = bounds["by"]
+        if by == BLOCK:
+            return block_order(relation_of(self.table))
+        columns = bounds["columns"]
+        name = json.dumps([by, columns])
+        if name not in self._orders:
+            found = column_order(session, self.table, relation_of(self.table), by, columns)
+            if found is None or list(found.fingerprint) != bounds["types"]:
+                now = ", ".join(found.fingerprint) if found else "none that can be compared"
+                raise portl.SchemaError(
+                    f"{session.label}: the run was cut into ranges of {', '.join(columns)} as "
+                    f"{', '.join(bounds['types'])}, and the type is {now} by now",
+                    hint="run the job with `--restart`: it begins again",
+                )
+            self._orders[name] = found
+        return self._orders[name]
+
+    def copy(
+        self, session: Session, fields: Sequence[Field], format: Format, bounds: Mapping[str, Any] | None = None
+    ) -> str:
+        """Return the COPY that reads some fields."""
+        encoding = "SQL_ASCII" if unchecked(session) else "UTF8"
+        options = "FORMAT binary" if format.name == BINARY else f"FORMAT text, ENCODING '{encoding}'"
+        return f"COPY ({self.select(session, fields, bounds)}) TO STDOUT ({options})"
+
+    def rest(self, session: Session, reading: Reading, rows: int) -> Chunk | None:
+        """Return what is left of a chunk after its first ``rows`` rows; None if nothing is."""
+        chunk = reading.chunk
+        assert chunk.bounds is not None, "only what has bounds is divisible"
+        order = self.order(session, chunk.bounds)
+        texts = ", ".join(f"pg_catalog.format('%s', {expression})" for expression in order.expressions)
+        conditions = filter(None, [order.condition(chunk.bounds), *self._conditions])
+        found = session.query(
+            f"SELECT {texts} FROM {self.origin} WHERE {' AND '.join(conditions) or 'true'}"
+            f" ORDER BY {order.sorting} OFFSET {rows} LIMIT 1",
+            what="looking for the rest of a chunk",
+        )
+        if not found:
+            return None
+        left = None if chunk.rows is None else max(0, chunk.rows - rows)
+        return attrs.evolve(chunk, bounds={**chunk.bounds, "from": list(found[0])}, rows=left)
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """Which rows these are, as plain data, but for the database that they are in."""
+        config = self.config
+        chosen = None if config.columns is None else list(config.columns)
+        return {
+            "schema": config.schema,
+            "table": config.table,
+            "query": config.query,
+            "where": config.where,
+            "columns": chosen,
+            "exclude_columns": list(config.exclude_columns),
+            "limit": config.limit,
+            "split_by": config.split_by,
+        }
+
+
+def unchecked(session: Session) -> bool:
+    """Return whether this database holds bytes that need not be a text in any encoding."""
+    return session.connection.info.parameter_status("server_encoding") == "SQL_ASCII"
