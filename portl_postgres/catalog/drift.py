@@ -13,7 +13,6 @@ import attrs
 
 from portl import Intent, SchemaError
 from portl_postgres.catalog.tables import details, table_details
-from portl_postgres.session.session import Session
 from portl_postgres.sql.text import Expression, bound, literal
 
 _QUERY = """
@@ -103,50 +102,6 @@ def insist(name: str, before: Fingerprint, now: Fingerprint) -> None:
             hint="rows that were on their way are rolled back; see whether the table is as you want it, and run the"
             " job again",
         )
-
-
-class DriftGuard:
-    """Knows what a table looked like, and refuses it when it looks otherwise.
-
-    Args:
-        session: the destination's.
-        intent: the job.
-        table: quoted.
-    """
-
-    def __init__(self, session: Session, intent: Intent, table: str) -> None:
-        self._session = session
-        self._intent = intent
-        self._statement = statement(table, [field.target.name for field in intent.fields])
-        #: What the table looked like before the first row; None: not looked at since it was made.
-        self.known: Fingerprint | None = None
-        #: True after a refusal that a table which was altered might have brought about.
-        self.suspect = False
-
-    @property
-    def look(self) -> list[str]:
-        """The query to be sent with what begins a transaction; nothing where the table is known."""
-        return [self._statement] if self.known is None else []
-
-    def begin(self, rows: Sequence[tuple[Any, ...]] | None) -> None:
-        """See whether the table is the one that was planned.
-
-        Args:
-            rows: the answer to ``look``; None: it was not asked.
-        """
-        if rows is not None:
-            self.known = of(rows)
-            insist(self._intent.target.name, planned(self._intent), self.known)
-        elif self.suspect:
-            self.insist()
-
-    def insist(self, then: Sequence[str] = ()) -> None:
-        """Refuse a table that was altered; execute in the same exchange what comes next."""
-        look = [self._statement] if self.known is not None else []
-        found = self._session.queries([*look, *then], what=f"writing to {self._intent.target.name}")
-        if self.known is not None:
-            insist(self._intent.target.name, self.known, of(found[0]))
-        self.suspect = False
 
 
 def _changes(before: Fingerprint, now: Fingerprint) -> list[str]:

@@ -11,13 +11,17 @@ from portl import Examination, Finding, Intent, Strategy
 from portl_postgres.catalog import tables as catalog
 from portl_postgres.catalog.tables import details, table_details
 from portl_postgres.config import PostgresDestinationConfig, check_name
-from portl_postgres.destination import ddl, quarantine
-from portl_postgres.destination import due_key as unfinished
-from portl_postgres.destination.conflicts import Merge, check_merge, trials
-from portl_postgres.destination.write_path import copy_statement, merges_straight, must_stage
+from portl_postgres.destination import ddl, due_key
+from portl_postgres.destination.quarantine import checks as quarantine
+from portl_postgres.destination.quarantine.table import table_name
+from portl_postgres.destination.writing.conflicts import Merge
+from portl_postgres.destination.writing.merge_rules import check_merge, trials
+from portl_postgres.destination.writing.server_side import merges_straight
+from portl_postgres.destination.writing.straight import copy_statement
+from portl_postgres.destination.writing.transitions import must_stage
 from portl_postgres.session.session import Session
 from portl_postgres.sql.text import quoted
-from portl_postgres.wire import server_route as inside
+from portl_postgres.wire import server_route
 from portl_postgres.wire.batches import BINARY
 
 COMPRESSION_SINCE = 14
@@ -96,7 +100,7 @@ class Examiner:
             after=tuple(after),
             write=tuple(self._writes(intent)),
             ordered=self._ordered(intent),
-            rejected_to=catalog.shown(*quarantine.table_name(intent)) if intent.quarantine else None,
+            rejected_to=catalog.shown(*table_name(intent)) if intent.quarantine else None,
         )
 
     def _ordered(self, intent: Intent) -> str | None:
@@ -304,9 +308,9 @@ class Examiner:
         resolver = self._resolver
         begun = not intent.create and table_details(intent.target).unfinished
         # The run that has made the table is not done: the key is built after its last rows.
-        due = [unfinished.build_key(intent.target)] if begun else []
+        due = [due_key.build_key(intent.target)] if begun else []
         first, last = ([], due) if intent.resumed else (due, [])
-        finish = [unfinished.unmark(intent.target), f"ANALYZE {quoted(config.schema, config.table)}"]
+        finish = [due_key.unmark(intent.target), f"ANALYZE {quoted(config.schema, config.table)}"]
         if not intent.create and not intent.add:
             return (first, [*last, *finish]) if begun else ([], [])
         made_columns = intent.target.columns if intent.create else intent.add
@@ -322,8 +326,8 @@ class Examiner:
         before += [*types_before, ddl.create_table(intent.target, config, key=key_first)]
         if key_first:
             return [*before, *ddl.comments(intent.target, config)], finish[1:]
-        before += [*ddl.comments(attrs.evolve(intent.target, comment=None), config), unfinished.mark(intent.target)]
-        return before, [unfinished.build_key(intent.target), *finish]
+        before += [*ddl.comments(attrs.evolve(intent.target, comment=None), config), due_key.mark(intent.target)]
+        return before, [due_key.build_key(intent.target), *finish]
 
     def _compression(self) -> list[Finding]:
         wanted = self._config.compression
@@ -348,7 +352,7 @@ class Examiner:
         """Return how rows are written, for the plan."""
         table = quoted(self._config.schema, self._config.table)
         statements = []
-        select = intent.format.select if isinstance(intent.format, inside.ServerFormat) else None
+        select = intent.format.select if isinstance(intent.format, server_route.ServerFormat) else None
         if select is not None:
             statements.append(Merge(intent).insert(select))
         elif not must_stage(intent, nested=self._session.nested):

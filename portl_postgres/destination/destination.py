@@ -16,18 +16,17 @@ from portl_postgres.catalog import types
 from portl_postgres.catalog.tables import details, table_details
 from portl_postgres.catalog.types import PgType
 from portl_postgres.config import PostgresDestinationConfig
-from portl_postgres.destination import ddl
-from portl_postgres.destination import due_key as unfinished
+from portl_postgres.destination import ddl, due_key
 from portl_postgres.destination.checks import Examiner, unknown_type
-from portl_postgres.destination.quarantine import RejectedTable
-from portl_postgres.destination.writer import PostgresWriter
+from portl_postgres.destination.quarantine.table import RejectedTable
+from portl_postgres.destination.writing.writer import PostgresWriter
 from portl_postgres.ledger.choice import ledger_of
 from portl_postgres.ledger.ledger import PostgresLedger
 from portl_postgres.session import worker_sessions
 from portl_postgres.session.database import Database
 from portl_postgres.session.session import Session
 from portl_postgres.sql.text import quoted
-from portl_postgres.wire import server_route as inside
+from portl_postgres.wire import server_route
 from portl_postgres.wire.batches import BINARY, TEXT
 
 
@@ -42,8 +41,8 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         self._database_: Database | None = None
         #: True beside another destination, which makes what is missing, and whose pool is shared in its process.
         self._second = self._shares = False
-        #: Whether the first writer goes through the staging table; None: it does not know yet.
-        self._stages: bool | None = None
+        #: True if the first writer has found that rows can go straight into the table.
+        self._straight = False
         self._writer: PostgresWriter | None = None
         #: Marks the connections of worker sessions in other processes.
         self._mark = worker_sessions.new_mark()
@@ -51,7 +50,7 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         self._travelled = False
         self._stack = ExitStack()
         self._session_: Session | None = None
-        self._database_here: inside.Database | None = None
+        self._database_here: server_route.Database | None = None
         self._resolver: ddl.TypeResolver | None = None
         #: What was examined last, and what came out.
         self._examined: tuple[Intent, Examination] | None = None
@@ -59,11 +58,11 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
     def __getstate__(self) -> dict[str, Any]:
         if self.handle is not None:
             raise TypeError("a connection that was handed in does not travel to another process")
-        return {"config": self.config, "second": self._second, "stages": self._stages, "mark": self._mark}
+        return {"config": self.config, "second": self._second, "straight": self._straight, "mark": self._mark}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         PostgresDestination.__init__(self, state["config"])
-        self._second, self._stages, self._mark = state["second"], state["stages"], state["mark"]
+        self._second, self._straight, self._mark = state["second"], state["straight"], state["mark"]
         self._travelled = True
 
     @property
@@ -117,7 +116,7 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         """See ``Destination.describe``."""
         with self._session.scope():
             table = catalog.read_table(self._session, self.config.schema, self.config.table)
-        return table if table is None else unfinished.as_it_will_be(table)
+        return table if table is None else due_key.as_it_will_be(table)
 
     def propose(self, source: Table, columns: Mapping[str, Column]) -> Table:
         """See ``Destination.propose``."""
@@ -199,15 +198,15 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         return {BINARY, TEXT, portl.ROWS.name, *([server] if server is not None else [])}
 
     @property
-    def _where(self) -> inside.Database:
+    def _where(self) -> server_route.Database:
         """Which database this is."""
         if self._database_here is None:
-            self._database_here = inside.database(self._session)
+            self._database_here = server_route.database(self._session)
         return self._database_here
 
     def obstacle(self, intent: Intent) -> str | None:
         """See ``Destination.obstacle``."""
-        return inside.obstacle(self._session, intent)
+        return server_route.obstacle(self._session, intent)
 
     def examine(self, intent: Intent) -> Examination:
         """See ``Destination.examine``."""
@@ -218,7 +217,7 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
     def writer(self, intent: Intent) -> portl.Writer:
         """See ``Destination.writer``."""
         if self._second:
-            return PostgresWriter(self._session, intent, self.context, before=(), after=(), stages=self._stages)
+            return PostgresWriter(self._session, intent, self.context, before=(), after=(), straight=self._straight)
         # A job that was examined a moment ago has been given no more than a run since.
         seen, examination = self._examined or (None, None)
         if examination is None or seen is None or attrs.evolve(seen, run=intent.run) != intent:
@@ -301,7 +300,7 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         found._database_ = self._database
         found._second = found._shares = True
         found._mark = self._mark
-        found._stages = self._writer.stages if self._writer is not None else self._stages
+        found._straight = self._writer.straight if self._writer is not None else self._straight
         return found
 
     def end_workers(self) -> int:

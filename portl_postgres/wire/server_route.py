@@ -1,8 +1,8 @@
 """The route ``server``: both sides are one database of one running server, and rows do not leave it.
 
-Each end finds out by itself which database it is in, so it does not matter by what name or address it was reached: the
-system identifier and the database's oid. A standby shares both with its primary, as does a clone made from its files,
-so the moment at which the server was started belongs to it.
+Each side finds out by itself which database it is in, by the system identifier and the database's oid, so it does not
+matter by what name or address it was reached. A standby shares both with its primary, as does a clone made from its
+files, so the time at which the server was started is compared too.
 
 The statement runs in the destination's session: in its transaction, as its role, under its settings. Three things
 follow.
@@ -10,9 +10,9 @@ follow.
 * Under REPEATABLE READ with the source's snapshot it would not see the lines of the ledger, rows that others have added
   to the destination since, or rows that a foreign key refers to. So it reads, as any INSERT … SELECT does, the state at
   its own beginning: one statement, one state, and therefore one chunk.
-* SQL of the user's (a query, a condition, a conversion, a view) could mean something else there: it goes this way only
-  if role, settings and search path are the same at both sides, and if it calls nothing that could write, for the
-  source's own transaction would not let it.
+* SQL of the user's (a query, a condition, a conversion, a view) could mean something else there: it takes this route
+  only if role, settings and search path are the same on both sides, and if it calls nothing that could write, which
+  the source's own transaction would not allow.
 * The server does not say which row of a SELECT it has refused. Such a chunk is rolled back and goes by COPY.
 """
 
@@ -31,9 +31,9 @@ from portl_postgres.catalog.tables import table_details
 from portl_postgres.config import PostgresSourceConfig
 from portl_postgres.session.session import Session
 from portl_postgres.sql.text import Expression, bound, literal
-from portl_postgres.wire import select_list as expressions
+from portl_postgres.wire import select_list
 
-#: Settings that decide what an expression means or how a value prints, besides those that portl fixes at both sides.
+#: Settings that decide what an expression means or how a value prints, besides those that portl fixes on both sides.
 _SETTINGS = (
     "TimeZone",
     "DateStyle",
@@ -77,17 +77,17 @@ class ServerBatch(portl.Batch):
     count: str
 
     def take(self, start: int, stop: int) -> ServerBatch:
-        """See ``Batch.take``. Refuses: without an order, a part of them means nothing."""
+        """Refuse ``Batch.take``: rows without an order have no first or last part."""
         raise portl.OperationError("rows that stay inside the server cannot be divided")
 
     def values(self, row: int, fields: Sequence[Field]) -> dict[str, str | None]:
-        """See ``Batch.values``."""
+        """Refuse ``Batch.values``: the rows are not here."""
         raise portl.OperationError("rows that stay inside the server cannot be shown")
 
 
 @attrs.frozen(kw_only=True)
 class Database:
-    """Which database a session is in, by whatever way it was reached."""
+    """Which database a session is in, however it was reached."""
 
     #: The system identifier, which a standby shares with its primary; None: the role may not look at it.
     system: str | None
@@ -107,7 +107,7 @@ class Database:
 
 @attrs.frozen(kw_only=True)
 class Place:
-    """Whose eyes a session sees with: what an expression in it means."""
+    """What decides the meaning of an expression in a session."""
 
     role: str
     #: The role that has connected.
@@ -144,7 +144,7 @@ def database(session: Session) -> Database:
 
 
 def place(session: Session) -> Place:
-    """Return whose eyes a session sees with."""
+    """Return what decides the meaning of an expression in a session."""
     names = Expression(f"ARRAY[{', '.join(map(literal, _SETTINGS))}]")
     (((role, login, path, temporary, settings),),) = session.looking(
         [bound(_FACTS, names)], what="looking at the session"
@@ -158,7 +158,7 @@ def carried(format: Format) -> Format:
 
 
 def obstacle(session: Session, intent: Intent) -> str | None:
-    """Return what keeps the rows of a job from staying inside the server; looks from the destination."""
+    """Return what keeps the rows of a job from staying inside the server, seen from the destination's session."""
     format = intent.format
     if not isinstance(format, ServerFormat):
         return None
@@ -166,7 +166,7 @@ def obstacle(session: Session, intent: Intent) -> str | None:
         _of_session(session)
         or _of_target(intent)
         or _of_place(format, place(session))
-        or expressions.text_obstacle(intent.fields)
+        or select_list.text_obstacle(intent.fields)
         or _of_reading(session, format)
     )
 
@@ -182,10 +182,10 @@ def _of_target(intent: Intent) -> str | None:
     name = intent.target.name
     reasons = {
         "is no table": found.kind not in ("r", "p"),
-        "is what is read, too": intent.source.kind != "query" and table_details(intent.source).oid == found.oid,
+        "is also what is read": intent.source.kind != "query" and table_details(intent.source).oid == found.oid,
         "has row security": found.row_security,
         f"has triggers ({', '.join(found.triggers)}), which may leave rows out": bool(found.triggers),
-        f"has rules ({', '.join(found.rules)}), which COPY passes by": bool(found.rules),
+        f"has rules ({', '.join(found.rules)}), which COPY ignores": bool(found.rules),
     }
     return next((f"{name} {reason}" for reason, there in reasons.items() if there), None)
 
@@ -198,7 +198,7 @@ def _of_place(format: ServerFormat, here: Place) -> str | None:
     if format.own_sql and there.path != here.path:
         return "names in the query are looked up in other schemas at the destination"
     if format.own_sql and (there.temporary or here.temporary):
-        return "a session that was handed in has temporary tables, which names in the query may mean"
+        return "a caller-supplied session has temporary tables, which names in the query may refer to"
     if format.own_sql or format.converts:
         other = next((name for a, b, name in zip(there.settings, here.settings, _SETTINGS, strict=True) if a != b), "")
         return f"the setting {other} differs between the two sides" if other else None
@@ -223,7 +223,7 @@ def _of_reading(session: Session, format: ServerFormat) -> str | None:
 
 
 def _of_plan(session: Session, plan: Any) -> str | None:
-    """Look for what the source's read-only transaction would refuse."""
+    """Return what the source's read-only transaction would refuse."""
     plan = json.loads(plan) if isinstance(plan, str) else plan
     texts = list(_texts(plan))
     if "LockRows" in texts:
@@ -251,6 +251,6 @@ def _texts(plan: Any) -> Iterator[str]:
 
 
 def own_sql(config: PostgresSourceConfig, table: Table, fields: Sequence[Field]) -> bool:
-    """Tell whether what is read holds SQL of the user's, or a view's."""
+    """Return whether what is read holds SQL of the user's, or a view's."""
     plain = table.kind in ("table", "partitioned table", "materialized view")
     return not plain or config.where is not None or any(field.using for field in fields)

@@ -22,7 +22,7 @@ CHILD = textwrap.dedent("""
     import json, os, signal, sys
     import portl
     from portl_postgres.destination.destination import PostgresDestination
-    from portl_postgres.destination.writer import PostgresWriter
+    from portl_postgres.destination.writing.writer import PostgresWriter
     from portl_postgres.ledger.ledger import PostgresLedger
     from portl_postgres.source.source import PostgresSource
 

@@ -216,7 +216,7 @@ def test_a_table_that_two_jobs_make_at_the_same_moment_is_made_once_and_filled_b
     source.execute(KEYED)
     jobs = [job_of(source.end(), destination.end(), name=name, conflict="overwrite") for name in ("one", "other")]
     for told in at_one_moment(*jobs):
-        assert told.startswith("done") or "public.t was made by another process meanwhile" in told, told
+        assert told.startswith("done") or "public.t was created by another process meanwhile" in told, told
     for job in jobs:
         portl.migrate(job)
     assert rows(destination, "t") == rows(source, "t")

@@ -31,7 +31,7 @@ INSERT INTO {table} SELECT id + 1000, n, name, at, data, tags FROM t WHERE id <=
 
 
 def job(db: Db, table: str, **keys: Any) -> dict[str, Any]:
-    """Return a job inside one database; ``source`` and ``destination`` in ``keys`` add to the ends."""
+    """Return a job inside one database; ``source`` and ``destination`` in ``keys`` add to the two sides."""
     source = db.end(**{"table": "t", **keys.pop("source", {})})
     destination = db.end(**{"table": table, **keys.pop("destination", {})})
     return {"source": source, "destination": destination, **keys}
@@ -50,20 +50,20 @@ def task(job: dict[str, Any]) -> portl.TableTask:
     return portl.plan(job).tables[0]
 
 
-def both(db: Db, prepare: str = "", *, ends: str = "server", **keys: Any) -> tuple[portl.Result, portl.Result]:
+def both(db: Db, prepare: str = "", *, ends_by: str = "server", **keys: Any) -> tuple[portl.Result, portl.Result]:
     """Run a job inside the server and by relay, into tables that are prepared alike; compare the rows.
 
-    ``ends`` is the route that the former ends with: one that refuses a row gives way to the relay.
+    ``ends_by`` is the route that the former ends with: one that refuses a row gives way to the relay.
     """
     results = []
-    for table, route in (("inside", "auto"), ("outside", "relay")):
+    for table, route in (("direct", "auto"), ("relayed", "relay")):
         if prepare:
             db.execute(prepare.format(table=table))
         given = {key: dict(value) if isinstance(value, dict) else value for key, value in keys.items()}
         results.append(portl.migrate(job(db, table, route=route, **given)))
-    assert results[0].tables[0].route == ends
+    assert results[0].tables[0].route == ends_by
     assert results[1].tables[0].route == "relay"
-    assert rows(db, "inside") == rows(db, "outside")
+    assert rows(db, "direct") == rows(db, "relayed")
     assert counts(results[0]) == counts(results[1])
     return results[0], results[1]
 
@@ -93,8 +93,8 @@ STRATEGIES: dict[str, Any] = {
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("prepare", ["", THERE], ids=["new", "existing"])
 def test_every_strategy_does_what_it_does_by_relay(db: Db, strategy: str, prepare: str) -> None:
-    inside, _ = both(db, prepare, conflict=STRATEGIES[strategy])
-    assert inside.tables[0].bytes == 0
+    direct, _ = both(db, prepare, conflict=STRATEGIES[strategy])
+    assert direct.tables[0].bytes == 0
 
 
 def test_fail_fills_a_table_that_is_empty(db: Db) -> None:
@@ -111,7 +111,7 @@ def test_a_second_run_changes_nothing(db: Db) -> None:
 def test_a_new_table_has_its_key_and_an_empty_source_makes_an_empty_table(db: Db) -> None:
     db.execute("DELETE FROM t")
     both(db)
-    assert db.value("SELECT count(*) FROM pg_constraint WHERE conrelid = 'inside'::regclass AND contype = 'p'") == 1
+    assert db.value("SELECT count(*) FROM pg_constraint WHERE conrelid = 'direct'::regclass AND contype = 'p'") == 1
 
 
 @pytest.mark.parametrize("strategy", ["overwrite", "skip", "merge"])
@@ -128,7 +128,7 @@ def test_a_deferrable_key_and_a_partitioned_table_are_met_as_by_relay(db: Db) ->
     deferrable = "CREATE TABLE {table} (id int PRIMARY KEY DEFERRABLE INITIALLY DEFERRED, n int, name text,"
     deferrable += " at timestamptz, data jsonb, tags text[]); INSERT INTO {table} SELECT id, 0 FROM t WHERE id < 50"
     both(db, deferrable)
-    db.execute("DROP TABLE inside, outside")
+    db.execute("DROP TABLE direct, relayed")
     parts = "CREATE TABLE {table} (LIKE t, PRIMARY KEY (id)) PARTITION BY RANGE (id);"
     parts += " CREATE TABLE {table}_1 PARTITION OF {table} FOR VALUES FROM (0) TO (250);"
     parts += " CREATE TABLE {table}_2 PARTITION OF {table} DEFAULT; INSERT INTO {table} SELECT id FROM t WHERE id > 400"
@@ -168,11 +168,11 @@ def test_identities_and_generated_columns_and_sequences(db: Db) -> None:
     prepare = """CREATE TABLE {table} (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, v int, twice int GENERATED
         ALWAYS AS (v * 2) STORED, d text DEFAULT 'default'); INSERT INTO {table} (v) VALUES (-1), (-2)"""
     both(db, prepare, source={"table": "g"})
-    for table in ("inside", "outside"):
+    for table in ("direct", "relayed"):
         assert db.value(f"INSERT INTO {table} (v) VALUES (7) RETURNING id") == 41
 
 
-def test_types_without_a_portable_binary_form_stay_inside_too(db: Db) -> None:
+def test_types_without_a_portable_binary_form_stay_on_the_server_too(db: Db) -> None:
     db.execute(
         "CREATE TYPE mood AS ENUM ('good', 'bad'); CREATE TABLE odd (id int PRIMARY KEY, c regclass, m mood, a aclitem)"
     )
@@ -200,9 +200,9 @@ def test_the_name_by_which_a_server_is_reached_does_not_matter(db: Db) -> None:
 
 
 def test_another_database_of_the_server_is_another(db: Db, destination: Db) -> None:
-    ends = {"source": db.end(table="t"), "destination": destination.end(table="t")}
-    assert task(ends).route == "relay"
-    plan = portl.plan({**ends, "route": "server"})
+    sides = {"source": db.end(table="t"), "destination": destination.end(table="t")}
+    assert task(sides).route == "relay"
+    plan = portl.plan({**sides, "route": "server"})
     assert [f.message for f in plan.problems] == [
         "not server: the two sides are not one database of one running server"
     ]
@@ -228,7 +228,7 @@ REFUSALS: dict[str, tuple[str, str, dict[str, Any]]] = {
     ),
     "rules": (
         "CREATE TABLE u (id int PRIMARY KEY, n int); CREATE RULE ru AS ON INSERT TO u DO ALSO NOTHING",
-        "public.u has rules (ru), which COPY passes by",
+        "public.u has rules (ru), which COPY ignores",
         {"source": {"columns": ["id", "n"]}},
     ),
     "texts to be read": (
@@ -270,7 +270,7 @@ def test_it_is_left_out_with_the_reason(db: Db, refusal: str) -> None:
 
 
 def test_a_table_onto_itself_goes_by_relay(db: Db) -> None:
-    refused(db, "public.t is what is read, too", table="t")
+    refused(db, "public.t is also what is read", table="t")
 
 
 def test_a_query_that_writes_changes_nothing(db: Db) -> None:
@@ -283,31 +283,31 @@ def test_a_query_that_writes_changes_nothing(db: Db) -> None:
 @pytest.fixture
 def writer(db: Db) -> Iterator[str]:
     """A role that may write to schema ``own`` and, so far, read nothing else."""
-    db.execute("CREATE ROLE portl_inside LOGIN PASSWORD 'w'; CREATE SCHEMA own AUTHORIZATION portl_inside")
+    db.execute("CREATE ROLE portl_direct LOGIN PASSWORD 'w'; CREATE SCHEMA own AUTHORIZATION portl_direct")
     db.execute(
         "DO $$ BEGIN"
-        " EXECUTE format('GRANT CREATE, TEMPORARY ON DATABASE %I TO portl_inside', current_database()); END $$"
+        " EXECUTE format('GRANT CREATE, TEMPORARY ON DATABASE %I TO portl_direct', current_database()); END $$"
     )
-    yield "portl_inside"
-    db.execute("DROP OWNED BY portl_inside CASCADE; DROP ROLE portl_inside")
+    yield "portl_direct"
+    db.execute("DROP OWNED BY portl_direct CASCADE; DROP ROLE portl_direct")
 
 
 def test_a_role_that_may_not_read_the_source_gets_the_rows_by_relay(db: Db, writer: str) -> None:
-    end = {"schema": "own", "username": writer, "password": "w"}
-    found = task(job(db, "u", destination=end))
+    side = {"schema": "own", "username": writer, "password": "w"}
+    found = task(job(db, "u", destination=side))
     assert found.route == "relay"
     assert "not server: the destination's role may not read it: " in found.intent.format.reason
     assert "permission denied for table t" in found.intent.format.reason
-    assert portl.migrate(job(db, "u", destination=end)).tables[0].rows_inserted == 500
+    assert portl.migrate(job(db, "u", destination=side)).tables[0].rows_inserted == 500
 
 
-def test_a_role_that_may_read_the_source_keeps_rows_inside_but_not_a_query(db: Db, writer: str) -> None:
+def test_a_role_that_may_read_the_source_keeps_rows_on_the_server_but_not_a_query(db: Db, writer: str) -> None:
     db.execute(f"GRANT SELECT ON t TO {writer}")
-    end = {"schema": "own", "username": writer, "password": "w"}
-    assert portl.migrate(job(db, "u", destination=end)).tables[0].route == "server"
+    side = {"schema": "own", "username": writer, "password": "w"}
+    assert portl.migrate(job(db, "u", destination=side)).tables[0].route == "server"
     assert db.value("SELECT count(*) FROM own.u") == 500
-    said = "what is read may depend on the role, and the destination's is 'portl_inside', not 'postgres'"
-    refused(db, said, source={"where": "id > 3"}, destination=end)
+    said = "what is read may depend on the role, and the destination's is 'portl_direct', not 'postgres'"
+    refused(db, said, source={"where": "id > 3"}, destination=side)
 
 
 def test_row_security_that_hides_rows_from_the_destinations_role_is_seen(db: Db, writer: str) -> None:
@@ -328,32 +328,32 @@ def connect(db: Db, **keys: Any) -> psycopg.Connection[Any]:
     )
 
 
-@pytest.mark.parametrize("end", ["source", "destination"])
-def test_a_callers_transaction_is_seen_by_nobody_else(db: Db, end: str) -> None:
-    with connect(db) as lent:
-        lent.execute("SELECT 1")
-        lend: dict[str, Any] = {end: lent}
-        found = portl.plan(job(db, "u"), **lend).tables[0]
+@pytest.mark.parametrize("side", ["source", "destination"])
+def test_a_callers_transaction_is_seen_by_nobody_else(db: Db, side: str) -> None:
+    with connect(db) as supplied:
+        supplied.execute("SELECT 1")
+        given: dict[str, Any] = {side: supplied}
+        found = portl.plan(job(db, "u"), **given).tables[0]
         assert found.route == "relay"
-        assert f"not server: the {end}'s connection is inside a transaction" in found.intent.format.reason
+        assert f"not server: the {side}'s connection is inside a transaction" in found.intent.format.reason
 
 
 def test_a_callers_connection_or_pool_without_a_transaction_will_do(db: Db) -> None:
     with (
-        connect(db, autocommit=True) as lent,
+        connect(db, autocommit=True) as supplied,
         ConnectionPool(db.connection.info.dsn, kwargs={"password": db.endpoint.password}) as pool,
     ):
-        result = portl.migrate(job(db, "u"), source=lent, destination=pool)
+        result = portl.migrate(job(db, "u"), source=supplied, destination=pool)
         assert result.tables[0].route == "server"
-        assert lent.execute("SHOW synchronize_seqscans").fetchone() == ("on",)
+        assert supplied.execute("SHOW synchronize_seqscans").fetchone() == ("on",)
 
 
 def test_a_temporary_table_of_a_callers_session_goes_by_relay(db: Db) -> None:
-    with connect(db, autocommit=True) as lent:
-        lent.execute("CREATE TEMPORARY TABLE t (id int, n int)")
-        lent.execute("INSERT INTO t VALUES (1, 1)")
-        ends = job(db, "u", source={"table": None, "query": "SELECT * FROM t"}, conflict="fail")
-        assert portl.migrate(ends, source=lent).tables[0].route == "relay"
+    with connect(db, autocommit=True) as supplied:
+        supplied.execute("CREATE TEMPORARY TABLE t (id int, n int)")
+        supplied.execute("INSERT INTO t VALUES (1, 1)")
+        found = job(db, "u", source={"table": None, "query": "SELECT * FROM t"}, conflict="fail")
+        assert portl.migrate(found, source=supplied).tables[0].route == "relay"
         assert db.execute("SELECT * FROM u") == [(1, 1)]
 
 
@@ -362,7 +362,7 @@ BAD = "CREATE TABLE {table} (LIKE t INCLUDING ALL, CHECK (id <> 333))"
 
 def test_a_refused_row_is_named_and_the_batches_before_it_are_kept(db: Db) -> None:
     found = []
-    for table, route in (("inside", "server"), ("outside", "relay")):
+    for table, route in (("direct", "server"), ("relayed", "relay")):
         db.execute(BAD.format(table=table))
         with pytest.raises(portl.DataError) as caught:
             portl.migrate(job(db, table, route=route, batch_size=50, mask=["name"]))
@@ -371,18 +371,18 @@ def test_a_refused_row_is_named_and_the_batches_before_it_are_kept(db: Db) -> No
         found.append((str(error).replace(table, ""), error.row, error.batch, counts(error.committed)))
     assert found[0] == found[1]
     assert "row 333 of the source (batch 7) with id = 333" in found[0][0]
-    assert rows(db, "inside") == rows(db, "outside")
-    assert db.value("SELECT count(*) FROM inside") == 300
-    db.execute("ALTER TABLE inside DROP CONSTRAINT inside_id_check")
-    assert portl.migrate(job(db, "inside", route="server", batch_size=50)).tables[0].rows_inserted == 500
-    assert rows(db, "inside") == rows(db, "t")
+    assert rows(db, "direct") == rows(db, "relayed")
+    assert db.value("SELECT count(*) FROM direct") == 300
+    db.execute("ALTER TABLE direct DROP CONSTRAINT direct_id_check")
+    assert portl.migrate(job(db, "direct", route="server", batch_size=50)).tables[0].rows_inserted == 500
+    assert rows(db, "direct") == rows(db, "t")
 
 
 @pytest.mark.parametrize("atomic", [False, True])
-def test_a_refused_row_is_put_aside(db: Db, atomic: bool) -> None:
-    inside, _ = both(db, BAD, ends="relay", on_error="quarantine", atomic=atomic)
-    assert inside.tables[0].rows_rejected == 1
-    assert db.execute("SELECT row->>'id' FROM inside__rejected") == [("333",)]
+def test_a_refused_row_is_quarantined(db: Db, atomic: bool) -> None:
+    direct, _ = both(db, BAD, ends_by="relay", on_error="quarantine", atomic=atomic)
+    assert direct.tables[0].rows_rejected == 1
+    assert db.execute("SELECT row->>'id' FROM direct__rejected") == [("333",)]
 
 
 @pytest.mark.parametrize("keys", [{"atomic": True}, {"ledger": {"mode": "off"}}], ids=["atomic", "no ledger"])
@@ -426,9 +426,9 @@ def test_killed_before_any_statement_it_ends_with_the_right_rows(db: Db, victim:
             db.execute("DROP TABLE u")
             if prepare:
                 db.execute(prepare.format(table="u"))
-            ends = job(db, "u", conflict=strategy)
-            victim.run(ends, statement=statement)
-            again = victim.run(ends)
+            found = job(db, "u", conflict=strategy)
+            victim.run(found, statement=statement)
+            again = victim.run(found)
             assert again["error"] is None
             db.execute("DROP TABLE IF EXISTS calm")
             if prepare:

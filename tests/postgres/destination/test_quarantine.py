@@ -40,7 +40,7 @@ EVERY_1000TH = list(range(1000, 5001, 1000))
     ("route", "bad"),
     [("relay", [1]), ("relay", [5000]), ("relay", [1, 5000]), ("relay", EVERY_1000TH), ("rows", EVERY_1000TH)],
 )
-def test_bad_rows_are_put_aside_and_the_good_ones_arrive(
+def test_bad_rows_are_quarantined_and_the_good_ones_arrive(
     source: Db, destination: Db, route: str, bad: list[int], caplog: pytest.LogCaptureFixture
 ) -> None:
     source.execute("CREATE TABLE t (id int PRIMARY KEY, a int, b text)")
@@ -309,13 +309,15 @@ def problems(config: dict[str, Any]) -> list[str]:
     return [str(problem) for problem in portl.plan(config).problems]
 
 
-def test_what_keeps_rows_from_being_put_aside_is_a_problem_of_the_plan(
+def test_what_keeps_rows_from_being_quarantined_is_a_problem_of_the_plan(
     source: Db, destination: Db, tmp_path: Path
 ) -> None:
     source.execute("CREATE TABLE t (id int PRIMARY KEY)")
     destination.execute("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE mine (id bigint, note text)")
     (text,) = problems(job(source, destination, quarantine={"table": "mine"}))
-    assert text.startswith("quarantine.table: public.mine is no quarantine of portl's: it lacks job text, run text, ")
+    assert text.startswith(
+        "quarantine.table: public.mine is not a quarantine of portl's: it lacks job text, run text, "
+    )
     assert text.endswith("-> name another table in `quarantine.table`, or rename this one")
     (text,) = problems(job(source, destination, quarantine={"file": str(tmp_path / "no" / "file")}))
     assert text.endswith("cannot be written -> name a file in a folder that is there")

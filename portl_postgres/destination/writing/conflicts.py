@@ -16,12 +16,14 @@ a later, smaller row may fill a gap on an earlier page. One set-based statement 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 
-from portl import MERGE_WORDS, Column, Field, Intent, Strategy
+from portl import Column, Counts, Field, Intent, Strategy
 from portl_postgres.catalog.tables import ColumnDetails, details, table_details
 from portl_postgres.catalog.types import PgType
-from portl_postgres.sql.text import Unbalanced, check_expression, listed, quoted
+from portl_postgres.destination.writing.transitions import resolves
+from portl_postgres.session.session import Session
+from portl_postgres.sql.text import listed, quoted
 
 #: ``destination`` is the name under which the user's expressions know the row that is there.
 TARGET = "destination"
@@ -43,6 +45,19 @@ BEGIN
                     UNION SELECT pg_catalog.jsonb_object_keys(b)) AS keys);
 END
 $portl$"""
+
+_OPERATORS = """
+SELECT a.attname::text, n.nspname::text, o.oprname::text
+  FROM pg_catalog.pg_index AS i
+ CROSS JOIN LATERAL unnest(i.indkey::int2[], i.indclass::oid[]) AS x(num, class)
+  JOIN pg_catalog.pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = x.num
+  JOIN pg_catalog.pg_opclass AS c ON c.oid = x.class
+  JOIN pg_catalog.pg_amop AS m ON m.amopfamily = c.opcfamily AND m.amoplefttype = c.opcintype
+       AND m.amoprighttype = c.opcintype AND m.amopstrategy = 3
+  JOIN pg_catalog.pg_operator AS o ON o.oid = m.amopopr
+  JOIN pg_catalog.pg_namespace AS n ON n.oid = o.oprnamespace
+ WHERE i.indrelid = $1::regclass AND i.indisunique AND n.nspname <> 'pg_catalog'
+"""
 
 #: Types whose explicit cast cuts a value that is too long, where an assignment refuses it.
 _CUT_BY_CAST = {"varchar", "bpchar", "bit", "varbit"}
@@ -335,77 +350,35 @@ def _distinct(intent: Intent) -> bool:
 
 
 def _cut_by_cast(column: Column) -> bool:
-    found = _pg_type(column)
+    found = pg_type(column)
     parts = (found, found.element.root if found.element else None) if found else ()
     return any(part is not None and part.name in _CUT_BY_CAST for part in parts)
 
 
-def _pg_type(column: Column) -> PgType | None:
+def pg_type(column: Column) -> PgType | None:
     """Return a column's type, without the domains around it."""
     found = details(column)
     return found.pg.root if isinstance(found, ColumnDetails) else None
 
 
-def check_merge(intent: Intent) -> list[tuple[str, str]]:
-    """Return what is wrong with ``conflict.columns`` and ``newest_by``: where, and what."""
-    wrong: list[tuple[str, str]] = []
-    conflict = intent.conflict
-    known = intent.target.by_name
-    filled = {field.target.name for field in intent.fields}
-    for name, how in conflict.columns.items():
-        where = f"conflict.columns.{name}"
-        if name not in known:
-            wrong.append((where, f"the destination has no column {name!r}; it has: {', '.join(known)}"))
-        elif intent.key and name in intent.key.columns:
-            wrong.append((where, "the key itself is not merged"))
-        elif how != "keep" and not known[name].writable:
-            wrong.append((where, f"the destination generates {name!r} itself"))
-        elif how != "keep" and known[name].identity == "always":
-            wrong.append((where, f"{name!r} is GENERATED ALWAYS AS IDENTITY, which no update changes"))
-        else:
-            wrong += [(where, text) for text in _unfit(known[name], how, name in filled)]
-    if conflict.newest_by is not None and conflict.newest_by not in filled:
-        wrong.append(("conflict.newest_by", f"no column of the source goes to {conflict.newest_by!r}"))
-    return wrong
+def verdict(intent: Intent, rows: int, inserted: int, updated: int) -> Counts:
+    """Return what became of rows of which no two had one key."""
+    rest = rows - inserted - updated
+    if not resolves(intent) or intent.conflict.strategy is Strategy.SKIP:
+        return Counts(inserted=inserted, skipped=rest)
+    return Counts(inserted=inserted, updated=updated, unchanged=rest)
 
 
-def _unfit(column: Column, how: str, filled: bool) -> Sequence[str]:
-    if how not in MERGE_WORDS:
-        try:
-            check_expression(how)
-        except Unbalanced as error:
-            return [str(error)]
-        return []
-    if not filled and how != "keep":
-        return [f"`{how}` needs a value, and no column of the source goes there"]
-    found = _pg_type(column)
-    kind, name = (found.kind, found.name) if found else ("", "")
-    if how == "union" and kind != "A":
-        return [f"`union` is for arrays, and {column.name!r} is {column.native}"]
-    if how == "json" and name not in ("json", "jsonb"):
-        return [f"`json` is for json and jsonb, and {column.name!r} is {column.native}"]
-    if how == "append" and kind != "A" and name not in ("text", "varchar", "bpchar", "jsonb", "bytea", "citext"):
-        return [f"`append` is for texts and arrays, and {column.name!r} is {column.native}"]
-    return []
+def key_operators(session: Session, intent: Intent) -> dict[str, str]:
+    """Return the equality of the key's columns by which the index compares, where it belongs to an extension.
 
-
-def trials(intent: Intent) -> Iterator[tuple[str, str]]:
-    """Yield, for each rule that the server has to judge, where it stands and a query for the server to parse."""
-    conflict = intent.conflict
-    merge = Merge(intent)
-    there = ", ".join(_nothing(column) for column in intent.target.columns)
-    fresh = ", ".join(_nothing(field.target) for field in intent.fields)
-    rows = f"(SELECT {there}) AS {TARGET}, (SELECT {fresh}) AS {NEW}"
-    for name, how in conflict.columns.items():
-        if how in ("keep", "replace", "coalesce", "json"):
-            continue
-        column = intent.target.by_name[name]
-        value = f"CAST({merge.merged(column, how, NEW)} AS {column.native})"
-        yield f"conflict.columns.{name}", f"SELECT {value} FROM {rows}"
-    if conflict.newest_by is not None:
-        name = quoted(conflict.newest_by)
-        yield "conflict.newest_by", f"SELECT {NEW}.{name} > {TARGET}.{name} FROM {rows}"
-
-
-def _nothing(column: Column) -> str:
-    return f"CAST(NULL AS {column.native}) AS {quoted(column.name)}"
+    The extension's schema need not be in the search path; then ``=`` would be another operator, or none.
+    """
+    assert intent.key is not None
+    found = table_details(intent.target)
+    rows = session.query(_OPERATORS, quoted(found.schema, found.name), what="looking at the key")
+    return {
+        column: f"OPERATOR({quoted(schema)}.{operator})"
+        for column, schema, operator in rows
+        if column in intent.key.columns
+    }

@@ -1,0 +1,34 @@
+"""The file that a job may name besides the quarantine's table: the same rows, one JSON object a line.
+
+It is written after the COMMIT. A process that dies in between leaves lines out, so the table is the truth.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import portl
+from portl import Finding
+
+
+def writable(file: str | None) -> list[Finding]:
+    """Return what keeps the file from being written to."""
+    if file is None:
+        return []
+    path = Path(file)
+    if os.access(path if path.exists() else path.parent, os.W_OK) and not path.is_dir():
+        return []
+    return [portl.problem("quarantine.file", f"{file!r} cannot be written", "name a file in a folder that is there")]
+
+
+def append_lines(file: str, lines: Sequence[str], context: portl.Context) -> None:
+    """Append to the quarantine's file; a failure is only a warning, for the rows are safe in the table."""
+    data = "".join(line + "\n" for line in lines).encode("utf-8", "backslashreplace")
+    try:
+        with Path(file).open("ab") as stream:
+            stream.write(data)
+    except OSError as error:
+        text = f"{len(lines)} rejected row(s) could not be written to {file!r}: {error.strerror}"
+        context.emit(portl.Warned(where="quarantine.file", message=text, remedy="they stand in the quarantine's table"))

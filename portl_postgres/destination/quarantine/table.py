@@ -1,0 +1,241 @@
+"""The quarantine's table: beside the destination's, written in the transaction of the rows that were not refused."""
+
+from __future__ import annotations
+
+import copy
+import datetime as dt
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import portl
+from portl import DataError, Intent, Rejected, Rejection, RowBatch
+from portl_postgres.catalog.tables import shown, table_details
+from portl_postgres.destination.quarantine.rows import Cell, RowTexts, as_json, parsed
+from portl_postgres.session.session import Session
+from portl_postgres.sql.text import listed, quoted
+
+SUFFIX = "__rejected"
+#: What the server allows (manual, 4.1.1).
+NAME_BYTES = 63
+#: Rows put into one statement.
+INSERT_ROWS = 500
+
+COLUMNS = {
+    "id": "bigint",
+    "job": "text",
+    "run": "text",
+    "rejected_at": "timestamp with time zone",
+    "reason": "text",
+    "sqlstate": "text",
+    "constraint_name": "text",
+    "column_name": "text",
+    "source_position": "text",
+    "chunk": "integer",
+    "batch": "integer",
+    "row_number": "bigint",
+    "row": "json",
+}
+_MORE = {
+    "id": " GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
+    "rejected_at": " NOT NULL DEFAULT clock_timestamp()",
+}
+
+
+def table_name(intent: Intent) -> tuple[str, str]:
+    """Return the schema and the name of the quarantine's table; a name that is too long is shortened."""
+    found = table_details(intent.target)
+    wanted = intent.quarantine.table if intent.quarantine is not None else None
+    if wanted is not None:
+        return found.schema, wanted
+    name = found.name + SUFFIX
+    if len(name.encode()) > NAME_BYTES:
+        mark = "_" + hashlib.sha256(found.name.encode()).hexdigest()[:8] + SUFFIX
+        name = found.name.encode()[: NAME_BYTES - len(mark)].decode("utf-8", "ignore") + mark
+    return found.schema, name
+
+
+def relation(session: Session, table: str) -> int:
+    """Return a table's oid; 0 if there is none."""
+    ((oid,),) = session.query("SELECT coalesce(to_regclass($1)::oid::bigint, 0)", table)
+    return int(oid)
+
+
+def insist(session: Session, schema: str, name: str) -> None:
+    """Refuse a table that has the quarantine's name and is none.
+
+    Raises:
+        SchemaError: says which columns it lacks.
+    """
+    there = dict(
+        session.query(
+            "SELECT attname::text, pg_catalog.format_type(atttypid, atttypmod) FROM pg_catalog.pg_attribute"
+            " WHERE attrelid = $1::regclass AND attnum > 0 AND NOT attisdropped",
+            quoted(schema, name),
+        )
+    )
+    lacking = [f"{column} {type}" for column, type in COLUMNS.items() if there.get(column) != type]
+    if lacking:
+        raise portl.SchemaError(
+            f"{shown(schema, name)} is not a quarantine of portl's: it lacks {', '.join(lacking)}",
+            hint="name another table in `quarantine.table`, or rename this one",
+        )
+
+
+class RejectedTable:
+    """The quarantine's table of one job.
+
+    Args:
+        session: the destination's, inside the transaction of the rows.
+        intent: the job.
+        token: looked at while waiting.
+    """
+
+    def __init__(self, session: Session, intent: Intent, token: portl.CancelToken) -> None:
+        self._session = session
+        self._intent = intent
+        self._texts = RowTexts(session, intent, token)
+        self._schema, self._name = table_name(intent)
+        self._table = quoted(self._schema, self._name)
+        self._columns = [field.target.name for field in intent.fields]
+        self._job = session.readable(intent.job)
+
+    def put(self, rejections: Sequence[Rejection]) -> list[str]:
+        """Quarantine rows; return a line of JSON for each, for the quarantine's file."""
+        try:
+            self._make()
+            rows = [dict(zip(self._columns, cells, strict=True)) for cells in self._texts.of(rejections)]
+            records = [self._record(r, row) for r, row in zip(rejections, rows, strict=True)]
+            for start in range(0, len(records), INSERT_ROWS):
+                self._insert(records[start : start + INSERT_ROWS])
+        except DataError as error:
+            # Nobody must take this for a refusal of the rows at hand.
+            raise portl.OperationError(f"rejected rows could not be quarantined: {error.message}") from None
+        return [json.dumps(record, ensure_ascii=False) for record in records]
+
+    def remove(self, run: str, chunk: int | None) -> None:
+        """Remove what a run, or one of its chunks, has quarantined.
+
+        Raises:
+            OperationError: if the role may not.
+        """
+        if not relation(self._session, self._table):
+            return
+        self._session.execute(
+            f"DELETE FROM {self._table} WHERE run = $1 AND ($2::int4 IS NULL OR chunk = $2)",
+            run,
+            chunk,
+            what=f"removing rows from {self._table} that come once more",
+        )
+
+    def _make(self) -> None:
+        if not relation(self._session, self._table):
+            # Two workers may come here at once: IF NOT EXISTS alone would fail in one of them.
+            self._session.query("SELECT pg_advisory_xact_lock(hashtext($1), hashtext('portl'))", self._table)
+            columns = ", ".join(f"{quoted(name)} {type}{_MORE.get(name, '')}" for name, type in COLUMNS.items())
+            self._session.execute(
+                f"CREATE TABLE IF NOT EXISTS {self._table} ({columns})", what=f"creating {self._table}"
+            )
+        insist(self._session, self._schema, self._name)
+
+    def _record(self, rejection: Rejection, row: Mapping[str, Cell]) -> dict[str, Any]:
+        error = rejection.error
+        return {
+            "job": self._job or None,
+            "run": self._intent.run or None,
+            "rejected_at": dt.datetime.now(dt.UTC).isoformat(),
+            "reason": _reason(error, row, self._intent),
+            "sqlstate": error.sqlstate,
+            "constraint_name": error.constraint,
+            "column_name": error.column,
+            "source_position": rejection.position,
+            "chunk": rejection.chunk,
+            "batch": rejection.row.number,
+            "row_number": error.row if error.row is not None else rejection.row.first_row,
+            "row": {name: as_json(cell) for name, cell in row.items()},
+        }
+
+    def _insert(self, records: Sequence[Mapping[str, Any]]) -> None:
+        names = [name for name in COLUMNS if name != "id"]
+        # What the server's encoding has no form for is escaped: the type json keeps that as it is.
+        plain = self._session.speaks_unicode
+        texts = [{**record, "row": json.dumps(record["row"], ensure_ascii=not plain)} for record in records]
+        arrays = [[None if t[name] is None else str(t[name]) for t in texts] for name in names]
+        casts = ", ".join(f"v.{quoted(name)}::{COLUMNS[name]}" for name in names)
+        tag = self._session.execute(
+            f"INSERT INTO {self._table} ({listed(names)}) SELECT {casts}"
+            f" FROM unnest({', '.join(f'${n}::text[]' for n in range(1, len(names) + 1))})"
+            f" WITH ORDINALITY AS v({listed(names)}, portl_n) ORDER BY v.portl_n",
+            *arrays,
+            what=f"quarantining rows in {self._table}",
+        )
+        self._insist_on(len(records), tag, "quarantined in")
+
+    def _insist_on(self, rows: int, tag: str, what: str) -> None:
+        """Refuse to go on where a trigger, a rule or a policy of the table's has kept rows from a statement.
+
+        A row that is not in the quarantine would be lost; one that is not removed from it would arrive twice.
+        """
+        done = int(tag.rsplit(" ", 1)[-1])
+        if done != rows:
+            raise portl.OperationError(
+                f"{rows} row(s) were to be {what} {shown(self._schema, self._name)}, and {done} were",
+                hint="see which trigger, rule or row security policy of that table keeps them from it",
+            )
+
+    def read(self, after: int, limit: int) -> list[Rejected]:
+        """Return the job's next rows; hold them until the transaction ends."""
+        if not relation(self._session, self._table):
+            return []
+        insist(self._session, self._schema, self._name)
+        rows = self._session.query(
+            "SELECT id, coalesce(batch, 0), coalesce(row_number, 0), coalesce(source_position, ''), \"row\"::text"
+            f" FROM {self._table} WHERE id > $1::bigint AND ($2 = '' OR coalesce(job, $2) = $2)"
+            " ORDER BY id LIMIT $3::bigint FOR UPDATE",
+            after,
+            self._job,
+            limit,
+            what=f"reading {self._table}",
+        )
+        return [self._rejected(*row) for row in rows]
+
+    def _rejected(self, id: int, batch: int, number: int, position: str, text: str | None) -> Rejected:
+        try:
+            data = tuple(parsed(text, self._columns))
+        except ValueError as error:
+            return Rejected(id=id, row=None, trouble=str(error), position=position)
+        row = RowBatch(number=batch, first_row=number, rows=1, size=len(text or ""), data=[data])
+        return Rejected(id=id, row=row, position=position)
+
+    def settle(self, gone: Sequence[Rejected], still: Sequence[tuple[Rejected, DataError]]) -> None:
+        """Remove the rows that were accepted; record why the others were not."""
+        if gone:
+            tag = self._session.execute(
+                f"DELETE FROM {self._table} WHERE id = ANY($1::bigint[])", [row.id for row in gone], what="tidying up"
+            )
+            self._insist_on(len(gone), tag, "removed from")
+        if not still:
+            return
+        reasons = []
+        for rejected, error in still:
+            values = dict(zip(self._columns, rejected.row.data[0], strict=True)) if rejected.row is not None else {}
+            reasons.append(_reason(error, values, self._intent))
+        self._session.execute(
+            f"UPDATE {self._table} AS q SET reason = v.reason, sqlstate = v.sqlstate,"
+            " constraint_name = v.named, column_name = v.at, rejected_at = clock_timestamp()"
+            " FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[])"
+            " AS v(id, reason, sqlstate, named, at) WHERE q.id = v.id",
+            [rejected.id for rejected, _ in still],
+            reasons,
+            [error.sqlstate for _, error in still],
+            [error.constraint for _, error in still],
+            [error.column for _, error in still],
+            what="recording why rows are refused",
+        )
+
+
+def _reason(error: DataError, row: Mapping[str, Any], intent: Intent) -> str:
+    """Return the server's words as the quarantine may show them."""
+    values = {name: cell if isinstance(cell, str) else None for name, cell in row.items()}
+    return portl.masked(copy.copy(error), values, intent.mask).message.replace("\0", "\N{SYMBOL FOR NULL}")

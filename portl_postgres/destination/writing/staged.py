@@ -1,0 +1,153 @@
+"""Through a staging table: COPY into it, then one statement that resolves the conflicts.
+
+The staging table is emptied by TRUNCATE before it is filled again: deleted rows would slow down every later statement
+of the transaction.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+from portl import Batch, Counts, Intent, Strategy
+from portl_postgres.destination.writing.conflicts import Merge, key_operators, verdict
+from portl_postgres.destination.writing.server_side import insert
+from portl_postgres.destination.writing.straight import Copying, Way
+from portl_postgres.destination.writing.transitions import resolves
+from portl_postgres.session.session import Session
+from portl_postgres.sql.text import listed
+from portl_postgres.wire.server_route import ServerBatch
+
+#: From this share of unchanged rows on it pays to leave them out before ON CONFLICT (docs/performance.md).
+UNCHANGED_SHARE = 0.75
+
+
+class StagingTable:
+    """The staging table: the destination's types and collations, none of its constraints.
+
+    Args:
+        session: the destination's.
+        intent: the job.
+    """
+
+    def __init__(self, session: Session, intent: Intent) -> None:
+        self._session = session
+        self._intent = intent
+        # A caller's session may have temporary tables of its own.
+        self._name = f"portl_stage_{secrets.token_hex(4)}"
+        self.made = False
+        self.full = False
+        self.merge = Merge(intent, self._name)
+
+    def prepare(self) -> None:
+        """Create it, or empty it."""
+        if not self.made:
+            operators = key_operators(self._session, self._intent) if resolves(self._intent) else {}
+            self.merge = Merge(self._intent, self._name, operators)
+            for statement in self.merge.prepare:
+                self._session.execute(statement, what="creating the staging table")
+            self.made = True
+        elif self.full:
+            self._session.execute(f"TRUNCATE {self.merge.stage}")
+        self.full = False
+
+    def committed(self) -> None:
+        """Take note of a COMMIT, which empties the table unless it was only a savepoint of the caller's transaction."""
+        self.full = self.full and self._session.nested
+
+    def restored(self, *, made: bool) -> None:
+        """Take note of the return to a savepoint, before which it was ``made`` or not."""
+        self.made, self.full = made, False
+
+    def rolled_back(self) -> None:
+        """Look at what a rollback has left of it."""
+        if self.made and not self._session.broken:
+            ((found,),) = self._session.query("SELECT to_regclass($1)", self.merge.stage)
+            self.made = found is not None
+        # In a caller's transaction the rows of an earlier one of portl's may be there again.
+        self.full = self.made and self._session.nested
+
+    @property
+    def tidy(self) -> list[str]:
+        """The statements that drop it: the session may be a caller's."""
+        return list(self.merge.tidy) if self.made else []
+
+
+class StagedWay(Way):
+    """Rows into the staging table, and from there into the destination.
+
+    Args:
+        session: the destination's.
+        intent: the job.
+        copying: sends the rows.
+    """
+
+    def __init__(self, session: Session, intent: Intent, copying: Copying) -> None:
+        self._session = session
+        self._intent = intent
+        self._copying = copying
+        self.table = StagingTable(session, intent)
+        #: True if most staged rows are expected to be in the table unchanged: as many as among those before.
+        self._filters = True
+
+    def write(self, batch: Batch) -> int:
+        """See ``Way.write``."""
+        copying, stage = self._copying, self.table.merge.stage
+        if not isinstance(batch, ServerBatch):
+            return copying.write(batch, stage)
+        columns = listed(field.target.name for field in self._intent.fields)
+        batch.rows = insert(self._session, self._intent, f"INSERT INTO {stage} ({columns})\n{batch.select}")
+        copying.sent += batch.rows
+        copying.taken += batch.rows
+        return 0
+
+    def take_in(self) -> tuple[int, Counts]:
+        """See ``Way.take_in``."""
+        copying = self._copying
+        copying.end()
+        staged = copying.taken
+        copying.sent = copying.taken = 0
+        if not staged:
+            return 0, Counts()
+        self.table.full = True
+        return staged, self._take_over(staged)
+
+    def abort(self) -> None:
+        """See ``Way.abort``."""
+        self._copying.abort()
+
+    def _take_over(self, staged: int) -> Counts:
+        merge, strategy = self.table.merge, self._intent.conflict.strategy
+        resolving = resolves(self._intent)
+        if strategy is Strategy.MERGE and resolving and merge.repeats:
+            return self._merge_in_rounds(staged)
+        inserted, updated = self._run(merge.statement(merge.rows, filtered=self._filters))
+        rest = staged - inserted - updated
+        self._filters = rest >= staged * UNCHANGED_SHARE
+        if strategy is Strategy.OVERWRITE and resolving and merge.repeats and rest:
+            ((distinct,),) = self._session.query(f"SELECT count(*) FROM {merge.rows}")
+            replaced = staged - distinct
+            return Counts(inserted=inserted, updated=updated + replaced, unchanged=rest - replaced)
+        return verdict(self._intent, staged, inserted, updated)
+
+    def _merge_in_rounds(self, staged: int) -> Counts:
+        """Merge the rows with one key one after the other: as many statements as the most frequent key has rows."""
+        merge = self.table.merge
+        ((rounds,),) = self._session.query(merge.most_repeats)
+        if rounds == 1:
+            inserted, updated = self._run(merge.statement(merge.all_rows, filtered=self._filters))
+            self._filters = staged - inserted - updated >= staged * UNCHANGED_SHARE
+            return Counts(inserted=inserted, updated=updated, unchanged=staged - inserted - updated)
+        for statement in merge.number_rounds:
+            self._session.execute(statement, what="numbering rows with one key")
+        done = Counts()
+        for number in range(1, rounds + 1):
+            inserted, updated = self._run(merge.statement(merge.round(number)))
+            done += Counts(inserted=inserted, updated=updated)
+        self._session.execute(merge.drop_rounds)
+        return done + Counts(unchanged=staged - done.inserted - done.updated)
+
+    def _run(self, statement: str) -> tuple[int, int]:
+        rows: list[tuple[Any, ...]] = self._session.query(statement, what=f"writing to {self._intent.target.name}")
+        inserted, updated = rows[0]
+        return inserted, updated

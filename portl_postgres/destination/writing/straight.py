@@ -1,0 +1,144 @@
+"""COPY, straight into the table: the fast path."""
+
+from __future__ import annotations
+
+import abc
+
+import portl
+from portl import Batch, Counts, DataError, Intent
+from portl_postgres.destination.writing.transitions import Path, State
+from portl_postgres.session.session import Session
+from portl_postgres.sql.text import listed
+from portl_postgres.wire.batches import BINARY
+from portl_postgres.wire.copy_in import CopyIn
+from portl_postgres.wire.server_route import carried
+
+BAD_TEXT = "22021"
+#: What the server says about a binary value that is too short for its type; poolers say it about lost connections.
+TOO_SHORT = "08P01"
+#: COPY refuses FREEZE: a cursor or snapshot of the session might miss the rows, or the table is not of its making.
+NOT_FROZEN = frozenset({"25000", "55000"})
+
+
+class Way(abc.ABC):
+    """One way for rows into the table: they are written, then taken in, or given up."""
+
+    @abc.abstractmethod
+    def write(self, batch: Batch) -> int:
+        """Write a batch; return the bytes sent. Raise ``DataError`` if a row is refused."""
+
+    @abc.abstractmethod
+    def take_in(self) -> tuple[int, Counts]:
+        """Bring what was written into the table; return the number of rows and what became of them."""
+
+    @abc.abstractmethod
+    def abort(self) -> None:
+        """Give up what was written and not taken in. The caller rolls back."""
+
+
+class Copying:
+    """Rows on their way into one table by COPY.
+
+    Args:
+        session: inside a transaction.
+        intent: the job.
+        token: looked at while waiting.
+    """
+
+    def __init__(self, session: Session, intent: Intent, token: portl.CancelToken) -> None:
+        self._session = session
+        self._intent = intent
+        self._token = token
+        self._copy: CopyIn | None = None
+        self._frozen = False
+        #: Rows that were sent, and rows that the server has taken.
+        self.sent = self.taken = 0
+
+    def write(self, batch: Batch, table: str, *, frozen: bool = False) -> int:
+        """Send a batch to ``table``, which is quoted; return its bytes."""
+        if self._copy is None:
+            self._frozen = frozen
+            binary = carried(self._intent.format).name == BINARY
+            self._copy = CopyIn(
+                self._session,
+                copy_statement(table, self._intent, binary=binary, frozen=frozen),
+                binary=binary,
+                token=self._token,
+                what=f"writing to {self._intent.target.name}",
+                types=[field.target.type for field in self._intent.fields],
+            )
+        try:
+            sent = self._copy.write(batch)
+        except UnicodeEncodeError as error:
+            raise DataError(f"a text that no encoding has a form for: {error.reason}", sqlstate=BAD_TEXT) from None
+        self.sent += batch.rows
+        if self._copy.answered:
+            # In the middle of a COPY the server answers only to refuse (or with a notice): no use in going on.
+            self.end()
+        return sent
+
+    def end(self) -> None:
+        """End the COPY that is under way."""
+        if self._copy is None:
+            return
+        copy, self._copy = self._copy, None
+        try:
+            self.taken += copy.finish()
+        except portl.OperationError as error:
+            # Frozen rows are refused while the caller has a cursor open; the next transaction freezes none.
+            error.transient = error.transient or (self._frozen and error.sqlstate in NOT_FROZEN)
+            raise
+        except portl.ConnectionFailed as error:
+            if error.sqlstate != TOO_SHORT or self._session.broken:
+                raise
+            raise DataError(error.message, sqlstate=TOO_SHORT) from None
+
+    def abort(self) -> None:
+        """Give up the COPY that is under way, and forget what was sent."""
+        copy, self._copy = self._copy, None
+        self.sent = self.taken = 0
+        if copy is not None:
+            copy.abort()
+
+
+class StraightWay(Way):
+    """COPY into the table itself.
+
+    Args:
+        copying: sends the rows.
+        table: quoted.
+        path: says whether rows may be written frozen.
+    """
+
+    def __init__(self, copying: Copying, table: str, path: Path) -> None:
+        self._copying = copying
+        self._table = table
+        self._path = path
+
+    def write(self, batch: Batch) -> int:
+        """See ``Way.write``."""
+        return self._copying.write(batch, self._table, frozen=self._path.state is State.FRESH)
+
+    def take_in(self) -> tuple[int, Counts]:
+        """See ``Way.take_in``. A trigger may have left rows out."""
+        copying = self._copying
+        copying.end()
+        sent, taken = copying.sent, copying.taken
+        copying.sent = copying.taken = 0
+        return taken, Counts(inserted=taken, skipped=sent - taken)
+
+    def abort(self) -> None:
+        """See ``Way.abort``."""
+        self._copying.abort()
+
+
+def copy_statement(table: str, intent: Intent, *, binary: bool, frozen: bool = False) -> str:
+    """Return the COPY that writes rows to ``table``, which is quoted.
+
+    Frozen rows need no look at the transaction that has written them, neither when the key is built nor ever after, and
+    no VACUUM to freeze them. The table must be created, or emptied, in the same (sub)transaction.
+    """
+    columns = listed(field.target.name for field in intent.fields)
+    options = "FORMAT binary" if binary else "FORMAT text, ENCODING 'UTF8'"
+    options += ", FREEZE" if frozen else ""
+    return f"COPY {table} ({columns}) FROM STDIN ({options})"

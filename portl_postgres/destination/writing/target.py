@@ -1,0 +1,162 @@
+"""The table that rows go to: created in the first transaction, watched for changes, finished after the last rows.
+
+Constraints that wait for the end of a transaction would fail at COMMIT, too late to be dealt with. So they are checked
+with the rows at hand, and wait again before the next ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import portl
+from portl import DataError, Intent
+from portl_postgres.catalog import drift
+from portl_postgres.catalog.drift import Fingerprint
+from portl_postgres.catalog.tables import table_details
+from portl_postgres.destination import due_key
+from portl_postgres.destination.writing.straight import TOO_SHORT
+from portl_postgres.session.session import Session
+from portl_postgres.sql.text import quoted
+
+#: What CREATE TABLE says where two create one table: the table or its type is there, or rows of the catalogs collide.
+CREATED_TWICE = ("42P07", "42710", "23505")
+#: What a refusal begins with that an altered table might have brought about: good rows look bad then.
+_MISREAD = ("22", TOO_SHORT)
+
+#: Makes a COMMIT wait for the disk: the WAL before it, with all earlier commits, goes first. A transaction that has
+#: written no WAL does not wait (xact.c, RecordTransactionCommit), so this one writes a record that changes nothing.
+DURABLE = ("SET LOCAL synchronous_commit = on", "SELECT pg_logical_emit_message(true, 'portl', '')")
+
+
+class TargetTable:
+    """One table in the transactions of its writer.
+
+    Args:
+        session: the destination's.
+        intent: the job.
+        before: DDL, executed in the first transaction, so that it is committed or undone with the first rows.
+        after: DDL, executed after the last rows.
+    """
+
+    def __init__(self, session: Session, intent: Intent, before: Sequence[str], after: Sequence[str]) -> None:
+        self._session = session
+        self._intent = intent
+        self._before = list(before)
+        self._after = list(after)
+        found = table_details(intent.target)
+        #: Quoted.
+        self.name = quoted(found.schema, found.name)
+        self._look = drift.statement(self.name, [field.target.name for field in intent.fields])
+        self.committed = False
+        #: What the table looked like before the first row; None: not looked at since it was created.
+        self._known: Fingerprint | None = None
+        #: True after a refusal that an altered table might have brought about.
+        self._suspect = False
+        #: True if a lock of the open transaction has kept the table from being altered since it was looked at.
+        self.verified = False
+        #: True while constraints that wait for the end of a transaction do not.
+        self._immediate = False
+
+    @property
+    def relation(self) -> int | None:
+        """The table's oid, as far as the open transaction has seen it."""
+        return self._known.oid if self._known is not None and self._session.open else None
+
+    def begin(self) -> None:
+        """Open a transaction; create what is missing, and see whether the table is the one that was planned."""
+        self.verified = self._immediate = False
+        creating = [] if self.committed else self._before
+        if self._known is not None and not creating:
+            self._session.begin(later=True)
+            if self._suspect:
+                self.recheck()
+            return
+        look = [self._look] if self._known is None else []
+        what = "creating what is missing" if creating else "looking whether the table was altered"
+        found = self._session.begin(then=[*creating, *look], what=what)
+        if look:
+            self._known = drift.of(found[-1])
+            drift.insist(self._intent.target.name, drift.planned(self._intent), self._known)
+
+    def overtaken(self, error: BaseException) -> portl.Error | None:
+        """Return what it means that the table could not be created, if another process has created it meanwhile."""
+        if not isinstance(error, portl.Error) or self.committed or not self._before or not self._intent.create:
+            return None
+        if error.sqlstate not in CREATED_TWICE or self._session.broken:
+            return None
+        ((there,),) = self._session.query("SELECT to_regclass($1) IS NOT NULL", self.name)
+        if not there:
+            return None
+        return portl.SchemaError(
+            f"{self._intent.target.name} was created by another process meanwhile",
+            hint="run the job again: its rows go into the table that is there now",
+            sqlstate=error.sqlstate,
+        )
+
+    def empty(self) -> bool:
+        """Return whether it has no rows."""
+        return not self._session.query(f"SELECT EXISTS (SELECT FROM {self.name})")[0][0]
+
+    def defer(self) -> None:
+        """Let constraints wait for the end of the transaction again."""
+        if self._immediate and self._known is not None and self._known.deferred:
+            self._session.execute(f"SET CONSTRAINTS {', '.join(self._known.deferred)} DEFERRED")
+        self._immediate = False
+
+    def check(self) -> None:
+        """Check the constraints that wait, and, once in a transaction, that the table is still the same."""
+        check = [] if self._session.nested else ["SET CONSTRAINTS ALL IMMEDIATE"]
+        if not self.verified:
+            self._insist(check)
+            self.verified = True
+        elif check:
+            self._session.execute(check[0], what=f"writing to {self._intent.target.name}")
+        self._immediate = bool(check)
+
+    def suspect(self, error: DataError) -> None:
+        """Take note of a refused row."""
+        self._suspect = not self.verified and (error.sqlstate or "").startswith(_MISREAD)
+
+    def restored(self, *, verified: bool) -> None:
+        """Take note of the return to a savepoint, and look again at a table that is suspect."""
+        self.verified, self._immediate = verified, False
+        if self._suspect:
+            self.recheck()
+
+    def recheck(self) -> None:
+        """Refuse a table that was altered."""
+        self._insist([])
+
+    def _insist(self, then: Sequence[str]) -> None:
+        """Refuse a table that was altered; execute what comes next in the same exchange."""
+        look = [self._look] if self._known is not None else []
+        found = self._session.queries([*look, *then], what=f"writing to {self._intent.target.name}")
+        if self._known is not None:
+            drift.insist(self._intent.target.name, self._known, drift.of(found[0]))
+        self._suspect = False
+
+    def rolled_back(self) -> None:
+        """Take note of a rollback: a table that was created in it is another one when it is created again."""
+        self.verified = self._immediate = False
+        if not self.committed and self._before:
+            self._known = None
+
+    def begin_last(self) -> None:
+        """Open the transaction of what comes after the rows, and execute that."""
+        self._session.begin(then=self._last(), what="finishing the table")
+
+    def _last(self) -> list[str]:
+        """Return what is executed after the rows; another job that writes to the table may have built its key."""
+        key = due_key.build_key(self._intent.target)
+        if key not in self._after:
+            return self._after
+        ((built,),) = self._session.query(
+            "SELECT EXISTS (SELECT FROM pg_catalog.pg_index WHERE indrelid = to_regclass($1) AND indisprimary)",
+            self.name,
+            what="looking at the key",
+        )
+        return [statement for statement in self._after if statement != key] if built else self._after
+
+    def finished(self) -> None:
+        """Take note that what comes after the rows is done."""
+        self._after = []
