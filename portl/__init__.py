@@ -108,7 +108,7 @@ if TYPE_CHECKING:
     from portl.values.results import Result, TableResult
     from portl.values.runs import ChunkLine, ChunkState, Run, RunState
     from portl.values.secrets import Secret
-    from portl.verification.compare import verify
+    from portl.verification.verify import verify
 
 __all__ = [
     "MERGE_WORDS",
@@ -395,7 +395,7 @@ _HOMES = {
         "RunState",
     ),
     "portl.values.secrets": ("Secret",),
-    "portl.verification.compare": ("verify",),
+    "portl.verification.verify": ("verify",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 #: Public names that are called otherwise at home.

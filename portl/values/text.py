@@ -1,16 +1,12 @@
-"""Lines of text for people, each with a style that a terminal may colour."""
+"""Text for the user: lines, each with a style that a terminal may colour, and the name that was probably meant."""
 
 from __future__ import annotations
 
+import difflib
 import textwrap
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Sequence
 
 import attrs
-
-if TYPE_CHECKING:
-    pass
-
 
 WIDTH = 80
 
@@ -41,6 +37,11 @@ def aligned(rows: Sequence[Sequence[str]], width: int) -> Iterator[str]:
 def cut(text: str, width: int) -> str:
     """Return text of at most ``width`` characters."""
     return text if len(text) <= width else text[: max(0, width - 3)] + "..."
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that ``name`` is probably a misspelling of; None if none comes close."""
+    return next(iter(difflib.get_close_matches(name, list(known), n=1)), None)
 
 
 def human_bytes(count: int) -> str:

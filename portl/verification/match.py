@@ -1,8 +1,7 @@
-"""Match the rows of two sides, a bucket at a time, without holding more of them than that."""
+"""Match the rows of both sides, holding no more than one bucket of them in memory."""
 
 from __future__ import annotations
 
-import json
 import queue
 import threading
 from collections import Counter
@@ -10,9 +9,11 @@ from collections.abc import Generator, Iterable, Iterator
 from typing import Any, TypeVar
 
 from portl.connectors.comparer import RowLine, Texts
-from portl.values.differences import EXTRA, MISSING
 
 T = TypeVar("T")
+
+#: A row that differs: the source's, None where it is extra, and the destination's, None where it is missing.
+Difference = tuple[RowLine | None, RowLine | None]
 
 
 def by_key(lines: Iterable[RowLine]) -> dict[Texts, list[RowLine]]:
@@ -23,10 +24,8 @@ def by_key(lines: Iterable[RowLine]) -> dict[Texts, list[RowLine]]:
     return found
 
 
-def as_multisets(
-    sent: Iterable[RowLine], there: Iterable[RowLine], *, by_texts: bool
-) -> Iterator[tuple[str, RowLine | None, RowLine | None]]:
-    """Yield what one of two multisets of rows has more often than the other."""
+def as_multisets(sent: Iterable[RowLine], there: Iterable[RowLine], *, by_texts: bool) -> Iterator[Difference]:
+    """Yield the rows that one side has more often than the other."""
 
     def value(line: RowLine) -> object:
         return line.texts if by_texts else line.digest
@@ -36,17 +35,17 @@ def as_multisets(
         if left[value(line)] > 0:
             left[value(line)] -= 1
         else:
-            yield MISSING, line, None
+            yield line, None
     for line in there:
         if left[value(line)] > 0:
             left[value(line)] -= 1
-            yield EXTRA, None, line
+            yield None, line
 
 
 def side_by_side(
     ours: Iterator[tuple[int, list[RowLine]]], theirs: Iterator[tuple[int, list[RowLine]]]
 ) -> Iterator[tuple[int, list[RowLine], list[RowLine]]]:
-    """Yield bucket, the source's rows and the destination's, from two streams in the order of the buckets."""
+    """Merge two streams of buckets, in ascending order: yield the bucket, the source's rows, the destination's."""
     left, right = next(ours, None), next(theirs, None)
     while left is not None or right is not None:
         bucket = min(found[0] for found in (left, right) if found is not None)
@@ -59,7 +58,7 @@ def side_by_side(
 
 
 def ahead(items: Iterator[T]) -> Generator[T, None, None]:
-    """Yield what an iterator yields, which runs in a thread of its own, a few items ahead."""
+    """Yield the items of an iterator, which runs a few of them ahead in a thread of its own."""
     ready: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=4)
     stopped = threading.Event()
 
@@ -103,15 +102,3 @@ def ahead(items: Iterator[T]) -> Generator[T, None, None]:
             thread.join()
 
     return results()
-
-
-def portions(lines: Iterable[str], size: int) -> Iterator[dict[Texts, int]]:
-    """Yield the keys in a spool, at most ``size`` at a time, and how often each is there."""
-    found: Counter[Texts] = Counter()
-    for line in lines:
-        found[tuple(json.loads(line))] += 1
-        if len(found) >= size:
-            yield dict(found)
-            found = Counter()
-    if found:
-        yield dict(found)

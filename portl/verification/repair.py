@@ -1,46 +1,75 @@
-"""Copy rows that a comparison has found missing or different once more (``portl.verify(job, repair=True)``)."""
+"""Copy rows again that a comparison has found missing or different (``portl.verify(job, repair=True)``)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TextIO
 
 import attrs
 
-from portl.config.models import DEFAULT_BATCH_ROWS, Conflict, DestinationConfig, SourceConfig, Strategy
-from portl.connectors.comparer import Texts
-from portl.connectors.destination import Destination
+from portl.config.models import DEFAULT_BATCH_ROWS, Conflict, MigrationConfig, Strategy
+from portl.connectors.comparer import Comparer, Texts
 from portl.connectors.exchange import ROWS, Batch, Chunk, Intent, Reading
 from portl.connectors.source import Source
 from portl.connectors.writer import Writer
+from portl.planning.plan import Plan, PlanError
+from portl.planning.request import Sides
 from portl.values.errors import DataError, OperationError
+from portl.values.findings import Severity
+from portl.verification.compare import TableComparison
+
+#: Keys that are asked for in one statement, and rows that are written in one transaction.
+PORTION = 5000
 
 
-class Repair:
-    """Rows that are fetched by their keys and written, a portion of keys in each transaction.
+def repair(config: MigrationConfig, sides: Sides, comparison: TableComparison, spool: TextIO) -> int:
+    """Copy the rows again whose keys are in the spool; return how many were written.
 
     Args:
-        source: open.
-        destination: open.
-        intent: the job's.
-        key: the destination's columns by which rows were matched; empty: the whole row is meant.
-        in_python: True if the keys were told by the comparer of the core.
-    """
+        config: the job.
+        sides: both, still open.
+        comparison: the one that has filled the spool.
+        spool: the keys, as JSON, one a line.
 
-    def __init__(
-        self,
-        source: Source[SourceConfig],
-        destination: Destination[DestinationConfig],
-        intent: Intent,
-        key: Sequence[str],
-        *,
-        in_python: bool,
-    ) -> None:
-        self._source = source
-        self._destination = destination
-        self._key = tuple(key)
-        self._in_python = in_python
-        self._aside = intent
-        self._intent = self._repairing(intent)
+    Raises:
+        PlanError: the job's rows cannot be written.
+        OperationError: some of the missing rows are in the quarantine, and there is no key to recognise them by.
+    """
+    task = comparison.task
+    problems = tuple(finding for finding in task.findings if finding.severity is Severity.PROBLEM)
+    if problems:
+        labels = sides.source.label(), sides.destination.label()
+        task = attrs.evolve(task, findings=problems)
+        raise PlanError(Plan(config=config, source=labels[0], destination=labels[1], tables=(task,)))
+    spool.seek(0)
+    return _Repair(sides, comparison).carry_out(_portions(spool, PORTION))
+
+
+def _portions(lines: Iterable[str], size: int) -> Iterator[dict[Texts, int]]:
+    """Yield the keys in a spool, at most ``size`` at a time, and how often each occurs."""
+    found: Counter[Texts] = Counter()
+    for line in lines:
+        found[tuple(json.loads(line))] += 1
+        if len(found) >= size:
+            yield dict(found)
+            found = Counter()
+    if found:
+        yield dict(found)
+
+
+class _Repair:
+    """Fetches rows by their keys and writes them, one portion of keys in each transaction."""
+
+    def __init__(self, sides: Sides, comparison: TableComparison) -> None:
+        self._source = sides.source
+        self._destination = sides.destination
+        self._key = comparison.criteria.key
+        #: True if the comparer of the core, not of the connector, has named the keys.
+        self._in_python = comparison.digest == Comparer.PYTHON
+        self._planned = comparison.task.intent
+        self._intent = self._repairing(self._planned)
 
     def _repairing(self, intent: Intent) -> Intent:
         """Return the intent to write with: ``overwrite`` on the key, plain inserts where there is none."""
@@ -57,10 +86,7 @@ class Repair:
         """Write the rows; return how many there were.
 
         Args:
-            portions: keys as the comparer told them, and how many rows of each at most.
-
-        Raises:
-            OperationError: quarantined rows are missing, and nothing would tell them from those that come back.
+            portions: keys as the comparer has named them, and how many rows of each at most.
         """
         writer = self._destination.writer(self._intent)
         written = 0
@@ -75,23 +101,23 @@ class Repair:
         return written
 
     def _insist_on_an_empty_quarantine(self, writer: Writer) -> None:
-        """Refuse to bring rows that a later ``retry_rejected`` would bring once more: without a key both would stay."""
-        if self._key or self._aside.quarantine is None or not self._destination.savepoints:
+        """Refuse to copy rows that a later ``retry_rejected`` would insert again: without a key both would stay."""
+        if self._key or self._planned.quarantine is None or not self._destination.savepoints:
             return
         writer.begin()
         try:
-            waiting = self._destination.rejected(self._aside, limit=1)
+            waiting = self._destination.rejected(self._planned, limit=1)
         finally:
             writer.rollback()
         if waiting:
             raise OperationError(
-                "quarantined rows are among the missing ones, and there is no key by which they would be recognised "
-                "when they come back from the quarantine",
-                hint="take them through first with `portl retry-rejected`, or remove them there, then repair",
+                "some of the missing rows are in the quarantine, and there is no key to recognise them by when they are"
+                " retried",
+                hint="write them first with `portl retry-rejected`, or delete them from the quarantine, then repair",
             )
 
     def _write(self, writer: Writer, batches: Sequence[Batch]) -> int:
-        """Write batches in one transaction, in another way if the writer knows one."""
+        """Write batches in one transaction; after an error, in another way if the writer has one."""
         while True:
             writer.begin()
             try:

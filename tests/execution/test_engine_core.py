@@ -202,7 +202,7 @@ def test_columns_limit_and_names_are_the_cores_own_work() -> None:
     swapped = portl.plan(job(schema_mapping={"id": "nope"}))
     assert [str(p).split(" -> ")[0] for p in swapped.problems] == [
         "column 'nope': the destination b has no such column",
-        "column 'id': b wants a value (NOT NULL, no default), and nothing from the source goes there",
+        "column 'id': b requires a value (NOT NULL, no default), and the job provides none",
     ]
 
 
@@ -225,7 +225,7 @@ def test_a_strategy_that_the_destination_lacks_is_a_problem(strategy: str) -> No
     STORE["a"] = some(1)
     with pytest.raises(portl.PlanError) as caught:
         portl.migrate(job(conflict=strategy))
-    assert f"conflict: the destination cannot {strategy} -> it can: fail" in str(caught.value)
+    assert f"conflict: the destination does not support {strategy} -> it supports: fail" in str(caught.value)
     assert "b" not in STORE
 
 

@@ -79,7 +79,7 @@ def test_each_value_arrives_under_the_name_it_should(
 def test_two_columns_cannot_go_to_one_place(source: Db, destination: Db) -> None:
     source.execute("CREATE TABLE t (a int, b int)")
     job = {"source": source.end(table="t"), "destination": destination.end(table="t"), "schema_mapping": {"a": "b"}}
-    with pytest.raises(portl.PlanError, match="two columns would be called 'b' -> map 'b' elsewhere"):
+    with pytest.raises(portl.PlanError, match="two columns would be called 'b' -> map 'b' to another name"):
         portl.migrate(job)
 
 

@@ -193,7 +193,7 @@ def test_all_problems_come_at_once_each_with_a_remedy(people: Db, destination: D
         " `destination.add_columns: true`",
     )
     assert by_where["column 'must'"][0] == (
-        "public.t wants a value (NOT NULL, no default), and nothing from the source goes there"
+        "public.t requires a value (NOT NULL, no default), and the job provides none"
     )
     assert by_where["conflict"] == (
         "`overwrite` needs a key, and public.t has no primary key",
@@ -516,7 +516,7 @@ def test_a_missing_table_is_a_problem_where_the_job_forbids_to_make_it(people: D
         (
             "destination",
             "the table public.t does not exist",
-            "create it, or leave `create_table: never` out",
+            "create it, or remove `create_table: never`",
         )
     ]
 

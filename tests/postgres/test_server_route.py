@@ -204,7 +204,7 @@ def test_another_database_of_the_server_is_another(db: Db, destination: Db) -> N
     assert task(sides).route == "relay"
     plan = portl.plan({**sides, "route": "server"})
     assert [f.message for f in plan.problems] == [
-        "not server: the two sides are not one database of one running server"
+        "not server: source and destination are not the same database of one running server"
     ]
 
 

@@ -226,7 +226,7 @@ def test_of_rows_with_one_key_the_last_counts_under_overwrite(source: Db, destin
     portl.migrate(config)
     found = portl.verify(config)
     assert (found.equal, found.tables[0].repeated) == (True, 1)
-    assert "of source rows with one key, the last was compared" in found.tables[0].notes
+    assert "of source rows with the same key, the last was compared" in found.tables[0].notes
     assert portl.verify(config, mode="count").equal
     destination.execute("UPDATE t SET v = 'a' WHERE id = 1")
     assert counts(portl.verify(config)) == (0, 1, 0)
@@ -549,7 +549,7 @@ def test_a_repair_waits_for_an_interrupted_run_to_be_ended(source: Db, destinati
     with pytest.raises(ZeroDivisionError):
         portl.migrate(config, observers=[lambda event: 1 // (not isinstance(event, portl.BatchCommitted))])
     assert portl.verify(config).tables[0].missing == 200
-    with pytest.raises(portl.LedgerError, match="was interrupted: what it lacks is not missing yet"):
+    with pytest.raises(portl.LedgerError, match="was interrupted: rows that it has yet to copy are not missing"):
         portl.verify(config, repair=True)
     portl.migrate(config)
     assert portl.verify(config, repair=True).repaired == 0

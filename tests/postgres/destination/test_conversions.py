@@ -558,6 +558,6 @@ def test_a_rule_for_a_type_that_no_column_has_is_warned_of(source: Db, destinati
     source.execute("CREATE TABLE t (id int PRIMARY KEY, x money)")
     job = {"source": source.end(table="t"), "destination": destination.end(table="t"), "types": {"monye": "numeric"}}
     assert (
-        "types: no column is of the type 'monye', so this rule does nothing -> the source's types are: integer, money"
+        "types: no column is of the type 'monye', so this rule has no effect -> the source's types are: integer, money"
         in [str(warned) for warned in portl.plan(job).warnings]
     )

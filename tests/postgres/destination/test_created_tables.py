@@ -186,7 +186,7 @@ def test_create_table_never_is_a_problem_where_there_is_no_table(source: Db, des
     source.execute("CREATE TABLE t (id int)")
     (problem,) = portl.plan(job(source, destination, to_create_table="never")).problems
     assert str(problem) == (
-        "destination: the table public.t does not exist -> create it, or leave `create_table: never` out"
+        "destination: the table public.t does not exist -> create it, or remove `create_table: never`"
     )
 
 

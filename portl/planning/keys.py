@@ -1,0 +1,65 @@
+"""Choose the key that decides what a conflict is, and tell whether two rows of the source can share it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from portl.config.models import Conflict, Strategy
+from portl.connectors.exchange import Field
+from portl.schema.tables import Key, Table
+from portl.values.findings import Finding, problem, warning
+
+
+def choose_key(
+    conflict: Conflict, strategies: Collection[Strategy], target: Table, *, created: bool
+) -> tuple[Key | None, list[Finding]]:
+    """Return the key, and what is wrong with it or follows from there being none.
+
+    Args:
+        conflict: as the job has it.
+        strategies: those that the destination carries out.
+        target: the destination's table as it will be.
+        created: True if the job creates it.
+    """
+    strategy = conflict.strategy.value
+    if conflict.strategy not in strategies:
+        able = ", ".join(sorted(strategies))
+        return None, [problem("conflict", f"the destination does not support {strategy}", f"it supports: {able}")]
+    unique = "; ".join(", ".join(key.columns) for key in target.keys)
+    if conflict.key is not None:
+        for key in target.keys:
+            if set(key.columns) == set(conflict.key):
+                return key, []
+        message = f"{target.name} has no unique constraint or index over exactly ({', '.join(conflict.key)})"
+        remedy = f"create one, or choose one of those that are there: {unique or 'none'}"
+        return None, [problem("conflict.key", message, remedy)]
+    if target.primary_key is not None:
+        return target.primary_key, []
+    if created:
+        message = f"{target.name} is created without a key: another run would add the rows a second time or stop"
+        return None, [warning("destination", message, "name its columns in `destination.primary_key`")]
+    if conflict.strategy is Strategy.FAIL:
+        return None, []
+    remedy = "add a primary key or a unique constraint there, or use `conflict: fail`"
+    return None, [
+        problem(
+            "conflict",
+            f"`{strategy}` needs a key, and {target.name} has no primary key",
+            f"name a unique key in `conflict.key`: {unique}" if unique else remedy,
+        )
+    ]
+
+
+def distinct(source: Table, fields: Sequence[Field], key: Key | None) -> bool:
+    """Tell whether a key of the source, passed on unchanged, ensures that no two rows share the destination's key."""
+    if key is None:
+        return False
+    arriving = {f.source.name: f.target.name for f in fields if f.sent.native == f.target.native and not f.using}
+    return any(
+        not k.nulls_equal
+        and all(name in arriving for name in k.columns)
+        and {arriving[name] for name in k.columns} <= set(key.columns)
+        and all(not source.by_name[name].nullable for name in k.columns)
+        for k in source.keys
+        if not k.deferrable
+    )

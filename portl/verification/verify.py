@@ -1,0 +1,141 @@
+"""``portl.verify``: compare what a job should have put at its destination with what is there, and repair it."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TextIO
+
+import attrs
+
+from portl.config.models import MigrationConfig, Verify
+from portl.planning.delivery import begun, job_name
+from portl.planning.request import Job, Request, Sides
+from portl.values.cancel import CancelToken
+from portl.values.differences import Verification
+from portl.values.errors import ConfigError, LedgerError
+from portl.values.events import Observer
+from portl.values.runs import ChunkState, RunState
+from portl.verification.compare import NAMED, TableComparison, compare
+from portl.verification.repair import repair as copy_again
+
+
+def verify(
+    job: Job,
+    *,
+    mode: Verify | str | None = None,
+    repair: bool = False,
+    named: int = NAMED,
+    source: object | None = None,
+    destination: object | None = None,
+    observers: Sequence[Observer] = (),
+    cancel: CancelToken | None = None,
+    overrides: Mapping[str, str] | None = None,
+) -> Verification:
+    """Compare what the job should have put at its destination with what is there.
+
+    Args:
+        job: as for ``portl.migrate``.
+        mode: ``count`` compares numbers of rows; ``checksum`` digests that the servers compute, and the rows of what
+            differs; ``full`` fetches every column of every row. By default the job's ``verify``, else ``checksum``.
+        repair: True to copy rows that are missing or different once more. Extra rows stay.
+        named: how many differing rows the result names.
+        source: as for ``portl.migrate``.
+        destination: as for ``portl.migrate``.
+        observers: as for ``portl.migrate``.
+        cancel: as for ``portl.migrate``.
+        overrides: as for ``portl.migrate``.
+
+    Returns:
+        What was found; after a repair, what was found then.
+
+    Raises:
+        ConfigError: the job, or ``mode``, is wrong.
+        PlanError: rows of the source cannot become rows of the destination.
+        SchemaError: the destination's table does not exist.
+        PermissionDenied: a role may not read its side.
+        LedgerError: with ``repair``: the job was interrupted; it has to be finished first.
+        AlreadyRunning: with ``repair``: another process is running the job.
+        OperationError: with ``repair``: some of the missing rows are in the quarantine, and there is no key.
+    """
+    request = Request.of(
+        job, source=source, destination=destination, observers=observers, cancel=cancel, overrides=overrides
+    )
+    config = request.config
+    chosen = _mode(mode, config, repair=repair)
+    started = time.monotonic()
+    repaired = 0
+    with _spool(repair) as spool, request.reported(), request.opened() as sides, _locked(config, sides, repair):
+        unfinished = _unfinished(config, sides)
+        comparison = TableComparison(config, sides, chosen, named, spool)
+        table = comparison.run()
+        if spool is not None and (table.missing or table.different):
+            repaired = copy_again(config, sides, comparison, spool)
+    if repaired:
+        # Open both sides anew: the source's snapshot is as old as the comparison.
+        with request.reported(), request.opened() as sides:
+            table = compare(config, sides, chosen, named)
+    table = attrs.evolve(table, notes=(*unfinished, *table.notes))
+    seconds = time.monotonic() - started
+    return Verification(name=config.name, tables=(table,), repaired=repaired, seconds=seconds)
+
+
+def _spool(wanted: bool) -> AbstractContextManager[TextIO | None]:
+    """Return a file for the keys of the rows to repair."""
+    if not wanted:
+        return nullcontext()
+    return tempfile.TemporaryFile("w+", encoding="utf-8", errors="surrogatepass")
+
+
+def _unfinished(config: MigrationConfig, sides: Sides) -> list[str]:
+    """Return a note where the ledger has an unfinished run of the job."""
+    ledger = sides.ledger
+    run = ledger.find(job_name(config, sides.destination)) if ledger is not None else None
+    if run is None or run.state is RunState.DONE or not begun(run.chunks):
+        return []
+    done = sum(line.state is ChunkState.DONE for line in run.chunks)
+    stands = "is under way" if run.locked else "was interrupted"
+    return [
+        f"the run of {run.began} {stands} with {done:,} of {len(run.chunks):,} chunks done: what it lacks is missing"
+    ]
+
+
+@contextmanager
+def _locked(config: MigrationConfig, sides: Sides, repair: bool) -> Iterator[None]:
+    """Keep others from running the job while a repair writes.
+
+    Raises:
+        LedgerError: a run of the job was interrupted: the rows that it has not copied yet would be there twice.
+        AlreadyRunning: another process is running it.
+    """
+    ledger = sides.ledger if repair else None
+    if ledger is None:
+        yield
+        return
+    job = job_name(config, sides.destination)
+    ledger.lock(job)
+    try:
+        run = ledger.find(job)
+        if run is not None and run.state is not RunState.DONE and begun(run.chunks):
+            raise LedgerError(
+                f"the job {config.name!r} was interrupted: rows that it has yet to copy are not missing",
+                hint="run the job until it is done, then compare and repair",
+            )
+        yield
+    finally:
+        ledger.unlock()
+
+
+def _mode(mode: Verify | str | None, config: MigrationConfig, *, repair: bool) -> Verify:
+    wanted = [word.value for word in Verify if word is not Verify.NONE]
+    if mode is None:
+        mode = config.verify if config.verify is not Verify.NONE else Verify.CHECKSUM
+        if repair and mode is Verify.COUNT:
+            mode = Verify.CHECKSUM
+    if mode not in wanted:
+        raise ConfigError([f"mode: expected one of {', '.join(wanted)}, found {str(mode)!r}"], origin="verify")
+    if repair and mode == Verify.COUNT:
+        raise ConfigError(["repair: needs checksum or full: a count does not say which rows"], origin="verify")
+    return Verify(mode)
