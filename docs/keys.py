@@ -8,7 +8,8 @@ from pathlib import Path
 import attrs
 
 import portl
-from portl.config.models import Quarantine, field_docs
+from portl.config.documentation import field_docs
+from portl.config.models import Quarantine
 from portl_postgres.config import Pool, PostgresDestinationConfig, PostgresSourceConfig
 
 PAGE = Path(__file__).with_name("job-file.md")

@@ -1,7 +1,6 @@
 """Move table data between databases from inside a Python program: ``portl.migrate(job)``.
 
-What a name stands for is imported when it is used first: a program that imports portl and runs no job pays next to
-nothing.
+A name is imported when it is first used: a program that imports portl and runs no job pays next to nothing.
 """
 
 import importlib
@@ -10,407 +9,190 @@ from typing import TYPE_CHECKING
 
 from portl._version import __version__
 
-if TYPE_CHECKING:
-    from portl.api import migrate, plan
-    from portl.config.models import (
-        MERGE_WORDS,
-        Auto,
-        Conflict,
-        CreateTable,
-        DestinationConfig,
-        FieldError,
-        LedgerConfig,
-        LedgerMode,
-        MigrationConfig,
-        OnError,
-        Quarantine,
-        Resume,
-        Retry,
-        Route,
-        SourceConfig,
-        Strategy,
-        TypeRule,
-        Verify,
-    )
-    from portl.connectors.comparer import BucketSum, Comparer, Comparison, RowLine, Texts
-    from portl.connectors.connector import Connector, TypeMapper
-    from portl.connectors.context import Context
-    from portl.connectors.destination import Destination
-    from portl.connectors.exchange import (
-        ROWS,
-        Batch,
-        Chunk,
-        Counts,
-        Examination,
-        Field,
-        Format,
-        Intent,
-        Reading,
-        Rejected,
-        Rejection,
-        RowBatch,
-        RowCount,
-        Split,
-        Splitting,
-    )
-    from portl.connectors.ledger import Ledger
-    from portl.connectors.registry import Installed, hookimpl, installed, register
-    from portl.connectors.source import Source, TableEntry
-    from portl.connectors.writer import Writer
-    from portl.execution.rejected import retry_rejected
-    from portl.job.explain import Explanation, explain
-    from portl.job.json_schema import schema as schema_of_jobs
-    from portl.job.urls import job_from_urls
-    from portl.planning.plan import Plan, PlanError
-    from portl.planning.tasks import TableTask
-    from portl.runs import Cleaned, Status, clean, status
-    from portl.schema.conversions import Conversion, Risk, Verdict, conversion
-    from portl.schema.tables import Column, Key, Table
-    from portl.schema.types import Kind, Type
-    from portl.values.cancel import CancelToken
-    from portl.values.differences import RowDifference, TableVerification, Verification
-    from portl.values.errors import (
-        AlreadyRunning,
-        AuthenticationFailed,
-        Cancelled,
-        CommitInDoubt,
-        ConfigError,
-        ConflictError,
-        ConnectionFailed,
-        DataError,
-        Error,
-        Interrupted,
-        LedgerError,
-        OperationError,
-        PermissionDenied,
-        PluginError,
-        QueryError,
-        SchemaError,
-        Superseded,
-        VerificationFailed,
-    )
-    from portl.values.events import (
-        BatchCommitted,
-        Done,
-        Event,
-        Failed,
-        Observer,
-        Resumed,
-        Retrying,
-        RowsRejected,
-        Started,
-        TableDone,
-        TableStarted,
-        Warned,
-    )
-    from portl.values.findings import Finding, Severity, note, problem, warning
-    from portl.values.masking import masked
-    from portl.values.results import Result, TableResult
-    from portl.values.runs import ChunkLine, ChunkState, Run, RunState
-    from portl.values.secrets import Secret
-    from portl.verification.verify import verify
+if TYPE_CHECKING:  # for type checkers and the docs; a program reads _HOMES, and a test compares the two
+    from portl.api import migrate as migrate
+    from portl.api import plan as plan
+    from portl.config.models import MERGE_WORDS as MERGE_WORDS
+    from portl.config.models import Auto as Auto
+    from portl.config.models import Conflict as Conflict
+    from portl.config.models import CreateTable as CreateTable
+    from portl.config.models import DestinationConfig as DestinationConfig
+    from portl.config.models import LedgerConfig as LedgerConfig
+    from portl.config.models import LedgerMode as LedgerMode
+    from portl.config.models import MigrationConfig as MigrationConfig
+    from portl.config.models import OnError as OnError
+    from portl.config.models import Quarantine as Quarantine
+    from portl.config.models import Resume as Resume
+    from portl.config.models import Retry as Retry
+    from portl.config.models import Route as Route
+    from portl.config.models import SourceConfig as SourceConfig
+    from portl.config.models import Strategy as Strategy
+    from portl.config.models import TypeRule as TypeRule
+    from portl.config.models import Verify as Verify
+    from portl.config.validators import FieldError as FieldError
+    from portl.connectors.comparer import BucketSum as BucketSum
+    from portl.connectors.comparer import Comparer as Comparer
+    from portl.connectors.comparer import Comparison as Comparison
+    from portl.connectors.comparer import RowLine as RowLine
+    from portl.connectors.comparer import Texts as Texts
+    from portl.connectors.connector import Connector as Connector
+    from portl.connectors.connector import TypeMapper as TypeMapper
+    from portl.connectors.context import Context as Context
+    from portl.connectors.destination import Destination as Destination
+    from portl.connectors.exchange import ROWS as ROWS
+    from portl.connectors.exchange import Batch as Batch
+    from portl.connectors.exchange import Chunk as Chunk
+    from portl.connectors.exchange import Counts as Counts
+    from portl.connectors.exchange import Examination as Examination
+    from portl.connectors.exchange import Field as Field
+    from portl.connectors.exchange import Format as Format
+    from portl.connectors.exchange import Intent as Intent
+    from portl.connectors.exchange import Reading as Reading
+    from portl.connectors.exchange import Rejected as Rejected
+    from portl.connectors.exchange import Rejection as Rejection
+    from portl.connectors.exchange import RowBatch as RowBatch
+    from portl.connectors.exchange import RowCount as RowCount
+    from portl.connectors.exchange import Split as Split
+    from portl.connectors.exchange import Splitting as Splitting
+    from portl.connectors.ledger import Ledger as Ledger
+    from portl.connectors.registry import Installed as Installed
+    from portl.connectors.registry import hookimpl as hookimpl
+    from portl.connectors.registry import installed as installed
+    from portl.connectors.registry import register as register
+    from portl.connectors.source import Source as Source
+    from portl.connectors.source import TableEntry as TableEntry
+    from portl.connectors.writer import Writer as Writer
+    from portl.execution.rejected import retry_rejected as retry_rejected
+    from portl.job.explain import Explanation as Explanation
+    from portl.job.explain import explain as explain
+    from portl.job.json_schema import schema_of_jobs as schema_of_jobs
+    from portl.job.urls import job_from_urls as job_from_urls
+    from portl.planning.plan import Plan as Plan
+    from portl.planning.plan import PlanError as PlanError
+    from portl.planning.tasks import TableTask as TableTask
+    from portl.runs import Cleaned as Cleaned
+    from portl.runs import Status as Status
+    from portl.runs import clean as clean
+    from portl.runs import status as status
+    from portl.schema.conversions import Conversion as Conversion
+    from portl.schema.conversions import Risk as Risk
+    from portl.schema.conversions import Verdict as Verdict
+    from portl.schema.conversions import conversion as conversion
+    from portl.schema.tables import Column as Column
+    from portl.schema.tables import Key as Key
+    from portl.schema.tables import Table as Table
+    from portl.schema.types import Kind as Kind
+    from portl.schema.types import Type as Type
+    from portl.values.cancel import CancelToken as CancelToken
+    from portl.values.differences import RowDifference as RowDifference
+    from portl.values.differences import TableVerification as TableVerification
+    from portl.values.differences import Verification as Verification
+    from portl.values.errors import AlreadyRunning as AlreadyRunning
+    from portl.values.errors import AuthenticationFailed as AuthenticationFailed
+    from portl.values.errors import Cancelled as Cancelled
+    from portl.values.errors import CommitInDoubt as CommitInDoubt
+    from portl.values.errors import ConfigError as ConfigError
+    from portl.values.errors import ConflictError as ConflictError
+    from portl.values.errors import ConnectionFailed as ConnectionFailed
+    from portl.values.errors import DataError as DataError
+    from portl.values.errors import Error as Error
+    from portl.values.errors import Interrupted as Interrupted
+    from portl.values.errors import LedgerError as LedgerError
+    from portl.values.errors import OperationError as OperationError
+    from portl.values.errors import PermissionDenied as PermissionDenied
+    from portl.values.errors import PluginError as PluginError
+    from portl.values.errors import QueryError as QueryError
+    from portl.values.errors import SchemaError as SchemaError
+    from portl.values.errors import Superseded as Superseded
+    from portl.values.errors import VerificationFailed as VerificationFailed
+    from portl.values.events import BatchCommitted as BatchCommitted
+    from portl.values.events import Done as Done
+    from portl.values.events import Event as Event
+    from portl.values.events import Failed as Failed
+    from portl.values.events import Observer as Observer
+    from portl.values.events import Resumed as Resumed
+    from portl.values.events import Retrying as Retrying
+    from portl.values.events import RowsRejected as RowsRejected
+    from portl.values.events import Started as Started
+    from portl.values.events import TableDone as TableDone
+    from portl.values.events import TableStarted as TableStarted
+    from portl.values.events import Warned as Warned
+    from portl.values.findings import Finding as Finding
+    from portl.values.findings import Severity as Severity
+    from portl.values.findings import note as note
+    from portl.values.findings import problem as problem
+    from portl.values.findings import warning as warning
+    from portl.values.masking import masked as masked
+    from portl.values.results import Result as Result
+    from portl.values.results import TableResult as TableResult
+    from portl.values.runs import ChunkLine as ChunkLine
+    from portl.values.runs import ChunkState as ChunkState
+    from portl.values.runs import Run as Run
+    from portl.values.runs import RunState as RunState
+    from portl.values.secrets import Secret as Secret
+    from portl.verification.verify import verify as verify
 
-__all__ = [
-    "MERGE_WORDS",
-    "ROWS",
-    "AlreadyRunning",
-    "AuthenticationFailed",
-    "Auto",
-    "Batch",
-    "BatchCommitted",
-    "BucketSum",
-    "CancelToken",
-    "Cancelled",
-    "Chunk",
-    "ChunkLine",
-    "ChunkState",
-    "Cleaned",
-    "Column",
-    "CommitInDoubt",
-    "Comparer",
-    "Comparison",
-    "ConfigError",
-    "Conflict",
-    "ConflictError",
-    "ConnectionFailed",
-    "Connector",
-    "Context",
-    "Conversion",
-    "Counts",
-    "CreateTable",
-    "DataError",
-    "Destination",
-    "DestinationConfig",
-    "Done",
-    "Error",
-    "Event",
-    "Examination",
-    "Explanation",
-    "Failed",
-    "Field",
-    "FieldError",
-    "Finding",
-    "Format",
-    "Installed",
-    "Intent",
-    "Interrupted",
-    "Key",
-    "Kind",
-    "Ledger",
-    "LedgerConfig",
-    "LedgerError",
-    "LedgerMode",
-    "MigrationConfig",
-    "Observer",
-    "OnError",
-    "OperationError",
-    "PermissionDenied",
-    "Plan",
-    "PlanError",
-    "PluginError",
-    "Quarantine",
-    "QueryError",
-    "Reading",
-    "Rejected",
-    "Rejection",
-    "Result",
-    "Resume",
-    "Resumed",
-    "Retry",
-    "Retrying",
-    "Risk",
-    "Route",
-    "RowBatch",
-    "RowCount",
-    "RowDifference",
-    "RowLine",
-    "RowsRejected",
-    "Run",
-    "RunState",
-    "SchemaError",
-    "Secret",
-    "Severity",
-    "Source",
-    "SourceConfig",
-    "Split",
-    "Splitting",
-    "Started",
-    "Status",
-    "Strategy",
-    "Superseded",
-    "Table",
-    "TableDone",
-    "TableEntry",
-    "TableResult",
-    "TableStarted",
-    "TableTask",
-    "TableVerification",
-    "Texts",
-    "Type",
-    "TypeMapper",
-    "TypeRule",
-    "Verdict",
-    "Verification",
-    "VerificationFailed",
-    "Verify",
-    "Warned",
-    "Writer",
-    "__version__",
-    "clean",
-    "conversion",
-    "explain",
-    "hookimpl",
-    "installed",
-    "job_from_urls",
-    "masked",
-    "migrate",
-    "note",
-    "plan",
-    "problem",
-    "register",
-    "retry_rejected",
-    "schema_of_jobs",
-    "status",
-    "verify",
-    "warning",
-]
-
-#: The modules that the public names come from; type checkers have the imports above.
+#: The modules that the public names come from.
 _HOMES = {
-    "portl.api": (
-        "migrate",
-        "plan",
-    ),
+    "portl.api": "migrate plan",
     "portl.config.models": (
-        "Auto",
-        "Conflict",
-        "CreateTable",
-        "DestinationConfig",
-        "FieldError",
-        "LedgerConfig",
-        "LedgerMode",
-        "MERGE_WORDS",
-        "MigrationConfig",
-        "OnError",
-        "Quarantine",
-        "Resume",
-        "Retry",
-        "Route",
-        "SourceConfig",
-        "Strategy",
-        "TypeRule",
-        "Verify",
+        "MERGE_WORDS Auto Conflict CreateTable DestinationConfig LedgerConfig LedgerMode MigrationConfig OnError "
+        "Quarantine Resume Retry Route SourceConfig Strategy TypeRule Verify"
     ),
-    "portl.connectors.comparer": (
-        "BucketSum",
-        "Comparer",
-        "Comparison",
-        "RowLine",
-        "Texts",
-    ),
-    "portl.connectors.connector": (
-        "Connector",
-        "TypeMapper",
-    ),
-    "portl.connectors.context": ("Context",),
-    "portl.connectors.destination": ("Destination",),
+    "portl.config.validators": "FieldError",
+    "portl.connectors.comparer": "BucketSum Comparer Comparison RowLine Texts",
+    "portl.connectors.connector": "Connector TypeMapper",
+    "portl.connectors.context": "Context",
+    "portl.connectors.destination": "Destination",
     "portl.connectors.exchange": (
-        "Batch",
-        "Chunk",
-        "Counts",
-        "Examination",
-        "Field",
-        "Format",
-        "Intent",
-        "ROWS",
-        "Reading",
-        "Rejected",
-        "Rejection",
-        "RowBatch",
-        "RowCount",
-        "Split",
-        "Splitting",
+        "ROWS Batch Chunk Counts Examination Field Format Intent Reading Rejected Rejection RowBatch RowCount "
+        "Split Splitting"
     ),
-    "portl.connectors.ledger": ("Ledger",),
-    "portl.connectors.registry": (
-        "Installed",
-        "hookimpl",
-        "installed",
-        "register",
-    ),
-    "portl.connectors.source": (
-        "Source",
-        "TableEntry",
-    ),
-    "portl.connectors.writer": ("Writer",),
-    "portl.execution.rejected": ("retry_rejected",),
-    "portl.job.explain": (
-        "Explanation",
-        "explain",
-    ),
-    "portl.job.json_schema": ("schema_of_jobs",),
-    "portl.job.urls": ("job_from_urls",),
-    "portl.planning.plan": (
-        "Plan",
-        "PlanError",
-    ),
-    "portl.planning.tasks": ("TableTask",),
-    "portl.runs": (
-        "Cleaned",
-        "Status",
-        "clean",
-        "status",
-    ),
-    "portl.schema.conversions": (
-        "Conversion",
-        "Risk",
-        "Verdict",
-        "conversion",
-    ),
-    "portl.schema.tables": (
-        "Column",
-        "Key",
-        "Table",
-    ),
-    "portl.schema.types": (
-        "Kind",
-        "Type",
-    ),
-    "portl.values.cancel": ("CancelToken",),
-    "portl.values.differences": (
-        "RowDifference",
-        "TableVerification",
-        "Verification",
-    ),
+    "portl.connectors.ledger": "Ledger",
+    "portl.connectors.registry": "Installed hookimpl installed register",
+    "portl.connectors.source": "Source TableEntry",
+    "portl.connectors.writer": "Writer",
+    "portl.execution.rejected": "retry_rejected",
+    "portl.job.explain": "Explanation explain",
+    "portl.job.json_schema": "schema_of_jobs",
+    "portl.job.urls": "job_from_urls",
+    "portl.planning.plan": "Plan PlanError",
+    "portl.planning.tasks": "TableTask",
+    "portl.runs": "Cleaned Status clean status",
+    "portl.schema.conversions": "Conversion Risk Verdict conversion",
+    "portl.schema.tables": "Column Key Table",
+    "portl.schema.types": "Kind Type",
+    "portl.values.cancel": "CancelToken",
+    "portl.values.differences": "RowDifference TableVerification Verification",
     "portl.values.errors": (
-        "AlreadyRunning",
-        "AuthenticationFailed",
-        "Cancelled",
-        "CommitInDoubt",
-        "ConfigError",
-        "ConflictError",
-        "ConnectionFailed",
-        "DataError",
-        "Error",
-        "Interrupted",
-        "LedgerError",
-        "OperationError",
-        "PermissionDenied",
-        "PluginError",
-        "QueryError",
-        "SchemaError",
-        "Superseded",
-        "VerificationFailed",
+        "AlreadyRunning AuthenticationFailed Cancelled CommitInDoubt ConfigError ConflictError ConnectionFailed "
+        "DataError Error Interrupted LedgerError OperationError PermissionDenied PluginError QueryError "
+        "SchemaError Superseded VerificationFailed"
     ),
     "portl.values.events": (
-        "BatchCommitted",
-        "Done",
-        "Event",
-        "Failed",
-        "Observer",
-        "Resumed",
-        "Retrying",
-        "RowsRejected",
-        "Started",
-        "TableDone",
-        "TableStarted",
-        "Warned",
+        "BatchCommitted Done Event Failed Observer Resumed Retrying RowsRejected Started TableDone TableStarted Warned"
     ),
-    "portl.values.findings": (
-        "Finding",
-        "Severity",
-        "note",
-        "problem",
-        "warning",
-    ),
-    "portl.values.masking": ("masked",),
-    "portl.values.results": (
-        "Result",
-        "TableResult",
-    ),
-    "portl.values.runs": (
-        "ChunkLine",
-        "ChunkState",
-        "Run",
-        "RunState",
-    ),
-    "portl.values.secrets": ("Secret",),
-    "portl.verification.verify": ("verify",),
+    "portl.values.findings": "Finding Severity note problem warning",
+    "portl.values.masking": "masked",
+    "portl.values.results": "Result TableResult",
+    "portl.values.runs": "ChunkLine ChunkState Run RunState",
+    "portl.values.secrets": "Secret",
+    "portl.verification.verify": "verify",
 }
-_HOME = {name: module for module, names in _HOMES.items() for name in names}
-#: Public names that are called otherwise at home.
-_RENAMED = {"schema_of_jobs": "schema"}
+_HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
+
+__all__ = ["__version__", *_HOME]
 
 # What the standard library asks of libraries: without it, warnings of an unconfigured application go to stderr.
 logging.getLogger("portl").addHandler(logging.NullHandler())
 
 
-if not TYPE_CHECKING:  # to a type checker it would mean that there is any name at all
+if not TYPE_CHECKING:  # a type checker would take any name for a public one
 
     def __getattr__(name: str) -> object:
-        """Import what is used for the first time."""
+        """Import a name when it is first used."""
         if name in _HOME:
-            found = getattr(importlib.import_module(_HOME[name]), _RENAMED.get(name, name))
+            found = getattr(importlib.import_module(_HOME[name]), name)
             globals()[name] = found
             return found
         if f"{__name__}.{name}" in _HOMES:

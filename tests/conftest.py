@@ -5,7 +5,7 @@ import os
 import pytest
 from hypothesis import settings
 
-from portl.connectors import registry as plugins
+from portl.connectors import registry
 
 pytest_plugins = ["tests.servers"]
 
@@ -18,4 +18,4 @@ if os.environ.get("CI"):
 @pytest.fixture
 def nothing_registered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave connectors out that other tests of this process have registered: memory does so when it is imported."""
-    monkeypatch.setattr(plugins, "_registered", {})
+    monkeypatch.setattr(registry, "_registered", {})

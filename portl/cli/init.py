@@ -15,7 +15,8 @@ import click
 import portl
 from portl.cli.app import DONE, FAILED, guarded
 from portl.cli.output import Output
-from portl.job.urls import end_of, escaped, examples, named
+from portl.job.environment import escaped
+from portl.job.urls import end_of, examples, named
 from portl.job.writing import job_text, variables
 from portl.planning.proposals import Proposal, propose
 from portl.values.text import printable
@@ -241,9 +242,9 @@ class _Interview:
             if self._missing(proposal) == _ADD:
                 found["destination"]["add_columns"] = True
             else:
-                found["source"]["exclude_columns"] = [escaped(name) for name in proposal.missing]
+                found["source"]["exclude_columns"] = escaped(list(proposal.missing))
         if proposal.mapping:
-            found["schema_mapping"] = {name: escaped(target) for name, target in proposal.mapping.items()}
+            found["schema_mapping"] = escaped(proposal.mapping)
         found["conflict"] = escaped(proposal.conflict(self._wanted.conflict))
         return found
 

@@ -7,11 +7,11 @@ class, keyword-only. The text under each field is its documentation.
 from __future__ import annotations
 
 import enum
-import re
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import attrs
+
+from portl.config.validators import FieldError, not_empty, not_negative, once, positive, some_once, to_different_columns
 
 
 class Strategy(enum.StrEnum):
@@ -30,53 +30,6 @@ MERGE_WORDS = ("keep", "replace", "coalesce", "greatest", "least", "sum", "appen
 _IDEMPOTENT_RULES = frozenset(MERGE_WORDS) - {"sum", "append"}
 
 
-class FieldError(ValueError):
-    """One field of a model is wrong; raised by a validator, several of them in an ``ExceptionGroup``.
-
-    Validators of attrs, those that look at other fields too, are the place for every check of a model: they all run
-    for one job, so that its errors come at once. ``__attrs_post_init__`` runs when nothing else is wrong.
-
-    Args:
-        field: the field's name, or the path to what is wrong inside it; ``()`` is the model itself.
-        text: what was expected and what was found.
-    """
-
-    def __init__(self, field: str | tuple[str | int, ...], text: str) -> None:
-        self.path = (field,) if isinstance(field, str) else field
-        self.field = ".".join(map(str, self.path))
-        super().__init__(f"{self.field}: {text}" if self.path else text)
-        self.text = text
-
-
-def _not_empty(instance: object, attribute: attrs.Attribute[Any], value: str | None) -> None:
-    if value is not None and not value.strip():
-        raise FieldError(attribute.name, "expected a text, found an empty one")
-
-
-def _positive(instance: object, attribute: attrs.Attribute[Any], value: float | None) -> None:
-    if value is not None and value <= 0:
-        raise FieldError(attribute.name, f"expected a number greater than zero, found {value:g}")
-
-
-def _not_negative(instance: object, attribute: attrs.Attribute[Any], value: int | None) -> None:
-    if value is not None and value < 0:
-        raise FieldError(attribute.name, f"expected zero or more, found {value}")
-
-
-def _some_once(instance: object, attribute: attrs.Attribute[Any], value: tuple[str, ...] | None) -> None:
-    if value is None:
-        return
-    if not value:
-        raise FieldError(attribute.name, "expected at least one column, found an empty list")
-    _once(instance, attribute, value)
-
-
-def _once(instance: object, attribute: attrs.Attribute[Any], value: tuple[str, ...]) -> None:
-    twice = next((name for name in value if value.count(name) > 1), None)
-    if twice is not None:
-        raise FieldError(attribute.name, f"names the column {twice!r} twice")
-
-
 def _for_merge(instance: Conflict, attribute: attrs.Attribute[Any], value: object) -> None:
     if value and instance.strategy is not Strategy.MERGE:
         raise FieldError(
@@ -89,38 +42,6 @@ def _instead_of_columns(instance: Conflict, attribute: attrs.Attribute[Any], val
         raise FieldError(
             attribute.name, "does not go together with `columns`: the newer row wins as a whole, not column by column"
         )
-
-
-def _column_or_type(instance: TypeRule, attribute: attrs.Attribute[Any], value: str | None) -> None:
-    if (value is None) == (instance.type is None):
-        found = "neither" if value is None else "both"
-        raise FieldError((), f"expected either `column` or `type`, found {found}")
-
-
-def _for_a_column(instance: TypeRule, attribute: attrs.Attribute[Any], value: str | None) -> None:
-    if value is not None and instance.column is None:
-        raise FieldError(attribute.name, "goes with `column` alone, not with `type`")
-
-
-def _not_chosen(instance: SourceConfig, attribute: attrs.Attribute[Any], value: tuple[str, ...]) -> None:
-    both = [name for name in value if name in (instance.columns or ())]
-    if both:
-        raise FieldError(attribute.name, f"{both[0]!r} stands in `columns` too: name it in one of the two")
-
-
-def _to_different_columns(instance: object, attribute: attrs.Attribute[Any], value: Mapping[str, str]) -> None:
-    errors, seen = [], dict[str, str]()
-    for source, target in value.items():
-        if not target:
-            errors.append(FieldError((attribute.name, source), "expected the name of a column, found an empty text"))
-        elif target in seen:
-            errors.append(
-                FieldError((attribute.name, source), f"goes to the column {target!r}, and so does {seen[target]!r}")
-            )
-        else:
-            seen[target] = source
-    if errors:
-        raise ExceptionGroup(attribute.name, errors)
 
 
 @attrs.frozen(kw_only=True)
@@ -136,7 +57,7 @@ class Conflict:
     strategy: Strategy = Strategy.OVERWRITE
     #: The columns of the destination that decide what a conflict is: a unique constraint or index there. By default
     #: its primary key.
-    key: tuple[str, ...] | None = attrs.field(default=None, validator=_some_once)
+    key: tuple[str, ...] | None = attrs.field(default=None, validator=some_once)
     #: For merge: destination column to keep, replace, coalesce, greatest, least, sum, append, union, json, or an SQL
     #: expression over source.x and destination.x.
     columns: dict[str, str] = attrs.field(factory=dict, validator=_for_merge)
@@ -149,6 +70,17 @@ class Conflict:
         if self.strategy is Strategy.MERGE:
             return all(rule in _IDEMPOTENT_RULES for rule in self.columns.values())
         return self.strategy is not Strategy.FAIL
+
+
+def _column_or_type(instance: TypeRule, attribute: attrs.Attribute[Any], value: str | None) -> None:
+    if (value is None) == (instance.type is None):
+        found = "neither" if value is None else "both"
+        raise FieldError((), f"expected either `column` or `type`, found {found}")
+
+
+def _for_a_column(instance: TypeRule, attribute: attrs.Attribute[Any], value: str | None) -> None:
+    if value is not None and instance.column is None:
+        raise FieldError(attribute.name, "goes with `column` alone, not with `type`")
 
 
 @attrs.frozen(kw_only=True)
@@ -170,20 +102,15 @@ class Retry:
     """How often, and how patiently, a transient failure is tried again."""
 
     #: Attempts in all; 1 is no retry.
-    attempts: int = attrs.field(default=5, validator=_positive)
+    attempts: int = attrs.field(default=5, validator=positive)
     #: The longest pause between two attempts, in seconds. Pauses grow from about half a second, with jitter.
-    max_delay: float = attrs.field(default=30.0, validator=_positive)
+    max_delay: float = attrs.field(default=30.0, validator=positive)
 
 
 class Auto(enum.StrEnum):
     """Stands where a number may be left to portl."""
 
     AUTO = "auto"
-
-
-def _positive_or_auto(instance: object, attribute: attrs.Attribute[Any], value: int | Auto) -> None:
-    if not isinstance(value, Auto):
-        _positive(instance, attribute, value)
 
 
 class OnError(enum.StrEnum):
@@ -236,7 +163,13 @@ class Quarantine:
     #: A file for a copy of them, one JSON object a line.
     file: str | None = None
     #: More rows than this side the run.
-    limit: int = attrs.field(default=1000, validator=_positive)
+    limit: int = attrs.field(default=1000, validator=positive)
+
+
+def _not_chosen(instance: SourceConfig, attribute: attrs.Attribute[Any], value: tuple[str, ...]) -> None:
+    both = [name for name in value if name in (instance.columns or ())]
+    if both:
+        raise FieldError(attribute.name, f"{both[0]!r} stands in `columns` too: name it in one of the two")
 
 
 @attrs.frozen(kw_only=True)
@@ -246,11 +179,11 @@ class SourceConfig:
     #: The connector's name.
     type: str
     #: The columns to read; by default all.
-    columns: tuple[str, ...] | None = attrs.field(default=None, validator=_some_once)
+    columns: tuple[str, ...] | None = attrs.field(default=None, validator=some_once)
     #: Columns not to read.
-    exclude_columns: tuple[str, ...] = attrs.field(default=(), validator=[_once, _not_chosen])
+    exclude_columns: tuple[str, ...] = attrs.field(default=(), validator=[once, _not_chosen])
     #: At most this many rows.
-    limit: int | None = attrs.field(default=None, validator=_not_negative)
+    limit: int | None = attrs.field(default=None, validator=not_negative)
 
 
 class Route(enum.StrEnum):
@@ -281,6 +214,11 @@ class DestinationConfig:
     add_columns: bool = False
 
 
+def _positive_or_auto(instance: object, attribute: attrs.Attribute[Any], value: int | Auto) -> None:
+    if not isinstance(value, Auto):
+        positive(instance, attribute, value)
+
+
 @attrs.frozen(kw_only=True)
 class MigrationConfig:
     """One job: a source, a destination, and how rows go from one to the other."""
@@ -292,12 +230,12 @@ class MigrationConfig:
     #: Where rows go: `type` and the keys of that connector.
     destination: DestinationConfig
     #: Source column to destination column. What is not named keeps its name.
-    schema_mapping: dict[str, str] = attrs.field(factory=dict, validator=_to_different_columns)
+    schema_mapping: dict[str, str] = attrs.field(factory=dict, validator=to_different_columns)
     #: What becomes of a row whose key is there already: overwrite, skip, fail or merge, as a word or under the key
     #: `strategy`.
     conflict: Conflict = attrs.Factory(Conflict)
     #: Rows that succeed or fail together. By default 1000, fewer where rows are so wide that they would fill memory.
-    batch_size: int | None = attrs.field(default=None, validator=_positive)
+    batch_size: int | None = attrs.field(default=None, validator=positive)
     #: Conversions: a list of {column or type, to, using}, or a mapping of type to type.
     types: tuple[TypeRule, ...] = ()
     #: auto: the best that suits; server: inside the server, where both sides are one database; relay: bytes passed
@@ -306,13 +244,13 @@ class MigrationConfig:
     #: How transient failures are tried again: {attempts, max_delay}.
     retry: Retry = attrs.Factory(Retry)
     #: Rows in a chunk: what is read, written and recorded as one. By default as many as make about 64 MiB.
-    chunk_rows: int | None = attrs.field(default=None, validator=_positive)
+    chunk_rows: int | None = attrs.field(default=None, validator=positive)
     #: Chunks that move at the same time; auto: as many as help, four at most.
     parallel: int | Auto = attrs.field(default=Auto.AUTO, validator=_positive_or_auto)
     #: True: the whole migration is one transaction at the destination, DDL included.
     atomic: bool = False
     #: An idempotency key, such as `${AIRFLOW_RUN_ID}`: a run with this id that is done is reported, never done again.
-    run_id: str | None = attrs.field(default=None, validator=_not_empty)
+    run_id: str | None = attrs.field(default=None, validator=not_empty)
     #: continue: chunks that an earlier attempt has copied stay as they are; recopy: they are copied again.
     resume: Resume = Resume.CONTINUE
     #: Where the destination remembers which chunks are done: {schema, mode}.
@@ -322,33 +260,10 @@ class MigrationConfig:
     #: Where rows go that are quarantined: {table, file, limit}.
     quarantine: Quarantine = attrs.Factory(Quarantine)
     #: Columns whose values are not shown in errors, logs and reports.
-    mask: tuple[str, ...] = attrs.field(default=(), validator=_once)
+    mask: tuple[str, ...] = attrs.field(default=(), validator=once)
     #: What is compared after the last row: none, count, checksum or full.
     verify: Verify = Verify.NONE
 
 
 #: Rows in a batch where the job says nothing.
 DEFAULT_BATCH_ROWS = 1000
-
-
-def field_docs(model: type) -> Mapping[str, str]:
-    """Return the documentation of a model's fields, from the comments above them in its source.
-
-    The comments ``#:`` are the one place where a key is explained: the docs and ``portl explain`` read them here.
-    """
-    import inspect
-
-    docs: dict[str, str] = {}
-    for cls in reversed(model.__mro__):
-        if not attrs.has(cls):
-            continue
-        pending: list[str] = []
-        for line in inspect.getsource(cls).splitlines():
-            text = line.strip()
-            if text.startswith("#:"):
-                pending.append(text[2:].strip())
-                continue
-            if pending and (match := re.match(r"(\w+):", text)):
-                docs[match[1]] = " ".join(pending)
-            pending = []
-    return docs

@@ -9,8 +9,9 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import attrs
 
-from portl.config.models import Auto, MigrationConfig, field_docs
-from portl.connectors import registry as plugins
+from portl.config.documentation import field_docs
+from portl.config.models import Auto, MigrationConfig
+from portl.connectors import registry
 from portl.values.errors import ConfigError
 from portl.values.secrets import Secret
 
@@ -60,8 +61,8 @@ def explain(key: str) -> list[Explanation]:
 def every() -> list[Explanation]:
     """Return all keys of all installed connectors."""
     ends = []
-    for name in sorted(entry.name for entry in plugins.installed() if entry.error is None):
-        connector = plugins.load(name)
+    for name in sorted(entry.name for entry in registry.installed() if entry.error is None):
+        connector = registry.load(name)
         for end, model in (("source", connector.source_config), ("destination", connector.destination_config)):
             if model is not None:
                 ends += _below(model, f"{end}.", name)

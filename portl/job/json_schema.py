@@ -12,6 +12,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import attrs
 
+from portl.config.documentation import field_docs
 from portl.config.models import (
     Auto,
     Conflict,
@@ -20,9 +21,8 @@ from portl.config.models import (
     SourceConfig,
     Strategy,
     TypeRule,
-    field_docs,
 )
-from portl.connectors import registry as plugins
+from portl.connectors import registry
 from portl.connectors.connector import Connector
 from portl.values.secrets import Secret
 
@@ -32,9 +32,9 @@ _VARIABLE = {"$ref": "#/$defs/variable"}
 _PLAIN: dict[Any, str] = {str: "string", int: "integer", float: "number", bool: "boolean"}
 
 
-def schema() -> dict[str, Any]:
+def schema_of_jobs() -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of a job file."""
-    connectors = [plugins.load(found.name) for found in plugins.installed() if found.error is None]
+    connectors = [registry.load(found.name) for found in registry.installed() if found.error is None]
     builder = _Builder(connectors)
     return {
         "$schema": DIALECT,

@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from portl.config.models import FieldError
-from portl.connectors import registry as plugins
+from portl.config.validators import FieldError
+from portl.connectors import registry
 from portl.connectors.connector import Connector
+from portl.job.environment import escaped
 from portl.values.errors import ConfigError, PluginError
 from portl.values.secrets import Secret
 
@@ -77,15 +78,6 @@ def named(end: str, connector: Connector, table: str) -> Mapping[str, Any]:
         raise ConfigError([f"{end}: {error.text}"], origin="table") from None
 
 
-def escaped(value: Any) -> Any:
-    """Return plain data so that a job means it as it is: a dollar would begin a variable of the environment."""
-    if isinstance(value, str):
-        return value.replace("$", "$$")
-    if isinstance(value, Mapping):
-        return {key: escaped(item) for key, item in value.items()}
-    return value
-
-
 def _knowing(end: str, url: Secret) -> Connector:
     match = _SCHEME.match(url.reveal())
     if match is None:
@@ -107,15 +99,15 @@ def _connectors(scheme: str) -> Iterable[Connector]:
     def unlike(name: str) -> tuple[bool, str]:
         return not (scheme.startswith(name) or name.startswith(scheme)), name
 
-    for name in sorted(plugins.names(), key=unlike):
+    for name in sorted(registry.names(), key=unlike):
         try:
-            yield plugins.load(name)
+            yield registry.load(name)
         except PluginError:
             continue  # ``_failing`` tells of it where that may be why none is found
 
 
 def _failing() -> list[str]:
-    return [found.error for found in plugins.installed() if found.error is not None]
+    return [found.error for found in registry.installed() if found.error is not None]
 
 
 def examples() -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import attrs
 
-from portl.connectors import registry as plugins
+from portl.connectors import registry
 from portl.connectors.connector import Connector
 from portl.connectors.exchange import Batch, Counts, Rejection
 from portl.connectors.ledger import Ledger
@@ -71,12 +71,12 @@ def killing(after: int | None) -> Iterator[Killer]:
         after: how many; None for any number, to count them.
     """
     killer = Killer(after)
-    load = plugins.load
-    plugins.load = lambda name: _mortal(load(name), killer)
+    load = registry.load
+    registry.load = lambda name: _mortal(load(name), killer)
     try:
         yield killer
     finally:
-        plugins.load = load
+        registry.load = load
 
 
 def _mortal(connector: Connector, killer: Killer) -> Connector:

@@ -24,7 +24,8 @@ from typing import Any, ClassVar, NoReturn
 
 import attrs
 
-from portl.config.models import DestinationConfig, FieldError, LedgerConfig, LedgerMode, SourceConfig, Strategy
+from portl.config.models import DestinationConfig, LedgerConfig, LedgerMode, SourceConfig, Strategy
+from portl.config.validators import FieldError
 from portl.connectors.connector import Connector
 from portl.connectors.context import Context
 from portl.connectors.destination import Destination

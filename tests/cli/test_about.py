@@ -12,7 +12,7 @@ import attrs
 import pytest
 
 import portl
-from portl.connectors import registry as plugins
+from portl.connectors import registry
 
 
 def cli(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -43,7 +43,7 @@ class Books(portl.Source[Shelf]):
 def books() -> Iterator[None]:
     portl.register(portl.Connector(name="books", summary="books", source=Books, source_config=Shelf))
     yield
-    del plugins._registered["books"]
+    del registry._registered["books"]
 
 
 @pytest.mark.usefixtures("books")

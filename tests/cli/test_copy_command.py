@@ -14,7 +14,7 @@ from urllib.parse import quote
 import pytest
 
 import portl
-from portl.connectors import registry as plugins
+from portl.connectors import registry
 from tests.servers import Db
 
 
@@ -224,7 +224,7 @@ def test_what_keys_cannot_say_stays_a_url(users: Db, destination: Db) -> None:
 
 
 def test_a_connector_of_an_application_gets_urls_of_its_own(destination: Db, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plugins, "_registered", dict(plugins._registered))
+    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
     from portl.testing import memory
 
     def from_url(address: portl.Secret) -> dict[str, str]:

@@ -17,7 +17,7 @@ import pytest
 from ruamel.yaml import YAML
 
 import portl
-from portl.connectors import registry as plugins
+from portl.connectors import registry
 from portl.testing import memory
 from tests.cli.test_copy_command import portl_cli, url
 from tests.servers import Db
@@ -362,7 +362,7 @@ def test_ctrl_c_at_a_question_ends_with_130(users: Db, tmp_path: Path) -> None:
 @pytest.fixture
 def attic(monkeypatch: pytest.MonkeyPatch) -> None:
     """A connector that has URLs and cannot tell its tables."""
-    monkeypatch.setattr(plugins, "_registered", dict(plugins._registered))
+    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
     offer = memory.connector
     portl.register(
         portl.Connector(
@@ -403,7 +403,7 @@ def test_tables_to_choose_from_are_those_that_the_role_may_use(users: Db, destin
     try:
         from_keys = portl.job_from_urls(url(users, user="portl_chooser", password="chooses"), url(users), table="x")
         keys = {key: from_keys["source"][key] for key in ("host", "port", "database", "username", "password")}
-        connector = plugins.load("postgres")
+        connector = registry.load("postgres")
         assert connector.source is not None
         assert connector.destination is not None
         assert [t.name for t in connector.source.tables(keys, portl.Context()) or ()] == [

@@ -39,7 +39,7 @@ class TestDestination(DestinationConformance):
                 found.create(name, columns, key=key)
                 found.insert(name, rows)
             return Target(
-                end={"type": "memory", "database": "target", "table": name},
+                destination={"type": "memory", "database": "target", "table": name},
                 rows=lambda columns: found.rows(name),
                 rejected=lambda: [entry["row"] for entry in found.tables[name].rejected],
             )

@@ -10,7 +10,7 @@ from textwrap import dedent
 import pytest
 
 import portl
-from portl.connectors import registry as plugins
+from portl.connectors import registry
 
 pytestmark = pytest.mark.usefixtures("nothing_registered")
 
@@ -57,9 +57,9 @@ def job(**source: object) -> dict[str, object]:
 
 def test_a_plugin_is_found_through_its_entry_point(install) -> None:
     install("shelf", SHELF)
-    assert sorted(plugins.available()) == ["postgres", "shelf"]
+    assert sorted(registry.available()) == ["postgres", "shelf"]
     assert "portl_plugin_of_test_shelf" not in sys.modules
-    connector = plugins.load("shelf")
+    connector = registry.load("shelf")
     assert (connector.name, connector.summary) == ("shelf", "a made-up store")
     assert connector.source_config is not None
     assert connector.source_config.__name__ == "ShelfSource"
@@ -99,14 +99,14 @@ def test_an_end_that_a_connector_lacks_is_said(install) -> None:
 )
 def test_a_missing_connector_is_named_with_those_that_there_are(name: str, message: str) -> None:
     with pytest.raises(portl.PluginError) as caught:
-        plugins.load(name)
+        registry.load(name)
     assert str(caught.value) == message
 
 
 def test_several_installed_connectors_are_all_named(install) -> None:
     install("shelf", SHELF)
     with pytest.raises(portl.PluginError, match=r"^no connector 'x' is installed; there are 'postgres', 'shelf'; conn"):
-        plugins.load("x")
+        registry.load("x")
 
 
 WHERE = r"\(portl_plugin_of_test_{0}, from the package portl-{0}\)"
@@ -142,7 +142,7 @@ WHERE = r"\(portl_plugin_of_test_{0}, from the package portl-{0}\)"
 def test_a_plugin_that_fails_says_why(install, name: str, code: str, message: str) -> None:
     install(name, code)
     with pytest.raises(portl.PluginError, match=message.format(name)):
-        plugins.load(name)
+        registry.load(name)
     with pytest.raises(portl.ConfigError, match=message.format(name).replace("^", r"\n  source\.type: ")):
         portl.migrate(job(type=name))
 

@@ -180,19 +180,19 @@ BAD: dict[str, tuple[str, list[str]]] = {
     ),
     "a variable without a name": (
         source("password: a${}b"),
-        ["line 4: source.password: a ${ must go on as ${NAME} or ${NAME:-default}; a dollar itself is written $$"],
+        ["line 4: source.password: expected ${NAME} or ${NAME:-default}; write $${ for a literal ${"],
     ),
     "a variable that is not closed": (
         source("password: ${PASSWORD"),
-        ["line 4: source.password: a ${ must go on as ${NAME} or ${NAME:-default}; a dollar itself is written $$"],
+        ["line 4: source.password: expected ${NAME} or ${NAME:-default}; write $${ for a literal ${"],
     ),
     "a variable with a dash": (
         source("password: ${MY-NAME}"),
-        ["line 4: source.password: a ${ must go on as ${NAME} or ${NAME:-default}; a dollar itself is written $$"],
+        ["line 4: source.password: expected ${NAME} or ${NAME:-default}; write $${ for a literal ${"],
     ),
     "a shell's variable with an error": (
         source("password: '${NOT_SET:?no password}'"),
-        ["line 4: source.password: a ${ must go on as ${NAME} or ${NAME:-default}; a dollar itself is written $$"],
+        ["line 4: source.password: expected ${NAME} or ${NAME:-default}; write $${ for a literal ${"],
     ),
     "a password that is a mapping": (
         source("password: {from: env}"),

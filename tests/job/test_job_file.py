@@ -203,7 +203,7 @@ def test_variables_are_put_in_anywhere_in_a_text(write, monkeypatch: pytest.Monk
     )
     source = source_of(write(text))
     assert (source.table, source.host, source.database) == ("db", "db.eu.example.com", "main")
-    assert (source.schema, source.username, source.application_name) == ("public", "x", "$HOST ${HOST} $5 50$")
+    assert (source.schema, source.username, source.application_name) == ("public", "x", "$HOST ${HOST} $$5 50$")
 
 
 def test_variables_are_put_into_a_dict_and_its_lists(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,7 +272,7 @@ def test_problems_of_overrides_say_so_and_come_with_the_others(write) -> None:
 
 
 def test_overrides_do_not_go_with_models() -> None:
-    with pytest.raises(portl.ConfigError, match="overrides go with a file or a dict, not with a MigrationConfig"):
+    with pytest.raises(portl.ConfigError, match="overrides need a file or a dict, not a MigrationConfig"):
         load(load(minimal()), overrides={"name": "x"})
 
 

@@ -81,7 +81,7 @@ class TestDestination(DestinationConformance):
             if columns is not None:
                 create(destination, name, columns, rows, key)
             return Target(
-                end=destination.end(table=name),
+                destination=destination.end(table=name),
                 rows=lambda columns: stored(destination, name),
                 rejected=lambda: [row for (row,) in destination.execute(f"SELECT row FROM {name}__rejected")],
             )

@@ -109,7 +109,7 @@ def test_every_method_of_a_contract_says_what_it_does(contract: type) -> None:
 def test_every_hook_stands_in_the_reference() -> None:
     hooks = [name for name in vars(Hooks) if name.startswith("portl_")]
     assert hooks
-    assert "portl.plugins.Hooks" in reference()
+    assert "portl.connectors.registry.Hooks" in reference()
     assert not [name for name in hooks if not vars(Hooks)[name].__doc__]
 
 

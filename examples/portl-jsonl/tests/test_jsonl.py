@@ -66,7 +66,7 @@ class TestDestination(DestinationConformance):
                 rows = map(json.loads, text.splitlines())
                 return [tuple([loader(c.type)(row[c.name]) for c in wanted]) for row in rows]
 
-            return Target(end=end, rows=stored)
+            return Target(destination=end, rows=stored)
 
         return place
 

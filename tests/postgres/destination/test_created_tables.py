@@ -281,7 +281,6 @@ def test_hostile_names_go_through(source: Db, destination: Db) -> None:
         source.execute(f"CREATE TABLE {table} ({quoted(name)} {quoted(name)}.{quoted(name)} PRIMARY KEY, {others})")
         source.execute(f"INSERT INTO {table} VALUES ('x')")
         where = {"schema": name, "table": name + "t" if len(name.encode()) < 62 else "t"}
-        where = {key: value.replace("$", "$$") for key, value in where.items()}
         route = "relay" if number % 2 else "rows"
         ends = {"source": source.end(**where), "destination": destination.end(**where), "route": route}
         assert portl.migrate(ends).rows_inserted == 1, name

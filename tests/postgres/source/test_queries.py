@@ -43,8 +43,7 @@ READING = {
     "parentheses": "((SELECT id, name FROM users))",
     "union": "SELECT id, name FROM users WHERE id = 1 UNION ALL SELECT id, name FROM users WHERE id = 2",
     "order and limit": "SELECT id, name FROM users ORDER BY id DESC LIMIT 2 OFFSET 0",
-    # In a job file $$ stands for one dollar.
-    "dollar quotes": "SELECT id, CASE id WHEN 1 THEN $$$$a;b$$$$ ELSE $q$it's$q$ END AS name FROM users",
+    "dollar quotes": "SELECT id, CASE id WHEN 1 THEN $$a;b$$ ELSE $q$it's$q$ END AS name FROM users",
     "escape string": "SELECT id, CASE id WHEN 1 THEN 'a;b' ELSE E'it\\'s' END AS name FROM users",
     "quoted name": 'SELECT id, "na;me)" AS name FROM (SELECT id, name AS "na;me)" FROM users) AS x',
     "lower case": "select id, name from users",

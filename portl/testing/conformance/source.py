@@ -1,0 +1,142 @@
+"""What every source should do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+import portl
+from portl.testing import memory
+from portl.testing.conformance.common import (
+    ID,
+    MANY,
+    NOTE,
+    Conformance,
+    Fill,
+    insist_same,
+    migrate_at_once,
+    multiset,
+    some,
+)
+
+
+class SourceConformance(Conformance):
+    """What every source should do. The subclass has a fixture ``fill``.
+
+    The fixture is a function that stores rows in a new table and returns the ``source`` of a job. Its
+    arguments: the columns (``portl.Column``), the rows, and ``key``, the names of the key's columns.
+    """
+
+    @pytest.fixture
+    def fill(self) -> Fill:
+        """Supplied by the subclass."""
+        raise NotImplementedError("the subclass supplies the fixture `fill`")
+
+    def job(self, source: Mapping[str, Any], **keys: Any) -> dict[str, Any]:
+        """Return a job into memory."""
+        return {
+            "source": dict(source),
+            "destination": {"type": "memory", "database": "target", "table": "t"},
+            "conflict": "fail",
+            **keys,
+        }
+
+    @staticmethod
+    def arrived() -> list[tuple[Any, ...]]:
+        """Return what has arrived in memory."""
+        return memory.database("target").rows("t")
+
+    def test_values_of_every_type_arrive(self, fill: Fill) -> None:
+        """Each value arrives as the Python value that ``portl.schema`` fixes for its type."""
+        for type, values in self.types.items():
+            rows = list(enumerate([*values, None], 1))
+            memory.forget("target")
+            portl.migrate(self.job(fill([ID, memory.column("v", type)], rows)))
+            insist_same(self.arrived(), rows)
+
+    def test_columns_are_described(self, fill: Fill) -> None:
+        """Names and order of the columns are those of the source, and describing writes nothing."""
+        plan = portl.plan(self.job(fill([ID, NOTE], some(3))))
+        assert [field.source.name for field in plan.tables[0].fields] == ["id", "note"]
+        assert plan.problems == ()
+        assert "t" not in memory.database("target").tables
+
+    def test_hostile_names(self, fill: Fill) -> None:
+        """A source treats the names of columns as plain text."""
+        columns = [ID, *(memory.column(name, "text") for name in self.names)]
+        rows = [(1, *self.names), (2, *([None] * len(self.names)))]
+        portl.migrate(self.job(fill(columns, rows)))
+        insist_same(self.arrived(), rows)
+        assert [c.name for c in memory.database("target").tables["t"].columns] == ["id", *self.names]
+
+    def test_an_empty_table(self, fill: Fill) -> None:
+        """A table without rows makes a table without rows."""
+        assert portl.migrate(self.job(fill([ID, NOTE], []))).rows_read == 0
+        assert memory.database("target").tables["t"].columns[0].name == "id"
+
+    def test_many_rows(self, fill: Fill) -> None:
+        """All rows arrive once."""
+        result = portl.migrate(self.job(fill([ID, NOTE], some(MANY), key=["id"]), batch_size=700, chunk_rows=3000))
+        assert result.rows_read == MANY
+        assert multiset(self.arrived()) == multiset(some(MANY))
+
+    def test_limit_and_columns(self, fill: Fill) -> None:
+        """``limit``, ``columns`` and ``exclude_columns`` have their effect."""
+        keys = fill([ID, NOTE], some(50))
+        assert portl.migrate(self.job({**keys, "limit": 7})).rows_read == 7
+        memory.forget("target")
+        portl.migrate(self.job({**keys, "columns": ["note"]}))
+        assert multiset(self.arrived()) == multiset([(note,) for _, note in some(50)])
+        memory.forget("target")
+        portl.migrate(self.job({**keys, "exclude_columns": ["note"]}))
+        assert multiset(self.arrived()) == multiset([(id,) for id, _ in some(50)])
+
+    def test_the_preview_shows_what_will_arrive(self, fill: Fill) -> None:
+        """The plan's preview has the first rows as texts."""
+        preview = portl.plan(self.job(fill([ID, NOTE], [(1, "one"), (2, None)]))).tables[0].preview
+        assert sorted(preview, key=str) == [("1", "one"), ("2", None)]
+
+    def test_a_source_that_is_not_there(self, fill: Fill) -> None:
+        """A missing source raises one of portl's errors."""
+        keys = dict(fill([ID], [(1,)]))
+        word = next(key for key in ("table", "path", "query") if isinstance(keys.get(key), str))
+        with pytest.raises(portl.Error):
+            portl.migrate(self.job({**keys, word: f"{keys[word]}_is_not_there"}))
+
+    def test_cancel(self, fill: Fill) -> None:
+        """A token ends the run before the next batch is read."""
+        token = portl.CancelToken()
+        keys = fill([ID, NOTE], some(5000), key=["id"])
+
+        def stop(event: portl.Event) -> None:
+            if isinstance(event, portl.TableStarted):
+                token.cancel()
+
+        with pytest.raises(portl.Cancelled):
+            portl.migrate(self.job(keys, chunk_rows=500, batch_size=100, parallel=1), observers=[stop], cancel=token)
+
+    def test_migrations_at_the_same_time(self, fill: Fill) -> None:
+        """Migrations in several threads do not disturb each other."""
+        sources = [fill([ID, NOTE], some(500 + number)) for number in range(3)]
+        destinations = [{"type": "memory", "database": "target", "table": f"t{number}"} for number in range(3)]
+        migrate_at_once(
+            {"source": dict(source), "destination": destination, "conflict": "fail"}
+            for source, destination in zip(sources, destinations, strict=True)
+        )
+        assert [len(memory.database("target").rows(f"t{n}")) for n in range(3)] == [500, 501, 502]
+
+    def test_a_kill_between_any_two_calls(self, fill: Fill) -> None:
+        """Where a run can be resumed, it ends with the right rows whenever it was killed."""
+        rows = some(60)
+        job = self.job(fill([ID, NOTE], rows, key=["id"]), chunk_rows=20, batch_size=7, parallel=1)
+        self.killed(job, lambda: memory.forget("target"), self.arrived, rows)
+
+    def test_urls(self, fill: Fill) -> None:
+        """Its URLs make jobs, and no part of a malformed one is repeated."""
+        self.reached_by_url("source", fill([ID], [(1,)]))
+
+    def test_secrets(self, fill: Fill) -> None:
+        """No secret shows in what is printed or emitted."""
+        self.without_secrets(self.job(fill([ID, NOTE], some(3))))
