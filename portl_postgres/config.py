@@ -126,6 +126,13 @@ class SSLMode(enum.StrEnum):
     VERIFY_FULL = "verify-full"
 
 
+class RowSecurity(enum.StrEnum):
+    """PostgreSQL's ``row_security`` (manual, 20.11.1)."""
+
+    OFF = "off"
+    ON = "on"
+
+
 class Compression(enum.StrEnum):
     """How PostgreSQL compresses large values (manual, CREATE TABLE, COMPRESSION)."""
 
@@ -201,6 +208,9 @@ class PostgresSourceConfig(PostgresEnd, SourceConfig):
     #: The column whose values cut a query, a view or a table without a key into chunks. It must return the same rows
     #: each time.
     split_by: str | None = attrs.field(default=None, validator=_name)
+    #: off: a policy that would hide rows from the role is a problem; on: the rows that the policies let it see are
+    #: meant, and no others.
+    row_security: RowSecurity = RowSecurity.OFF
 
 
 @attrs.frozen(kw_only=True)

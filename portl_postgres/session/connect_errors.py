@@ -38,6 +38,10 @@ HINT_TLS = (
     "the server is there, and what fails is TLS: check sslmode, whether the server has TLS switched on, and that"
     " sslrootcert holds the authority of its certificate, which must name the host as it is written here"
 )
+HINT_ATTRIBUTES = (
+    "the server is there and takes the role, and it is not what `target_session_attrs` asks for: list a server that is,"
+    " or leave the parameter out"
+)
 HINT_SYSTEM = (
     "the system of this machine said so, not the server: the process may need a higher limit of open files (ulimit -n);"
     " what is committed stays, and the job goes on there when it is run again"
@@ -210,6 +214,10 @@ def refusal(
         return portl.AuthenticationFailed(message, hint=HINT_NO_PASSWORD)
     if not answer.attempted and _ping(parameters) is pq.Ping.NO_ATTEMPT:
         return portl.ConnectionFailed(message, hint=HINT_REFUSED)
+    chooses = parameters.get("target_session_attrs", "any") != "any"
+    if chooses and _ask({**parameters, "target_session_attrs": "any"}, check=check).connected:
+        # Transient: a failover may be under way.
+        return portl.ConnectionFailed(message, hint=HINT_ATTRIBUTES, transient=True)
     # Not a word from the server: is nobody there, or did libpq hang up because it did not like the encryption?
     bare = _ask(_unencrypted(parameters), check=check)
     if bare.connected or bare.needs_password or bare.state is not None:

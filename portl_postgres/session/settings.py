@@ -19,6 +19,7 @@ PRINTING = {
     "client_encoding": "UTF8",
     "xmloption": "content",
     "array_nulls": "on",  # off, {a,NULL} is read as two texts
+    "standard_conforming_strings": "on",  # off, a backslash in a text of portl's own, or of the user's, is an escape
     # A transaction that waits for the other side is not idle in the sense of these limits: the source's holds the
     # snapshot while the destination works, the destination's its rows while the source does. What the limits are for,
     # locks that a dead client leaves behind, the server's own look after the client is for (``_LIMITS``).

@@ -9,14 +9,17 @@ from typing import Any
 import portl
 from portl import Field, Finding, Table
 from portl_postgres.catalog import tables as catalog
-from portl_postgres.config import PostgresSourceConfig
+from portl_postgres.config import PostgresSourceConfig, RowSecurity
 from portl_postgres.session.session import Session
 from portl_postgres.source.queries import INSUFFICIENT_PRIVILEGE, Describer
 from portl_postgres.source.ranges import relation_of
 from portl_postgres.sql.text import Unbalanced, check_expression, quoted
 
 _HIDES = "would hide rows from this role without a word"
-_SEE_ALL = "use its owner or a role with BYPASSRLS, or write a query that says which rows are meant"
+SEE_ALL = (
+    "use its owner or a role with BYPASSRLS; or, if only the rows that the role may see are meant, set "
+    "`source.row_security: on`"
+)
 
 
 class SourceExaminer:
@@ -49,7 +52,7 @@ class SourceExaminer:
         findings = self._where(rows) if self._config.where is not None else []
         if self._config.split_by is not None:
             findings += self._split_by(self._config.split_by, origin)
-        findings += self._query() if self._table.kind == "query" else self._relation(fields)
+        findings += self._query() if self._is_query else self._relation(fields)
         if select is not None and not any(finding.severity is portl.Severity.PROBLEM for finding in findings):
             findings += self._reading(select)
         return findings
@@ -80,7 +83,7 @@ class SourceExaminer:
                 )
             )
         if found.row_security:
-            findings.append(portl.problem("source", f"row security on {table.name} {_HIDES}", _SEE_ALL))
+            findings.append(self._hidden(f"row security on {table.name}"))
         if found.has_children:
             findings.append(portl.note("source", f"{table.name} has child tables; their rows are read with it"))
         return findings
@@ -91,9 +94,32 @@ class SourceExaminer:
         refusal = self._refusal(statement)
         if refusal is None:
             return []
-        if refusal.sqlstate == INSUFFICIENT_PRIVILEGE and self._refusal(statement, row_security="on") is None:
-            return [portl.problem("source", f"row security on a table that is read here {_HIDES}", _SEE_ALL)]
+        if refusal.sqlstate == INSUFFICIENT_PRIVILEGE:
+            if self._refusal(statement, row_security="on") is None:
+                said = not self._is_query and catalog.table_details(self._table).row_security
+                return [] if said else [self._hidden("row security on a table that is read here")]
+            return [portl.problem("source", refusal.message, self._schema_remedy() or refusal.hint)]
         return [portl.problem("source", refusal.message, refusal.hint)]
+
+    @property
+    def _is_query(self) -> bool:
+        return self._table.kind == "query"
+
+    def _hidden(self, what: str) -> Finding:
+        """Return what it means that policies hide rows."""
+        if self._config.row_security is RowSecurity.ON:
+            return portl.warning("source", f"{what} decides which rows this role sees: no others are copied")
+        return portl.problem("source", f"{what} {_HIDES}", SEE_ALL)
+
+    def _schema_remedy(self) -> str | None:
+        """Return what to do where the role may not even use the schema; None if it may."""
+        if self._is_query:
+            return None
+        schema = catalog.table_details(self._table).schema
+        ((usage,),) = self._session.query(
+            "SELECT pg_catalog.has_schema_privilege($1, 'USAGE')", schema, what="looking at the schema"
+        )
+        return None if usage else f"GRANT USAGE ON SCHEMA {quoted(schema)} TO the role"
 
     def _refusal(self, statement: str, row_security: str = "off") -> portl.Error | None:
         """Execute a statement, undo it, and return what was said against it."""

@@ -126,6 +126,7 @@ class Selection:
             "exclude_columns": list(config.exclude_columns),
             "limit": config.limit,
             "split_by": config.split_by,
+            "row_security": config.row_security.value,
         }
 
 

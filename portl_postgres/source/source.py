@@ -31,14 +31,14 @@ from portl import (
 )
 from portl_postgres.catalog import addresses, tables
 from portl_postgres.catalog.tables import details, shown
-from portl_postgres.config import PostgresSourceConfig
+from portl_postgres.config import PostgresSourceConfig, RowSecurity
 from portl_postgres.session import worker_sessions
 from portl_postgres.session.database import Database
 from portl_postgres.session.session import Session
 from portl_postgres.source import snapshot
-from portl_postgres.source.checks import SourceExaminer, expected_rows
+from portl_postgres.source.checks import SEE_ALL, SourceExaminer, expected_rows
 from portl_postgres.source.chunks import Splitter
-from portl_postgres.source.queries import Describer
+from portl_postgres.source.queries import INSUFFICIENT_PRIVILEGE, Describer
 from portl_postgres.source.selection import Selection, unchecked
 from portl_postgres.source.sharing import SharedSnapshot
 from portl_postgres.sql.text import literal, quoted
@@ -96,7 +96,9 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         """See ``Source.open``."""
         super().open(context)
         self._session_ = self._stack.enter_context(
-            self._database.session(context, {"row_security": "off", "default_transaction_read_only": "on"})
+            self._database.session(
+                context, {"row_security": self.config.row_security.value, "default_transaction_read_only": "on"}
+            )
         )
         if self._shared.travelled:
             worker_sessions.wear(self._session, self._shared.mark)
@@ -154,7 +156,7 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
             if self.config.table is not None:
                 table, origin = self._describe_table(self.config.schema, self.config.table)
             else:
-                table, origin = self._describer.query(self.config.query or "")
+                table, origin = self._describe_query(self.config.query or "")
             self._selected = Selection(self.config, table, origin)
         return self._selected
 
@@ -168,6 +170,19 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
                 hint=f"{hint}the key `table` holds the name alone, and `schema` its schema (here {schema!r})",
             )
         return table, quoted(schema, name)
+
+    def _describe_query(self, query: str) -> tuple[Table, str]:
+        try:
+            return self._describer.query(query)
+        except portl.Error as error:
+            if error.sqlstate != INSUFFICIENT_PRIVILEGE:
+                raise
+            try:
+                self._session.looking(["SET LOCAL row_security = on", f"EXPLAIN {query}"], what="looking at the query")
+            except portl.Error:
+                raise error from None
+            error.hint = SEE_ALL  # it was row security that kept the role from it
+            raise
 
     @property
     def _describer(self) -> Describer:
@@ -203,9 +218,7 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
             name=name,
             route="server",
             reason="both sides are one database, and rows stay inside the server",
-            obstacle="the source's connection is inside a transaction of the caller's"
-            if self._session.nested
-            else None,
+            obstacle=self._server_obstacle(),
             own_state=True,
             then=then,
             place=server_route.place(self._session),
@@ -213,6 +226,13 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
             converts=not all(select_list.keeps_value(field) for field in fields),
             select=self._select(fields),
         )
+
+    def _server_obstacle(self) -> str | None:
+        if self._session.nested:
+            return "the source's connection is inside a transaction of the caller's"
+        if self.config.row_security is RowSecurity.ON:
+            return "the policies that count are those of the source's role"
+        return None
 
     @property
     def _where(self) -> server_route.Database:
@@ -415,7 +435,13 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
 
     def comparer(self, intent: portl.Intent) -> portl.Comparer:
         """See ``Source.comparer``."""
-        return comparer.SourceComparer(self._session, self.context.token, self._source(), self.label())
+        return comparer.SourceComparer(
+            self._session,
+            self.context.token,
+            self._source(),
+            self.label(),
+            row_security=self.config.row_security.value,
+        )
 
     def select(self, reading: Reading, key: Sequence[str], wanted: Mapping[portl.Texts, int]) -> Iterator[portl.Batch]:
         """See ``Source.select``."""

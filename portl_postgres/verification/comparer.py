@@ -41,7 +41,6 @@ _TRIAL = (
 )
 _SETTINGS = {
     "jit": "off",  # compiling takes longer than it saves
-    "row_security": "off",  # hidden rows would look as if they were missing
     "synchronize_seqscans": "off",  # LIMIT must mean the same rows as in the run
 }
 
@@ -111,16 +110,20 @@ class ServerComparer(Comparer):
         token: looked at while waiting.
         rows: what follows FROM.
         label: where this is, for messages.
+        row_security: the setting; off: rows that a policy hides would look as if they were missing.
     """
 
     role = ""
 
-    def __init__(self, session: Session, token: portl.CancelToken, rows: str, label: str) -> None:
+    def __init__(
+        self, session: Session, token: portl.CancelToken, rows: str, label: str, row_security: str = "off"
+    ) -> None:
         super().__init__(self._decoded)
         self._session = session
         self._token = token
         self._from = rows
         self._label = label
+        self._row_security = row_security
         self._open = False
 
     def _begin(self) -> None:
@@ -128,7 +131,7 @@ class ServerComparer(Comparer):
             # Inside the source's transaction this is a savepoint, and the settings are undone with it.
             self._session.begin("ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             self._open = True
-            self._set(_SETTINGS)
+            self._set({**_SETTINGS, "row_security": self._row_security})
 
     def _set(self, settings: Mapping[str, str]) -> None:
         for name, value in settings.items():

@@ -410,7 +410,8 @@ def test_reading_needs_no_more_than_select(people: Db, destination: Db, role: st
 
 HIDDEN = (
     "would hide rows from this role without a word",
-    "use its owner or a role with BYPASSRLS, or write a query that says which rows are meant",
+    "use its owner or a role with BYPASSRLS; or, if only the rows that the role may see are meant, set "
+    "`source.row_security: on`",
 )
 
 
@@ -449,8 +450,42 @@ def test_row_security_behind_a_view_is_a_problem(secured: Db, destination: Db, r
 
 
 def test_row_security_behind_a_query_is_told(secured: Db, destination: Db) -> None:
-    with pytest.raises(portl.Error, match=r'row-level security policy for table "t"'):
+    with pytest.raises(portl.Error, match=r'row-level security policy for table "t"') as caught:
         reads(secured, destination, query="SELECT id FROM t")()
+    assert caught.value.hint == HIDDEN[1]
+
+
+@pytest.mark.parametrize("what", [{"table": "t"}, {"query": "SELECT * FROM t"}, {"table": "v"}])
+@pytest.mark.parametrize("route", ["relay", "rows"])
+def test_a_role_that_shall_see_only_its_rows_copies_those(
+    secured: Db, destination: Db, role: str, what: dict[str, str], route: str
+) -> None:
+    secured.execute(f"CREATE VIEW v WITH (security_invoker) AS TABLE t; GRANT SELECT ON v TO {role}")
+    config = job(secured, destination, source={**LOGIN, "row_security": "on", **what}, verify="checksum", route=route)
+    if "query" in what:
+        del config["source"]["table"]
+    plan = portl.plan(config)
+    assert told(plan) == []
+    (said,) = [found.message for found in plan.warnings if "row security" in found.message]
+    assert said.endswith("decides which rows this role sees: no others are copied")
+    assert plan.tables[0].count == portl.RowCount(rows=2, exact=True)
+    result = plan.execute()
+    assert result.rows_inserted == 2
+    assert result.verification is not None
+    assert result.verification.equal
+    assert destination.execute("SELECT id FROM t ORDER BY 1") == [(1,), (2,)]
+
+
+def test_whose_rows_are_meant_is_part_of_what_a_resume_insists_on(secured: Db, destination: Db) -> None:
+    plans = [portl.plan(job(secured, destination, source={**LOGIN, "row_security": x})) for x in ("off", "on")]
+    assert [plan.tables[0].identity["source"]["row_security"] for plan in plans] == ["off", "on"]
+
+
+def test_a_schema_that_may_not_be_used_is_told_as_such(people: Db, destination: Db, role: str) -> None:
+    people.execute(f"CREATE SCHEMA own; CREATE TABLE own.t AS TABLE t; GRANT SELECT ON own.t TO {role}")
+    ((where, said, remedy),) = told(portl.plan(job(people, destination, source={**LOGIN, "schema": "own"})))
+    assert (where, remedy) == ("source", 'GRANT USAGE ON SCHEMA "own" TO the role')
+    assert said.endswith("permission denied for schema own (SQLSTATE 42501)")
 
 
 def test_row_security_spares_the_owner_unless_it_is_forced(secured: Db, destination: Db, role: str) -> None:

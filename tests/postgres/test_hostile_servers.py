@@ -157,3 +157,31 @@ def test_a_caller_supplied_connection_is_usable_after_a_lock_could_not_be_had(
 def test_a_parameter_that_libpq_cannot_read_is_told(source: Db, url: str) -> None:
     with pytest.raises(portl.ConnectionFailed, match="connect_timeout"):
         portl.migrate({"source": {"type": "postgres", "url": url, "table": "t"}, "destination": source.end(table="t")})
+
+
+@pytest.mark.parametrize("mode", ["count", "checksum", "full"])
+@pytest.mark.parametrize("route", ["relay", "rows"])
+def test_backslashes_are_no_escapes_whatever_the_databases_say(
+    source: Db, destination: Db, mode: str, route: str
+) -> None:
+    for db in (source, destination):
+        db.execute(f"ALTER DATABASE {db.connection.info.dbname} SET standard_conforming_strings = off")
+    source.execute("CREATE TABLE t (id int PRIMARY KEY, \"a\\b'\" text, b bytea, e text DEFAULT E'x\\\\y')")
+    source.execute("INSERT INTO t VALUES (1, E'a\\\\b', '\\x5c5c', E'\\\\'), (2, E'\\n', '\\x', NULL)")
+    config = job(source, destination, route=route, verify=mode)
+    config["source"] = source.end(table="t", where="e IS NULL OR id = 1")
+    for _ in range(2):
+        result = portl.migrate(config)
+        assert result.verification is not None
+        assert result.verification.equal
+    look = 'SELECT id, "a\\b\'", b, e FROM t ORDER BY id'
+    assert destination.execute(look) == source.execute(look) == [(1, "a\\b", b"\\\\", "\\"), (2, "\n", b"", None)]
+
+
+def test_a_server_of_another_kind_than_the_one_asked_for_is_told_as_such(source: Db, destination: Db) -> None:
+    config = job(source, destination, retry={"attempts": 1})
+    config["source"] = source.end(table="t", params={"target_session_attrs": "standby"})
+    with pytest.raises(portl.ConnectionFailed, match="server is not in hot standby mode") as caught:
+        portl.plan(config)
+    assert type(caught.value) is portl.ConnectionFailed
+    assert str(caught.value.hint).startswith("the server is there and takes the role, and it is not what")
