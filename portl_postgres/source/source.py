@@ -173,7 +173,8 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
 
     def _describe_query(self, query: str) -> tuple[Table, str]:
         try:
-            return self._describer.query(query)
+            with self._session.scope():
+                return self._describer.query(query)
         except portl.Error as error:
             if error.sqlstate != INSUFFICIENT_PRIVILEGE:
                 raise
