@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.servers import MIXED, NARROW, Bench, connect, execute, servers
 from benchmarks.works import job, restore
-from portl_postgres.catalog.types import PostgresTypeMapper
+from portl_postgres.catalog.spellings import PostgresTypeMapper
 from portl_postgres.demo.server import Server
 from portl_postgres.wire.column_codecs import rows_dumper, rows_loader
 

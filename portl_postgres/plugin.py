@@ -1,4 +1,4 @@
-"""The entry point: what the connector ``postgres`` offers."""
+"""The entry point of the connector ``postgres``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people write at the prompt: URLs and names of tables; and which tables there are to choose from."""
+"""Parse what a user types to name a table, a URL and a name, and list the tables there are to choose from."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from portl_postgres.conninfo import SECRET_KEYWORDS, parse_url
 from portl_postgres.session.database import Database
 from portl_postgres.sql.text import bound
 
-#: What its URLs begin with (manual, 32.1.1.2, Connection URIs).
+#: The schemes of its URLs (manual, 32.1.1.2, Connection URIs).
 SCHEMES = ("postgresql", "postgres")
 
-#: Keywords of libpq that have a key of their own.
+#: The keywords of libpq that have a key of their own.
 _KEYS = {
     "host": "host",
     "port": "port",
@@ -28,22 +28,22 @@ _KEYS = {
 }
 _NUMBERS = ("port", "connect_timeout")
 
-#: A name: in double quotes, which are doubled inside, or as it is; dots part a schema from a table.
+#: A name as it is, or in double quotes, which are doubled within it. A dot separates schema and table.
 _PART = r'(?:"(?:[^"]|"")+"|[^".][^.]*)'
 _NAME = re.compile(rf"(?:(?P<schema>{_PART})\.)?(?P<table>{_PART})")
 
 
 def from_url(url: Secret) -> Mapping[str, Any]:
-    """Return the keys that reach the same database; the URL itself where keys cannot say all of it.
+    """Return the keys that connect to the same database; the URL itself if no keys are equivalent.
 
     Raises:
-        FieldError: it cannot be read.
+        FieldError: it cannot be parsed.
     """
     found = parse_url(url)
     if any(name in SECRET_KEYWORDS for name in found if name != "password"):
         return {"url": url}
     if any(not re.fullmatch(r"[1-9]\d*", found.get(name, "1")) for name in _NUMBERS):
-        return {"url": url}  # several ports, or a wait without end
+        return {"url": url}  # several ports, or a timeout of 0, which is none
     keys: dict[str, Any] = {key: found[name] for name, key in _KEYS.items() if name in found}
     keys.update({name: int(keys[name]) for name in _NUMBERS if name in keys})
     if "password" in keys:
@@ -53,7 +53,7 @@ def from_url(url: Secret) -> Mapping[str, Any]:
 
 
 def from_name(name: str) -> Mapping[str, Any]:
-    """Return the keys for TABLE or SCHEMA.TABLE, each exactly as it is called, or in double quotes.
+    """Return the keys for TABLE or SCHEMA.TABLE, each exactly as it is named, or in double quotes.
 
     Raises:
         FieldError: it is neither.
@@ -62,8 +62,8 @@ def from_name(name: str) -> Mapping[str, Any]:
     if match is None:
         raise FieldError(
             "table",
-            f"expected TABLE or SCHEMA.TABLE, found {name!r}; a name with a dot in it goes into double quotes, "
-            'as in "one.name"',
+            f"expected TABLE or SCHEMA.TABLE, found {name!r}; put a name that contains a dot in double quotes: "
+            '"one.name"',
         )
     return {"schema": _plain(match["schema"] or "public"), "table": _plain(match["table"])}
 
@@ -74,7 +74,7 @@ def _plain(part: str) -> str:
 
 def tables(keys: Mapping[str, Any], context: portl.Context, role: str) -> list[portl.TableEntry]:
     """Connect and return the relations that the role may read (``source``) or insert into (``destination``)."""
-    database = Database(_reaching(keys), None, role)
+    database = Database(_config(keys), None, role)
     try:
         with database.session(context, {"default_transaction_read_only": "on"}) as session:
             rows = session.query(
@@ -88,8 +88,8 @@ def tables(keys: Mapping[str, Any], context: portl.Context, role: str) -> list[p
     ]
 
 
-def _reaching(keys: Mapping[str, Any]) -> PostgresSourceConfig:
-    """Return a config that reaches the database; the table that is read by it is the catalogue's."""
+def _config(keys: Mapping[str, Any]) -> PostgresSourceConfig:
+    """Return a config for the connection. Its table is a placeholder: no table has been chosen yet."""
     given = dict(keys)
     if "sslmode" in given:
         try:

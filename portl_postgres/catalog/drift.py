@@ -1,7 +1,7 @@
-"""Notice that a table was altered while rows were on their way to it.
+"""Detect that a table was altered between the plan and the rows.
 
-COPY in the binary format takes an integer for a real of the same width without a word. So what the plan has seen is
-compared with what is there while the transaction's own lock keeps others from altering it.
+Binary COPY silently reads an integer as a real of the same width. So the table that the plan has seen is compared with
+the one that is there while the transaction's own lock keeps others from altering it.
 """
 
 from __future__ import annotations
@@ -31,39 +31,39 @@ SELECT c.oid::bigint, a.attname::text, a.attnum, a.atttypid::bigint, a.atttypmod
 
 @attrs.frozen
 class ColumnMark:
-    """What tells a column from another of its name."""
+    """What identifies a column besides its name."""
 
     type: int
     modifier: int
-    #: Its type, for people.
+    #: Its type, for messages.
     shown: str = attrs.field(eq=False)
-    #: Its number in the table; None where that is not known.
+    #: Its ``attnum``; None if unknown.
     number: int | None = attrs.field(default=None, eq=False)
 
 
 @attrs.frozen(kw_only=True)
 class Fingerprint:
-    """What a table looked like."""
+    """The columns of a table at one moment, as far as rows depend on them."""
 
-    #: The relation's oid; 0 if it is gone, or not known.
+    #: The relation's oid; 0 if it does not exist or is unknown.
     oid: int
     columns: Mapping[str, ColumnMark]
-    #: Its constraints that are checked at the end of a transaction, quoted.
+    #: Its constraints that are initially deferred, quoted.
     deferred: tuple[str, ...] = ()
 
 
 def statement(table: str, columns: Sequence[str]) -> str:
-    """Return the query of what a table looks like.
+    """Return the query whose rows ``of`` reads.
 
     Args:
         table: quoted.
-        columns: those that are filled.
+        columns: those that the job fills.
     """
     return bound(_QUERY, table, Expression(f"ARRAY[{', '.join(map(literal, columns))}]"))
 
 
 def of(rows: Sequence[tuple[Any, ...]]) -> Fingerprint:
-    """Return what a table looks like by the rows of that query."""
+    """Return the fingerprint of a table from the rows of ``statement``."""
     return Fingerprint(
         oid=rows[0][0] if rows else 0,
         columns={name: ColumnMark(type, mod, shown, number) for _, name, number, type, mod, shown, _ in rows},
@@ -72,7 +72,7 @@ def of(rows: Sequence[tuple[Any, ...]]) -> Fingerprint:
 
 
 def planned(intent: Intent) -> Fingerprint:
-    """Return what the plan knows of a table; nothing of what this run makes."""
+    """Return what the plan knows of a table, without what this run itself creates."""
     if intent.create:
         return Fingerprint(oid=0, columns={})
     added = {column.name for column in intent.add}
@@ -85,30 +85,30 @@ def planned(intent: Intent) -> Fingerprint:
 
 
 def insist(name: str, before: Fingerprint, now: Fingerprint) -> None:
-    """Refuse a table that is not what it was.
+    """Refuse a table that was altered.
 
     Args:
-        name: the table's, for people.
+        name: the table's, for messages.
         before: may know less than ``now``.
         now: as it is.
 
     Raises:
-        SchemaError: says what has changed.
+        SchemaError: it names the changes.
     """
     changes = _changes(before, now)
     if changes:
         raise SchemaError(
             f"{name} was altered since the run began: {'; '.join(changes)}",
-            hint="rows that were on their way are rolled back; see whether the table is as you want it, and run the"
+            hint="the rows of this transaction were rolled back; check that the table is as you want it, and run the"
             " job again",
         )
 
 
 def _changes(before: Fingerprint, now: Fingerprint) -> list[str]:
     if before.oid and not now.oid:
-        return ["the table, or every column of it that is filled, is gone"]
+        return ["the table, or every column that the job fills, is gone"]
     if before.oid and now.oid != before.oid:
-        return ["it was dropped and made again"]
+        return ["it was dropped and created again"]
     found = []
     for name, was in before.columns.items():
         there = now.columns.get(name)
@@ -117,5 +117,5 @@ def _changes(before: Fingerprint, now: Fingerprint) -> list[str]:
         elif there != was:
             found.append(f"column {name!r} was {was.shown} and is {there.shown}")
         elif was.number is not None and there.number != was.number:
-            found.append(f"column {name!r} was dropped and made again")
+            found.append(f"column {name!r} was dropped and created again")
     return found

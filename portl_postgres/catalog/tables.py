@@ -1,8 +1,9 @@
-"""Read tables, columns, keys and types from the system catalogs. The queries stand in ``sql/``."""
+"""Read tables, columns, keys and types from the system catalogs. The queries are in ``sql/``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import difflib
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import attrs
 
 from portl import Column, Key, SchemaError, Table
-from portl_postgres.catalog.types import PgType, generic
+from portl_postgres.catalog.types import Domain, PgType, generic
 from portl_postgres.session.session import Session
 from portl_postgres.sql.text import Expression, bound, literal, quoted
 
@@ -27,21 +28,21 @@ KINDS = {
 
 @attrs.frozen(kw_only=True)
 class ColumnDetails:
-    """What this connector remembers of a column."""
+    """What the catalogs say of a column beyond ``portl.Column``."""
 
     pg: PgType
     modifier: int = -1
     #: The major version of the server that the column is, or will be, on.
     version: int
-    #: What the default depends on beyond built-in things: function, relation, type, other.
+    #: The kinds of objects that the default depends on, built-in ones aside: function, relation, type, other.
     default_needs: tuple[str, ...] = ()
-    #: The columns that a generated column is made of.
+    #: The columns that a generated column is computed from.
     made_of: tuple[str, ...] = ()
     #: ``s`` stored, ``v`` virtual, for a generated column.
     generated_kind: str = ""
     #: The oid of the sequence behind the column; 0 for none.
     sequence: int = 0
-    #: What the source's sequence has handed out last; None if nothing, or if it is not known.
+    #: The value that the sequence returned last; None if none yet, or if the role may not look.
     sequence_last: int | None = None
     may_select: bool = True
     may_insert: bool = True
@@ -50,7 +51,7 @@ class ColumnDetails:
 
 @attrs.frozen(kw_only=True)
 class TableDetails:
-    """What this connector remembers of a table."""
+    """What the catalogs say of a relation beyond ``portl.Table``."""
 
     schema: str
     name: str
@@ -58,7 +59,7 @@ class TableDetails:
     kind: str = "r"
     #: True if a policy may hide rows from this role.
     row_security: bool = False
-    #: As of the last ANALYZE; negative if there was none.
+    #: The number of rows as of the last ANALYZE; negative if there was none.
     estimate: float = -1.0
     may_select: bool = True
     #: True for a table that others inherit from.
@@ -72,12 +73,12 @@ class TableDetails:
 
 @cache
 def statement(name: str) -> str:
-    """Return the catalogue query of that name."""
+    """Return the text of ``sql/<name>.sql``."""
     return files("portl_postgres").joinpath("sql", f"{name}.sql").read_text(encoding="utf-8")
 
 
 def read_table(session: Session, schema: str, name: str) -> Table | None:
-    """Return a relation as the catalogs have it, None if there is none of that name."""
+    """Return a table, view or foreign table as the catalogs have it; None if there is none of that name."""
     relation = Expression(
         "SELECT c.oid FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace"
         f" WHERE n.nspname = {literal(schema)} AND c.relname = {literal(name)} AND c.relkind = ANY ('{{r,p,v,m,f}}')"
@@ -123,12 +124,12 @@ def read_table(session: Session, schema: str, name: str) -> Table | None:
 
 
 def shown(schema: str, name: str) -> str:
-    """Return a table's name for people: quoted only where it must be."""
+    """Return a qualified name for messages, quoted only where it must be."""
     return ".".join(part if part.isidentifier() and part.islower() else quoted(part) for part in (schema, name))
 
 
 def near_names(session: Session, schema: str, name: str) -> list[str]:
-    """Return the names of relations that may have been meant, with their schemas."""
+    """Return up to three names of relations that may have been meant, with their schemas."""
     rows = session.query(
         "SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_class AS c"
         " JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace"
@@ -139,8 +140,6 @@ def near_names(session: Session, schema: str, name: str) -> list[str]:
         name,
         what="looking for tables",
     )
-    import difflib
-
     spelled = {f"{s}.{n}": (s, n) for s, n in rows}
     exact = [full for full, (s, n) in spelled.items() if name in (n, full) or n.lower() == name.lower()]
     close = difflib.get_close_matches(f"{schema}.{name}", spelled, n=3, cutoff=0.7)
@@ -160,7 +159,7 @@ def _column(row: tuple[Any, ...], pg: PgType, lasts: dict[int, int | None], vers
         name=name,
         type=generic(pg, modifier),
         native=native,
-        nullable=not (not_null or pg.not_null),
+        nullable=not (not_null or (pg.domain is not None and pg.domain.not_null)),
         default=None if generated else default,
         identity={"a": "always", "d": "by default"}.get(identity or ""),
         generated=default if generated else None,
@@ -183,7 +182,7 @@ def _column(row: tuple[Any, ...], pg: PgType, lasts: dict[int, int | None], vers
 
 
 def _sequence_lasts(session: Session, sequences: Sequence[int]) -> dict[int, int | None]:
-    """Return what the sequences have handed out last; None where nothing was, or where the role may not look."""
+    """Return the last value of each sequence; None where there is none yet, or where the role may not look."""
     if not sequences or session.version < 10:
         return {}
     rows = session.query(
@@ -222,9 +221,21 @@ def _types(rows: Sequence[tuple[Any, ...]]) -> dict[int, PgType]:
     return made
 
 
-def _type(row: tuple[Any, ...], make: Any) -> PgType:
+def _type(row: tuple[Any, ...], make: Callable[[int], PgType | None]) -> PgType:
     (oid, schema, name, spelled, kind, element, base, base_modifier, subtype, sendable, labels, names, types,
      base_native, natives, not_null, default, checks, extension, delimiter) = row  # fmt: skip
+    base_type = make(base)
+    domain = None
+    if base_type is not None:
+        domain = Domain(
+            base=base_type,
+            modifier=base_modifier,
+            native=base_native,
+            not_null=not_null,
+            default=default,
+            checks=tuple(checks),
+        )
+    attributes = ((n, make(t), native) for n, t, native in zip(names, types, natives, strict=True))
     return PgType(
         oid=oid,
         schema=schema,
@@ -232,16 +243,11 @@ def _type(row: tuple[Any, ...], make: Any) -> PgType:
         spelled=spelled,
         kind=kind,
         element=make(element),
-        base=make(base),
-        base_modifier=base_modifier,
-        base_native=base_native,
+        domain=domain,
         subtype=make(subtype),
         sendable=sendable,
         labels=tuple(labels),
-        attributes=tuple((n, make(t), spelled) for n, t, spelled in zip(names, types, natives, strict=True)),
-        not_null=not_null,
-        default=default,
-        checks=tuple(checks),
+        attributes=tuple((n, t, native) for n, t, native in attributes if t is not None),
         extension=extension,
         delimiter=delimiter,
     )
@@ -267,12 +273,16 @@ def described_columns(session: Session, described: Sequence[tuple[str, int, int]
 
 
 def details(column: Column) -> ColumnDetails | None:
-    """Return what this connector remembers of a column; None for another connector's column."""
+    """Return what the catalogs say of a column; None for another connector's column."""
     return column.details if isinstance(column.details, ColumnDetails) else None
 
 
 def table_details(table: Table) -> TableDetails:
-    """Return what this connector remembers of its own table."""
+    """Return what the catalogs say of a table.
+
+    Raises:
+        SchemaError: it is another connector's table.
+    """
     if not isinstance(table.details, TableDetails):
-        raise SchemaError(f"{table.name} is no table of PostgreSQL's")
+        raise SchemaError(f"{table.name} is not a PostgreSQL table")
     return table.details

@@ -1,1 +1,1 @@
-"""``portl demo``: a server of its own, a generated shop, and the jobs that move it."""
+"""``portl demo``: a temporary server, a generated shop, and jobs that copy it."""

@@ -1,4 +1,4 @@
-"""``portl demo``."""
+"""The command ``portl demo``."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from portl_postgres.demo.server import Server
 
 @click.command()
 @click.option("--rows", type=click.IntRange(min=1), default=100_000, show_default=True, help="Orders in the shop.")
-@click.option("--keep", type=click.Path(path_type=Path), metavar="DIR", help="Leave job files and data in DIR.")
+@click.option("--keep", type=click.Path(path_type=Path), metavar="DIR", help="Keep job files and data in DIR.")
 def demo(rows: int, keep: Path | None) -> int:
-    """Move a made-up shop from one database to another.
+    """Copy a generated shop from one database to another.
 
-    On a server of its own, which is gone afterwards.
+    On a server of its own, which is removed afterwards.
     """
     output = Output()
     try:
@@ -38,7 +38,7 @@ def demo(rows: int, keep: Path | None) -> int:
 
 @contextmanager
 def _folder(keep: Path | None) -> Iterator[Path]:
-    """Lend a folder that the server's account can enter; a temporary one is removed afterwards."""
+    """Yield a folder that the server's account can enter; a temporary one is removed afterwards."""
     if keep is not None:
         if keep.exists() and any(keep.iterdir()):
             raise portl.Error(f"{keep} is not empty", hint="name a new folder, or an empty one")
@@ -69,8 +69,8 @@ def _show(output: Output, folder: Path, rows: int, *, kept: bool) -> int:
         if kept:
             _leave(output, server, folder)
     if not kept:
-        output.say("\nThe job files and the data are gone now; portl demo --keep DIR leaves them in DIR.", "dim")
-    output.say(f"{time.monotonic() - began:.1f} s in all", "dim")
+        output.say("\nThe job files and the data have been removed; portl demo --keep DIR keeps them in DIR.", "dim")
+    output.say(f"{time.monotonic() - began:.1f} s in total", "dim")
     return 1 if failed else 0
 
 
@@ -82,7 +82,7 @@ def _restore(before: str | None) -> None:
 
 
 def _run(output: Output, server: Server, folder: Path) -> bool:
-    """Run the jobs, then the orders once more after some have changed; return True if two sides differ."""
+    """Run the jobs, and that of the orders again after some have changed; return True if a table differs."""
     jobs = list(shop.write_jobs(server, folder))
     results = [_migrate(output, path) for _, path in jobs]
     equal = {job.table: shop.same(server, job) for job, _ in jobs}
@@ -92,7 +92,7 @@ def _run(output: Output, server: Server, folder: Path) -> bool:
     tables = tuple(table for result in results for table in result.tables)
     output.result(portl.Result(name="demo", tables=tables, seconds=sum(result.seconds for result in results)))
     for name, is_equal in equal.items():
-        verdict = "both sides hold the same rows" if is_equal else "the two sides DIFFER"
+        verdict = "both sides have the same rows" if is_equal else "the two sides DIFFER"
         output.say(f"  {name}: {verdict}", "good" if is_equal else "problem")
     output.say(f"\none of the job files in {folder}, {jobs[-1][1].name}:", "plain")
     output.say(jobs[-1][1].read_text(encoding="utf-8").rstrip(), "dim")
@@ -108,7 +108,7 @@ def _migrate(output: Output, path: Path, name: str | None = None) -> portl.Resul
 
 
 def _leave(output: Output, server: Server, folder: Path) -> None:
-    """Say how to go on with what stays."""
+    """Tell the user how to continue with what is kept."""
     environment = folder / "demo.env"
     environment.touch(mode=0o600)
     values = {shop.PORT_VARIABLE: server.port, shop.PASSWORD_VARIABLE: server.password}
@@ -116,7 +116,7 @@ def _leave(output: Output, server: Server, folder: Path) -> None:
     commands = {"start-server": server.start_command(), "stop-server": server.stop_command()}
     for name, command in commands.items():
         (folder / name).write_text(f"#!/bin/sh\n{command}\n", encoding="utf-8")
-    output.say(f"\nkept in {folder}; to go on:", "plain")
+    output.say(f"\nkept in {folder}; to continue:", "plain")
     output.say(f"  sh {folder / 'start-server'}", "plain")
     output.say(f"  . {environment}", "plain")
     output.say(f"  portl run {folder / 'jobs'}/2-orders.yaml --dry-run", "plain")

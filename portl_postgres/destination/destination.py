@@ -1,4 +1,4 @@
-"""Write to a table: look at it, make it if it is missing, say how rows will be written."""
+"""Write to a table: look at it, propose one where it is missing, hand out what writes, compares and records."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ import psycopg
 
 import portl
 from portl import Column, Conversion, Examination, Field, Finding, Intent, LedgerConfig, Rejected, Strategy, Table
-from portl_postgres.catalog import tables as catalog
-from portl_postgres.catalog import types
+from portl_postgres.catalog import addresses, conversions, tables, types
+from portl_postgres.catalog.conversions import Typed
 from portl_postgres.catalog.tables import details, table_details
-from portl_postgres.catalog.types import PgType
 from portl_postgres.config import PostgresDestinationConfig
-from portl_postgres.destination import ddl, due_key
-from portl_postgres.destination.checks import Examiner, unknown_type
+from portl_postgres.destination import checks, due_key, new_table
+from portl_postgres.destination.new_table import Proposal
 from portl_postgres.destination.quarantine.table import RejectedTable
 from portl_postgres.destination.writing.writer import PostgresWriter
 from portl_postgres.ledger.choice import ledger_of
@@ -26,12 +25,23 @@ from portl_postgres.session import worker_sessions
 from portl_postgres.session.database import Database
 from portl_postgres.session.session import Session
 from portl_postgres.sql.text import quoted
+from portl_postgres.verification.comparer import DestinationComparer
 from portl_postgres.wire import server_route
 from portl_postgres.wire.batches import BINARY, TEXT
 
 
+@attrs.frozen(kw_only=True)
+class _Inherited:
+    """What a worker's destination has from the one that created it."""
+
+    #: True if the first writer has found that rows can go straight into the table.
+    straight: bool
+    #: True within one process, where the connection pool is shared.
+    shares_pool: bool
+
+
 class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
-    """A table of PostgreSQL's."""
+    """A PostgreSQL table that rows are written to."""
 
     strategies: ClassVar[Collection[Strategy]] = tuple(Strategy)
     savepoints: ClassVar[bool] = True
@@ -39,31 +49,28 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
     def __init__(self, config: PostgresDestinationConfig, handle: object | None = None) -> None:
         super().__init__(config, handle)
         self._database_: Database | None = None
-        #: True beside another destination, which makes what is missing, and whose pool is shared in its process.
-        self._second = self._shares = False
-        #: True if the first writer has found that rows can go straight into the table.
-        self._straight = False
-        self._writer: PostgresWriter | None = None
-        #: Marks the connections of worker sessions in other processes.
-        self._mark = worker_sessions.new_mark()
-        #: True for what came out of a pickle.
-        self._travelled = False
+        self._database_here: server_route.Database | None = None
         self._stack = ExitStack()
         self._session_: Session | None = None
-        self._database_here: server_route.Database | None = None
-        self._resolver: ddl.TypeResolver | None = None
-        #: What was examined last, and what came out.
+        #: Marks the sessions of workers in other processes.
+        self._mark = worker_sessions.new_mark()
+        #: None for the first destination of a run, which creates what is missing.
+        self._inherited: _Inherited | None = None
+        self._proposal: Proposal | None = None
+        #: The job that was examined last, and what was found.
         self._examined: tuple[Intent, Examination] | None = None
+        self._writer: PostgresWriter | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         if self.handle is not None:
-            raise TypeError("a connection that was handed in does not travel to another process")
-        return {"config": self.config, "second": self._second, "straight": self._straight, "mark": self._mark}
+            raise TypeError("a destination on the caller's connection or pool cannot be pickled")
+        return {"config": self.config, "mark": self._mark, "inherited": self._inherited}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         PostgresDestination.__init__(self, state["config"])
-        self._second, self._straight, self._mark = state["second"], state["straight"], state["mark"]
-        self._travelled = True
+        self._mark = state["mark"]
+        inherited: _Inherited | None = state["inherited"]
+        self._inherited = inherited and attrs.evolve(inherited, shares_pool=False)
 
     @property
     def _database(self) -> Database:
@@ -79,8 +86,6 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
     @classmethod
     def tables(cls, keys: Mapping[str, Any], context: portl.Context) -> Sequence[portl.TableEntry]:
         """See ``Destination.tables``."""
-        from portl_postgres.catalog import addresses
-
         return addresses.tables(keys, context, "destination")
 
     def connect(self, context: portl.Context) -> None:
@@ -90,10 +95,10 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
     def open(self, context: portl.Context) -> None:
         """See ``Destination.open``."""
         super().open(context)
-        # What is lost with a crash of the server is known and reported: the last commit waits for the disk.
+        # The last commit waits for the disk, and the ledger tells which commits a crash of the server has lost.
         settings = {"synchronous_commit": "off", "standard_conforming_strings": "on"}
         self._session_ = self._stack.enter_context(self._database.session(context, settings))
-        if self._travelled:
+        if self._inherited is not None and not self._inherited.shares_pool:
             worker_sessions.wear(self._session, self._mark)
 
     def close(self) -> None:
@@ -101,7 +106,8 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         try:
             self._stack.close()
         finally:
-            if self._database_ is not None and not self._shares:
+            shares_pool = self._inherited is not None and self._inherited.shares_pool
+            if self._database_ is not None and not shares_pool:
                 self._database_.close()
 
     def label(self) -> str:
@@ -110,78 +116,18 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
 
     def target(self) -> str:
         """See ``Destination.target``."""
-        return catalog.shown(self.config.schema, self.config.table)
+        return tables.shown(self.config.schema, self.config.table)
 
     def describe(self) -> Table | None:
         """See ``Destination.describe``."""
         with self._session.scope():
-            table = catalog.read_table(self._session, self.config.schema, self.config.table)
+            table = tables.read_table(self._session, self.config.schema, self.config.table)
         return table if table is None else due_key.as_it_will_be(table)
 
     def propose(self, source: Table, columns: Mapping[str, Column]) -> Table:
         """See ``Destination.propose``."""
-        with self._session.scope():
-            if source.dialect == catalog.DIALECT:
-                columns = {name: self._known_here(column) for name, column in columns.items()}
-            self._resolver = ddl.TypeResolver(
-                known=self._known_types(columns.values()),
-                schema=self.config.schema,
-                may_create=self.config.create_types,
-            )
-            collations = self._collations() if any(column.collation for column in columns.values()) else []
-        for column in columns.values():
-            if source.dialect == catalog.DIALECT and details(column) is None:
-                self._resolver.remarks.append((column.name, unknown_type(column.name, column.native)))
-        return ddl.propose_table(source, columns, self.config, self._resolver, self._session.version, collations)
-
-    def _collations(self) -> list[str]:
-        rows = self._session.query(
-            "SELECT quote_ident(n.nspname) || '.' || quote_ident(c.collname) FROM pg_catalog.pg_collation AS c"
-            " JOIN pg_catalog.pg_namespace AS n ON n.oid = c.collnamespace",
-            what="looking for collations",
-        )
-        return [name for (name,) in rows]
-
-    def _known_here(self, column: Column) -> Column:
-        """Return a column whose type the source does not know with what this server knows of it."""
-        if details(column) is not None:
-            return column
-        oid = self._type_oid(column.native)
-        if oid is None:
-            return column
-        pg = catalog.read_types(self._session, [oid])[oid]
-        found = catalog.ColumnDetails(pg=pg, version=self._session.version)
-        return attrs.evolve(column, native=pg.spelled, type=types.generic(pg, -1), details=found)
-
-    def _type_oid(self, spelled: str) -> int | None:
-        try:
-            with self._session.scope():
-                # In the schema of the table first, as its columns' types would be sought.
-                ((oid,),) = self._session.query(
-                    "SELECT coalesce(to_regtype(quote_ident($1) || '.' || $2), to_regtype($2))::oid",
-                    self.config.schema,
-                    spelled,
-                )
-        except portl.Error:
-            return None  # what cannot even be parsed is no type
-        return int(oid) if oid is not None else None
-
-    def _known_types(self, columns: Collection[Column]) -> dict[tuple[str, str], PgType]:
-        """Return the user-made types here that bear the names of those in use there."""
-        found = [d.pg for column in columns if (d := details(column)) is not None]
-        names = {part.name for pg in found for part in pg.parts() if not part.builtin}
-        if not names:
-            return {}
-        oids = [
-            oid
-            for (oid,) in self._session.query(
-                "SELECT oid FROM pg_catalog.pg_type WHERE typname = ANY($1) AND oid >= $2",
-                sorted(names),
-                types.FIRST_USER_OID,
-                what="looking for types",
-            )
-        ]
-        return {(t.schema, t.name): t for t in catalog.read_types(self._session, oids).values() if not t.builtin}
+        self._proposal = new_table.propose(self._session, source, columns, self.config)
+        return self._proposal.table
 
     def conversion(self, source: Column, target: Column) -> Conversion:
         """See ``Destination.conversion``."""
@@ -190,16 +136,18 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
             if right is not None and not types.has_generic(right.pg) and not types.is_text(right.pg):
                 return Conversion.of(portl.Risk.FORM)
             return portl.conversion(source.type, target.type)
-        return types.conversion(left.pg, source.type, right.pg, target.type, (left.modifier, right.modifier))
+        return conversions.conversion(
+            Typed(left.pg, source.type, left.modifier), Typed(right.pg, target.type, right.modifier)
+        )
 
     def formats(self, fields: Sequence[Field]) -> Collection[str]:
         """See ``Destination.formats``."""
-        server = self._where.format
+        server = self._identified.format
         return {BINARY, TEXT, portl.ROWS.name, *([server] if server is not None else [])}
 
     @property
-    def _where(self) -> server_route.Database:
-        """Which database this is."""
+    def _identified(self) -> server_route.Database:
+        """Which database of which server this is, however it was reached."""
         if self._database_here is None:
             self._database_here = server_route.database(self._session)
         return self._database_here
@@ -210,15 +158,16 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
 
     def examine(self, intent: Intent) -> Examination:
         """See ``Destination.examine``."""
-        examiner = Examiner(self._session, self.config, self._resolver, self._type_oid)
-        self._examined = intent, examiner.examine(intent)
-        return self._examined[1]
+        examination = checks.examine(self._session, self.config, intent, self._proposal)
+        self._examined = intent, examination
+        return examination
 
     def writer(self, intent: Intent) -> portl.Writer:
         """See ``Destination.writer``."""
-        if self._second:
-            return PostgresWriter(self._session, intent, self.context, before=(), after=(), straight=self._straight)
-        # A job that was examined a moment ago has been given no more than a run since.
+        if self._inherited is not None:
+            straight = self._inherited.straight
+            return PostgresWriter(self._session, intent, self.context, before=(), after=(), straight=straight)
+        # The job of a plan that is executed at once differs from the one that was examined in its run alone.
         seen, examination = self._examined or (None, None)
         if examination is None or seen is None or attrs.evolve(seen, run=intent.run) != intent:
             examination = self.examine(intent)
@@ -240,25 +189,26 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
 
     def comparer(self, intent: Intent) -> portl.Comparer:
         """See ``Destination.comparer``."""
-        from portl_postgres.verification import comparer as verifying
+        return DestinationComparer(self._session, self.context.token, self._name, self.label())
 
-        rows = quoted(self.config.schema, self.config.table)
-        return verifying.DestinationComparer(self._session, self.context.token, rows, self.label())
+    @property
+    def _name(self) -> str:
+        """The table's name, quoted."""
+        return quoted(self.config.schema, self.config.table)
 
     def ledger(self, wanted: LedgerConfig) -> PostgresLedger | Finding:
         """See ``Destination.ledger``."""
         return ledger_of(self._session, wanted, self.config.schema, self.context.token)
 
     def empty(self) -> bool:
-        """See ``Destination.empty``. Where the role does not see every row, nothing is known."""
+        """See ``Destination.empty``: False, too, where the role may not see every row."""
         table = self.describe()
         if table is None or table_details(table).row_security:
             return False
         ((may,),) = self._session.query("SELECT has_table_privilege($1::oid, 'SELECT')", table_details(table).oid)
         if not may:
             return False
-        name = quoted(self.config.schema, self.config.table)
-        ((found,),) = self._session.query(f"SELECT EXISTS (SELECT FROM {name})")
+        ((found,),) = self._session.query(f"SELECT EXISTS (SELECT FROM {self._name})")
         return not found
 
     def incarnation(self) -> str | None:
@@ -266,20 +216,17 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         seen = self._writer.relation if self._writer is not None else None
         if seen:
             return str(seen)
-        ((found,),) = self._session.query(
-            "SELECT pg_catalog.to_regclass($1)::oid::text", quoted(self.config.schema, self.config.table)
-        )
+        ((found,),) = self._session.query("SELECT pg_catalog.to_regclass($1)::oid::text", self._name)
         return None if found is None else str(found)
 
     def leftover(self, *, remove: bool = False) -> str | None:
-        """See ``Destination.leftover``: a table that a run has made and not finished."""
+        """See ``Destination.leftover``: a table that a run has created and not finished."""
         table = self.describe()
         if table is None or not table_details(table).unfinished:
             return None
-        name = quoted(self.config.schema, self.config.table)
-        ((count,),) = self._session.query(f"SELECT count(*) FROM {name}")
+        ((count,),) = self._session.query(f"SELECT count(*) FROM {self._name}")
         if remove:
-            self._session.execute(f"DROP TABLE {name}", what="dropping the unfinished table")
+            self._session.execute(f"DROP TABLE {self._name}", what="dropping the unfinished table")
         return f"the table {self.target()}, with {count:,} rows and without its key"
 
     @property
@@ -288,7 +235,7 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         return self._session.near
 
     def room(self) -> int | None:
-        """See ``Destination.room``: the pool's connections but the one that is in use already."""
+        """See ``Destination.room``: the connections of the pool, without the one in use."""
         most = self._database.most
         return most - 1 if most else None  # a pool's 0 is no limit
 
@@ -296,11 +243,12 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         """See ``Destination.for_worker``. In this process it shares the pool; in another it has one of its own."""
         if isinstance(self.handle, psycopg.Connection):
             return None
+        inherited = self._inherited is not None and self._inherited.straight
         found = PostgresDestination(self.config, self.handle)
         found._database_ = self._database
-        found._second = found._shares = True
         found._mark = self._mark
-        found._straight = self._writer.straight if self._writer is not None else self._straight
+        straight = self._writer.straight if self._writer is not None else inherited
+        found._inherited = _Inherited(straight=straight, shares_pool=True)
         return found
 
     def end_workers(self) -> int:
@@ -308,8 +256,8 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         return worker_sessions.end(self._session, self._mark)
 
     def identity(self) -> Mapping[str, Any]:
-        """See ``Destination.identity``: the cluster, the database, the table; by whatever way they are reached."""
-        found = self._where
+        """See ``Destination.identity``: the cluster, the database, the table, however they are reached."""
+        found = self._identified
         config = self.config
         key = None if config.primary_key is None else list(config.primary_key)
         return {

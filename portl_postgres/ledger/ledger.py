@@ -29,8 +29,8 @@ from typing import Any, TypeVar
 import portl
 from portl import ChunkLine, Run, RunState
 from portl_postgres.catalog.tables import statement
-from portl_postgres.ledger.location import LAYOUT, Locations, Place
-from portl_postgres.ledger.locks import Holders, JobLock, end, lock_key, told, who_holds, writers
+from portl_postgres.ledger.location import LAYOUT, Location, Locations
+from portl_postgres.ledger.locks import Holders, JobLock, end, holders_of, lock_key, who_holds, writers
 from portl_postgres.ledger.rows import COUNTS, line_of, run_of, snapshots, with_holders
 from portl_postgres.session.session import Session
 from portl_postgres.sql.text import bound, literal
@@ -59,7 +59,7 @@ class PostgresLedger(portl.Ledger):
         self.locations = Locations(session, candidates)
         self._lock = JobLock(session, token)
         #: Where runs stand, by their ids.
-        self._homes: dict[str, Place] = {}
+        self._homes: dict[str, Location] = {}
 
     @property
     def place(self) -> str:
@@ -148,7 +148,7 @@ class PostgresLedger(portl.Ledger):
         if not taken:
             raise self._superseded(place, run)
 
-    def _take_over(self, place: Place, run: Run) -> bool:
+    def _take_over(self, place: Location, run: Run) -> bool:
         found = self._query(
             f"SELECT snapshots::text FROM {place.of_migrations} WHERE id = $1::uuid AND attempt = $2 FOR UPDATE",
             run.id,
@@ -327,7 +327,7 @@ class PostgresLedger(portl.Ledger):
             transient=True,
         )
 
-    def _home(self, run: Run) -> Place:
+    def _home(self, run: Run) -> Location:
         """Return where a run stands.
 
         Raises:
@@ -345,7 +345,7 @@ class PostgresLedger(portl.Ledger):
                 )
         return self._homes[run.id]
 
-    def _superseded(self, place: Place, run: Run, number: int | None = None) -> portl.LedgerError:
+    def _superseded(self, place: Location, run: Run, number: int | None = None) -> portl.LedgerError:
         """Return why an attempt may not write."""
         found = self._query(f"SELECT attempt, state FROM {place.of_migrations} WHERE id = $1::uuid", run.id)
         if not found:
@@ -388,7 +388,7 @@ class PostgresLedger(portl.Ledger):
 
     def _stored(
         self, job: str | None, *, latest: bool, idempotency_key: str | None
-    ) -> tuple[list[tuple[Place, _Rows, _Rows]], Holders | None]:
+    ) -> tuple[list[tuple[Location, _Rows, _Rows]], Holders | None]:
         """Return the rows of runs and of their chunks as they stand at each place, and who holds the lock of ``job``.
 
         All that comes from one exchange.
@@ -419,10 +419,10 @@ class PostgresLedger(portl.Ledger):
                     raise
                 continue
             if self.locations.seen(seen).known == known:
-                holders = None if job is None else told(rows.pop())
+                holders = None if job is None else holders_of(rows.pop())
                 return list(zip(places, rows[::2], rows[1::2], strict=True)), holders
 
-    def _stored_lines(self, place: Place, runs: Sequence[str]) -> list[Mapping[str, Any]]:
+    def _stored_lines(self, place: Location, runs: Sequence[str]) -> list[Mapping[str, Any]]:
         rows = self._query(
             f"SELECT pg_catalog.row_to_json(c)::text FROM {place.of_chunks} AS c WHERE run = ANY($1::uuid[])"
             " ORDER BY run, number",

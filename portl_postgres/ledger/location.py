@@ -1,4 +1,4 @@
-"""Where the ledger may stand, what is there, and what the role may do about it."""
+"""The locations of a ledger: what exists there, and what the role may do with it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ logger = logging.getLogger("portl.postgres")
 
 #: The layout that this version of portl writes: there is a file ``sql/ledger_<n>.sql`` for each step to it.
 LAYOUT = 4
-#: The schema that the ledger has for itself, where it may.
+#: The schema of the ledger's own, which is preferred.
 SCHEMA = "portl"
 
 _MARK = re.compile(r"portl's ledger, layout (\d+)")
@@ -28,33 +28,33 @@ _NAME = re.compile(r':"(schema|migrations|chunks)"')
 
 
 @attrs.frozen(kw_only=True)
-class Place:
-    """A place where a ledger may be, and what the role may do there."""
+class Location:
+    """The tables of a ledger, existing or not, and what the role may do with them."""
 
     schema: str
     migrations: str
     chunks: str
-    #: The layout of what stands there; None if nothing does.
+    #: The layout of the ledger there; None if there is none.
     layout: int | None
     readable: bool
     writable: bool
     #: True if the role may upgrade it.
     owned: bool
-    #: None if it can be made; else what the role lacks for that.
+    #: Why the role cannot create it; None if it can.
     lacking: str | None
-    #: True if the schema has to be made too.
+    #: True if the schema does not exist either.
     schema_missing: bool
 
     @property
     def usable(self) -> bool:
-        """True if runs can be written down here."""
+        """True if runs can be recorded here."""
         if self.layout is None:
             return self.lacking is None
         return self.readable and self.writable and (self.layout == LAYOUT or self.owned)
 
     @property
     def obstacle(self) -> tuple[str, str]:
-        """What keeps it from being used, and the GRANT that would help."""
+        """Why it cannot be used, and what would help."""
         tables = f"{self.of_migrations}, {self.of_chunks}"
         if self.layout is None:
             grant = "ON DATABASE …" if self.schema_missing else f"ON SCHEMA {quoted(self.schema)}"
@@ -62,18 +62,18 @@ class Place:
             return self.lacking or "", f"GRANT {what} {grant} TO the role"
         if not (self.readable and self.writable):
             return (
-                f"the role may not use {self.shown}",
+                f"the role may not read and write {self.shown}",
                 f"GRANT USAGE ON SCHEMA {quoted(self.schema)} TO the role;"
                 f" GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO the role",
             )
         return (
-            f"{self.shown} has the layout {self.layout} of an older portl, and only its owner can upgrade it",
-            "run the job once as its owner",
+            f"{self.shown} has the layout {self.layout} of an older portl, which only its owner can upgrade",
+            "run the job once as the owner",
         )
 
     @property
     def shown(self) -> str:
-        """The first table, for people."""
+        """The name of the table of runs, for messages."""
         return shown(self.schema, self.migrations)
 
     @property
@@ -88,15 +88,15 @@ class Place:
 
 
 def candidates(wanted: LedgerConfig, schema: str) -> list[tuple[str, str, str]]:
-    """Return schema and names of the tables for each place, the preferred first."""
+    """Return the schema and the names of both tables for each possible location, the preferred one first."""
     schemas = [wanted.schema] if wanted.schema is not None else [SCHEMA, schema]
     prefix = {SCHEMA: ""}
     named = {name: prefix.get(name, "portl_") for name in schemas}
     return [(name, f"{before}migrations", f"{before}chunks") for name, before in named.items()]
 
 
-def place_of(names: tuple[str, str, str], row: tuple[Any, ...]) -> Place:
-    """Return a place from a row of ``sql/ledger_places.sql``."""
+def location_of(names: tuple[str, str, str], row: tuple[Any, ...]) -> Location:
+    """Return a location from its names and its row of ``sql/ledger_locations.sql``."""
     schema, migrations, chunks = names
     exists, usage, create, create_schema, kind, comment, kind_of_chunks, readable, writable, owned = row
     layout = _layout(names, kind, comment, kind_of_chunks)
@@ -107,7 +107,7 @@ def place_of(names: tuple[str, str, str], row: tuple[Any, ...]) -> Place:
         lacking = f"the role may not create the schema {schema!r}"
     elif not exists and schema.startswith("pg_"):
         lacking = f"a schema's name must not begin with pg_ as {schema!r} does"
-    return Place(
+    return Location(
         schema=schema,
         migrations=migrations,
         chunks=chunks,
@@ -121,7 +121,11 @@ def place_of(names: tuple[str, str, str], row: tuple[Any, ...]) -> Place:
 
 
 def _layout(names: tuple[str, str, str], kind: str | None, comment: str | None, other: str | None) -> int | None:
-    """Return the layout of what stands at a place, None if nothing does."""
+    """Return the layout of the ledger at a location; None if there is none.
+
+    Raises:
+        LedgerError: other tables have these names, or the layout is newer than this portl.
+    """
     if kind is None and other is None:
         return None
     schema, migrations, chunks = names
@@ -129,113 +133,113 @@ def _layout(names: tuple[str, str, str], kind: str | None, comment: str | None, 
     mark = _MARK.fullmatch(comment or "") if kind == "r" and other == "r" else None
     if mark is None:
         raise portl.LedgerError(
-            f"{name} or {shown(schema, chunks)} is there, and the two are not a ledger of portl's",
-            hint="name another schema in `ledger.schema`, or rename what is there; if it is a ledger that was restored"
-            f" in part, restore both tables with the comment on {name}",
+            f"{name} or {shown(schema, chunks)} exists, and the two are not a ledger of portl",
+            hint="name another schema in `ledger.schema`, or rename the table; if a ledger was restored in part,"
+            f" restore both tables and the comment on {name}",
         )
     layout = int(mark[1])
     if layout > LAYOUT:
         raise portl.LedgerError(
-            f"{name} has the layout {layout} of a newer portl; this one, {portl.__version__}, knows layouts up to"
+            f"{name} has the layout {layout} of a newer portl; this one, {portl.__version__}, supports layouts up to"
             f" {LAYOUT}",
             hint="upgrade portl here, or name another schema in `ledger.schema`",
         )
     return layout
 
 
-def step(number: int, place: Place) -> str:
-    """Return the statements of one step of the layout for a place."""
-    names = {"schema": place.schema, "migrations": place.migrations, "chunks": place.chunks}
+def step(number: int, location: Location) -> str:
+    """Return the statements of one step of the layout, ``sql/ledger_<number>.sql``, for a location."""
+    names = {"schema": location.schema, "migrations": location.migrations, "chunks": location.chunks}
     return _NAME.sub(lambda match: quoted(names[match[1]]), statement(f"ledger_{number}"))
 
 
 class Locations:
-    """The places where the ledger of one session may be, as they were seen last.
+    """The possible locations of one session's ledger, as of the last look.
 
     Args:
         session: the destination's.
-        candidates: schema and names of the tables for each place, the preferred first.
+        candidates: see ``candidates``.
     """
 
     def __init__(self, session: Session, candidates: Sequence[tuple[str, str, str]]) -> None:
         self._session = session
         self._candidates = list(candidates)
-        self._places: list[Place] = []
+        self._locations: list[Location] = []
 
     @property
-    def known(self) -> list[Place]:
-        """The places as they were seen last; they are looked at if they were not yet."""
-        return self._places or self.look()
+    def known(self) -> list[Location]:
+        """The locations as of the last look; the first access looks."""
+        return self._locations or self.look()
 
-    def look(self) -> list[Place]:
-        """Return the places as they are.
+    def look(self) -> list[Location]:
+        """Return the locations as they are now.
 
         Raises:
-            LedgerError: if something else stands there, or the ledger of a newer portl.
+            LedgerError: other tables have these names, or the ledger is that of a newer portl.
         """
         (rows,) = self._session.queries([self.query], what="the ledger")
         return self.seen(rows).known
 
     @property
     def query(self) -> str:
-        """The query of what stands at each place."""
+        """The query whose rows ``seen`` reads."""
         names = (Expression(f"ARRAY[{', '.join(map(literal, of))}]") for of in zip(*self._candidates, strict=True))
-        return bound(statement("ledger_places"), *names)
+        return bound(statement("ledger_locations"), *names)
 
     def seen(self, rows: Sequence[tuple[Any, ...]]) -> Locations:
-        """Take note of the answer to ``query``."""
-        self._places = [place_of(names, row) for names, row in zip(self._candidates, rows, strict=True)]
+        """Remember the answer to ``query``."""
+        self._locations = [location_of(names, row) for names, row in zip(self._candidates, rows, strict=True)]
         return self
 
-    def readable(self, *, look: bool = False) -> list[Place]:
-        """Return the places with runs that can be read; ``look``: as they are now."""
-        places = self.look() if look else self.known
-        return [place for place in places if place.layout is not None and place.readable]
+    def readable(self, *, look: bool = False) -> list[Location]:
+        """Return the locations with runs that the role may read; ``look``: as of now."""
+        locations = self.look() if look else self.known
+        return [location for location in locations if location.layout is not None and location.readable]
 
     def hidden(self) -> tuple[str, str] | None:
-        """Return where runs stand that the role may not read, and what would help; None: nowhere."""
-        for place in self.known:
-            if place.layout is not None and not place.readable:
-                grant = f"GRANT USAGE ON SCHEMA {quoted(place.schema)} TO the role; GRANT SELECT ON"
+        """Return why there may be runs that the role may not read, and what would help; None if there are none."""
+        for location in self.known:
+            if location.layout is not None and not location.readable:
+                schema, tables = quoted(location.schema), f"{location.of_migrations}, {location.of_chunks}"
                 return (
-                    f"the role may not read the runs in {place.shown}",
-                    f"{grant} {place.of_migrations}, {place.of_chunks} TO the role; or, if none of them is this job's,"
-                    " name the schema of the ledger to use in `ledger.schema`",
+                    f"the role may not read the runs in {location.shown}",
+                    f"GRANT USAGE ON SCHEMA {schema} TO the role; GRANT SELECT ON {tables} TO the role; or, if none of"
+                    " them is this job's, name the schema of the ledger to use in `ledger.schema`",
                 )
         return None
 
-    def chosen(self, *, look: bool = False) -> Place:
-        """Return where a new run is written down; ``look``: as the places are now.
+    def chosen(self, *, look: bool = False) -> Location:
+        """Return where a new run is recorded; ``look``: as of now.
 
         Raises:
-            LedgerError: if there is none.
+            LedgerError: no location is usable.
         """
-        places = self.look() if look else self.known
-        for place in places:
-            if place.usable:
-                return place
-        whys, grants = zip(*(place.obstacle for place in places), strict=True)
+        locations = self.look() if look else self.known
+        for location in locations:
+            if location.usable:
+                return location
+        whys, grants = zip(*(location.obstacle for location in locations), strict=True)
         raise portl.LedgerError(
-            f"{self._session.label}: none can be kept: {'; '.join(whys)}", hint="; or ".join(grants)
+            f"{self._session.label}: there is no place for the ledger: {'; '.join(whys)}", hint="; or ".join(grants)
         )
 
-    def ready(self, place: Place) -> Place:
-        """Create or upgrade what stands at a place, as the only one who does."""
-        if place.layout == LAYOUT:
-            return place
+    def ready(self, location: Location) -> Location:
+        """Create or upgrade the ledger at a location, under a lock."""
+        if location.layout == LAYOUT:
+            return location
         self._session.query(
             "SELECT pg_catalog.pg_advisory_xact_lock($1::int8)", lock_key("ledger", ""), what="the ledger"
         )
-        place = next(p for p in self.look() if p.schema == place.schema)
-        if not place.usable:
-            why, grant = place.obstacle
+        location = next(p for p in self.look() if p.schema == location.schema)
+        if not location.usable:
+            why, grant = location.obstacle
             raise portl.LedgerError(f"{self._session.label}: {why}", hint=grant)
-        if place.layout is None and place.schema_missing:
-            self._session.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(place.schema)}", what="making the ledger")
-        elif place.layout is not None and place.layout < LAYOUT:
-            tables = f"{place.of_migrations}, {place.of_chunks}"
+        if location.layout is None and location.schema_missing:
+            self._session.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(location.schema)}", what="creating the ledger")
+        elif location.layout is not None and location.layout < LAYOUT:
+            tables = f"{location.of_migrations}, {location.of_chunks}"
             self._session.execute(f"LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE", what="upgrading the ledger")
-        for number in range((place.layout or 0) + 1, LAYOUT + 1):
-            logger.debug("%s: %s gets the layout %d", self._session.label, place.shown, number)
-            self._session.execute(step(number, place), what="making the ledger")
-        return attrs.evolve(place, layout=LAYOUT)
+        for number in range((location.layout or 0) + 1, LAYOUT + 1):
+            logger.debug("%s: %s is brought to layout %d", self._session.label, location.shown, number)
+            self._session.execute(step(number, location), what="creating the ledger")
+        return attrs.evolve(location, layout=LAYOUT)

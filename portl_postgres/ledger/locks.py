@@ -1,7 +1,7 @@
-"""Advisory locks of jobs and runs: who holds one, how it is taken, and what is done about those who are gone.
+"""Advisory locks of jobs and runs: taking one, naming its holder, ending backends that outlived their process.
 
-The keys are the first eight bytes, as a signed big-endian integer, of the SHA-256 of a constant and what is locked.
-They are the same in all versions of portl: see ``lock_key``.
+A key is the first eight bytes, as a signed big-endian integer, of the SHA-256 of a constant and what is locked. It is
+the same in all versions of portl: see ``lock_key``.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from portl_postgres.session.session import Session
 
 logger = logging.getLogger("portl.postgres")
 
-#: How long a lock is asked for again: a server notices the death of a client with a delay.
+#: How long to try for a lock: a server notices late that a client has died.
 LOCK_SECONDS = 3.0
 POLL_SECONDS = 0.1
 
-#: Keys of advisory locks to the backend, and to who that is for people.
+#: By the key of an advisory lock: the backend that holds it, and its description for messages.
 Holders = dict[int, tuple[int | None, str]]
 
-#: Locks that went with a connection which broke in this process, as their keys, backends and when these began. The
-#: server may not have noticed that yet.
+#: Locks that this process held over connections that broke: key, backend, and the backend's start. The server may not
+#: have noticed yet.
 _lost: set[tuple[int, int, str]] = set()
 
 
@@ -35,15 +35,15 @@ def lock_key(kind: str, name: str) -> int:
     """Return the key of an advisory lock.
 
     Args:
-        kind: ``job``, ``run`` (a run's first transaction) or ``ledger`` (making or upgrading one).
-        name: of the job or the run; empty for ``ledger``.
+        kind: ``job``, ``run`` (a run's first transaction) or ``ledger`` (creating or upgrading one).
+        name: the job's or the run's; empty for ``ledger``.
     """
     text = f"portl {kind}\0{name}".encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big", signed=True)
 
 
 class JobLock:
-    """The lock of a job, held by a session.
+    """The lock of a job, which a session holds.
 
     Args:
         session: the destination's.
@@ -83,7 +83,7 @@ class JobLock:
         try:
             _query(self._session, "SELECT pg_catalog.pg_advisory_unlock($1::int8)", lock_key("job", job))
         except portl.Error as error:
-            logger.debug("%s: letting go of the job's lock failed: %s", self._session.label, error.message)
+            logger.debug("%s: releasing the job's lock failed: %s", self._session.label, error.message)
 
     def _try(self, key: int) -> bool:
         ((got, backend, began),) = _query(
@@ -107,24 +107,24 @@ class JobLock:
                 _query(self._session, "SELECT pg_catalog.pg_terminate_backend($1::int4)", pid)
 
     def _refuse(self, key: int, job: str) -> NoReturn:
-        pid, who = who_holds(self._session, [key]).get(key, (None, "a backend that has gone meanwhile"))
+        pid, who = who_holds(self._session, [key]).get(key, (None, "a backend that has ended since"))
         end_it = f", or end it: SELECT pg_terminate_backend({pid})" if pid else ""
         raise portl.AlreadyRunning(
-            f"another process is at work on the job {job!r}: {who}", hint=f"wait until it is done{end_it}"
+            f"another process is running the job {job!r}: {who}", hint=f"wait until it is done{end_it}"
         )
 
 
 def who_holds(session: Session, keys: Sequence[int]) -> Holders:
-    """Return who holds advisory locks."""
-    return told(_query(session, statement("ledger_holders"), list(keys)))
+    """Return the holders of advisory locks."""
+    return holders_of(_query(session, statement("ledger_holders"), list(keys)))
 
 
 def _query(session: Session, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
     return session.query(sql, *parameters, what="the ledger")
 
 
-def told(rows: Sequence[tuple[Any, ...]]) -> Holders:
-    """Return who holds advisory locks, from rows of ``sql/ledger_holders.sql``."""
+def holders_of(rows: Sequence[tuple[Any, ...]]) -> Holders:
+    """Return the holders of advisory locks, from rows of ``sql/ledger_holders.sql``."""
     found: Holders = {}
     for key, pid, role, application, address, since in rows:
         known = [
@@ -138,7 +138,7 @@ def told(rows: Sequence[tuple[Any, ...]]) -> Holders:
 
 
 def end(session: Session, pids: list[int], run: Run) -> None:
-    """End backends that wait for a client which is gone; those at work, and those of other roles, are left."""
+    """End backends that are idle in a transaction since their client died, not active ones or other roles'."""
     try:
         idle = _query(
             session,
@@ -148,24 +148,24 @@ def end(session: Session, pids: list[int], run: Run) -> None:
         )
         for (pid,) in idle:
             _query(session, "SELECT pg_catalog.pg_terminate_backend($1::int4)", pid)
-            logger.warning("%s: ended backend %d, left by an earlier attempt at %r", session.label, pid, run.job)
+            logger.warning("%s: ended backend %d of an earlier attempt at the job %r", session.label, pid, run.job)
     except portl.PermissionDenied as error:
         logger.debug("%s: %s", session.label, error.message)
 
 
 def writers(session: Session, table: str, where: str, parameters: Sequence[object]) -> list[int]:
-    """Return the backends whose transactions hold a row."""
+    """Return the backends whose transactions have locked or changed a row."""
     rows = _query(session, f"SELECT xmax::text FROM {table} WHERE {where}", *parameters)
     transactions = [xmax for (xmax,) in rows]
     try:
-        # Several that hold it together stand under one number.
+        # xmax is a multixact where several transactions have locked the row.
         transactions += [
             xid
             for xmax in list(transactions)
             for (xid,) in _query(session, "SELECT xid::text FROM pg_catalog.pg_get_multixact_members($1::xid)", xmax)
         ]
     except portl.Error as error:
-        logger.debug("no number of several transactions: %s", error.message)
+        logger.debug("xmax is not a multixact: %s", error.message)
     found = _query(
         session,
         "SELECT pid FROM pg_catalog.pg_locks WHERE locktype = 'transactionid' AND granted"

@@ -1,4 +1,4 @@
-"""Read runs and chunk lines from the rows of the ledger."""
+"""Convert between the ledger's rows and runs and chunk lines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COUNTS = ("rows", "bytes", "batches", "inserted", "updated", "unchanged", "skipp
 
 
 def with_holders(runs: list[Run], holders: Holders) -> list[Run]:
-    """Say of the latest run of each job whether a process is at work on it."""
+    """Return runs with whether a process is at work on them; only the latest of a job can have one."""
     seen: set[str] = set()
     result = []
     for run in runs:
@@ -28,7 +28,7 @@ def with_holders(runs: list[Run], holders: Holders) -> list[Run]:
 
 
 def snapshots(snapshots: Mapping[int, Mapping[str, Any]]) -> str:
-    """Return the snapshots of a run as they are stored."""
+    """Return the snapshots of a run, by attempt, as the ledger stores them."""
     return json.dumps({str(attempt): dict(snapshot) for attempt, snapshot in sorted(snapshots.items())})
 
 
@@ -37,7 +37,7 @@ def _time(text: str | None) -> datetime | None:
 
 
 def run_of(stored: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> Run:
-    """Return a run from its row, and those of its chunk lines, as JSON has them."""
+    """Return a run from its row and its chunk lines' rows, both as row_to_json() has them."""
     moments = [stored.get(name) for name in ("started", "taken", "ended")] + [line["written"] for line in lines]
     return Run(
         id=stored["id"],
@@ -53,17 +53,17 @@ def run_of(stored: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> Run
         ended=_time(stored["ended"]),
         error=stored["error"],
         resumable=stored["resumable"],
-        # A ledger that was restored from a dump knows nothing of the tables that were restored with it.
+        # The OIDs in a ledger that was restored from a dump are not those of the tables restored with it.
         incarnation=stored.get("incarnation") if stored.get("ledger") == stored["table"] else None,
         idempotency_key=json.loads(f'"{stored["idempotency_key"]}"') if stored.get("idempotency_key") else None,
-        # Under an earlier layout nobody wrote it down: such runs are taken as told.
+        # Earlier layouts did not record it: such runs count as acknowledged.
         acknowledged=stored.get("acknowledged", "earlier") is not None,
         chunks=tuple(line_of(line) for line in lines),
     )
 
 
 def line_of(stored: Mapping[str, Any]) -> ChunkLine:
-    """Return a chunk line from its row as JSON has it."""
+    """Return a chunk line from its row as row_to_json() has it."""
     return ChunkLine(
         number=stored["number"],
         bounds=stored["bounds"],

@@ -1,4 +1,4 @@
-"""The text of SQL: named queries (``*.sql``, each runs in psql as it stands), quoting, a user's SQL embedded safely.
+"""The text of SQL: named queries (``*.sql``, each runs in psql as it is), quoting, embedding a user's SQL safely.
 
 Imports nothing of this package.
 """

@@ -1,4 +1,4 @@
-"""Look at a user's SQL just closely enough to embed it: where does it end, are its parentheses balanced.
+"""Quote names and values, and scan a user's SQL just far enough to embed it: where it ends, whether it is balanced.
 
 The lexical rules are those of the manual, 4.1: quoted strings, E'' strings, dollar quotes, quoted names, comments of
 both kinds, the second kind nested.
@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from psycopg import sql
 
-# What a name may begin with, and go on with: letters, _ and all that is not ASCII. Said by what is left out, for a
-# range up to the last character would take Python's compiler milliseconds.
+# The first and the further characters of a name: letters, _ and all that is not ASCII. The classes are negated because
+# a range up to the last code point takes Python's regex compiler milliseconds.
 _INITIAL = r"[^\x00-@\[-^`{-\x7f]"
 _FURTHER = r"[^\x00-/:-@\[-^`{-\x7f]"
 _TOKEN = re.compile(
@@ -35,7 +35,7 @@ _COMMENT_EDGE = re.compile(r"/\*|\*/")
 
 
 class Expression(str):
-    """An SQL expression, where a text would be a constant."""
+    """An SQL expression, for ``bound``, which takes any other text as a constant."""
 
 
 class Unbalanced(ValueError):
@@ -47,7 +47,7 @@ def tokens(text: str) -> Iterator[tuple[str, int, int]]:
     position = 0
     while position < len(text):
         match = _TOKEN.match(text, position)
-        assert match is not None  # the last alternative takes any character
+        assert match is not None  # the last alternative matches any character
         kind, end = match.lastgroup or "other", match.end()
         if kind == "block":
             end = _block_end(text, end)
@@ -77,7 +77,7 @@ def _block_end(text: str, position: int) -> int:
 
 
 def without_end(query: str) -> str:
-    """Return a query without what follows its last word: semicolons, spaces, comments."""
+    """Return a query without the semicolons, spaces and comments at its end."""
     end = 0
     for kind, start, stop in tokens(query):
         if not (kind == "other" and query[start:stop] == ";"):
@@ -85,12 +85,12 @@ def without_end(query: str) -> str:
     return query[:end]
 
 
-#: What a query that returns rows and changes nothing begins with.
+#: The first words of queries that return rows and change nothing.
 QUERY_WORDS = ("SELECT", "WITH", "VALUES", "TABLE")
 
 
 def first_word(query: str) -> str:
-    """Return the first word of a statement, whatever parentheses and comments stand before it."""
+    """Return the first word of a statement, after any parentheses and comments."""
     for kind, start, stop in tokens(query):
         if kind == "word":
             return query[start:stop]
@@ -100,10 +100,10 @@ def first_word(query: str) -> str:
 
 
 def check_expression(text: str) -> None:
-    """Refuse an expression that could end the parentheses it is put in.
+    """Refuse an expression that could close the parentheses it is embedded in.
 
     Raises:
-        Unbalanced: if a quote or parenthesis is open or closed too early, or a semicolon stands in it.
+        Unbalanced: a quote or parenthesis is not closed, or closed too early, or there is a semicolon.
     """
     depth = 0
     for kind, start, stop in tokens(text):
@@ -120,7 +120,7 @@ def check_expression(text: str) -> None:
 
 
 def quoted(*names: str) -> str:
-    """Return a name, qualified if several parts are given, quoted whatever is in it."""
+    """Return a quoted name, qualified if several parts are given."""
     return sql.Identifier(*names).as_string(None)
 
 
@@ -130,9 +130,9 @@ def literal(value: str) -> str:
 
 
 def bound(statement: str, *values: str | int | Sequence[int]) -> str:
-    """Return a query of the catalogs with constants, or expressions in parentheses, in place of its parameters.
+    """Return a catalog query with its parameters replaced by constants, or by expressions in parentheses.
 
-    Its parameters stand nowhere but in its SQL: not in strings, nor in comments, of which the first lines are left out.
+    The comment at its top is dropped. Beyond that, no parameter may be mentioned in a string or a comment.
     """
     lines = statement.split("\n")
     first = next(number for number, line in enumerate(lines) if not line.startswith("--"))

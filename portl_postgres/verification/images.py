@@ -34,8 +34,8 @@ def native(column: Column) -> str:
     """Return the type of a column as the server spells it, below all domains."""
     found = details(column)
     spelled, pg = column.native, found.pg if found else None
-    while pg is not None and pg.base is not None:
-        spelled, pg = pg.base_native or pg.base.spelled, pg.base
+    while pg is not None and pg.domain is not None:
+        spelled, pg = pg.domain.native, pg.domain.base
     return spelled
 
 

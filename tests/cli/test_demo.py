@@ -22,7 +22,7 @@ def test_the_demo_moves_a_shop_and_both_sides_agree() -> None:
     done = demo("--rows", 3000)
     assert done.returncode == 0, done.stderr
     for name in ("customers", "orders", "order_items", "customer_report", "orders, again"):
-        assert f"  {name}: both sides hold the same rows\n" in done.stderr
+        assert f"  {name}: both sides have the same rows\n" in done.stderr
     assert "demo: 13,250 rows read, 10,250 inserted, 30 updated, 2,970 unchanged" in done.stdout
     assert "Traceback" not in done.stderr
     assert "warning" not in done.stderr

@@ -181,7 +181,7 @@ def test_a_read_only_transaction_is_a_problem_at_the_destination(
     writer.execute("SELECT 1")
     plan = portl.plan(job(), source=reader, destination=writer)
     assert [str(p) for p in plan.problems] == [
-        "destination: the transaction that was handed in is read-only -> open one that may write"
+        "destination: the caller's transaction is read-only -> begin one that can write"
     ]
 
 

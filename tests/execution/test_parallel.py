@@ -410,5 +410,5 @@ def test_what_a_standby_replays_may_end_a_snapshot_and_the_run_goes_on_with_a_ne
 
 def test_a_standby_is_no_destination(source: Db, pair: Pair) -> None:
     source.execute(KEYED)
-    with pytest.raises(portl.PlanError, match="the server is a standby, which only reads -> connect to its primary"):
+    with pytest.raises(portl.PlanError, match="the server is a standby, which is read-only -> connect to its primary"):
         portl.migrate({**job_of(source.end(), {}), "destination": pair.end(table="t")})

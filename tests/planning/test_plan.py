@@ -280,7 +280,7 @@ def test_a_schema_that_the_role_may_not_use_is_a_problem(people: Db, destination
     assert "permission denied for schema closed" in found[0][1] + found[1][1]
     assert (
         "destination",
-        "the role may not use the schema 'closed'",
+        "the role lacks USAGE on the schema 'closed'",
         'GRANT USAGE ON SCHEMA "closed" TO the role',
     ) in found
 
@@ -314,7 +314,7 @@ def test_each_strategy_asks_for_its_privileges_and_no_more(
     assert told(portl.plan(config)) == [
         (
             "destination",
-            f"the role may not {' or '.join(needed)} on public.t",
+            f"the role lacks {' and '.join(needed)} on public.t",
             f'GRANT {", ".join(needed)} ON "public"."t" TO the role',
         )
     ]
@@ -323,7 +323,7 @@ def test_each_strategy_asks_for_its_privileges_and_no_more(
         destination.execute(f"REVOKE ALL ON t FROM {role}")
         destination.execute(f"GRANT {given} ON t TO {role}" if given else "SELECT 1")
         (problem,) = portl.plan(config).problems
-        assert problem.message == f"the role may not {left_out} on public.t"
+        assert problem.message == f"the role lacks {left_out} on public.t"
     destination.execute(f"GRANT {', '.join(needed)} ON t TO {role}")
     assert portl.migrate(config).rows_inserted == 7
     if strategy != "fail":
@@ -335,7 +335,7 @@ def test_insert_and_update_of_the_columns_in_question_are_enough(people: Db, des
     destination.execute(f"GRANT INSERT (id, name), UPDATE (name), SELECT (id, name) ON t TO {role}")
     keys = {"source": {"columns": ["id", "name"]}, "destination": LOGIN}
     assert told(portl.plan(job(people, destination, **keys))) == [
-        ("destination", "the role may not SELECT on public.t", 'GRANT SELECT ON "public"."t" TO the role')
+        ("destination", "the role lacks SELECT on public.t", 'GRANT SELECT ON "public"."t" TO the role')
     ]
     destination.execute(f"GRANT SELECT ON t TO {role}")
     config = job(people, destination, source={"columns": ["id", "name"]}, destination=LOGIN)
@@ -376,7 +376,7 @@ def test_conflicts_need_temporary_tables(people: Db, destination: Db, role: str)
     assert told(portl.plan(config)) == [
         (
             "destination",
-            "the role may not create the temporary table that conflicts are resolved with",
+            "conflicts are resolved with a temporary table, and the role may not create one",
             "GRANT TEMPORARY ON DATABASE … TO the role, or use `conflict: fail`",
         )
     ]

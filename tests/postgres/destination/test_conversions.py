@@ -8,7 +8,7 @@ import pytest
 
 import portl
 from portl import Kind, Risk, Type, Verdict
-from portl_postgres.catalog.types import PostgresTypeMapper
+from portl_postgres.catalog.spellings import PostgresTypeMapper
 from tests.servers import Db
 
 MAPPER = PostgresTypeMapper()
@@ -352,9 +352,9 @@ def test_a_zone_is_that_of_the_session(source: Db, destination: Db) -> None:
     source.execute("CREATE TABLE t (a timestamp, b timestamptz, c date)")
     source.execute("INSERT INTO t VALUES ('2024-01-01 12:00', '2024-01-01 12:00+00', '2024-01-01')")
     destination.execute("CREATE TABLE t (a timestamptz, b timestamp, c timestamptz)")
-    ends = job(source, destination)
-    ends["source"]["params"] = {"options": "-c TimeZone=Asia/Tokyo"}
-    plan = portl.plan(ends)
+    config = job(source, destination)
+    config["source"]["params"] = {"options": "-c TimeZone=Asia/Tokyo"}
+    plan = portl.plan(config)
     assert (
         len(
             [
@@ -533,7 +533,7 @@ def test_a_rule_that_the_source_cannot_read_is_a_problem_with_its_words(source: 
     )
     assert said(column="b", to="text") == "types: the source has no column 'b' -> it has: a"
     assert said(column="a", to="nosuch") == (
-        "column 'a': neither end knows the type 'nosuch' -> name one that is there in `types`"
+        "column 'a': neither side has the type 'nosuch' -> use one that exists in `types`"
     )
 
 
@@ -544,13 +544,13 @@ def test_a_new_column_gets_a_type_that_only_the_destination_has(source: Db, dest
     assert destination.execute("SELECT v::text, pg_typeof(v)::text FROM t") == [("ok", "mood")]
 
 
-def test_a_type_that_neither_end_knows_is_a_problem_for_an_existing_table_too(source: Db, destination: Db) -> None:
+def test_a_type_that_neither_side_has_is_a_problem_for_an_existing_table_too(source: Db, destination: Db) -> None:
     for db in (source, destination):
         db.execute("CREATE TABLE t (id int PRIMARY KEY, x text)")
     job = {"source": source.end(table="t"), "destination": destination.end(table="t")}
     plan = portl.plan({**job, "types": [{"column": "x", "to": "nosuch"}]})
     assert [str(p) for p in plan.problems] == [
-        "column 'x': neither end knows the type 'nosuch' -> name one that is there in `types`"
+        "column 'x': neither side has the type 'nosuch' -> use one that exists in `types`"
     ]
 
 

@@ -134,13 +134,13 @@ def test_compression_lz4_is_set_where_the_server_has_it_and_a_problem_where_not(
     source.execute("CREATE TABLE t (id int PRIMARY KEY, a text)")
     for db in (destination, system):
         known = db.value("SELECT 'lz4' = ANY(enumvals) FROM pg_settings WHERE name = 'default_toast_compression'")
-        ends = job(source, db, to_compression="lz4")
+        config = job(source, db, to_compression="lz4")
         if known:
-            portl.migrate(ends)
+            portl.migrate(config)
             assert db.value(COMPRESSED) == "al"
         else:
-            assert [str(p) for p in portl.plan(ends).problems] == [
-                "destination.compression: this server does not know lz4 -> it knows: pglz"
+            assert [str(p) for p in portl.plan(config).problems] == [
+                "destination.compression: this server does not support lz4 -> it supports: pglz"
             ]
 
 
@@ -148,7 +148,7 @@ def test_types_may_be_forbidden(source: Db, destination: Db) -> None:
     source.execute("CREATE TYPE mood AS ENUM ('ok'); CREATE TABLE t (id int PRIMARY KEY, v mood)")
     plan = portl.plan(job(source, destination, to_create_types=False))
     assert [str(p) for p in plan.problems] == [
-        "type public.mood: the destination lacks it -> create it there, or leave `create_types: false` out"
+        "type public.mood: the destination does not have it -> create it there, or remove `create_types: false`"
     ]
     assert not any("TYPE" in statement for statement in plan.tables[0].statements)
     destination.execute("CREATE TYPE mood AS ENUM ('ok')")
@@ -159,7 +159,7 @@ def test_a_missing_extension_is_a_problem_that_names_it(source: Db, destination:
     source.execute("CREATE EXTENSION citext; CREATE TABLE t (id int PRIMARY KEY, v citext, w citext[])")
     plan = portl.plan(job(source, destination))
     assert [str(p) for p in plan.problems] == [
-        "type public.citext: the destination lacks the extension 'citext' -> CREATE EXTENSION \"citext\""
+        "type public.citext: the destination does not have the extension 'citext' -> CREATE EXTENSION \"citext\""
     ]
     assert not any("citext" in s for s in plan.tables[0].statements if not s.startswith("CREATE TABLE"))
     destination.execute("CREATE SCHEMA x; CREATE EXTENSION citext SCHEMA x")
@@ -176,10 +176,10 @@ def test_two_types_of_one_name_are_a_problem(source: Db, destination: Db) -> Non
 
 
 def test_a_pseudo_type_is_a_problem(source: Db, destination: Db) -> None:
-    ends = job(source, destination)
-    ends["source"] = source.end(query="SELECT 1 AS id, ROW(1, 2) AS r")
-    (problem,) = portl.plan(ends).problems
-    assert str(problem).startswith("type record: no column can have it -> convert it")
+    config = job(source, destination)
+    config["source"] = source.end(query="SELECT 1 AS id, ROW(1, 2) AS r")
+    (problem,) = portl.plan(config).problems
+    assert str(problem).startswith("type record: no column can have this type -> convert it")
 
 
 def test_create_table_never_is_a_problem_where_there_is_no_table(source: Db, destination: Db) -> None:
@@ -207,7 +207,9 @@ def test_defaults_that_make_no_sense_elsewhere_are_left_out_with_a_warning(sourc
 def test_a_key_of_the_jobs_own(source: Db, destination: Db) -> None:
     source.execute("CREATE TABLE t (a int, b text); INSERT INTO t VALUES (1, 'x'), (1, 'y'), (1, 'x')")
     plan = portl.plan(job(source, destination, to_primary_key=["b", "c"]))
-    assert [str(p) for p in plan.problems] == ["destination.primary_key: no column is called 'c' -> there are: a, b"]
+    assert [str(p) for p in plan.problems] == [
+        "destination.primary_key: no column is called 'c' -> the columns are: a, b"
+    ]
     result = portl.migrate(job(source, destination, to_primary_key=["b"]))
     assert result.rows_inserted == 2
     assert destination.execute("SELECT * FROM t ORDER BY b") == [(1, "x"), (1, "y")]
@@ -282,19 +284,19 @@ def test_hostile_names_go_through(source: Db, destination: Db) -> None:
         source.execute(f"INSERT INTO {table} VALUES ('x')")
         where = {"schema": name, "table": name + "t" if len(name.encode()) < 62 else "t"}
         route = "relay" if number % 2 else "rows"
-        ends = {"source": source.end(**where), "destination": destination.end(**where), "route": route}
-        assert portl.migrate(ends).rows_inserted == 1, name
-        assert portl.migrate(ends).rows_unchanged == 1, name
+        config = {"source": source.end(**where), "destination": destination.end(**where), "route": route}
+        assert portl.migrate(config).rows_inserted == 1, name
+        assert portl.migrate(config).rows_unchanged == 1, name
         assert list(columns(destination, table)) == list(columns(source, table))
 
 
 def test_a_query_makes_a_table_of_its_columns(source: Db, destination: Db) -> None:
-    ends = job(source, destination, to_primary_key=["id"])
-    ends["source"] = source.end(
+    config = job(source, destination, to_primary_key=["id"])
+    config["source"] = source.end(
         query="SELECT 1 AS id, 'x'::varchar(5) AS name, 1.5::numeric(6,2) AS price, NULL AS nothing,"
         " '{1}'::int[] AS a -- end"
     )
-    portl.migrate(ends)
+    portl.migrate(config)
     assert {name: found[:2] for name, found in columns(destination).items()} == {
         "id": ("integer", True),
         "name": ("character varying(5)", False),

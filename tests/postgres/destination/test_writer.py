@@ -178,8 +178,8 @@ def test_a_deferred_constraint_is_brought_to_light_and_waits_again_after_it(sour
     [
         ("ALTER TABLE t ALTER a TYPE real USING 0", "column 'a' was integer and is real"),
         ("ALTER TABLE t ALTER b TYPE varchar(9)", "column 'b' was text and is character varying(9)"),
-        ("ALTER TABLE t DROP a, ADD a int", "column 'a' was dropped and made again"),
-        ("DROP TABLE t; CREATE TABLE t (id int PRIMARY KEY, a int, b text)", "it was dropped and made again"),
+        ("ALTER TABLE t DROP a, ADD a int", "column 'a' was dropped and created again"),
+        ("DROP TABLE t; CREATE TABLE t (id int PRIMARY KEY, a int, b text)", "it was dropped and created again"),
     ],
 )
 def test_a_table_that_is_altered_meanwhile_takes_no_more_rows(

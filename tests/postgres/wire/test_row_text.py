@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from portl import Kind, RowBatch, Type
-from portl_postgres.catalog.types import PostgresTypeMapper
+from portl_postgres.catalog.spellings import PostgresTypeMapper
 from portl_postgres.wire.column_codecs import CopiedRows, rows_dumper, rows_loader
 from portl_postgres.wire.row_text import loader, unescape
 from tests.servers import Db

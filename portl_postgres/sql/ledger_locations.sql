@@ -1,5 +1,5 @@
--- What stands in the places where a ledger may be: schemas ($1), names of their tables migrations ($2) and chunks ($3);
--- and what the current role may do there.
+-- The tables of a ledger at each possible location, by schemas ($1), names of the table of migrations ($2) and of the
+-- table of chunks ($3), and what the current role may do with them.
 SELECT n.oid IS NOT NULL,
        coalesce(pg_catalog.has_schema_privilege(n.oid, 'USAGE'), false),
        coalesce(pg_catalog.has_schema_privilege(n.oid, 'CREATE'), false),

@@ -1,0 +1,188 @@
+"""What a table that portl creates is like: its columns, their types and defaults, its key."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+
+import attrs
+
+from portl import Column, Finding, Key, Kind, Table, Type, problem, warning
+from portl_postgres.catalog.spellings import PostgresTypeMapper
+from portl_postgres.catalog.tables import DIALECT, ColumnDetails, TableDetails, details, shown
+from portl_postgres.catalog.types import KINDS, PgType, generic
+from portl_postgres.config import PostgresDestinationConfig
+from portl_postgres.destination.type_resolver import TypeResolver, known_here, same_named_types
+from portl_postgres.session.session import Session
+
+# A constant of a user-made type, as pg_get_expr prints it.
+_TYPED_CONSTANT = re.compile(r"(E?'(?:[^'\\]|''|\\.)*')::(.+)", re.DOTALL)
+_WHOLE = (Kind.SMALLINT, Kind.INT, Kind.BIGINT)
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Proposal:
+    """A table that would be created, or whose columns would be added to one that exists."""
+
+    table: Table
+    resolver: TypeResolver
+    #: About columns, by their names at the destination.
+    remarks: tuple[tuple[str, Finding], ...]
+
+    def findings(self, columns: Collection[Column]) -> list[Finding]:
+        """Return what was found about these columns and their types."""
+        names = {column.name for column in columns}
+        return [*self.resolver.problems(columns), *(finding for name, finding in self.remarks if name in names)]
+
+
+def propose(
+    session: Session, source: Table, columns: Mapping[str, Column], config: PostgresDestinationConfig
+) -> Proposal:
+    """Return the table that would be created for a source.
+
+    Args:
+        session: the destination's.
+        source: the source's table.
+        columns: by their names there, the columns as they leave the source, under the destination's names.
+        config: the destination's.
+    """
+    remarks: list[tuple[str, Finding]] = []
+    with session.scope():
+        if source.dialect == DIALECT:
+            columns = {name: known_here(session, column, config.schema) for name, column in columns.items()}
+            unknown = [column for column in columns.values() if details(column) is None]
+            remarks += [(column.name, unknown_type(column.name, column.native)) for column in unknown]
+        resolver = TypeResolver(same_named_types(session, columns.values()), config)
+        collations = _collations(session) if any(column.collation for column in columns.values()) else set()
+    keys = _keys(source, columns, config)
+    required = {name for key in keys for name in key.columns}
+    made = []
+    for name, column in columns.items():
+        proposed = _column(source, column, columns, resolver, session.version)
+        kept = proposed.default is not None or proposed.identity is not None
+        if details(column) is not None and column.default is not None and not kept:
+            remarks.append((column.name, _lost_default(name, column.default)))
+        if proposed.collation is not None and proposed.collation not in collations:
+            text = f"the destination has no collation {proposed.collation}; its default is used"
+            remarks.append((column.name, warning(f"column {name!r}", text)))
+            proposed = attrs.evolve(proposed, collation=None)
+        made.append(attrs.evolve(proposed, nullable=proposed.nullable and proposed.name not in required))
+    table = Table(
+        name=shown(config.schema, config.table),
+        columns=tuple(made),
+        keys=keys,
+        comment=source.comment,
+        dialect=DIALECT,
+        details=TableDetails(schema=config.schema, name=config.table),
+    )
+    return Proposal(table=table, resolver=resolver, remarks=tuple(remarks))
+
+
+def unknown_type(column: str, native: str) -> Finding:
+    """Return the problem of a column whose type neither side has."""
+    return problem(f"column {column!r}", f"neither side has the type {native!r}", "use one that exists in `types`")
+
+
+def unknown_keys(table: Table, config: PostgresDestinationConfig) -> list[Finding]:
+    """Return a problem for each column of ``primary_key`` that the new table does not have."""
+    names = table.by_name
+    return [
+        problem("destination.primary_key", f"no column is called {name!r}", f"the columns are: {', '.join(names)}")
+        for name in config.primary_key or ()
+        if name not in names
+    ]
+
+
+def _collations(session: Session) -> set[str]:
+    rows = session.query(
+        "SELECT quote_ident(n.nspname) || '.' || quote_ident(c.collname) FROM pg_catalog.pg_collation AS c"
+        " JOIN pg_catalog.pg_namespace AS n ON n.oid = c.collnamespace",
+        what="looking for collations",
+    )
+    return {name for (name,) in rows}
+
+
+def _keys(source: Table, columns: Mapping[str, Column], config: PostgresDestinationConfig) -> tuple[Key, ...]:
+    """Return the primary key: the configured one, or the source's if all of its columns are copied."""
+    wanted = config.primary_key
+    if wanted is None:
+        key = source.primary_key
+        if key is None or not all(name in columns for name in key.columns):
+            return ()
+        wanted = tuple(columns[name].name for name in key.columns)
+    elif not set(wanted) <= {column.name for column in columns.values()}:
+        return ()
+    return (Key(name=f"{config.table}_pkey", columns=wanted, primary=True),)
+
+
+def _column(
+    source: Table, column: Column, columns: Mapping[str, Column], resolver: TypeResolver, version: int
+) -> Column:
+    found = details(column)
+    if found is None:
+        return _of_other_connector(column, version)
+    pg = resolver.resolve(found.pg)
+    default, identity = _default(column, found, pg)
+    generated = column.generated if _can_generate(source, found, columns, version) else None
+    kind = found.generated_kind if generated else ""
+    return attrs.evolve(
+        column,
+        type=generic(pg, found.modifier),
+        native=resolver.native(column.native, found.pg),
+        default=default,
+        identity=identity,
+        generated=generated,
+        details=ColumnDetails(pg=pg, modifier=found.modifier, version=version, generated_kind=kind),
+    )
+
+
+def _lost_default(name: str, default: str) -> Finding:
+    return warning(
+        f"column {name!r}",
+        f"its default {default} depends on objects of the source's database; the new column has no default",
+        "set one at the destination if inserts there need it",
+    )
+
+
+def _of_other_connector(column: Column, version: int) -> Column:
+    return Column(
+        name=column.name,
+        type=column.type,
+        native=PostgresTypeMapper().native(column.type),
+        nullable=column.nullable,
+        comment=column.comment,
+        details=ColumnDetails(pg=_builtin(column.type), version=version),
+    )
+
+
+def _builtin(type: Type) -> PgType:
+    """Return a stand-in for the built-in type of a generic one, with no more than its names."""
+    if type.kind is Kind.ARRAY and type.element is not None:
+        element = _builtin(type.element)
+        return PgType(oid=0, schema="pg_catalog", name=f"_{element.name}", spelled="", kind="A", element=element)
+    name = next(name for name, kind in KINDS.items() if kind is type.kind)
+    return PgType(oid=0, schema="pg_catalog", name=name, spelled=PostgresTypeMapper().native(type), kind="b")
+
+
+def _default(column: Column, found: ColumnDetails, pg: PgType) -> tuple[str | None, str | None]:
+    """Return default and identity as they hold at the destination too. A serial becomes an identity column."""
+    if column.identity is not None or column.default is None:
+        return None, column.identity
+    serial = found.sequence and found.default_needs == ("relation",) and column.type.kind in _WHOLE
+    if serial and not column.nullable:
+        return None, "by default"
+    constant = _TYPED_CONSTANT.fullmatch(column.default)
+    if constant is not None and constant[2] == found.pg.spelled and set(found.default_needs) == {"type"}:
+        return f"{constant[1]}::{pg.spelled}", None
+    return (None if found.default_needs else column.default), None
+
+
+def _can_generate(source: Table, found: ColumnDetails, columns: Mapping[str, Column], version: int) -> bool:
+    """Return whether a generated column's expression, which names the source's columns, holds there too."""
+    if found.generated_kind == "v" and version < 18:
+        return False
+    kept = source.by_name
+    return not found.default_needs and all(
+        name in columns and columns[name].name == name and columns[name].native == kept[name].native
+        for name in found.made_of
+    )
