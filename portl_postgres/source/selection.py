@@ -15,6 +15,7 @@ from portl_postgres.session.session import Session
 from portl_postgres.source.ranges import BLOCK, KEY, Order, block_order, column_order, relation_of
 from portl_postgres.wire import select_list
 from portl_postgres.wire.batches import BINARY
+from portl_postgres.wire.copy import text_options
 
 
 @attrs.define
@@ -91,8 +92,7 @@ class Selection:
         self, session: Session, fields: Sequence[Field], format: Format, bounds: Mapping[str, Any] | None = None
     ) -> str:
         """Return the COPY that reads some fields."""
-        encoding = "SQL_ASCII" if unchecked(session) else "UTF8"
-        options = "FORMAT binary" if format.name == BINARY else f"FORMAT text, ENCODING '{encoding}'"
+        options = "FORMAT binary" if format.name == BINARY else text_options(session)
         return f"COPY ({self.select(session, fields, bounds)}) TO STDOUT ({options})"
 
     def rest(self, session: Session, reading: Reading, rows: int) -> Chunk | None:
@@ -128,8 +128,3 @@ class Selection:
             "split_by": config.split_by,
             "row_security": config.row_security.value,
         }
-
-
-def unchecked(session: Session) -> bool:
-    """Return whether this database holds bytes that need not be a text in any encoding."""
-    return session.connection.info.parameter_status("server_encoding") == "SQL_ASCII"

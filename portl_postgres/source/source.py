@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from typing import Any
 
 import attrs
@@ -39,13 +39,14 @@ from portl_postgres.source import snapshot
 from portl_postgres.source.checks import SEE_ALL, SourceExaminer, expected_rows
 from portl_postgres.source.chunks import Splitter
 from portl_postgres.source.queries import INSUFFICIENT_PRIVILEGE, Describer
-from portl_postgres.source.selection import Selection, unchecked
+from portl_postgres.source.selection import Selection
 from portl_postgres.source.sharing import SharedSnapshot
 from portl_postgres.sql.text import literal, quoted
 from portl_postgres.verification import comparer
 from portl_postgres.wire import select_list, server_route
 from portl_postgres.wire.batches import BINARY, TEXT, CopyBatch
 from portl_postgres.wire.column_codecs import CopiedRows, rows_loader
+from portl_postgres.wire.copy import as_they_are, text_options
 from portl_postgres.wire.copy_out import CopyOut
 from portl_postgres.wire.messages import ended
 
@@ -257,22 +258,6 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
             return format.select
         return self._selection.copy(self._session, fields, format)
 
-    @contextmanager
-    def _as_they_are(self, binary: bool) -> Iterator[None]:
-        """Let bytes pass that are no UTF-8, for the destination to refuse their row, not the source the whole reading.
-
-        Binary COPY has no encoding of its own: it converts to the client's (manual, COPY, ENCODING).
-        """
-        if not binary or not unchecked(self._session):
-            yield
-            return
-        self._session.execute("SET LOCAL client_encoding = 'SQL_ASCII'")
-        try:
-            yield
-        finally:
-            if self.holds():
-                self._session.execute("SET LOCAL client_encoding = 'UTF8'")
-
     def split(self, splitting: Splitting) -> Split:
         """See ``Source.split``."""
         table = self.describe()
@@ -381,8 +366,12 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
             f"({select_list.select_item(field, named=False)})::text AS c{number}" for number, field in enumerate(fields)
         )
         statement = f"SELECT {columns} FROM {self._source()}"
-        with self._only_reading():
-            return self._session.query(f"SELECT * FROM ({statement}) AS portl_preview LIMIT {rows}", what="the preview")
+        limited = f"SELECT * FROM ({statement}) AS portl_preview LIMIT {rows}"
+        with self._only_reading(), as_they_are(self._session):
+            found = self._session.query(limited, what="the preview")
+        return [
+            tuple(v.decode("utf-8", "backslashreplace") if isinstance(v, bytes) else v for v in row) for row in found
+        ]
 
     @contextmanager
     def _only_reading(self) -> Iterator[None]:
@@ -421,7 +410,9 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         binary = reading.format.name == BINARY
         batches = copy.batches(binary=binary, rows=reading.batch_rows, size=reading.batch_bytes)
         self._reading = copy, batches
-        with self._only_reading(), self._as_they_are(binary), closing(batches):
+        # Bytes that are no UTF-8 pass: the destination refuses their row, not the source the whole reading.
+        passing = as_they_are(self._session) if binary else nullcontext()
+        with self._only_reading(), passing, closing(batches):
             if reading.format.name == portl.ROWS.name:
                 yield from self._decoded(reading, batches)
             else:
@@ -448,7 +439,7 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         """See ``Source.select``."""
         statement = comparer.selection(reading.fields, key, wanted, self._source(), self._session.version)
         binary = reading.format.name == BINARY
-        options = "FORMAT binary" if binary else "FORMAT text, ENCODING 'UTF8'"
+        options = "FORMAT binary" if binary else text_options(self._session)
         copy = CopyOut(self._session, f"COPY ({statement}) TO STDOUT ({options})", self.context.token, "reading")
         batches = copy.batches(binary=binary, rows=reading.batch_rows, size=reading.batch_bytes)
         yield from self._decoded(reading, batches) if reading.format.name == portl.ROWS.name else batches

@@ -28,6 +28,7 @@ from portl_postgres.sql.text import literal, quoted
 from portl_postgres.verification.images import HASHES_RECORDS, image, judged_by_text, produced, shown
 from portl_postgres.wire import select_list as expressions
 from portl_postgres.wire.column_codecs import PORTION_BYTES, PORTION_ROWS, rows_loader
+from portl_postgres.wire.copy import as_they_are, text_options
 from portl_postgres.wire.copy_out import CopyOut
 from portl_postgres.wire.row_text import unescape
 
@@ -188,7 +189,8 @@ class ServerComparer(Comparer):
             return super().sums()
         e = self._expressions
         statement = f"SELECT {e.bucket}, count(*), sum({e.digest})::text FROM {self._rows_of()} GROUP BY 1"
-        rows = self._session.query(statement, what="computing the checksums")
+        with as_they_are(self._session):
+            rows = self._session.query(statement, what="computing the checksums")
         return {bucket: BucketSum(count, int(total)) for bucket, count, total in rows}
 
     def lines(self, buckets: Collection[int] | None, *, texts: bool) -> Iterator[tuple[int, list[RowLine]]]:
@@ -202,7 +204,7 @@ class ServerComparer(Comparer):
         columns = ", ".join([e.bucket, e.digest, *e.key, *(e.texts if texts else ())])
         statement = (
             f"COPY (SELECT {columns} FROM {self._rows_of(numbered=bool(order))}{chosen} ORDER BY 1{order})"
-            " TO STDOUT (FORMAT text, ENCODING 'UTF8')"
+            f" TO STDOUT ({text_options(self._session)})"
         )
         copy = CopyOut(self._session, statement, self._token, "comparing rows")
 
@@ -212,13 +214,14 @@ class ServerComparer(Comparer):
                 found = tuple([None if text == "\\N" else unescape(text) for text in rest])
                 yield int(bucket), RowLine(found[:width], digest, found[width:] if texts else None)
 
-        for bucket, group in groupby(split(), key=lambda pair: pair[0]):
-            yield bucket, [line for _, line in group]
+        with as_they_are(self._session):
+            for bucket, group in groupby(split(), key=lambda pair: pair[0]):
+                yield bucket, [line for _, line in group]
 
     def _decoded(self) -> Iterator[tuple[object, ...]]:
         """Yield decoded rows, for an end that is not PostgreSQL's to be compared with."""
         columns = ", ".join(self.columns())
-        statement = f"COPY (SELECT {columns} FROM {self._from}) TO STDOUT (FORMAT text, ENCODING 'UTF8')"
+        statement = f"COPY (SELECT {columns} FROM {self._from}) TO STDOUT ({text_options(self._session)})"
         load = rows_loader(self._types())
         copy = CopyOut(self._session, statement, self._token, "comparing rows")
         for batch in copy.batches(binary=False, rows=PORTION_ROWS, size=PORTION_BYTES):

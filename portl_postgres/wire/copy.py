@@ -30,6 +30,34 @@ PUT_BYTES = 32 * 1024
 HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 
 
+def unchecked(session: Session) -> bool:
+    """Return whether the database is in SQL_ASCII: it holds bytes that need not be a text in any encoding."""
+    return session.connection.info.parameter_status("server_encoding") == "SQL_ASCII"
+
+
+def text_options(session: Session) -> str:
+    """Return the options of a COPY in the text format: in UTF-8, or, where nobody has checked them, the bytes."""
+    return f"FORMAT text, ENCODING '{'SQL_ASCII' if unchecked(session) else 'UTF8'}'"
+
+
+@contextmanager
+def as_they_are(session: Session) -> Iterator[None]:
+    """Let the bytes of an SQL_ASCII database pass as they are.
+
+    Binary COPY, and all other values, have no encoding of their own: they are converted to the client's, or from it
+    (manual, COPY, ENCODING), and what is no UTF-8 is refused.
+    """
+    if not unchecked(session):
+        yield
+        return
+    session.execute("SET LOCAL client_encoding = 'SQL_ASCII'")
+    try:
+        yield
+    finally:
+        if not session.broken and session.connection.info.transaction_status is not pq.TransactionStatus.INERROR:
+            session.execute("SET LOCAL client_encoding = 'UTF8'")
+
+
 def receive(session: Session, *, sending: bool = False) -> None:
     """Wait a moment until the server has said something, or will take something, and take in what it said."""
     pgconn = session.pgconn

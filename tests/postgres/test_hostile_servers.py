@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Iterator
 
 import psycopg
 import pytest
@@ -106,29 +107,76 @@ def test_a_database_in_sql_ascii_is_read(source: Db, destination: Db) -> None:
         source.execute("DROP DATABASE portl_ascii")
 
 
+@pytest.fixture
+def ascii_database(source: Db) -> Iterator[Callable[[str], dict[str, object]]]:
+    """Make a database in SQL_ASCII with forty rows in ``t``, of which one has bytes that are no UTF-8."""
+    names: list[str] = []
+
+    def make(name: str, rows: int = 40) -> dict[str, object]:
+        source.execute(f"DROP DATABASE IF EXISTS {name}")
+        source.execute(f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' TEMPLATE template0")
+        names.append(name)
+        dsn = psycopg.conninfo.make_conninfo(source.connection.info.dsn, dbname=name)
+        with psycopg.connect(dsn, password=source.endpoint.password) as connection:
+            connection.execute("CREATE TABLE t (id int PRIMARY KEY, x text)")
+            connection.execute(
+                "INSERT INTO t SELECT g, CASE WHEN g = 3 THEN E'b\\344d' ELSE 'good' END"
+                " FROM generate_series(1, %s) AS g",
+                (rows,),
+            )
+        return source.end(table="t", database=name)
+
+    yield make
+    for name in names:
+        source.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+AsciiDatabase = Callable[..., dict[str, object]]
+
+
 @pytest.mark.parametrize("route", ["relay", "rows"])
 @pytest.mark.parametrize("column", ["text", "varchar(9)"])
-def test_bytes_that_are_no_text_cost_their_row_alone(source: Db, destination: Db, route: str, column: str) -> None:
+def test_bytes_that_are_no_text_cost_their_row_alone(
+    ascii_database: AsciiDatabase, source: Db, destination: Db, route: str, column: str
+) -> None:
     """The narrower column makes the relay travel as text."""
-    source.execute("DROP DATABASE IF EXISTS portl_ascii")
-    source.execute("CREATE DATABASE portl_ascii ENCODING 'SQL_ASCII' TEMPLATE template0")
-    destination.execute(f"CREATE TABLE t (id int, x {column})")
-    try:
-        dsn = psycopg.conninfo.make_conninfo(source.connection.info.dsn, dbname="portl_ascii")
-        with psycopg.connect(dsn, password=source.endpoint.password) as connection:
-            connection.execute("CREATE TABLE t (id int, x text)")
-            connection.execute("INSERT INTO t SELECT g, CASE WHEN g = 17 THEN E'b\\344d' ELSE 'good' END"
-                               " FROM generate_series(1, 40) AS g")  # fmt: skip
-        ends = job(source, destination) | {"source": source.end(table="t", database="portl_ascii")}
-        ends |= {"conflict": "fail", "route": route}
-        with pytest.raises(portl.DataError, match="row 17 of the source"):
-            portl.migrate(ends)
-        result = portl.migrate({**ends, "on_error": "quarantine"}, restart=True)
-        assert (result.rows_inserted, result.rows_rejected) == (39, 1)
-        assert destination.value("SELECT count(*) FROM t WHERE x = 'good'") == 39
-        assert destination.value("SELECT \"row\"->>'id' FROM t__rejected") == "17"
-    finally:
-        source.execute("DROP DATABASE portl_ascii")
+    destination.execute(f"CREATE TABLE t (id int PRIMARY KEY, x {column})")
+    ends = job(source, destination) | {"source": ascii_database("portl_ascii")}
+    ends |= {"conflict": "fail", "route": route, "chunk_rows": 1000}
+    plan = portl.plan(ends)
+    assert plan.problems == ()
+    assert [row[1] for row in plan.tables[0].preview] == ["good", "good", "b\\xe4d", "good", "good"]
+    with pytest.raises(portl.DataError, match="row 3 of the source"):
+        portl.migrate(ends)
+    result = portl.migrate({**ends, "on_error": "quarantine"}, restart=True)
+    assert (result.rows_inserted, result.rows_rejected) == (39, 1)
+    assert destination.value("SELECT count(*) FROM t WHERE x = 'good'") == 39
+    assert destination.value("SELECT \"row\"->>'id' FROM t__rejected") == "3"
+    for mode in ("count", "checksum", "full"):
+        found = portl.verify(ends, mode=mode).tables[0]
+        assert (found.missing, found.different, found.extra) == (1, 0, 0)
+
+
+@pytest.mark.parametrize("route", ["relay", "rows"])
+@pytest.mark.parametrize("conflict", ["fail", "overwrite"])
+@pytest.mark.parametrize("column", ["text", "varchar(9)"])
+def test_bytes_pass_from_sql_ascii_to_sql_ascii(
+    ascii_database: AsciiDatabase, source: Db, route: str, conflict: str, column: str
+) -> None:
+    there = ascii_database("portl_ascii_there", 2)
+    dsn = psycopg.conninfo.make_conninfo(source.connection.info.dsn, dbname="portl_ascii_there")
+    with psycopg.connect(dsn, password=source.endpoint.password, autocommit=True) as connection:
+        if conflict == "fail":
+            connection.execute("TRUNCATE t")
+        connection.execute(f"ALTER TABLE t ALTER x TYPE {column}".encode())
+        ends = {"source": ascii_database("portl_ascii"), "destination": there, "route": route, "conflict": conflict}
+        for mode in ("checksum", "full"):
+            result = portl.migrate({**ends, "conflict": "overwrite" if mode == "full" else conflict, "verify": mode})
+            assert result.verification is not None
+            assert result.verification.equal
+        found = connection.execute("SELECT encode(x::text::bytea, 'hex') FROM t WHERE id = 3").fetchall()
+        assert found in ([("62e464",)], [(b"62e464",)])
+        assert connection.execute("SELECT count(*) FROM t").fetchall() == [(40,)]
 
 
 @pytest.mark.parametrize("open_transaction", [True, False])

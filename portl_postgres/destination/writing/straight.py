@@ -10,6 +10,7 @@ from portl_postgres.destination.writing.transitions import Path, State
 from portl_postgres.session.session import Session
 from portl_postgres.sql.text import listed
 from portl_postgres.wire.batches import BINARY
+from portl_postgres.wire.copy import text_options, unchecked
 from portl_postgres.wire.copy_in import CopyIn
 from portl_postgres.wire.server_route import carried
 
@@ -58,10 +59,12 @@ class Copying:
         """Send a batch to ``table``, which is quoted; return its bytes."""
         if self._copy is None:
             self._frozen = frozen
+            if unchecked(self._session):  # bytes are stored as they come
+                self._session.execute("SET LOCAL client_encoding = 'SQL_ASCII'")
             binary = carried(self._intent.format).name == BINARY
             self._copy = CopyIn(
                 self._session,
-                copy_statement(table, self._intent, binary=binary, frozen=frozen),
+                copy_statement(table, self._intent, binary=binary, frozen=frozen, text=text_options(self._session)),
                 binary=binary,
                 token=self._token,
                 what=f"writing to {self._intent.target.name}",
@@ -84,6 +87,8 @@ class Copying:
         copy, self._copy = self._copy, None
         try:
             self.taken += copy.finish()
+            if unchecked(self._session):
+                self._session.execute("SET LOCAL client_encoding = 'UTF8'")
         except portl.OperationError as error:
             # Frozen rows are refused while the caller has a cursor open; the next transaction freezes none.
             error.transient = error.transient or (self._frozen and error.sqlstate in NOT_FROZEN)
@@ -132,13 +137,15 @@ class StraightWay(Way):
         self._copying.abort()
 
 
-def copy_statement(table: str, intent: Intent, *, binary: bool, frozen: bool = False) -> str:
+def copy_statement(
+    table: str, intent: Intent, *, binary: bool, frozen: bool = False, text: str = "FORMAT text, ENCODING 'UTF8'"
+) -> str:
     """Return the COPY that writes rows to ``table``, which is quoted.
 
     Frozen rows need no look at the transaction that has written them, neither when the key is built nor ever after, and
     no VACUUM to freeze them. The table must be created, or emptied, in the same (sub)transaction.
     """
     columns = listed(field.target.name for field in intent.fields)
-    options = "FORMAT binary" if binary else "FORMAT text, ENCODING 'UTF8'"
+    options = "FORMAT binary" if binary else text
     options += ", FREEZE" if frozen else ""
     return f"COPY {table} ({columns}) FROM STDIN ({options})"
