@@ -197,7 +197,7 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
     def examine(self, fields: Sequence[Field]) -> list[Finding]:
         """See ``Source.examine``."""
         looked = SourceExaminer(self._session, self.config, self.describe(), self._describer)
-        select = self._select(fields) if fields else None
+        select = self._selection.select(self._session, fields) if fields else None
         found = looked.examine(fields, origin=self._selection.origin, rows=self._source(), select=select)
         if looked.expected is not None:
             self._expected = looked.expected
@@ -226,7 +226,7 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
             place=server_route.place(self._session),
             own_sql=server_route.own_sql(self.config, self.describe(), fields),
             converts=not all(select_list.keeps_value(field) for field in fields),
-            select=self._select(fields),
+            select=self._selection.select(self._session, fields),
         )
 
     def _server_obstacle(self) -> str | None:
@@ -262,7 +262,7 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         """See ``Source.split``."""
         table = self.describe()
         with self._only_reading():
-            select = self._select(splitting.fields)
+            select = self._selection.select(self._session, splitting.fields)
             return Splitter(self._session, table, self.config, self._selection.origin, select, splitting).split()
 
     def rest(self, reading: Reading, rows: int) -> Chunk | None:
@@ -272,9 +272,6 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
     def identity(self) -> Mapping[str, Any]:
         """See ``Source.identity``: which rows of which database, however it is reached."""
         return {"system": self._system(), "database": self._where.name, **self._selection.identity}
-
-    def _select(self, fields: Sequence[Field]) -> str:
-        return self._selection.select(self._session, fields)
 
     def _source(self) -> str:
         """Return what follows FROM."""
@@ -365,13 +362,10 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         columns = ", ".join(
             f"({select_list.select_item(field, named=False)})::text AS c{number}" for number, field in enumerate(fields)
         )
-        statement = f"SELECT {columns} FROM {self._source()}"
-        limited = f"SELECT * FROM ({statement}) AS portl_preview LIMIT {rows}"
+        statement = f"SELECT * FROM (SELECT {columns} FROM {self._source()}) AS portl_preview LIMIT {rows}"
         with self._only_reading(), as_they_are(self._session):
-            found = self._session.query(limited, what="the preview")
-        return [
-            tuple(v.decode("utf-8", "backslashreplace") if isinstance(v, bytes) else v for v in row) for row in found
-        ]
+            found = self._session.query(statement, what="the preview")
+        return [tuple(map(_shown, row)) for row in found]
 
     @contextmanager
     def _only_reading(self) -> Iterator[None]:
@@ -443,6 +437,10 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         copy = CopyOut(self._session, f"COPY ({statement}) TO STDOUT ({options})", self.context.token, "reading")
         batches = copy.batches(binary=binary, rows=reading.batch_rows, size=reading.batch_bytes)
         yield from self._decoded(reading, batches) if reading.format.name == portl.ROWS.name else batches
+
+
+def _shown(value: str | bytes | None) -> str | None:
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
 
 
 def _sent_type(field: Field) -> Type:
