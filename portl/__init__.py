@@ -59,6 +59,7 @@ if TYPE_CHECKING:  # for type checkers and the docs; a program reads _HOMES, and
     from portl.connectors.registry import hookimpl as hookimpl
     from portl.connectors.registry import installed as installed
     from portl.connectors.registry import register as register
+    from portl.connectors.retry import retrying as retrying
     from portl.connectors.source import Source as Source
     from portl.connectors.source import TableEntry as TableEntry
     from portl.connectors.writer import Writer as Writer
@@ -150,6 +151,7 @@ _HOMES = {
     ),
     "portl.connectors.ledger": "Ledger",
     "portl.connectors.registry": "Installed hookimpl installed register",
+    "portl.connectors.retry": "retrying",
     "portl.connectors.source": "Source TableEntry",
     "portl.connectors.writer": "Writer",
     "portl.execution.rejected": "retry_rejected",

@@ -97,6 +97,5 @@ def plan(
     def execute(seen: Plan, executor: Executor | None) -> Result:
         return Attempts(request=request, planned=seen, executor=executor).migrate()
 
-    with request.reported(), request.opened() as sides:
-        found = planner.plan(request, sides, exact=True, restart=restart)
+    found = request.looking(lambda sides: planner.plan(request, sides, exact=True, restart=restart))
     return attrs.evolve(found, execute=execute)

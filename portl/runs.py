@@ -6,6 +6,8 @@ from typing import Any
 
 import attrs
 
+from portl.config.models import DestinationConfig
+from portl.connectors.destination import Destination
 from portl.connectors.ledger import Ledger
 from portl.planning.delivery import job_name
 from portl.planning.request import Job, Request
@@ -45,12 +47,15 @@ def status(job: Job, *, destination: object | None = None, every: bool = False) 
         every: True for the runs of all jobs in that ledger.
     """
     request = Request.of(job, destination=destination)
-    with request.opened_destination() as writing:
+
+    def ask(writing: Destination[DestinationConfig]) -> Status:
         name = None if every else job_name(request.config, writing)
         found = writing.ledger(request.config.ledger)
         if isinstance(found, Finding):
             return Status(job=name, ledger=None, runs=(), reason=found.message)
         return Status(job=name, ledger=found.place, runs=tuple(found.runs(name)))
+
+    return request.asking(ask)
 
 
 @attrs.frozen(kw_only=True)

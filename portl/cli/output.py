@@ -75,7 +75,7 @@ class Output:
             remedy = f" -> {event.remedy}" if event.remedy else ""
             self._say(f"warning: {event.where}: {event.message}{remedy}", "warning")
         elif isinstance(event, portl.Retrying):
-            attempt = f"attempt {event.attempt} of {event.attempts} failed, again in {event.pause:.1f} s"
+            attempt = f"attempt {event.attempt} of {event.attempts} failed, retrying in {event.pause:.1f} s"
             same, self._last_error = event.error == self._last_error, event.error
             self._say(f"{event.what}: {attempt}: {'the same' if same else event.error}", "warning")
         elif isinstance(event, portl.Resumed):

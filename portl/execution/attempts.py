@@ -7,7 +7,7 @@ to the next is in ``Attempts`` alone:
 ====================================  ==================================================================
 after an attempt                      the next one
 ====================================  ==================================================================
-both sides were not reached           is not made: connecting has tried often enough already
+both sides were not reached           is not made: connecting was tried often enough already
 a connection was lost, rows or not    resumes the run; its patience begins anew where rows were committed
 a COMMIT got no answer                asks the ledger first; if it was the last one, only the end is left
 all rows are there, the end failed    does what comes after the rows once more, and moves nothing
@@ -39,7 +39,7 @@ import attrs
 
 from portl.config.models import Verify
 from portl.connectors.ledger import Ledger
-from portl.execution.retry import retrying
+from portl.connectors.retry import retrying
 from portl.planning.request import Request, Sides
 from portl.values.errors import (
     AlreadyRunning,
@@ -80,7 +80,7 @@ class Attempts:
     #: What moves the chunks; None: threads.
     executor: Executor | None = attrs.field(default=None, repr=False)
     _started: float = attrs.field(factory=time.monotonic)
-    #: True while an attempt has not reached both sides.
+    #: True while an attempt has not opened both sides.
     _connecting: bool = True
     #: True once an attempt has gone as far as moving rows.
     _begun: bool = False
@@ -136,12 +136,10 @@ class Attempts:
         """Tell whether a failed attempt should be followed by another, with both sides opened anew."""
         if not isinstance(error, Error) or isinstance(error, Cancelled) or not error.transient:
             return False
-        if error.exhausted and not isinstance(error, ConnectionFailed):
-            return False  # a chunk that was tried again and again, over connections that work
+        if error.exhausted and (self._connecting or not isinstance(error, ConnectionFailed)):
+            return False  # connecting, or a chunk over connections that work, was tried often enough already
         if self.request.caller_supplied and isinstance(error, (ConnectionFailed, CommitInDoubt)):
             return False  # a connection that was handed in cannot be opened again
-        if self._connecting and not self._begun:
-            return False  # that was tried often enough already
         if isinstance(error, CommitInDoubt):
             self._doubt = error
         if error.committed is not None:

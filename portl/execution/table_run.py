@@ -21,6 +21,7 @@ import attrs
 from portl.config.models import MigrationConfig, OnError
 from portl.connectors.context import Context
 from portl.connectors.ledger import Ledger
+from portl.connectors.retry import retrying
 from portl.connectors.writer import Writer
 from portl.execution.chunks.load import ChunkLoad
 from portl.execution.chunks.progress import in_doubt
@@ -28,7 +29,6 @@ from portl.execution.chunks.work import Assignment, Work, Worker
 from portl.execution.counting import counted
 from portl.execution.first_transaction import FirstTransaction
 from portl.execution.record import RunRecord
-from portl.execution.retry import retrying
 from portl.execution.staffing import workers_for
 from portl.execution.tracking import Tracking
 from portl.execution.workers import WorkerPool

@@ -16,10 +16,10 @@ from contextlib import ExitStack
 from typing import Protocol
 
 from portl.connectors.context import Context
+from portl.connectors.retry import retrying
 from portl.execution.chunks.load import ChunkLoad
 from portl.execution.chunks.progress import Progress
 from portl.execution.chunks.work import LOOK_SECONDS, Assignment, Mover, Movers, Work, Worker
-from portl.execution.retry import retrying
 from portl.planning.request import Sides
 from portl.values import events
 from portl.values.cancel import CancelToken

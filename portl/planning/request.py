@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 
@@ -15,13 +15,15 @@ from portl.connectors import registry
 from portl.connectors.context import Context
 from portl.connectors.destination import Destination
 from portl.connectors.ledger import Ledger
+from portl.connectors.retry import passes, retrying
 from portl.connectors.source import Source
 from portl.job.loading import load
 from portl.values.cancel import CancelToken
-from portl.values.errors import Error, Interrupted, PluginError
+from portl.values.errors import ConnectionFailed, Error, Interrupted, PluginError
 from portl.values.events import Event, Failed, Observer
 from portl.values.findings import Finding
 
+T = TypeVar("T")
 Job = str | os.PathLike[str] | Mapping[str, Any] | MigrationConfig
 
 
@@ -132,6 +134,36 @@ class Request:
             sides.source.open(self.context)
             sides.destination.open(self.context)
             yield sides
+
+    def looking(self, look: Callable[[Sides], T]) -> T:
+        """Open both sides and look at them; once more after a failure that passes. Nothing may be written.
+
+        Raises:
+            Error: the observers were told.
+        """
+
+        def attempt() -> T:
+            with self.opened() as sides:
+                return look(sides)
+
+        with self.reported():
+            return self._retrying(attempt)
+
+    def asking(self, ask: Callable[[Destination[DestinationConfig]], T]) -> T:
+        """Open the destination alone and ask its ledger; once more after a failure that passes."""
+
+        def attempt() -> T:
+            with self.opened_destination() as destination:
+                return ask(destination)
+
+        return self._retrying(attempt)
+
+    def _retrying(self, attempt: Callable[[], T]) -> T:
+        def again(error: BaseException) -> bool:
+            # A caller-supplied connection that is lost cannot be opened again.
+            return passes(error) and not (self.caller_supplied and isinstance(error, ConnectionFailed))
+
+        return retrying(attempt, self.context, f"the job {self.config.name!r}", again=again)
 
     @contextmanager
     def opened_destination(self) -> Iterator[Destination[DestinationConfig]]:

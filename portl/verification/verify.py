@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from typing import TextIO
 
 import attrs
@@ -14,11 +14,11 @@ from portl.config.models import MigrationConfig, Verify
 from portl.planning.delivery import begun, job_name
 from portl.planning.request import Job, Request, Sides
 from portl.values.cancel import CancelToken
-from portl.values.differences import Verification
+from portl.values.differences import TableVerification, Verification
 from portl.values.errors import ConfigError, LedgerError
 from portl.values.events import Observer
 from portl.values.runs import ChunkState, RunState
-from portl.verification.compare import NAMED, TableComparison, compare
+from portl.verification.compare import NAMED, TableComparison
 from portl.verification.repair import repair as copy_again
 
 
@@ -67,25 +67,28 @@ def verify(
     chosen = _mode(mode, config, repair=repair)
     started = time.monotonic()
     repaired = 0
-    with _spool(repair) as spool, request.reported(), request.opened() as sides, _locked(config, sides, repair):
-        unfinished = _unfinished(config, sides)
+
+    def look(sides: Sides, spool: TextIO | None = None) -> tuple[list[str], TableComparison, TableVerification]:
         comparison = TableComparison(config, sides, chosen, named, spool)
-        table = comparison.run()
-        if spool is not None and (table.missing or table.different):
-            repaired = copy_again(config, sides, comparison, spool)
+        return _unfinished(config, sides), comparison, comparison.run()
+
+    if not repair:
+        unfinished, _, table = request.looking(look)
+    else:
+        with _spool() as spool, request.reported(), request.opened() as sides, _locked(config, sides):
+            unfinished, comparison, table = look(sides, spool)
+            if table.missing or table.different:
+                repaired = copy_again(config, sides, comparison, spool)
     if repaired:
         # Open both sides anew: the source's snapshot is as old as the comparison.
-        with request.reported(), request.opened() as sides:
-            table = compare(config, sides, chosen, named)
+        table = request.looking(look)[2]
     table = attrs.evolve(table, notes=(*unfinished, *table.notes))
     seconds = time.monotonic() - started
     return Verification(name=config.name, tables=(table,), repaired=repaired, seconds=seconds)
 
 
-def _spool(wanted: bool) -> AbstractContextManager[TextIO | None]:
+def _spool() -> AbstractContextManager[TextIO]:
     """Return a file for the keys of the rows to repair."""
-    if not wanted:
-        return nullcontext()
     return tempfile.TemporaryFile("w+", encoding="utf-8", errors="surrogatepass")
 
 
@@ -103,14 +106,14 @@ def _unfinished(config: MigrationConfig, sides: Sides) -> list[str]:
 
 
 @contextmanager
-def _locked(config: MigrationConfig, sides: Sides, repair: bool) -> Iterator[None]:
+def _locked(config: MigrationConfig, sides: Sides) -> Iterator[None]:
     """Keep others from running the job while a repair writes.
 
     Raises:
         LedgerError: a run of the job was interrupted: the rows that it has not copied yet would be there twice.
         AlreadyRunning: another process is running it.
     """
-    ledger = sides.ledger if repair else None
+    ledger = sides.ledger
     if ledger is None:
         yield
         return

@@ -29,7 +29,6 @@ from portl_postgres.session.settings import PRINTING, keywords, secrets_of, watc
 
 if TYPE_CHECKING:
     import psycopg_pool
-    import tenacity
 
 logger = logging.getLogger("portl.postgres")
 
@@ -323,46 +322,11 @@ class Database:
         return connection
 
     def _reached(self, context: portl.Context) -> pq.abc.PGconn:
-        retry = context.retry
-        begun, self._attempt = self._attempt, None
-        try:
-            return begun.result() if begun is not None else self.connect_once(context)
-        except portl.Error as error:
-            if not error.transient:
-                raise
-            first = [error]
-        import tenacity  # most connections are had at once
-
         def connect() -> pq.abc.PGconn:
-            if first:
-                raise first.pop()
-            return self.connect_once(context)
+            begun, self._attempt = self._attempt, None
+            return begun.result() if begun is not None else self.connect_once(context)
 
-        def report(state: tenacity.RetryCallState) -> None:
-            error = state.outcome.exception() if state.outcome else None
-            pause = state.next_action.sleep if state.next_action else 0.0
-            text = error.message if isinstance(error, portl.Error) else str(error)
-            logger.warning(
-                "attempt %d of %d failed, again in %.1f s: %s", state.attempt_number, retry.attempts, pause, text
-            )
-            context.emit(
-                portl.Retrying(
-                    what=f"connecting to the {self._role}",
-                    attempt=state.attempt_number,
-                    attempts=retry.attempts,
-                    pause=pause,
-                    error=text,
-                )
-            )
-
-        return tenacity.Retrying(
-            stop=tenacity.stop_after_attempt(retry.attempts),
-            wait=tenacity.wait_exponential(multiplier=0.5, max=retry.max_delay) + tenacity.wait_random(0, 0.5),
-            retry=tenacity.retry_if_exception(lambda error: isinstance(error, portl.Error) and error.transient),
-            sleep=context.token.wait,
-            before_sleep=report,
-            reraise=True,
-        )(connect)
+        return portl.retrying(connect, context, f"connecting to the {self._role}")
 
     def connect_once(self, context: portl.Context, check: Callable[[], None] | None = None) -> pq.abc.PGconn:
         """Connect, without a second attempt.

@@ -1,0 +1,120 @@
+"""Try again what may go better in a moment: growing, jittered pauses, a limit, an event and a log line for each."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from portl.connectors.context import Context
+from portl.values import events
+from portl.values.errors import Cancelled, Error
+
+if TYPE_CHECKING:
+    import tenacity  # most jobs never need it, and it would take 10 ms
+
+T = TypeVar("T")
+logger = logging.getLogger("portl.execution")
+
+#: The first pause is half a second, each further one twice as long, up to the job's ``retry.max_delay``.
+FIRST_PAUSE = 0.5
+#: … and up to so many seconds more, so that those who failed together do not come back together.
+JITTER = 0.5
+
+
+def passes(error: BaseException) -> bool:
+    """Return whether a failure may pass by itself; not one of something that was tried again and again already."""
+    return isinstance(error, Error) and error.transient and not error.exhausted and not isinstance(error, Cancelled)
+
+
+def retrying(
+    call: Callable[[], T],
+    context: Context,
+    what: str,
+    *,
+    again: Callable[[BaseException], bool] = passes,
+    progress: Callable[[], object] | None = None,
+) -> T:
+    """Call until it succeeds, the failure is one that does not pass, or the job's attempts are used up.
+
+    Args:
+        call: what is tried.
+        context: has the limits, the token and the observers.
+        what: for people: what is tried.
+        again: says which failures may pass; by default those that are transient.
+        progress: returns something that changes when a failed attempt has got further: then the counting begins anew.
+
+    Raises:
+        Error: what the last call has raised; ``exhausted`` if the attempts are used up.
+    """
+    attempts = _Attempts(context, what, again, progress or (lambda: None))
+    try:
+        return call()
+    except Error as error:
+        first = [error]
+    import tenacity  # most jobs never need it, and it would take 10 ms
+
+    def attempt() -> T:
+        if first:
+            raise first.pop()
+        return call()
+
+    return tenacity.Retrying(
+        stop=attempts.enough,
+        wait=attempts.pause,
+        retry=tenacity.retry_if_exception(attempts.worth_another),
+        sleep=context.token.wait,
+        before_sleep=attempts.report,
+        reraise=True,
+    )(attempt)
+
+
+class _Attempts:
+    """How often something has failed since it got further last."""
+
+    def __init__(
+        self, context: Context, what: str, again: Callable[[BaseException], bool], progress: Callable[[], object]
+    ) -> None:
+        self._context = context
+        self._what = what
+        self._again = again
+        self._progress = progress
+        self._reached = progress()
+        self._failures = 0
+
+    def worth_another(self, error: BaseException) -> bool:
+        """Count a failure, and return whether it may pass."""
+        now = self._progress()
+        if now != self._reached:
+            self._reached, self._failures = now, 0
+        self._failures += 1
+        return self._again(error)
+
+    def enough(self, state: tenacity.RetryCallState) -> bool:
+        """Return whether the attempts are used up."""
+        if self._failures < self._context.retry.attempts:
+            return False
+        error = state.outcome.exception() if state.outcome else None
+        if isinstance(error, Error):
+            error.exhausted = True
+        return True
+
+    def pause(self, state: tenacity.RetryCallState) -> float:
+        """Return the seconds until the next attempt."""
+        import tenacity  # it is there already
+
+        grown = tenacity.wait_exponential(multiplier=FIRST_PAUSE, max=self._context.retry.max_delay)
+        state.attempt_number = self._failures
+        return float(grown(state) + tenacity.wait_random(0, JITTER)(state))
+
+    def report(self, state: tenacity.RetryCallState) -> None:
+        """Tell the observers that there will be another attempt."""
+        error = state.outcome.exception() if state.outcome else None
+        seconds = state.next_action.sleep if state.next_action else 0.0
+        text = error.message if isinstance(error, Error) else str(error)
+        of = self._context.retry.attempts
+        said = "%s: attempt %d of %d failed, retrying in %.1f s: %s"
+        logger.warning(said, self._what, self._failures, of, seconds, text)
+        self._context.emit(
+            events.Retrying(what=self._what, attempt=self._failures, attempts=of, pause=seconds, error=text)
+        )
