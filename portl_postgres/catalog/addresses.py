@@ -8,11 +8,11 @@ from typing import Any
 
 import portl
 from portl import FieldError, Secret
-from portl_postgres.catalog.tables import KINDS, shown, statement
+from portl_postgres.catalog.tables import KINDS, shown
 from portl_postgres.config import PostgresSourceConfig, SSLMode
 from portl_postgres.conninfo import SECRET_KEYWORDS, parse_url
 from portl_postgres.session.database import Database
-from portl_postgres.sql.text import bound
+from portl_postgres.sql.text import bound, statement
 
 #: The schemes of its URLs (manual, 32.1.1.2, Connection URIs).
 SCHEMES = ("postgresql", "postgres")

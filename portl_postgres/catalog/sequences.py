@@ -1,89 +1,110 @@
-"""Set the sequences behind a table's columns past what was loaded: the application's next insert would collide."""
+"""Sequences: their options, where they are, and which value comes next (manual, CREATE SEQUENCE)."""
 
 from __future__ import annotations
 
-import portl
-from portl import Intent, Kind
-from portl_postgres.catalog.tables import details
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+
+from portl import Kind
 from portl_postgres.session.session import Session
-from portl_postgres.sql.text import quoted
 
-_WHOLE = {Kind.SMALLINT, Kind.INT, Kind.BIGINT}
+#: The values of the types that a sequence can have.
+RANGES = {
+    Kind.SMALLINT: (-(2**15), 2**15 - 1),
+    Kind.INT: (-(2**31), 2**31 - 1),
+    Kind.BIGINT: (-(2**63), 2**63 - 1),
+}
 
 
-class Sequences:
-    """The sequences of one table.
+@attrs.frozen(kw_only=True)
+class SequenceOptions:
+    """The options of a sequence."""
 
-    Args:
-        session: inside a transaction.
-        intent: the job.
-        table: quoted.
-        context: the run's.
-    """
+    start: int
+    increment: int
+    minimum: int
+    maximum: int
+    cache: int
+    cycle: bool
 
-    def __init__(self, session: Session, intent: Intent, table: str, context: portl.Context) -> None:
-        self._session = session
-        self._intent = intent
-        self._table = table
-        self._context = context
+    @property
+    def ascending(self) -> bool:
+        """True if it counts up."""
+        return self.increment > 0
 
-    def advance(self) -> None:
-        """Advance them, or warn of what cannot be."""
-        for field, sequence in self._behind():
-            self._advance(field, sequence)
+    def limited(self, kind: Kind) -> SequenceOptions:
+        """Return the options for a column of a whole number's type, which may hold less than the sequence's own."""
+        low, high = RANGES[kind]
+        low, high = max(self.minimum, low), min(self.maximum, high)
+        return attrs.evolve(self, minimum=low, maximum=high, start=min(max(self.start, low), high))
 
-    def _behind(self) -> list[tuple[portl.Field, int]]:
-        """Return the fields with a sequence behind their column; columns that were just made are asked for theirs."""
-        fields = {field.target.name: field for field in self._intent.fields if field.target.type.kind in _WHOLE}
-        known: dict[str, int | None] = {
-            name: found.sequence for name, field in fields.items() if (found := details(field.target))
+    def clause(self, kind: Kind) -> str:
+        """Return what CREATE SEQUENCE needs to be told of them for a type: those that are not its defaults."""
+        low, high = RANGES[kind]
+        minimum, maximum = (1, high) if self.ascending else (low, -1)
+        start = self.minimum if self.ascending else self.maximum
+        parts = {
+            f"INCREMENT BY {self.increment}": self.increment != 1,
+            f"MINVALUE {self.minimum}": self.minimum != minimum,
+            f"MAXVALUE {self.maximum}": self.maximum != maximum,
+            f"START WITH {self.start}": self.start != start,
+            f"CACHE {self.cache}": self.cache != 1,
+            "CYCLE": self.cycle,
         }
-        made = {column.name for column in (self._intent.target.columns if self._intent.create else self._intent.add)}
-        asked = [name for name, sequence in known.items() if not sequence and name in made]
-        if asked:
-            known |= dict(
-                self._session.query(
-                    "SELECT n, pg_get_serial_sequence($1, n)::regclass::oid FROM unnest($2::text[]) AS n",
-                    self._table,
-                    asked,
-                )
-            )
-        return [(fields[name], int(sequence)) for name, sequence in known.items() if sequence]
+        return " ".join(part for part, told in parts.items() if told)
 
-    def _advance(self, field: portl.Field, sequence: int) -> None:
-        """Set the sequence behind a column past what was loaded and past what the source had handed out."""
-        found = details(field.target)
-        if found is None:
-            return
-        ((name, increment, low, high, may),) = self._session.query(
-            "SELECT c.oid::regclass::text, s.seqincrement, s.seqmin, s.seqmax,"
-            " has_sequence_privilege(c.oid, 'SELECT') AND has_sequence_privilege(c.oid, 'UPDATE')"
-            " FROM pg_catalog.pg_sequence AS s JOIN pg_catalog.pg_class AS c ON c.oid = s.seqrelid WHERE c.oid = $1",
-            sequence,
-        )
-        if not may or not found.may_select:
-            self._warn(
-                field,
-                f"the role may not set the sequence {name} past what is in {self._intent.target.name}",
-                f"GRANT SELECT, UPDATE ON SEQUENCE {name} and SELECT on the column TO the role, or set it by hand",
-            )
-            return
-        extreme = "max" if increment > 0 else "min"
-        ((value, last, called),) = self._session.query(
-            f"SELECT (SELECT {extreme}({quoted(field.target.name)}) FROM {self._table}), last_value, is_called"
-            f" FROM {name}"
-        )
-        origin = details(field.sent)
-        wanted = [v for v in (value, origin.sequence_last if origin else None) if v is not None]
-        if not wanted:
-            return
-        goal = max(wanted) if increment > 0 else min(wanted)
-        standing = last if called else last - increment
-        ahead = goal > standing if increment > 0 else goal < standing
-        if ahead and low <= goal <= high:
-            self._session.query("SELECT setval($1::oid::regclass, $2, true)", sequence, goal)
-        elif ahead:
-            self._warn(field, f"the sequence {name} cannot hold {goal}", "alter it before the next insert")
 
-    def _warn(self, field: portl.Field, message: str, remedy: str) -> None:
-        self._context.emit(portl.Warned(where=f"column {field.target.name!r}", message=message, remedy=remedy))
+@attrs.frozen(kw_only=True)
+class PgSequence:
+    """A sequence behind a column."""
+
+    #: Qualified and quoted.
+    name: str
+    options: SequenceOptions
+    #: ``last_value``: the value returned last, or, if it was not ``called``, the one that comes next. None if the role
+    #: may not read it.
+    last: int | None
+    called: bool
+    may_set: bool
+
+    def at(self, last: int, *, called: bool) -> PgSequence:
+        """Return the sequence as setval() would leave it."""
+        return attrs.evolve(self, last=last, called=called)
+
+    def has_passed(self, value: int) -> bool:
+        """Return whether the next value lies beyond ``value`` in the direction of the sequence."""
+        return self._next is not None and (self._next > value if self.options.ascending else self._next < value)
+
+    def is_behind(self, other: PgSequence) -> bool:
+        """Return whether its next value comes before that of ``other``."""
+        return other._next is not None and not (self._next == other._next or self.has_passed(other._next))
+
+    @property
+    def _next(self) -> int | None:
+        """The next value; where a limit is reached, the one that would come without it."""
+        if self.last is None:
+            return None
+        return self.last + self.options.increment if self.called else self.last
+
+
+def read_sequences(session: Session, rows: Sequence[tuple[Any, ...]]) -> dict[str, PgSequence]:
+    """Return the sequences behind columns, by the columns' names, from rows of ``sql/sequences.sql``."""
+    readable = [row[1] for row in rows if row[8]]
+    queries = [f"SELECT last_value, is_called FROM {name}" for name in readable]
+    found = session.queries(queries, what="reading sequences") if queries else []
+    positions = {name: position for name, (position,) in zip(readable, found, strict=True)}
+    sequences = {}
+    for column, name, start, increment, low, high, cache, cycle, may_read, may_update in rows:
+        last, called = positions.get(name, (None, False))
+        sequences[column] = PgSequence(
+            name=name,
+            options=SequenceOptions(
+                start=start, increment=increment, minimum=low, maximum=high, cache=cache, cycle=cycle
+            ),
+            last=last,
+            called=called,
+            may_set=may_read and may_update,
+        )
+    return sequences

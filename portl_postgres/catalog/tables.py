@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache
-from importlib.resources import files
 from typing import Any
 
 import attrs
 
 from portl import Column, Key, SchemaError, Table
+from portl_postgres.catalog.sequences import PgSequence, read_sequences
 from portl_postgres.catalog.types import Domain, PgType, generic
 from portl_postgres.session.session import Session
-from portl_postgres.sql.text import Expression, bound, literal, quoted
+from portl_postgres.sql.text import Expression, bound, literal, quoted, statement
 
 DIALECT = "postgres"
 
@@ -40,10 +39,8 @@ class ColumnDetails:
     made_of: tuple[str, ...] = ()
     #: ``s`` stored, ``v`` virtual, for a generated column.
     generated_kind: str = ""
-    #: The oid of the sequence behind the column; 0 for none.
-    sequence: int = 0
-    #: The value that the sequence returned last; None if none yet, or if the role may not look.
-    sequence_last: int | None = None
+    #: The sequence behind a serial or identity column, or behind a default that calls nextval().
+    sequence: PgSequence | None = None
     may_select: bool = True
     may_insert: bool = True
     may_update: bool = True
@@ -71,12 +68,6 @@ class TableDetails:
     unfinished: bool = False
 
 
-@cache
-def statement(name: str) -> str:
-    """Return the text of ``sql/<name>.sql``."""
-    return files("portl_postgres").joinpath("sql", f"{name}.sql").read_text(encoding="utf-8")
-
-
 def read_table(session: Session, schema: str, name: str) -> Table | None:
     """Return a table, view or foreign table as the catalogs have it; None if there is none of that name."""
     relation = Expression(
@@ -87,12 +78,13 @@ def read_table(session: Session, schema: str, name: str) -> Table | None:
         "ARRAY(SELECT a.atttypid FROM pg_catalog.pg_attribute AS a"
         f" WHERE a.attrelid = ({relation}) AND a.attnum > 0 AND NOT a.attisdropped)"
     )
-    found, columns, types, keys = session.bare(
+    found, columns, types, keys, sequences = session.bare(
         [
             bound(statement("relation"), schema, name),
             bound(statement("columns"), relation),
             bound(statement("types"), its_types),
             bound(statement("keys"), relation),
+            bound(statement("sequences"), relation),
         ],
         what=f"looking at {quoted(schema, name)}",
     )
@@ -114,7 +106,7 @@ def read_table(session: Session, schema: str, name: str) -> Table | None:
     )
     return Table(
         name=shown(schema, name),
-        columns=tuple(_columns(session, columns, _types(types))),
+        columns=tuple(_columns(columns, _types(types), read_sequences(session, sequences), session.version)),
         keys=tuple(_key(row) for row in keys),
         comment=comment,
         dialect=DIALECT,
@@ -146,14 +138,14 @@ def near_names(session: Session, schema: str, name: str) -> list[str]:
     return list(dict.fromkeys([*exact, *close]))[:3]
 
 
-def _columns(session: Session, rows: Sequence[tuple[Any, ...]], types: dict[int, PgType]) -> Iterable[Column]:
-    lasts = _sequence_lasts(session, [row[12] for row in rows if row[12]])
-    for row in rows:
-        yield _column(row, types[row[1]], lasts, session.version)
+def _columns(
+    rows: Sequence[tuple[Any, ...]], types: dict[int, PgType], sequences: dict[str, PgSequence], version: int
+) -> Iterable[Column]:
+    return (_column(row, types[row[1]], sequences.get(row[0]), version) for row in rows)
 
 
-def _column(row: tuple[Any, ...], pg: PgType, lasts: dict[int, int | None], version: int) -> Column:
-    (name, _, modifier, native, not_null, default, identity, generated, collation, comment, needs, made_of, sequence,
+def _column(row: tuple[Any, ...], pg: PgType, sequence: PgSequence | None, version: int) -> Column:
+    (name, _, modifier, native, not_null, default, identity, generated, collation, comment, needs, made_of,
      may_select, may_insert, may_update) = row  # fmt: skip
     return Column(
         name=name,
@@ -172,26 +164,12 @@ def _column(row: tuple[Any, ...], pg: PgType, lasts: dict[int, int | None], vers
             default_needs=tuple(needs),
             made_of=tuple(made_of),
             generated_kind=generated,
-            sequence=sequence or 0,
-            sequence_last=lasts.get(sequence or 0),
+            sequence=sequence,
             may_select=may_select,
             may_insert=may_insert,
             may_update=may_update,
         ),
     )
-
-
-def _sequence_lasts(session: Session, sequences: Sequence[int]) -> dict[int, int | None]:
-    """Return the last value of each sequence; None where there is none yet, or where the role may not look."""
-    if not sequences or session.version < 10:
-        return {}
-    rows = session.query(
-        "SELECT s, CASE WHEN has_sequence_privilege(s, 'USAGE') OR has_sequence_privilege(s, 'SELECT')"
-        " THEN pg_catalog.pg_sequence_last_value(s) END FROM unnest($1::oid[]) AS s",
-        list(sequences),
-        what="looking at sequences",
-    )
-    return dict(rows)
 
 
 def _key(row: tuple[Any, ...]) -> Key:

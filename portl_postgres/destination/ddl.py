@@ -12,6 +12,7 @@ from portl_postgres.catalog.types import PgType
 from portl_postgres.config import PostgresDestinationConfig
 from portl_postgres.destination import due_key
 from portl_postgres.destination.new_table import Proposal
+from portl_postgres.destination.sequences import positions
 from portl_postgres.sql.text import listed, literal, quoted
 
 _COMPRESSIBLE = {"text", "varchar", "bpchar", "json", "jsonb", "bytea"}
@@ -33,6 +34,7 @@ def around_rows(
     # A key that the source guarantees is built after the rows, in half the time; any other has to decide row by row.
     key_first = not intent.distinct
     before += [*types, create_table(intent.target, config, key=key_first)]
+    before += positions(intent.target, quoted(config.schema, config.table))
     if key_first:
         return [*before, *comments(intent.target, config)], [analyze]
     without_comment = attrs.evolve(intent.target, comment=None)
@@ -100,7 +102,9 @@ def _definition(column: Column, config: PostgresDestinationConfig) -> str:
         kind = "VIRTUAL" if found is not None and found.generated_kind == "v" else "STORED"
         parts.append(f"GENERATED ALWAYS AS ({column.generated}) {kind}")
     elif column.identity is not None:
-        parts.append(f"GENERATED {column.identity.upper()} AS IDENTITY")
+        sequence = found.sequence if found is not None else None
+        options = sequence.options.clause(column.type.kind) if sequence is not None else ""
+        parts.append(f"GENERATED {column.identity.upper()} AS IDENTITY{f' ({options})' if options else ''}")
     elif column.default is not None:
         parts.append(f"DEFAULT {column.default}")
     if not column.nullable:

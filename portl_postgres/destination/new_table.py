@@ -7,7 +7,8 @@ from collections.abc import Collection, Mapping
 
 import attrs
 
-from portl import Column, Finding, Key, Kind, Table, Type, problem, warning
+from portl import Column, Finding, Key, Kind, Table, Type, note, problem, warning
+from portl_postgres.catalog.sequences import RANGES, PgSequence
 from portl_postgres.catalog.spellings import PostgresTypeMapper
 from portl_postgres.catalog.tables import DIALECT, ColumnDetails, TableDetails, details, shown
 from portl_postgres.catalog.types import KINDS, PgType, generic
@@ -17,7 +18,6 @@ from portl_postgres.session.session import Session
 
 # A constant of a user-made type, as pg_get_expr prints it.
 _TYPED_CONSTANT = re.compile(r"(E?'(?:[^'\\]|''|\\.)*')::(.+)", re.DOTALL)
-_WHOLE = (Kind.SMALLINT, Kind.INT, Kind.BIGINT)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -59,6 +59,7 @@ def propose(
     made = []
     for name, column in columns.items():
         proposed = _column(source, column, columns, resolver, session.version)
+        remarks += [(column.name, finding) for finding in _unread_sequence(name, proposed)]
         kept = proposed.default is not None or proposed.identity is not None
         if details(column) is not None and column.default is not None and not kept:
             remarks.append((column.name, _lost_default(name, column.default)))
@@ -124,16 +125,29 @@ def _column(
     pg = resolver.resolve(found.pg)
     default, identity = _default(column, found, pg)
     generated = column.generated if _can_generate(source, found, columns, version) else None
-    kind = found.generated_kind if generated else ""
+    type = generic(pg, found.modifier)
     return attrs.evolve(
         column,
-        type=generic(pg, found.modifier),
+        type=type,
         native=resolver.native(column.native, found.pg),
         default=default,
         identity=identity,
         generated=generated,
-        details=ColumnDetails(pg=pg, modifier=found.modifier, version=version, generated_kind=kind),
+        details=ColumnDetails(
+            pg=pg,
+            modifier=found.modifier,
+            version=version,
+            generated_kind=found.generated_kind if generated else "",
+            sequence=_sequence(found.sequence, type) if identity is not None else None,
+        ),
     )
+
+
+def _sequence(sequence: PgSequence | None, type: Type) -> PgSequence | None:
+    """Return the sequence of an identity column: the source's, within the limits of the column's type."""
+    if sequence is None or type.kind not in RANGES:
+        return None
+    return attrs.evolve(sequence, options=sequence.options.limited(type.kind))
 
 
 def _lost_default(name: str, default: str) -> Finding:
@@ -142,6 +156,15 @@ def _lost_default(name: str, default: str) -> Finding:
         f"its default {default} depends on objects of the source's database; the new column has no default",
         "set one at the destination if inserts there need it",
     )
+
+
+def _unread_sequence(name: str, proposed: Column) -> list[Finding]:
+    found = details(proposed)
+    sequence = found.sequence if found is not None else None
+    if sequence is None or sequence.last is not None:
+        return []
+    text = f"the role may not read the source's sequence {sequence.name}"
+    return [note(f"column {name!r}", f"{text}: the new one continues after the loaded values")]
 
 
 def _of_other_connector(column: Column, version: int) -> Column:
@@ -168,8 +191,8 @@ def _default(column: Column, found: ColumnDetails, pg: PgType) -> tuple[str | No
     """Return default and identity as they hold at the destination too. A serial becomes an identity column."""
     if column.identity is not None or column.default is None:
         return None, column.identity
-    serial = found.sequence and found.default_needs == ("relation",) and column.type.kind in _WHOLE
-    if serial and not column.nullable:
+    serial = found.sequence is not None and found.default_needs == ("relation",)
+    if serial and found.pg.kind == "b" and column.type.kind in RANGES and not column.nullable:
         return None, "by default"
     constant = _TYPED_CONSTANT.fullmatch(column.default)
     if constant is not None and constant[2] == found.pg.spelled and set(found.default_needs) == {"type"}:

@@ -28,12 +28,11 @@ from typing import Any, TypeVar
 
 import portl
 from portl import ChunkLine, Run, RunState
-from portl_postgres.catalog.tables import statement
 from portl_postgres.ledger.location import LAYOUT, Location, Locations
 from portl_postgres.ledger.locks import Holders, JobLock, end, holders_of, lock_key, who_holds, writers
 from portl_postgres.ledger.rows import COUNTS, line_of, run_of, snapshots, with_holders
 from portl_postgres.session.session import Session
-from portl_postgres.sql.text import bound, literal
+from portl_postgres.sql.text import bound, literal, statement
 
 logger = logging.getLogger("portl.postgres")
 T = TypeVar("T")

@@ -11,10 +11,10 @@ import attrs
 
 import portl
 from portl import LedgerConfig
-from portl_postgres.catalog.tables import shown, statement
+from portl_postgres.catalog.tables import shown
 from portl_postgres.ledger.locks import lock_key
 from portl_postgres.session.session import Session
-from portl_postgres.sql.text import Expression, bound, literal, quoted
+from portl_postgres.sql.text import Expression, bound, literal, quoted, statement
 
 logger = logging.getLogger("portl.postgres")
 

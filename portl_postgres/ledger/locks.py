@@ -14,8 +14,8 @@ from typing import Any, NoReturn
 
 import portl
 from portl import Run
-from portl_postgres.catalog.tables import statement
 from portl_postgres.session.session import Session
+from portl_postgres.sql.text import statement
 
 logger = logging.getLogger("portl.postgres")
 

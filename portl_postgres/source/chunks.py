@@ -13,11 +13,11 @@ from typing import Any
 import attrs
 
 from portl import Chunk, Split, Splitting, Table
-from portl_postgres.catalog.tables import details, statement, table_details
+from portl_postgres.catalog.tables import details, table_details
 from portl_postgres.config import PostgresSourceConfig
 from portl_postgres.session.session import Session
 from portl_postgres.source.ranges import BLOCK, KEY, VALUE, Order, block_order, column_order, relation_of
-from portl_postgres.sql.text import bound
+from portl_postgres.sql.text import bound, statement
 
 #: A table of at most this many blocks (4 MiB) is looked at as a whole.
 EXACT_BLOCKS = 512

@@ -13,9 +13,9 @@ from typing import Any
 import attrs
 
 from portl import SchemaError, Table
-from portl_postgres.catalog.tables import details, statement, table_details
+from portl_postgres.catalog.tables import details, table_details
 from portl_postgres.session.session import Session
-from portl_postgres.sql.text import bound, literal, quoted
+from portl_postgres.sql.text import bound, literal, quoted, statement
 
 KEY, BLOCK, VALUE = "key", "block", "value"
 

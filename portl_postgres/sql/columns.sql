@@ -30,20 +30,6 @@ SELECT a.attname::text,
               WHERE p.refclassid = 'pg_catalog.pg_class'::regclass AND p.refobjid = a.attrelid
                 AND p.refobjsubid <> a.attnum
                 AND (p.classid = 'pg_catalog.pg_attrdef'::regclass AND p.objid = d.oid)),
-       -- The sequence behind a serial or identity column, or behind a default of nextval().
-       coalesce((SELECT s.oid
-                   FROM pg_catalog.pg_depend AS p
-                   JOIN pg_catalog.pg_class AS s ON s.oid = p.objid AND s.relkind = 'S'
-                  WHERE p.classid = 'pg_catalog.pg_class'::regclass
-                    AND p.refclassid = 'pg_catalog.pg_class'::regclass
-                    AND p.refobjid = a.attrelid AND p.refobjsubid = a.attnum AND p.deptype IN ('a', 'i')
-                  LIMIT 1),
-                (SELECT s.oid
-                   FROM pg_catalog.pg_depend AS p
-                   JOIN pg_catalog.pg_class AS s ON s.oid = p.refobjid AND s.relkind = 'S'
-                  WHERE p.classid = 'pg_catalog.pg_attrdef'::regclass AND p.objid = d.oid
-                    AND p.refclassid = 'pg_catalog.pg_class'::regclass
-                  LIMIT 1)),
        pg_catalog.has_column_privilege(a.attrelid, a.attnum, 'SELECT'),
        pg_catalog.has_column_privilege(a.attrelid, a.attnum, 'INSERT'),
        pg_catalog.has_column_privilege(a.attrelid, a.attnum, 'UPDATE')

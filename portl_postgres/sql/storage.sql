@@ -1,4 +1,4 @@
--- What one relation (its oid is $1) resumes, with its partitions and children, and whether it can be cut by blocks.
+-- The size of one relation (its oid is $1) with its partitions and children, and whether it can be cut by blocks.
 WITH RECURSIVE tree(oid) AS (
     SELECT $1::oid
      UNION

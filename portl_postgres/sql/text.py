@@ -1,4 +1,4 @@
-"""Quote names and values, and scan a user's SQL just far enough to embed it: where it ends, whether it is balanced.
+"""Named queries, quoting, and scanning a user's SQL just far enough to embed it: where it ends, whether it is balanced.
 
 The lexical rules are those of the manual, 4.1: quoted strings, E'' strings, dollar quotes, quoted names, comments of
 both kinds, the second kind nested.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+from importlib.resources import files
 
 from psycopg import sql
 
@@ -32,6 +34,12 @@ _TOKEN = re.compile(
 )
 _PARAMETER = re.compile(r"\$(\d+)")
 _COMMENT_EDGE = re.compile(r"/\*|\*/")
+
+
+@cache
+def statement(name: str) -> str:
+    """Return the text of ``sql/<name>.sql``."""
+    return files("portl_postgres").joinpath("sql", f"{name}.sql").read_text(encoding="utf-8")
 
 
 class Expression(str):

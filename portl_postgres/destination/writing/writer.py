@@ -13,9 +13,9 @@ import attrs
 
 import portl
 from portl import Batch, Counts, DataError, Intent
-from portl_postgres.catalog.sequences import Sequences
 from portl_postgres.destination.quarantine.file import append_lines
 from portl_postgres.destination.quarantine.table import RejectedTable
+from portl_postgres.destination.sequences import Sequences
 from portl_postgres.destination.writing.server_side import ServerSideWay, merges_straight
 from portl_postgres.destination.writing.staged import StagedWay
 from portl_postgres.destination.writing.straight import Copying, StraightWay, Way

@@ -932,7 +932,7 @@ def test_a_role_that_only_inserts_is_warned_that_the_sequence_stays(source: Db, 
     finally:
         destination.execute("DROP OWNED BY portl_inserts; DROP ROLE portl_inserts")
     assert result.rows_inserted == 1
-    assert warned == ["the role may not set the sequence t_id_seq past what is in public.t"]
+    assert warned == ["the role may not set the sequence public.t_id_seq past the values in public.t"]
     assert destination.value("SELECT is_called FROM t_id_seq") is False
 
 
