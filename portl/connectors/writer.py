@@ -58,7 +58,7 @@ class Writer(abc.ABC):
         raise NotImplementedError
 
     def unreject(self, run: str, chunk: int | None = None) -> None:
-        """Remove what a run has put aside, in the transaction that is open: its rows come once more.
+        """Remove what a run has quarantined, in the transaction that is open: its rows come once more.
 
         Args:
             run: the run's id, as ``Intent.run`` had it.

@@ -18,7 +18,7 @@ from portl.values.differences import TableVerification, Verification
 from portl.values.errors import ConfigError, LedgerError
 from portl.values.events import Observer
 from portl.values.runs import ChunkState, RunState
-from portl.verification.compare import NAMED, TableComparison
+from portl.verification.compare import NAMED, TableComparison, compare
 from portl.verification.repair import repair as copy_again
 
 
@@ -66,25 +66,25 @@ def verify(
     config = request.config
     chosen = _mode(mode, config, repair=repair)
     started = time.monotonic()
-    repaired = 0
-
-    def look(sides: Sides, spool: TextIO | None = None) -> tuple[list[str], TableComparison, TableVerification]:
-        comparison = TableComparison(config, sides, chosen, named, spool)
-        return _unfinished(config, sides), comparison, comparison.run()
-
-    if not repair:
-        unfinished, _, table = request.looking(look)
-    else:
-        with _spool() as spool, request.reported(), request.opened() as sides, _locked(config, sides):
-            unfinished, comparison, table = look(sides, spool)
-            if table.missing or table.different:
-                repaired = copy_again(config, sides, comparison, spool)
-    if repaired:
-        # Open both sides anew: the source's snapshot is as old as the comparison.
-        table = request.looking(look)[2]
+    unfinished, table, repaired = _repair(request, chosen, named) if repair else ([], None, 0)
+    if table is None or repaired:
+        # After a repair both sides are opened anew: the source's snapshot is as old as the comparison.
+        unfinished, table = request.looking(
+            lambda sides: (_unfinished(config, sides), compare(config, sides, chosen, named))
+        )
     table = attrs.evolve(table, notes=(*unfinished, *table.notes))
     seconds = time.monotonic() - started
     return Verification(name=config.name, tables=(table,), repaired=repaired, seconds=seconds)
+
+
+def _repair(request: Request, mode: Verify, named: int) -> tuple[list[str], TableVerification, int]:
+    """Compare, and copy rows once more; return what the ledger says, what was found, and how many were copied."""
+    config = request.config
+    with _spool() as spool, request.reported(), request.opened() as sides, _locked(config, sides):
+        comparison = TableComparison(config, sides, mode, named, spool)
+        unfinished, table = _unfinished(config, sides), comparison.run()
+        worth = table.missing or table.different
+        return unfinished, table, copy_again(config, sides, comparison, spool) if worth else 0
 
 
 def _spool() -> AbstractContextManager[TextIO]:

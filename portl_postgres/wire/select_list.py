@@ -2,7 +2,7 @@
 
 A conversion that cannot fail is done by the source (``a::bigint``), and the row travels in binary form. One that may
 refuse a row is left to the destination's input function, from the text form: a failure in the source's SELECT would
-end the whole stream without saying which row it was, one at the destination can be rolled back, named and put aside.
+end the whole stream without saying which row it was, one at the destination can be rolled back, named and quarantined.
 """
 
 from __future__ import annotations

@@ -176,7 +176,7 @@ def test_a_role_that_may_only_read_is_told_so_in_the_plan(users: Db, destination
         destination.execute("DROP OWNED BY portl_reader; DROP ROLE portl_reader")
 
 
-def test_the_same_command_takes_up_a_run_that_was_killed(users: Db, destination: Db) -> None:
+def test_the_same_command_resumes_a_run_that_was_killed(users: Db, destination: Db) -> None:
     users.execute("INSERT INTO users SELECT g, repeat('x', 200) FROM generate_series(3001, 60000) AS g")
     destination.execute("CREATE TABLE users (id int PRIMARY KEY, name text)")
     # The row in the middle waits for a lock, so that the run is found with some of its chunks done.

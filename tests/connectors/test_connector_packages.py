@@ -83,7 +83,7 @@ def test_json_lines_go_to_postgres_and_back_through_the_entry_point(
     assert destination.execute("SELECT * FROM t ORDER BY id") == source.execute("SELECT * FROM t ORDER BY id")
 
 
-def test_reading_json_lines_is_taken_up(jsonl: Path, destination: Db, tmp_path: Path) -> None:
+def test_reading_json_lines_is_resumed(jsonl: Path, destination: Db, tmp_path: Path) -> None:
     file = tmp_path / "t.jsonl"
     file.write_text("".join(json.dumps({"id": n, "x": f"x{n}"}) + "\n" for n in range(2000)), encoding="utf-8")
     job = {

@@ -216,7 +216,7 @@ def test_pools_are_used_and_stay_open(filled: Db, destination: Db) -> None:
         assert not source.closed
 
 
-def test_one_pool_serves_both_ends(filled: Db) -> None:
+def test_one_pool_serves_both_sides(filled: Db) -> None:
     dsn, password = filled.connection.info.dsn, filled.endpoint.password
     with psycopg_pool.ConnectionPool(dsn, kwargs={"password": password}, min_size=2, open=True) as pool:
         config = job(destination={"type": "postgres", "table": "copied"})
@@ -234,7 +234,7 @@ def test_a_pool_without_a_free_connection_is_told(filled: Db, destination: Db) -
         portl.migrate(job(destination=destination.end(table="t")), source=pool)
 
 
-def test_one_connection_for_both_ends_is_refused(filled: Db) -> None:
+def test_one_connection_for_both_sides_is_refused(filled: Db) -> None:
     with connect(filled) as connection:
         config = job(destination={"type": "postgres", "table": "copied"})
         with pytest.raises(portl.ConfigError) as caught:

@@ -186,7 +186,7 @@ def test_what_was_committed_before_stays_and_is_told(rows: Db, slow: Db) -> None
     assert slow.value("SELECT count(*) FROM t") == 4000
 
 
-def test_the_key_of_a_table_that_was_begun_is_built_when_a_cancelled_run_is_taken_up(rows: Db, destination: Db) -> None:
+def test_the_key_of_a_table_that_was_begun_is_built_when_a_cancelled_run_is_resumed(rows: Db, destination: Db) -> None:
     rows.execute("ALTER TABLE t ADD PRIMARY KEY (id)")
     key = "SELECT count(*) FROM pg_index WHERE indrelid = 't'::regclass AND indisprimary"
     for turn in range(3):

@@ -367,7 +367,7 @@ def test_a_row_that_a_worker_is_refused_is_named_and_the_rows_before_it_are_kept
     whole(source, destination)
 
 
-def test_rows_that_workers_are_refused_are_put_aside(
+def test_rows_that_workers_are_refused_are_quarantined(
     source: Db, destination: Db, executor: Executor, tmp_path: Path
 ) -> None:
     source.execute(TABLE)
@@ -382,7 +382,7 @@ def test_rows_that_workers_are_refused_are_put_aside(
     assert sorted(event.chunk for event in seen if isinstance(event, portl.RowsRejected)) == [1, 3, 5, 7]
 
 
-def test_rows_put_aside_by_workers_count_towards_the_limit_of_the_run(
+def test_quarantined_rows_by_workers_count_towards_the_limit_of_the_run(
     source: Db, destination: Db, pool: Executor
 ) -> None:
     source.execute(TABLE)

@@ -49,7 +49,7 @@ def latest(job: dict[str, Any]) -> portl.Run:
 
 
 @pytest.mark.parametrize("parallel", [1, 3])
-def test_rows_put_aside_name_the_run_and_come_once_when_all_is_copied_again(
+def test_quarantined_rows_name_the_run_and_come_once_when_all_is_copied_again(
     source: Db, destination: Db, parallel: int
 ) -> None:
     source.execute(KEYED)
@@ -64,7 +64,7 @@ def test_rows_put_aside_name_the_run_and_come_once_when_all_is_copied_again(
     assert destination.execute("SELECT DISTINCT run FROM t__rejected") == [(latest(job).id,)]
 
 
-def test_rows_put_aside_by_a_run_that_starts_over_come_once(source: Db, destination: Db) -> None:
+def test_quarantined_rows_by_a_run_that_starts_over_come_once(source: Db, destination: Db) -> None:
     source.execute(KEYED)
     destination.execute(PICKY)
     end = source.end(query="SELECT * FROM t ORDER BY id")
@@ -89,7 +89,7 @@ def test_rows_put_aside_by_a_run_that_starts_over_come_once(source: Db, destinat
     assert destination.value("SELECT count(DISTINCT run) FROM t__rejected") == 2
 
 
-def test_rows_put_aside_by_a_run_that_is_begun_again_come_once(source: Db, destination: Db) -> None:
+def test_quarantined_rows_by_a_run_that_is_begun_again_come_once(source: Db, destination: Db) -> None:
     source.execute(KEYED)
     destination.execute(PICKY)
     job = job_of(source.end(), destination.end(), conflict="overwrite", on_error="quarantine")
@@ -100,7 +100,7 @@ def test_rows_put_aside_by_a_run_that_is_begun_again_come_once(source: Db, desti
 
 
 @pytest.mark.parametrize("conflict", ["fail", "overwrite"])
-def test_a_run_is_not_taken_up_on_another_table_of_the_same_name(source: Db, destination: Db, conflict: str) -> None:
+def test_a_run_is_not_resumed_on_another_table_of_the_same_name(source: Db, destination: Db, conflict: str) -> None:
     source.execute(KEYED)
     destination.execute("CREATE TABLE t (id int PRIMARY KEY, y text)")
     job = job_of(source.end(), destination.end(), conflict=conflict)
@@ -114,7 +114,7 @@ def test_a_run_is_not_taken_up_on_another_table_of_the_same_name(source: Db, des
     assert rows(destination, "t") == rows(source, "t")
 
 
-def test_a_run_is_taken_up_after_the_table_was_rewritten(source: Db, destination: Db) -> None:
+def test_a_run_is_resumed_after_the_table_was_rewritten(source: Db, destination: Db) -> None:
     source.execute(KEYLESS)
     destination.execute("CREATE TABLE t (id int, y text)")
     job = job_of(source.end(), destination.end())
@@ -125,7 +125,7 @@ def test_a_run_is_taken_up_after_the_table_was_rewritten(source: Db, destination
     assert rows(destination, "t") == rows(source, "t")
 
 
-def test_a_run_is_taken_up_in_a_database_that_was_restored(source: Db, destination: Db) -> None:
+def test_a_run_is_resumed_in_a_database_that_was_restored(source: Db, destination: Db) -> None:
     source.execute(KEYLESS)
     destination.execute("CREATE TABLE t (id int, y text)")
     job = job_of(source.end(), destination.end())
@@ -191,7 +191,7 @@ def test_a_role_with_a_ledger_of_its_own_works_beside_one_that_it_may_not_read(
 
 @pytest.mark.parametrize("parallel", [1, 3])
 @pytest.mark.parametrize("at", [2, 3, 4])
-def test_rows_are_put_aside_once_whatever_becomes_of_a_commit(
+def test_rows_are_quarantined_once_whatever_becomes_of_a_commit(
     source: Db, destination: Db, at: int, parallel: int
 ) -> None:
     source.execute(KEYED)

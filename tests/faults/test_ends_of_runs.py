@@ -38,7 +38,7 @@ def command(*arguments: object) -> list[str]:
     ("number", "code", "words"),
     [(signal.SIGINT, 130, "interrupted by Ctrl-C"), (signal.SIGTERM, 143, "interrupted by SIGTERM")],
 )
-def test_a_signal_ends_a_run_in_order_and_the_next_run_takes_it_up(
+def test_a_signal_ends_a_run_in_order_and_the_next_run_resumes_it(
     source: Db, destination: Db, tmp_path: Path, parallel: int, number: int, code: int, words: str
 ) -> None:
     source.execute(KEYLESS)
@@ -134,7 +134,7 @@ def lent(db: Db) -> psycopg.Connection[Any]:
     )
 
 
-def test_a_run_is_taken_up_over_connections_that_are_lent(source: Db, destination: Db) -> None:
+def test_a_run_is_resumed_over_connections_that_are_caller_supplied(source: Db, destination: Db) -> None:
     source.execute(KEYLESS)
     job = job_of(source.end(), destination.end())
     with lent(source) as reading, lent(destination) as writing:
@@ -149,7 +149,7 @@ def test_a_run_is_taken_up_over_connections_that_are_lent(source: Db, destinatio
     assert rows(destination, "t") == rows(source, "t")
 
 
-def test_workers_share_a_pool_that_is_lent(source: Db, destination: Db) -> None:
+def test_workers_share_a_pool_that_is_caller_supplied(source: Db, destination: Db) -> None:
     source.execute(KEYLESS)
     info = destination.connection.info
     keys = {"host": info.host, "port": info.port, "user": info.user, "dbname": info.dbname}

@@ -231,9 +231,7 @@ def test_twenty_seconds_without_a_server_are_survived_with_the_default_settings(
     outage(source, server_folder, end=end, mode=mode, seconds=20, parallel=parallel, retry={})
 
 
-def test_a_server_that_does_not_come_back_ends_the_run_and_the_next_takes_it_up(
-    source: Db, server_folder: Path
-) -> None:
+def test_a_server_that_does_not_come_back_ends_the_run_and_the_next_resumes_it(source: Db, server_folder: Path) -> None:
     source.execute(KEYLESS)
     with own_server(server_folder) as (server, connect):
         job = job_of(source.end(), {"type": "postgres", **server.parameters()}, retry={"attempts": 2, "max_delay": 0.1})
@@ -382,9 +380,7 @@ def test_a_source_cannot_be_altered_while_it_is_read(source: Db, destination: Db
 
 
 @pytest.mark.parametrize("parallel", [1, 3])
-def test_a_cancelled_run_leaves_no_statement_running_and_is_taken_up(
-    source: Db, destination: Db, parallel: int
-) -> None:
+def test_a_cancelled_run_leaves_no_statement_running_and_is_resumed(source: Db, destination: Db, parallel: int) -> None:
     source.execute(KEYLESS)
     token = portl.CancelToken()
     job = job_of(source.end(), destination.end(), parallel=parallel)
@@ -480,7 +476,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_a_full_disk_ends_the_run_at_once_and_the_next_takes_it_up(
+def test_a_full_disk_ends_the_run_at_once_and_the_next_resumes_it(
     source: Db, server_folder: Path, small_disk: Path
 ) -> None:
     source.execute("CREATE TABLE t AS SELECT g AS id, repeat(md5(g::text), 20) AS y FROM generate_series(1, 30000) g")

@@ -45,7 +45,7 @@ class ShutAfterCut(Proxy):
 
 
 #: The worker that has written the first chunk takes its time over each further one.
-MAIN_LANE_IS_SLOW = """
+MAIN_WORKER_IS_SLOW = """
 CREATE TABLE first_worker (pid int);
 CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
   IF NOT EXISTS (SELECT FROM first_worker) THEN INSERT INTO first_worker VALUES (pg_backend_pid());
@@ -71,7 +71,7 @@ def test_a_lost_commit_of_a_worker_is_asked_about_however_long_the_server_cannot
     source: Db, destination: Db, after: bool
 ) -> None:
     source.execute(KEYLESS)
-    destination.execute(MAIN_LANE_IS_SLOW)
+    destination.execute(MAIN_WORKER_IS_SLOW)
     told: list[str] = []
     with ShutAfterCut(destination.endpoint) as proxy:
 

@@ -47,7 +47,7 @@ def finished(source: Db, destination: Db) -> None:
 
 
 @pytest.mark.parametrize("conflict", ["overwrite", "skip", "merge", "fail"])
-def test_a_job_that_was_killed_while_it_filled_a_new_table_is_taken_up(
+def test_a_job_that_was_killed_while_it_filled_a_new_table_is_resumed(
     source: Db, destination: Db, conflict: str
 ) -> None:
     job = filling(source, destination, conflict=conflict, chunk_rows=2000, parallel=1)

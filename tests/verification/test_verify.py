@@ -406,7 +406,7 @@ def test_a_role_without_select_at_the_destination_is_told_what_it_needs(source: 
         destination.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
-def test_a_role_that_may_only_read_both_ends_can_verify(source: Db, destination: Db) -> None:
+def test_a_role_that_may_only_read_both_sides_can_verify(source: Db, destination: Db) -> None:
     for db in (source, destination):
         users(db)
     role = f"portl_verify_{next(NUMBERS)}"
@@ -572,7 +572,7 @@ def test_a_repair_is_refused_while_the_job_runs(source: Db, destination: Db) -> 
 
 
 @pytest.mark.parametrize("slow", ["source", "destination"])
-def test_a_comparison_is_cancelled_at_both_ends(source: Db, destination: Db, slow: str) -> None:
+def test_a_comparison_is_cancelled_at_both_sides(source: Db, destination: Db, slow: str) -> None:
     users(source, 10)
     config = job(source, destination)
     portl.migrate(config)

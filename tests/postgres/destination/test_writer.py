@@ -269,7 +269,7 @@ def test_parts_of_a_callers_transaction_can_be_undone(source: Db, destination: D
     assert destination.execute("SELECT * FROM t ORDER BY 1") == [(1, 1), (2, 2)]
 
 
-def test_an_unfinished_table_of_the_run_that_is_taken_up_is_filled_without_a_staging_table(
+def test_an_unfinished_table_of_the_run_that_is_resumed_is_filled_without_a_staging_table(
     source: Db, destination: Db, caplog: pytest.LogCaptureFixture
 ) -> None:
     tables(source, destination, "id int PRIMARY KEY, a int", "id int NOT NULL, a int")

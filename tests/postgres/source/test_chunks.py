@@ -414,7 +414,7 @@ def test_a_worker_session_travels_in_a_pickle_without_the_password(source: Db, m
             assert len(rows_of(own, split(own).chunks[0])) == 10
 
 
-def test_a_connection_of_the_callers_has_no_siblings(source: Db) -> None:
+def test_a_connection_of_the_callers_has_no_worker_sessions(source: Db) -> None:
     numbers(source, 10)
     own = PostgresSource(config(source, table="t"), source.connection)
     with opened(own) as src:
