@@ -60,8 +60,9 @@ if TYPE_CHECKING:  # for type checkers and the docs; a program reads _HOMES, and
     from portl.connectors.registry import installed as installed
     from portl.connectors.registry import register as register
     from portl.connectors.retry import retrying as retrying
+    from portl.connectors.side import Side as Side
+    from portl.connectors.side import TableEntry as TableEntry
     from portl.connectors.source import Source as Source
-    from portl.connectors.source import TableEntry as TableEntry
     from portl.connectors.writer import Writer as Writer
     from portl.execution.rejected import retry_rejected as retry_rejected
     from portl.job.explain import Explanation as Explanation
@@ -152,7 +153,8 @@ _HOMES = {
     "portl.connectors.ledger": "Ledger",
     "portl.connectors.registry": "Installed hookimpl installed register",
     "portl.connectors.retry": "retrying",
-    "portl.connectors.source": "Source TableEntry",
+    "portl.connectors.side": "Side TableEntry",
+    "portl.connectors.source": "Source",
     "portl.connectors.writer": "Writer",
     "portl.execution.rejected": "retry_rejected",
     "portl.job.explain": "Explanation explain",

@@ -13,12 +13,12 @@ from portl.cli.output import Output
 @click.argument("source", metavar="FROM")
 @click.argument("destination", metavar="TO")
 @click.option("--table", required=True, metavar="NAME", help="The table to read: users, sales.orders.")
-@click.option("--to-table", metavar="NAME", help="The table to write to. By default it is called the same.")
+@click.option("--to-table", metavar="NAME", help="The table to write to; by default the same name.")
 @click.option(
     "--conflict",
     type=click.Choice([strategy.value for strategy in portl.Strategy]),
     metavar="STRATEGY",
-    help="overwrite (default), skip, fail or merge: what becomes of a row whose key is there already.",
+    help="overwrite (default), skip, fail or merge: what happens to a row whose key exists already.",
 )
 @click.option(
     "--verify",
@@ -27,11 +27,11 @@ from portl.cli.output import Output
     help="count, checksum or full: compare both sides after the last row.",
 )
 @click.option("--dry-run", is_flag=True, help="Show the plan and write nothing.")
-@click.option("--sql", is_flag=True, help="With --dry-run: show the SQL, too.")
-@click.option("--json", "as_json", is_flag=True, help="Print one event a line as JSON on standard output.")
-@click.option("--restart", is_flag=True, help="Begin again where an earlier run was interrupted.")
+@click.option("--sql", is_flag=True, help="With --dry-run: also show the SQL.")
+@click.option("--json", "as_json", is_flag=True, help="Print one event per line as JSON on standard output.")
+@click.option("--restart", is_flag=True, help="Start over instead of resuming an interrupted run.")
 @click.option("--run-id", metavar="ID", help="An idempotency key: a run with this id that is done is not done again.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any key of a job: --set source.limit=10.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Set a key: --set source.limit=10.")
 @click.option(
     "--verbose", "-v", is_flag=True, help="Show the SQL, batches and connections, and stack traces of errors."
 )
@@ -52,11 +52,11 @@ def copy(
 ) -> int:
     """Copy a table from one URL to another.
 
-    A job without a file: what --set does not say is as in a job file that says nothing of it. The same command again
-    resumes a run that was interrupted. Exit codes are those of `portl run`.
+    A job without a file: keys that --set does not set have their defaults. The same command again resumes an
+    interrupted run. The exit codes are those of `portl run`.
 
-    Other users of the machine may see a password that stands in a command. A URL may do without one: PostgreSQL's
-    takes it from PGPASSWORD or from ~/.pgpass.
+    Other users of the machine can see a password in a command line. Leave it out of the URL: for PostgreSQL it is then
+    taken from PGPASSWORD or ~/.pgpass.
 
     \b
     portl copy postgresql://reader@db1/shop postgresql://writer@db2/warehouse --table sales.orders

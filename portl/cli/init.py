@@ -1,4 +1,4 @@
-"""``portl init``: from two URLs and a table to a job file, with questions on a terminal and with flags elsewhere."""
+"""``portl init``: from two URLs and a table to a job file, with prompts on a terminal, with options elsewhere."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ import portl
 from portl.cli.app import DONE, FAILED, guarded
 from portl.cli.output import Output
 from portl.job.environment import escaped
-from portl.job.urls import end_of, examples, named
+from portl.job.urls import examples, named, side_of
 from portl.job.writing import job_text, variables
 from portl.planning.proposals import Proposal, propose
 from portl.values.text import printable
 
 #: The schema for editors, beside the job file.
 SCHEMA = "portl.schema.json"
-#: Tables that are listed; of more than these, one is named.
+#: Tables that are listed; if there are more, the user types part of a name.
 MOST_TABLES = 20
 
 _EXCLUDE, _ADD = "exclude", "add"
@@ -34,19 +34,19 @@ _EXCLUDE, _ADD = "exclude", "add"
 @click.option("--from", "source", metavar="URL", help="Where the rows come from: postgresql://reader@host/shop.")
 @click.option("--to", "destination", metavar="URL", help="Where they go.")
 @click.option("--table", metavar="NAME", help="The table to read: users, sales.orders.")
-@click.option("--to-table", metavar="NAME", help="The table to write to. By default it is called the same.")
+@click.option("--to-table", metavar="NAME", help="The table to write to; by default the same name.")
 @click.option(
     "--conflict",
     type=click.Choice([strategy.value for strategy in portl.Strategy]),
     metavar="STRATEGY",
-    help="overwrite, skip, fail or merge: what becomes of a row whose key is there already.",
+    help="overwrite, skip, fail or merge: what happens to a row whose key exists already.",
 )
 @click.option(
     "--missing",
     type=click.Choice([_EXCLUDE, _ADD]),
-    help="Columns that the destination's table lacks: leave them out, or add them to it.",
+    help="Columns that the destination's table lacks: exclude them, or add them to it.",
 )
-@click.option("--force", is_flag=True, help="Replace FILE if it is there.")
+@click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 def init(
     file: Path,
     source: str | None,
@@ -59,9 +59,9 @@ def init(
 ) -> int:
     """Write a job file, by default job.yaml.
 
-    Looks at both sides, proposes key, conflict strategy and mapping, and shows the plan. On a terminal it asks for what
-    no option says; elsewhere --from, --to and --table are needed. Passwords do not get into the file: it names
-    variables of the environment instead.
+    Looks at both sides, proposes key, conflict strategy and mapping, and shows the plan. On a terminal it prompts for
+    missing options; elsewhere --from, --to and --table are required. Passwords are not written to the file: it names
+    environment variables instead.
     """
     output = Output()
     wanted = _Wanted(
@@ -77,10 +77,10 @@ def init(
 
 @attrs.frozen(kw_only=True)
 class _Wanted:
-    """What the options say."""
+    """The options."""
 
     file: Path
-    #: By end: source, destination.
+    #: By side: source, destination.
     urls: Mapping[str, str | None] = attrs.field(repr=False)
     tables: Mapping[str, str | None]
     conflict: str | None
@@ -89,12 +89,12 @@ class _Wanted:
 
 
 @attrs.define
-class _End:
-    """One end, reached."""
+class _Side:
+    """A side that was connected to."""
 
     connector: portl.Connector
     keys: Mapping[str, Any]
-    #: What there is to choose from; None: the connector cannot tell.
+    #: The tables to choose from; None: the connector cannot list them.
     tables: Sequence[portl.TableEntry] | None
 
 
@@ -103,19 +103,19 @@ class _Interview:
         self._output = output
         self._wanted = wanted
         self._asks = sys.stdin.isatty()
-        #: True once something was asked: then the last word is the user's too.
+        #: True once the user was prompted; then they also confirm the result.
         self._asked = False
 
     def write(self) -> int:
-        """Find out what the job is, show its plan, write it."""
+        """Find out what the job is, show its plan, write the file."""
         self._check()
         if self._asks and None in self._wanted.urls.values():
             for example in examples():
-                self._output.say(f"a URL is such as {example}", "dim")
-            self._output.say("leave the password out: you are asked for it where it does not show", "dim")
-        reading = self._reach("source", "Where do the rows come from? URL")
+                self._output.say(f"example of a URL: {example}", "dim")
+            self._output.say("leave out the password: you are prompted for it without echo", "dim")
+        reading = self._connect("source", "URL of the source")
         table = self._table(reading)
-        writing = self._reach("destination", "Where do they go? URL")
+        writing = self._connect("destination", "URL of the destination")
         job = {
             "name": escaped(self._wanted.file.stem),
             "source": _keys("source", reading, table),
@@ -132,27 +132,27 @@ class _Interview:
         return DONE
 
     def _check(self) -> None:
-        """Refuse what cannot end well, before anything is asked."""
+        """Refuse wrong options before prompting for anything."""
         file, given = self._wanted.file, {**self._wanted.urls, "table": self._wanted.tables["source"]}
         if re.match(r"\w{2,}:/", str(file)):
-            raise click.UsageError("FILE is the job file to write; URLs go behind --from and --to")
+            raise click.UsageError("FILE is the job file to write; URLs follow --from and --to")
         if file.exists() and not self._wanted.force:
             raise portl.ConfigError(
-                ["is there already: name another file, or replace it with --force"], origin=str(file)
+                ["exists already: name another file, or replace it with --force"], origin=str(file)
             )
         options = {"source": "--from URL", "destination": "--to URL", "table": "--table NAME"}
         lacking = [option for name, option in options.items() if given[name] is None]
         if lacking and not self._asks:
-            raise click.UsageError(f"missing {', '.join(lacking)}: without a terminal nothing can be asked")
+            raise click.UsageError(f"missing {', '.join(lacking)}: there is no terminal to prompt on")
 
-    def _reach(self, end: str, question: str) -> _End:
-        """Return an end that answers."""
-        given = self._wanted.urls[end]
+    def _connect(self, side: str, question: str) -> _Side:
+        """Return a side that could be connected to."""
+        given = self._wanted.urls[side]
         while True:
             url = given if given is not None else self._ask(question)
             try:
-                connector, keys = end_of(end, url)
-                return self._tested(end, connector, keys)
+                connector, keys = side_of(side, url)
+                return self._tested(side, connector, keys)
             except portl.Interrupted:
                 raise
             except portl.Error as error:
@@ -160,13 +160,13 @@ class _Interview:
                     raise
                 self._output.error(error, None)
 
-    def _tested(self, end: str, connector: portl.Connector, keys: Mapping[str, Any]) -> _End:
-        """Connect; ask for the password if that is what is missing."""
-        ends = {"source": connector.source, "destination": connector.destination}
+    def _tested(self, side: str, connector: portl.Connector, keys: Mapping[str, Any]) -> _Side:
+        """Connect; prompt for the password if it is missing or wrong."""
+        classes = {"source": connector.source, "destination": connector.destination}
         models = {"source": connector.source_config, "destination": connector.destination_config}
-        cls, model = ends[end], models[end]
+        cls, model = classes[side], models[side]
         if cls is None or model is None:
-            raise portl.PluginError(f"the connector {connector.name!r} has no {end}")
+            raise portl.PluginError(f"the connector {connector.name!r} has no {side}")
         context = portl.Context(retry=portl.Retry(attempts=1))
         while True:
             try:
@@ -176,53 +176,53 @@ class _Interview:
                     raise
                 if "password" in keys or "url" in keys:
                     self._output.error(error, None)
-                keys = {**keys, "password": portl.Secret(self._ask(f"Password of the {end}", hide=True))}
+                keys = {**keys, "password": portl.Secret(self._ask(f"Password of the {side}", hide=True))}
                 continue
             if tables is not None:
-                self._output.say(f"{end}: connected, {len(tables):,} table{'s' if len(tables) != 1 else ''}", "good")
-            return _End(connector, keys, tables)
+                self._output.say(f"{side}: connected, {len(tables):,} table{'s' if len(tables) != 1 else ''}", "good")
+            return _Side(connector, keys, tables)
 
-    def _table(self, reading: _End) -> str:
+    def _table(self, reading: _Side) -> str:
         """Return the name of the table to read."""
         given = self._wanted.tables["source"]
         if given is not None:
             return given
         if reading.tables is not None and not reading.tables:
-            raise portl.SchemaError("source: there is no table that this role may read")
+            raise portl.SchemaError("source: there is no table that this role can read")
         return self._choice(reading, "Which table?", new=False)
 
-    def _target(self, writing: _End, table: str) -> str:
+    def _target(self, writing: _Side, table: str) -> str:
         """Return the name of the table to write to."""
         given = self._wanted.tables["destination"]
         if given is not None:
             return given
         if not self._asked:
             return table
-        return self._choice(writing, "Which table there? A new name makes a new table", new=True, default=table)
+        return self._choice(writing, "Which table there? A new name creates a table", new=True, default=table)
 
-    def _choice(self, end: _End, question: str, *, new: bool, default: str | None = None) -> str:
-        """Offer the tables of an end until one of them, or, if it may be new, a name that it understands is chosen."""
-        offered = list(end.tables or ())
+    def _choice(self, side: _Side, question: str, *, new: bool, default: str | None = None) -> str:
+        """Offer the tables of a side until one of them is chosen, or a new name if that is allowed."""
+        offered = list(side.tables or ())
         self._list(offered)
         while True:
             only = offered[0].name if len(offered) == 1 and not new else None
-            asked = f"{question} (number, name or a part of it)" if offered else question
+            asked = f"{question} (number, name or part of a name)" if offered else question
             answer = self._ask(asked, default=default or only)
             try:
-                chosen = _chosen(end, answer, offered)
+                chosen = _chosen(side, answer, offered)
             except portl.ConfigError as error:
                 self._output.error(error, None)
                 continue
             if chosen is not None:
                 return chosen
-            like = [entry for entry in end.tables or () if answer.casefold() in entry.name.casefold()]
-            unseen = len(end.tables or ()) > MOST_TABLES and like != offered
+            like = [entry for entry in side.tables or () if answer.casefold() in entry.name.casefold()]
+            unseen = len(side.tables or ()) > MOST_TABLES and like != offered
             if new and (answer == default or not like or not unseen):
                 return answer
             if not like:
                 self._output.say(f"there is no table {printable(answer)}", "problem")
             elif new:
-                self._output.say("the same name again makes a new table; these have it in theirs:")
+                self._output.say("the same name again creates a table; these contain it:")
             offered = like or offered
             self._list(offered)
 
@@ -233,10 +233,10 @@ class _Interview:
             self._output.say(f"  {number:>2}  {printable(entry.name):<{width}}  {entry.kind}{rows}")
         if len(tables) > MOST_TABLES:
             more = len(tables) - MOST_TABLES
-            self._output.say(f"      and {more:,} more: a part of a name shows those that have it", "dim")
+            self._output.say(f"      and {more:,} more: type part of a name to list those that contain it", "dim")
 
     def _completed(self, job: Mapping[str, Any], proposal: Proposal) -> dict[str, Any]:
-        """Return the job with what is proposed."""
+        """Return the job with what was proposed."""
         found = {**job, "source": dict(job["source"]), "destination": dict(job["destination"])}
         if proposal.missing:
             if self._missing(proposal) == _ADD:
@@ -253,48 +253,44 @@ class _Interview:
         if self._wanted.missing is not None:
             return self._wanted.missing
         if not self._asked:
-            self._output.say(
-                f"left out, for the destination has no such column (or use --missing add): {names}", "warning"
-            )
+            self._output.say(f"excluded, missing at the destination (--missing add adds them): {names}", "warning")
             return _EXCLUDE
-        question = f"The destination has no column {names}. Leave out, or add there?"
+        question = f"The destination has no column {names}. Exclude or add?"
         return str(click.prompt(question, type=click.Choice([_EXCLUDE, _ADD]), default=_EXCLUDE, err=True))
 
     def _agreed(self, plan: portl.Plan) -> bool:
-        """Tell whether the file is to be written."""
+        """Return whether to write the file."""
         if not self._asked:
             return not plan.problems
         file = printable(str(self._wanted.file))
         for problem in plan.problems:
             remedy = f" -> {problem.remedy}" if problem.remedy else ""
             self._output.say(f"{problem.where}: {problem.message}{remedy}", "problem")
-        question = f"The plan has problems. Write {file} all the same?" if plan.problems else f"Write {file}?"
+        question = f"The plan has problems. Write {file} anyway?" if plan.problems else f"Write {file}?"
         return click.confirm(question, default=not plan.problems, err=True)
 
     def _save(self, job: Mapping[str, Any], proposal: Proposal) -> None:
         file, names = self._wanted.file, variables(job)
         calls = {
             f"portl run {file.name} --dry-run": "shows what would be done",
-            f"portl run {file.name}": "does it; after an interruption it goes on where it stopped",
-            "portl explain KEY": "says what a key means",
+            f"portl run {file.name}": "runs the job, or resumes it after an interruption",
+            "portl explain KEY": "explains a key",
         }
         width = max(map(len, calls))
-        head = [f"{call:<{width}}  {said}" for call, said in calls.items()]
+        head = [f"{call:<{width}}  {text}" for call, text in calls.items()]
         if names:
             head += ["", f"Before a run, set in the environment: {', '.join(names)}"]
         comments = {
-            "schema_mapping": [
-                "Columns that are called otherwise at the destination. What is not named keeps its name."
-            ],
+            "schema_mapping": ["Columns with other names at the destination. All others keep their names."],
             "conflict": [
-                "What becomes of a row whose key is there already: overwrite, skip, fail or merge.",
+                "What happens to a row whose key exists already: overwrite, skip, fail or merge.",
                 proposal.because,
             ],
         }
         if "exclude_columns" in job["source"]:
             comments["source"] = ["exclude_columns: the destination's table has no such columns."]
         if "add_columns" in job["destination"]:
-            comments["destination"] = ["add_columns: the table lacks some of the source's columns, and gets them."]
+            comments["destination"] = ["add_columns: columns that the destination's table lacks are added to it."]
         body = {key: value for key, value in job.items() if key != "name"}
         _written(file, job_text(body, comments=comments, head=head, schema=SCHEMA), force=self._wanted.force)
         self._output.say(f"wrote {printable(str(file))}", "good")
@@ -302,7 +298,7 @@ class _Interview:
         if not schema.exists():
             text = json.dumps(portl.schema_of_jobs(), indent=2, ensure_ascii=False)
             _written(schema, text + "\n", force=False)
-            self._output.say(f"wrote {printable(str(schema))}, by which editors complete and check it", "good")
+            self._output.say(f"wrote {printable(str(schema))}, which editors use to complete and check it", "good")
         if names:
             self._output.say(f"before a run, set in the environment: {', '.join(names)}", "warning")
         self._output.say(f"now: portl run {printable(str(file))}")
@@ -312,18 +308,18 @@ class _Interview:
         return str(click.prompt(question, default=default, hide_input=hide, err=True)).strip()
 
 
-def _keys(end: str, reached: _End, table: str) -> dict[str, Any]:
-    chosen = named(end, reached.connector, table)
-    return {"type": reached.connector.name, **escaped(reached.keys), **escaped(chosen)}
+def _keys(name: str, side: _Side, table: str) -> dict[str, Any]:
+    chosen = named(name, side.connector, table)
+    return {"type": side.connector.name, **escaped(side.keys), **escaped(chosen)}
 
 
-def _chosen(end: _End, answer: str, offered: Sequence[portl.TableEntry]) -> str | None:
-    """Return the name of the table that an answer means: its name, or its number in the list; None: there is none."""
-    wanted = named("table", end.connector, answer)
-    if end.tables is None:
+def _chosen(side: _Side, answer: str, offered: Sequence[portl.TableEntry]) -> str | None:
+    """Return the table that an answer means by its name or its number in the list; None: there is none."""
+    wanted = named("table", side.connector, answer)
+    if side.tables is None:
         return answer
-    for entry in end.tables:
-        if named("table", end.connector, entry.name) == wanted:
+    for entry in side.tables:
+        if named("table", side.connector, entry.name) == wanted:
             return entry.name
     if answer.isdecimal() and 0 < int(answer) <= min(len(offered), MOST_TABLES):
         return offered[int(answer) - 1].name
@@ -331,7 +327,7 @@ def _chosen(end: _End, answer: str, offered: Sequence[portl.TableEntry]) -> str 
 
 
 def _written(file: Path, text: str, *, force: bool) -> None:
-    """Write a file; without ``force`` never in place of another."""
+    """Write a file; replace an existing one only with ``force``."""
     try:
         with file.open("w" if force else "x", encoding="utf-8", newline="\n") as stream:
             stream.write(text)

@@ -1,4 +1,4 @@
-"""The models of a job: what a job file, or the dict in its place, is turned into.
+"""The models of a job file, or of the dict in its place.
 
 A connector adds its own config class for each side, a subclass of ``SourceConfig`` or ``DestinationConfig``: an attrs
 class, keyword-only. The text under each field is its documentation.
@@ -23,7 +23,7 @@ class Strategy(enum.StrEnum):
     MERGE = "merge"
 
 
-#: What ``conflict.columns`` may say of a column under ``merge``; anything else is an SQL expression.
+#: The rules that ``conflict.columns`` may name under ``merge``; anything else is an SQL expression.
 MERGE_WORDS = ("keep", "replace", "coalesce", "greatest", "least", "sum", "append", "union", "json")
 
 
@@ -33,40 +33,40 @@ _IDEMPOTENT_RULES = frozenset(MERGE_WORDS) - {"sum", "append"}
 def _for_merge(instance: Conflict, attribute: attrs.Attribute[Any], value: object) -> None:
     if value and instance.strategy is not Strategy.MERGE:
         raise FieldError(
-            attribute.name, f"goes with `strategy: merge` alone, not with `strategy: {instance.strategy.value}`"
+            attribute.name, f"needs `strategy: merge`; it does not go with `strategy: {instance.strategy.value}`"
         )
 
 
 def _instead_of_columns(instance: Conflict, attribute: attrs.Attribute[Any], value: str | None) -> None:
     if value is not None and instance.columns:
         raise FieldError(
-            attribute.name, "does not go together with `columns`: the newer row wins as a whole, not column by column"
+            attribute.name, "cannot be combined with `columns`: the newer row wins as a whole, not column by column"
         )
 
 
 @attrs.frozen(kw_only=True)
 class Conflict:
-    """How a conflict is resolved. A word alone is the strategy."""
+    """How conflicts are resolved. A single word is the strategy."""
 
     #: The key that a word in place of the mapping stands for.
     SHORTHAND: ClassVar[str] = "strategy"
 
-    #: What becomes of a row whose key is there already. overwrite: it replaces that row, where they differ. skip: that
-    #: row stays as it is. fail: it is refused, as `on_error` says. merge: the two become one, as `columns` or
-    #: `newest_by` say.
+    #: What happens to a row whose key exists already. overwrite: it replaces the existing row, if they differ. skip:
+    #: the existing row stays. fail: the row is refused, see `on_error`. merge: the two are combined, see `columns`
+    #: and `newest_by`.
     strategy: Strategy = Strategy.OVERWRITE
-    #: The columns of the destination that decide what a conflict is: a unique constraint or index there. By default
-    #: its primary key.
+    #: The columns of the destination whose equality is a conflict: those of a unique constraint or index. By default
+    #: the primary key.
     key: tuple[str, ...] | None = attrs.field(default=None, validator=some_once)
     #: For merge: destination column to keep, replace, coalesce, greatest, least, sum, append, union, json, or an SQL
     #: expression over source.x and destination.x.
     columns: dict[str, str] = attrs.field(factory=dict, validator=_for_merge)
-    #: For merge: the column that says which row is newer; the newer row wins as a whole.
+    #: For merge: the column that tells which row is newer; the newer row wins as a whole.
     newest_by: str | None = attrs.field(default=None, validator=[_for_merge, _instead_of_columns])
 
     @property
     def idempotent(self) -> bool:
-        """True if rows with a key leave the destination the same when they arrive once more."""
+        """True if rows with a key that arrive a second time change nothing."""
         if self.strategy is Strategy.MERGE:
             return all(rule in _IDEMPOTENT_RULES for rule in self.columns.values())
         return self.strategy is not Strategy.FAIL
@@ -80,12 +80,12 @@ def _column_or_type(instance: TypeRule, attribute: attrs.Attribute[Any], value: 
 
 def _for_a_column(instance: TypeRule, attribute: attrs.Attribute[Any], value: str | None) -> None:
     if value is not None and instance.column is None:
-        raise FieldError(attribute.name, "goes with `column` alone, not with `type`")
+        raise FieldError(attribute.name, "needs `column`; it does not go with `type`")
 
 
 @attrs.frozen(kw_only=True)
 class TypeRule:
-    """A conversion that the user asks for: of one column, or of every column of one type."""
+    """A conversion that the job asks for: of one column, or of every column of one type."""
 
     #: The column, by its name at the source.
     column: str | None = attrs.field(default=None, validator=_column_or_type)
@@ -99,22 +99,22 @@ class TypeRule:
 
 @attrs.frozen(kw_only=True)
 class Retry:
-    """How often, and how patiently, a transient failure is tried again."""
+    """How often, and with what pauses, a transient failure is retried."""
 
-    #: Attempts in all; 1 is no retry.
+    #: Attempts in total; 1 means no retry.
     attempts: int = attrs.field(default=5, validator=positive)
     #: The longest pause between two attempts, in seconds. Pauses grow from about half a second, with jitter.
     max_delay: float = attrs.field(default=30.0, validator=positive)
 
 
 class Auto(enum.StrEnum):
-    """Stands where a number may be left to portl."""
+    """Takes the place of a number that portl chooses."""
 
     AUTO = "auto"
 
 
 class OnError(enum.StrEnum):
-    """What happens with a row that the destination refuses."""
+    """What happens to a row that the destination refuses."""
 
     FAIL = "fail"
     QUARANTINE = "quarantine"
@@ -129,7 +129,7 @@ class LedgerMode(enum.StrEnum):
 
 
 class Resume(enum.StrEnum):
-    """What happens with chunks that an earlier attempt has copied."""
+    """What happens to chunks that an earlier attempt has copied."""
 
     CONTINUE = "continue"
     RECOPY = "recopy"
@@ -148,33 +148,33 @@ class Verify(enum.StrEnum):
 class LedgerConfig:
     """Where the destination remembers which chunks are done."""
 
-    #: The schema of its tables. By default `portl` if that is there or may be created, else the destination's.
+    #: The schema of its tables. By default `portl` if it exists or can be created, else the destination's schema.
     schema: str | None = None
-    #: auto: where the role may write one; required: without one the plan has a problem; off: none.
+    #: auto: a ledger if the role may write one; required: a plan without one has a problem; off: no ledger.
     mode: LedgerMode = LedgerMode.AUTO
 
 
 @attrs.frozen(kw_only=True)
 class Quarantine:
-    """Where rows go that the destination refuses."""
+    """Where rejected rows go."""
 
-    #: The table, in the destination's schema. By default the destination's name and `__rejected`.
+    #: The table, in the destination's schema. By default the destination's name with `__rejected` appended.
     table: str | None = None
-    #: A file for a copy of them, one JSON object a line.
+    #: A file that gets a copy of them, one JSON object per line.
     file: str | None = None
-    #: More rows than this side the run.
+    #: With more rejected rows than this, the run ends.
     limit: int = attrs.field(default=1000, validator=positive)
 
 
 def _not_chosen(instance: SourceConfig, attribute: attrs.Attribute[Any], value: tuple[str, ...]) -> None:
     both = [name for name in value if name in (instance.columns or ())]
     if both:
-        raise FieldError(attribute.name, f"{both[0]!r} stands in `columns` too: name it in one of the two")
+        raise FieldError(attribute.name, f"{both[0]!r} is in `columns` too: name it in one of the two")
 
 
 @attrs.frozen(kw_only=True)
 class SourceConfig:
-    """What every source understands. A connector's own class adds its keys."""
+    """The keys of every source. A connector's own class adds more."""
 
     #: The connector's name.
     type: str
@@ -196,7 +196,7 @@ class Route(enum.StrEnum):
 
 
 class CreateTable(enum.StrEnum):
-    """Whether a missing table is made."""
+    """Whether a missing table is created."""
 
     AUTO = "auto"
     NEVER = "never"
@@ -204,13 +204,13 @@ class CreateTable(enum.StrEnum):
 
 @attrs.frozen(kw_only=True)
 class DestinationConfig:
-    """What every destination understands. A connector's own class adds its keys."""
+    """The keys of every destination. A connector's own class adds more."""
 
     #: The connector's name.
     type: str
-    #: auto: a missing table is created from the source's columns; never: it is a problem.
+    #: auto: a missing table is created from the source's columns; never: a missing table is a problem.
     create_table: CreateTable = CreateTable.AUTO
-    #: True: columns that the destination's table lacks are added to it.
+    #: True: columns that the destination's table lacks are added.
     add_columns: bool = False
 
 
@@ -221,7 +221,7 @@ def _positive_or_auto(instance: object, attribute: attrs.Attribute[Any], value: 
 
 @attrs.frozen(kw_only=True)
 class MigrationConfig:
-    """One job: a source, a destination, and how rows go from one to the other."""
+    """A job: a source, a destination, and how rows get from one to the other."""
 
     #: The job's name in reports; by default the file's name.
     name: str = "migration"
@@ -229,23 +229,23 @@ class MigrationConfig:
     source: SourceConfig
     #: Where rows go: `type` and the keys of that connector.
     destination: DestinationConfig
-    #: Source column to destination column. What is not named keeps its name.
+    #: Source column to destination column. Columns that are not listed keep their names.
     schema_mapping: dict[str, str] = attrs.field(factory=dict, validator=to_different_columns)
-    #: What becomes of a row whose key is there already: overwrite, skip, fail or merge, as a word or under the key
+    #: What happens to a row whose key exists already: overwrite, skip, fail or merge, as a word or under the key
     #: `strategy`.
     conflict: Conflict = attrs.Factory(Conflict)
-    #: Rows that succeed or fail together. By default 1000, fewer where rows are so wide that they would fill memory.
+    #: Rows that succeed or fail together. By default 1000, fewer for rows so wide that they would fill memory.
     batch_size: int | None = attrs.field(default=None, validator=positive)
     #: Conversions: a list of {column or type, to, using}, or a mapping of type to type.
     types: tuple[TypeRule, ...] = ()
-    #: auto: the best that suits; server: inside the server, where both sides are one database; relay: bytes passed
-    #: through undecoded; rows: decoded Python rows.
+    #: How rows travel. auto: the fastest that suits; server: inside the server, if both sides are one database; relay:
+    #: bytes passed through undecoded; rows: decoded Python rows.
     route: Route = Route.AUTO
-    #: How transient failures are tried again: {attempts, max_delay}.
+    #: How transient failures are retried: {attempts, max_delay}.
     retry: Retry = attrs.Factory(Retry)
-    #: Rows in a chunk: what is read, written and recorded as one. By default as many as make about 64 MiB.
+    #: Rows in a chunk, which is read, written and recorded as one. By default as many as make about 64 MiB.
     chunk_rows: int | None = attrs.field(default=None, validator=positive)
-    #: Chunks that move at the same time; auto: as many as help, four at most.
+    #: Chunks that are copied at the same time; auto: as many as help, at most four.
     parallel: int | Auto = attrs.field(default=Auto.AUTO, validator=_positive_or_auto)
     #: True: the whole migration is one transaction at the destination, DDL included.
     atomic: bool = False
@@ -255,9 +255,9 @@ class MigrationConfig:
     resume: Resume = Resume.CONTINUE
     #: Where the destination remembers which chunks are done: {schema, mode}.
     ledger: LedgerConfig = attrs.Factory(LedgerConfig)
-    #: fail: the first row that the destination refuses ends the run; quarantine: such rows are quarantined.
+    #: fail: the first row that the destination refuses ends the run; quarantine: such rows go to a quarantine table.
     on_error: OnError = OnError.FAIL
-    #: Where rows go that are quarantined: {table, file, limit}.
+    #: Where quarantined rows go: {table, file, limit}.
     quarantine: Quarantine = attrs.Factory(Quarantine)
     #: Columns whose values are not shown in errors, logs and reports.
     mask: tuple[str, ...] = attrs.field(default=(), validator=once)
@@ -265,5 +265,5 @@ class MigrationConfig:
     verify: Verify = Verify.NONE
 
 
-#: Rows in a batch where the job says nothing.
+#: Rows in a batch, if the job does not say.
 DEFAULT_BATCH_ROWS = 1000

@@ -1,4 +1,4 @@
-"""Checks of a model's fields that several models share, and the error that a check raises."""
+"""Checks that several models share, and the error that a check raises."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import attrs
 class FieldError(ValueError):
     """One field of a model is wrong; raised by a validator, several of them in an ``ExceptionGroup``.
 
-    Validators of attrs, those that look at other fields too, are the place for every check of a model: they all run
-    for one job, so that its errors come at once. ``__attrs_post_init__`` runs when nothing else is wrong.
+    Write every check of a model as an attrs validator, also one that looks at other fields: all validators run for a
+    job, so that its errors are reported at once. ``__attrs_post_init__`` runs only if nothing else is wrong.
 
     Args:
         field: the field's name, or the path to what is wrong inside it; ``()`` is the model itself.
@@ -27,9 +27,9 @@ class FieldError(ValueError):
 
 
 def not_empty(instance: object, attribute: attrs.Attribute[Any], value: str | None) -> None:
-    """Refuse a text without content."""
+    """Refuse an empty string."""
     if value is not None and not value.strip():
-        raise FieldError(attribute.name, "expected a text, found an empty one")
+        raise FieldError(attribute.name, "expected a string, found an empty one")
 
 
 def positive(instance: object, attribute: attrs.Attribute[Any], value: float | None) -> None:
@@ -61,11 +61,11 @@ def once(instance: object, attribute: attrs.Attribute[Any], value: tuple[str, ..
 
 
 def to_different_columns(instance: object, attribute: attrs.Attribute[Any], value: Mapping[str, str]) -> None:
-    """Refuse a mapping that sends two columns to one, or one nowhere."""
+    """Refuse a mapping of two columns to the same one, or of one to none."""
     errors, seen = [], dict[str, str]()
     for source, target in value.items():
         if not target:
-            errors.append(FieldError((attribute.name, source), "expected the name of a column, found an empty text"))
+            errors.append(FieldError((attribute.name, source), "expected the name of a column, found an empty string"))
         elif target in seen:
             errors.append(
                 FieldError((attribute.name, source), f"goes to the column {target!r}, and so does {seen[target]!r}")

@@ -1,5 +1,16 @@
-"""What a connector implements: source, destination, writer, comparer, ledger, and the values that cross the contract.
+"""The contract of connectors: source, destination, writer, comparer, ledger, and the values that they exchange.
 
-Imports ``values``, ``schema`` and ``config``. Does no I/O, and knows no connector: ``registry`` finds those that are
-installed. A change here is a change for every author of a connector, so docs/connectors.md follows in the same step.
+Imports ``values``, ``schema`` and ``config``. Does no I/O and knows no connector: ``registry`` finds those that are
+installed. A change here concerns every author of a connector: change docs/connectors.md with it.
+
+A source implements ``describe`` and ``rows``; a destination ``describe``, ``propose`` and a ``Writer``. Everything else
+has a default. The methods are called in this order, in one thread:
+
+* source: ``open``, ``describe``, ``formats``, ``examine``, ``count``, ``preview``, ``split`` and ``read``; ``close``;
+* destination: ``open``, ``describe``, ``propose``, ``formats``, ``examine``, then ``writer``; ``close``;
+* writer: ``begin``, ``write`` for each batch, ``commit`` or ``rollback``, repeatedly; at the end ``finish``, or
+  ``abandon`` after a failure.
+
+How rows travel is negotiated: the source offers formats for the fields of the job, best first; the destination says
+which of them it accepts; the first that both know is used. ``ROWS`` is the one that every connector has.
 """

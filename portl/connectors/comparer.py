@@ -1,13 +1,13 @@
-"""What an end of a job does for ``portl.verify``: digests of its rows, summed up by buckets, and the rows of a bucket.
+"""What a side does for ``portl.verify``: it sums the digests of its rows by bucket, and returns the rows of a bucket.
 
-Both sides compute at the same time, each in a thread of its own. A row falls into the bucket that a hash of its key
-says (of the whole row where there is no key), so no order of keys is needed, and collations do not matter. A bucket is
-summed up by its number of rows and the sum of their digests, in whatever order they are met. Only the rows of buckets
-that differ are looked at one by one.
+Both sides compute at the same time, each in its own thread. A hash of a row's key (of the whole row if there is no key)
+decides its bucket, so that no order of keys is needed and collations do not matter. A bucket is represented by its
+number of rows and the sum of their digests, which do not depend on the order of the rows. Only the rows of buckets that
+differ are compared one by one.
 
-``Comparer`` works for every connector whose rows can be read: it computes the digest ``Comparer.PYTHON``. A
-connector whose server can hash offers digests of its own; two sides use the first that both have and that gives the
-same for fixed values at both.
+``Comparer`` works for every connector whose rows can be read: it computes the digest ``Comparer.PYTHON``. A connector
+whose server can hash offers other digests; both sides use the first that they share and that yields the same for a set
+of fixed values.
 """
 
 from __future__ import annotations
@@ -16,43 +16,40 @@ import datetime as dt
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from decimal import ROUND_HALF_UP, Decimal, localcontext
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import attrs
 
+from portl.connectors.exchange import Intent
 from portl.schema.types import Kind, Type
 
-if TYPE_CHECKING:
-    from portl.connectors.exchange import Intent
-
-
-#: Enough for the longest number that any column of a known scale holds.
+#: Digits: enough for the longest number in a column with a scale.
 MAX_DIGITS = 2000
 
-#: The texts of a row's key, or of all its columns; None is NULL.
+#: The values of a row's key, or of all its columns, as texts; None is NULL.
 Texts = tuple[str | None, ...]
 
 
 @attrs.frozen(kw_only=True)
 class Comparison:
-    """What both sides of a comparison have agreed upon."""
+    """What both sides of a comparison have agreed on."""
 
     intent: Intent
-    #: The destination's columns that tell rows apart; empty where rows are compared as a whole.
+    #: The destination's columns that identify a row; empty: rows are compared as a whole.
     key: tuple[str, ...]
     #: The name of the digest.
     digest: str
-    #: How many buckets there are, a power of two.
+    #: The number of buckets, a power of two.
     buckets: int
-    #: What the source wants the destination to do as it does, such as the time zone in which values are printed.
+    #: Settings of the source that the destination must share, such as the time zone in which values are printed.
     terms: Mapping[str, str] = attrs.field(factory=dict)
-    #: True if the source can hold two rows with one key: they are told in the order in which it has them.
+    #: True if the source can hold two rows with the same key; ``lines`` returns them in the source's order.
     repeats: bool = False
 
 
 @attrs.frozen
 class BucketSum:
-    """What all rows of a bucket come to."""
+    """The sum of a bucket."""
 
     rows: int
     #: The sum of the rows' digests.
@@ -63,18 +60,18 @@ class BucketSum:
 class RowLine:
     """A row of a bucket."""
 
-    #: The texts of the key's columns; empty where there is no key.
+    #: The values of the key's columns; empty if there is no key.
     key: Texts
     digest: str
-    #: The texts of all columns, where they were asked for.
+    #: The values of all columns, if they were requested.
     texts: Texts | None = None
 
 
 class Comparer:
-    """One end of a comparison. This one computes in Python from what ``rows`` yields.
+    """One side of a comparison. This class computes in Python from what ``rows`` yields.
 
     Args:
-        rows: returns the rows, as tuples in the order of the intent's fields, as the destination holds them.
+        rows: returns the rows as the destination holds them: tuples in the order of the intent's fields.
     """
 
     #: The name of the digest that this class computes.
@@ -84,26 +81,26 @@ class Comparer:
         self._rows = rows
 
     def offers(self, intent: Intent) -> Mapping[str, str]:
-        """Return the digests that it can compute, best first, each with what it gives for fixed values."""
+        """Return the digests that it can compute, best first, each with its result for fixed values."""
         return {self.PYTHON: ""}
 
     def terms(self) -> Mapping[str, str]:
-        """Return what the other side has to do likewise; only the source is asked."""
+        """Return the settings that the other side must share. Called for the source only."""
         return {}
 
     def agree(self, comparison: Comparison) -> None:
-        """Get ready; called once, before the following."""
+        """Prepare. Called once, before the methods below."""
         self._comparison = comparison
         names = [field.target.name for field in comparison.intent.fields]
         self._arriving = [field.target.type for field in comparison.intent.fields]
-        self._places = [names.index(name) for name in comparison.key]
+        self._key_indexes = [names.index(name) for name in comparison.key]
 
     def count(self) -> int:
         """Return the number of rows."""
         return sum(1 for _ in self._rows())
 
     def sums(self) -> Mapping[int, BucketSum]:
-        """Return what the buckets come to that have rows."""
+        """Return the sums of the buckets that have rows."""
         found: dict[int, BucketSum] = {}
         for bucket, line in self._lines():
             old = found.get(bucket, BucketSum(0, 0))
@@ -114,8 +111,8 @@ class Comparer:
         """Yield the rows of each bucket, in the order of the buckets' numbers.
 
         Args:
-            buckets: those wanted; None for all.
-            texts: True for the texts of all columns as well.
+            buckets: the buckets to return; None for all.
+            texts: True for the values of all columns, not only of the key.
         """
         found: dict[int, list[RowLine]] = {}
         for bucket, line in self._lines():
@@ -127,16 +124,16 @@ class Comparer:
         mask = self._comparison.buckets - 1
         for row in self._rows():
             texts = tuple([canonical(value, type) for value, type in zip(row, self._arriving, strict=True)])
-            key = tuple([texts[place] for place in self._places])
+            key = tuple([texts[index] for index in self._key_indexes])
             digest = _hashed(texts)
             bucket = int(_hashed(key) if key else digest, 16) & mask
             yield bucket, RowLine(key, digest, texts)
 
     def cancel(self) -> None:
-        """End what is being computed, from another thread: the other side has failed."""
+        """Stop the computation, from another thread, because the other side has failed."""
 
     def close(self) -> None:
-        """Let go of what ``agree`` and the others have taken, so that the end can be written to again."""
+        """Release what the other methods have acquired, so that this side can be written to again."""
 
 
 def _hashed(texts: Texts) -> str:
@@ -144,10 +141,10 @@ def _hashed(texts: Texts) -> str:
 
 
 def canonical(value: Any, type: Type | None = None) -> str | None:
-    """Return a value of ``portl.schema``'s as a text that is the same whatever connector it came from.
+    """Return a value as a text that does not depend on the connector that it comes from.
 
     Args:
-        value: the value.
+        value: of a type in ``portl.schema``.
         type: that of the destination's column: a number gets its scale, a text its padding.
     """
     if value is None:
@@ -169,7 +166,7 @@ def canonical(value: Any, type: Type | None = None) -> str | None:
 
 
 def _shaped(value: Any, type: Type) -> Any:
-    """Return a value as a column of this type holds it, where that is a matter of form alone."""
+    """Return a value in the form in which a column of this type holds it."""
     if type.kind is Kind.DECIMAL and isinstance(value, (int, Decimal)) and not isinstance(value, bool):
         number = Decimal(value)
         if type.scale is None or not number.is_finite():

@@ -1,4 +1,4 @@
-"""What a run lends to both sides: the token that ends it, and the way to its observers."""
+"""What a run gives to both sides: its cancel token, its observers, its retry settings."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from portl.values.events import Event
 
 
 def _ignore(event: Event) -> None:
-    """Observe nothing."""
+    """Ignore an event."""
 
 
 @attrs.frozen(kw_only=True)
 class Context:
-    """What a run lends to both sides."""
+    """What a run gives to both sides."""
 
-    #: Look at it in every loop that may take long.
+    #: Check it in every loop that may take long.
     token: CancelToken = attrs.field(factory=CancelToken)
-    #: Hands an event to the observers.
+    #: Passes an event to the observers.
     emit: Callable[[Event], None] = _ignore
     retry: Retry = attrs.field(factory=Retry)

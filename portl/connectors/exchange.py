@@ -1,7 +1,4 @@
-"""What the engine and the connectors hand to each other: findings, columns on their way, chunks, batches of rows.
-
-Plain values. What is done with them is the contract of ``portl.connectors``.
-"""
+"""The values that the engine and the connectors exchange: formats, fields, chunks, batches of rows, the intent."""
 
 from __future__ import annotations
 
@@ -20,18 +17,18 @@ from portl.values.findings import Finding
 
 @attrs.frozen(kw_only=True)
 class Format:
-    """One way for rows to travel. Two sides that name the same format understand each other's batches."""
+    """A way for rows to travel. Two sides that name the same format understand each other's batches."""
 
     name: str
     #: ``rows``, ``relay`` or ``server``.
     route: str
     #: Why the source offers it, for the plan.
     reason: str
-    #: Why the source cannot use it for this job after all; None: it can.
+    #: Why the source cannot use it for this job; None: it can.
     obstacle: str | None = None
-    #: True if each chunk is read in a state of its own, not in the source's snapshot: all rows have to be one chunk.
+    #: True if each chunk is read in its own snapshot, not in the source's: then all rows have to be one chunk.
     own_state: bool = False
-    #: What takes a chunk of which a row was refused, where this format cannot tell which row; None: it can.
+    #: The format for copying a chunk again after a row was refused, if this one cannot tell which row; None: it can.
     then: Format | None = None
 
 
@@ -40,7 +37,7 @@ ROWS = Format(name="rows", route="rows", reason="decoded Python rows, which ever
 
 @attrs.frozen(kw_only=True)
 class Field:
-    """One column on its way from the source to the destination."""
+    """A column on its way from the source to the destination."""
 
     #: As the source has it.
     source: Column
@@ -49,7 +46,7 @@ class Field:
     #: As the destination has it, or will have it.
     target: Column
     conversion: Conversion
-    #: The conversion the user asked for, an expression in the source's language.
+    #: The conversion that the job asks for, an expression in the source's language.
     using: str | None = None
 
 
@@ -67,44 +64,44 @@ class Chunk:
 
     #: Counted from 1.
     number: int = 1
-    #: Plain data, as JSON has it, that belongs to the source and is kept in the ledger; None is the whole.
+    #: Plain data, as in JSON, which only the source interprets; it is kept in the ledger. None is the whole source.
     bounds: Mapping[str, Any] | None = None
-    #: About how many rows it holds; None where that is unknown.
+    #: Approximate number of rows; None: unknown.
     rows: int | None = None
 
 
 @attrs.frozen(kw_only=True)
 class Splitting:
-    """What the engine asks of a source that is to be cut into chunks."""
+    """How the engine wants a source to be split into chunks."""
 
     fields: tuple[Field, ...]
     #: Rows in a chunk, if the job says so.
     chunk_rows: int | None = None
-    #: Bytes in a chunk to aim at where it does not.
+    #: Bytes to aim at in a chunk, if it does not.
     chunk_bytes: int
-    #: False if rows must arrive in the order in which the source has them: later ones win over earlier ones.
+    #: False if rows must arrive in the source's order, because later ones win over earlier ones.
     any_order: bool = True
 
 
 @attrs.frozen(kw_only=True)
 class Split:
-    """How a source is cut into chunks. Every row is in exactly one of them."""
+    """How a source is split into chunks. Every row is in exactly one of them."""
 
-    #: In the order in which they are to be read.
+    #: In the order in which to read them.
     chunks: tuple[Chunk, ...] = (Chunk(),)
-    #: For people: ``the whole``, ``key ranges of id``, ``block ranges``.
+    #: For display: ``the whole``, ``key ranges of id``, ``block ranges``.
     by: str = "the whole"
-    #: For people: why so.
+    #: Why it is split so, for display.
     reason: str = "the source cannot be read in slices"
-    #: True if a chunk can be read again, in the same order, also by a later run, as long as its rows do not change.
+    #: True if a chunk can be read again in the same order, also by a later run, as long as its rows do not change.
     resumable: bool = False
-    #: True if ``Source.rest`` can tell what is left of a chunk of which some rows are done.
+    #: True if ``Source.rest`` can tell what is left of a chunk that is partly done.
     divisible: bool = False
 
 
 @attrs.frozen(kw_only=True)
 class Counts:
-    """What became of rows at the destination."""
+    """What happened to rows at the destination."""
 
     inserted: int = 0
     updated: int = 0
@@ -126,23 +123,23 @@ class Batch(abc.ABC):
 
     #: Counted from 1 within a table.
     number: int
-    #: The position of the first row in what the source sends, counted from 1.
+    #: The position of the first row among all that the source sends, counted from 1.
     first_row: int
-    #: How many rows there are. A batch that stands for rows it does not hold has 0 until ``Writer.write`` sets it.
+    #: The number of rows. A batch that does not hold its rows has 0 until ``Writer.write`` sets it.
     rows: int
-    #: How much memory they hold, in bytes; an estimate is enough.
+    #: The memory that they take, in bytes; an estimate is enough.
     size: int
 
     @abc.abstractmethod
     def take(self, start: int, stop: int) -> Batch:
-        """Return the rows from ``start`` up to ``stop`` (counted from 0) as a batch of the same number."""
+        """Return the rows from ``start`` up to ``stop`` (counted from 0) as a batch with the same number."""
 
     def release(self) -> None:
-        """Let go of what can be made again. Called after ``Writer.write``: the batch may be kept for another try."""
+        """Release what can be computed again. Called after ``Writer.write``: the batch may be written again."""
 
     @abc.abstractmethod
     def values(self, row: int, fields: Sequence[Field]) -> dict[str, str | None]:
-        """Return row ``row`` (counted from 0) as texts under the destination's column names, for an error message."""
+        """Return row ``row`` (counted from 0) as texts by the destination's column names, for an error message."""
 
 
 @attrs.define(kw_only=True)
@@ -165,65 +162,65 @@ class RowBatch(Batch):
 
 @attrs.frozen(kw_only=True)
 class Reading:
-    """What the engine asks of a source."""
+    """How the engine wants a chunk to be read."""
 
     fields: tuple[Field, ...]
     format: Format
     chunk: Chunk
     #: Rows in a batch.
     batch_rows: int
-    #: A batch ends early when it holds this many bytes; None: never.
+    #: Bytes after which a batch ends early; None: never.
     batch_bytes: int | None = None
 
 
 @attrs.frozen(kw_only=True)
 class Examination:
-    """What a destination says of a job before it is run."""
+    """What a destination has found out about a job before it is run."""
 
     findings: tuple[Finding, ...] = ()
-    #: What will be executed before the rows, in order.
+    #: The statements to execute before the rows, in order.
     before: tuple[str, ...] = ()
-    #: What will be executed after the rows.
+    #: The statements to execute after the rows.
     after: tuple[str, ...] = ()
-    #: How rows are written, for people: one or more statements.
+    #: How rows are written, for display: one or more statements.
     write: tuple[str, ...] = ()
-    #: Why chunks have to come one after the other, in their order; None: they need not.
+    #: Why chunks have to be written one after the other, in their order; None: they need not.
     ordered: str | None = None
-    #: Where rejected rows go, for people.
+    #: Where rejected rows go, for display.
     rejected_to: str | None = None
 
 
 @attrs.frozen(kw_only=True)
 class Intent:
-    """What the job wants of a destination: the part of the plan that it needs to examine and to write."""
+    """What the job asks of a destination: the part of the plan that it needs to examine and to write."""
 
     source: Table
     #: As it is, or as it will be.
     target: Table
     fields: tuple[Field, ...]
-    #: True if this run makes the table.
+    #: True if this run creates the table.
     create: bool
     #: Columns that this run adds to an existing table.
     add: tuple[Column, ...]
     conflict: Conflict
-    #: The columns that decide what a conflict is; None if there are none.
+    #: The key whose equality is a conflict; None: there is none.
     key: Key | None
-    #: True if the source cannot hold two rows with one such key.
+    #: True if the source cannot hold two rows with the same key.
     distinct: bool
     format: Format = ROWS
-    #: True if the ledger says that this table was made by the run that is resumed: what it lacks is due at the end.
+    #: True if the run that is resumed has created the table, so that what it lacks is added at the end.
     resumed: bool = False
-    #: Where rows that are refused go; None: they end the run.
+    #: Where rejected rows go; None: they end the run.
     quarantine: Quarantine | None = None
     #: Columns of the destination whose values must not be shown.
     mask: frozenset[str] = frozenset()
-    #: The job's name and the run's id, for what is written down of them; empty where they are not known.
+    #: The job's name and the run's id, for the quarantine; empty if they are unknown.
     job: str = ""
     run: str = ""
 
     @property
     def idempotent(self) -> bool:
-        """True if doing the job once more leaves the destination the same: no row comes twice, nothing adds up."""
+        """True if running the job a second time changes nothing: no row is inserted twice, no value added again."""
         return self.key is not None and self.conflict.idempotent
 
 
@@ -235,19 +232,19 @@ class Rejection:
     row: Batch
     error: DataError
     chunk: int
-    #: For people: where the row stands in the source.
+    #: Where the row is in the source, for display.
     position: str
 
 
 @attrs.frozen(kw_only=True)
 class Rejected:
-    """A row that was quarantined earlier, as the quarantine has it now."""
+    """A row in the quarantine."""
 
-    #: Tells it from the others; later ones have larger numbers.
+    #: Identifies it; later rows have larger numbers.
     id: int
-    #: The row alone, in the format ``ROWS``; None if what stands there is no row of this job.
+    #: The row alone, in the format ``ROWS``; None if it is not a row of this job.
     row: RowBatch | None
     #: Why ``row`` is None.
     trouble: str | None = None
-    #: For people: where the row stands in the source.
+    #: Where the row is in the source, for display.
     position: str = ""

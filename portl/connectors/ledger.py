@@ -1,15 +1,15 @@
-"""What a destination remembers of its migrations: the contract of the ledger. No I/O happens in this module.
+"""What a destination records about its migrations: the contract of the ledger. No I/O happens in this module.
 
-The ledger stands at the destination and is written in the transactions of the rows, so it can never disagree with
-them. A **run** is one job on its way, from its first chunk to its last, however often it is interrupted; each time that
-it is resumed is an **attempt**. Its **chunk lines** say what became of each slice of the source. A chunk line is
-written between the rows of its chunk and their COMMIT. Three things follow:
+The ledger is stored at the destination and written in the transactions of the rows, so it can never disagree with them.
+A **run** is one execution of a job, from its first chunk to its last, however often it is interrupted; each time it is
+started or resumed is an **attempt**. Its **chunk lines** record the state of each chunk. A chunk line is written after
+the rows of its chunk and before their COMMIT. Three things follow:
 
-* A process that is killed leaves chunks that are done, and chunks of which nothing is there. The next attempt does the
+* A process that is killed leaves chunks that are done and chunks of which nothing is there. The next attempt copies the
   latter.
-* When a connection dies during COMMIT, the line tells whether the rows are there (``Ledger.settled``).
-* An attempt that was given up for dead but lives on cannot write any more: its next line is refused (``Superseded``),
-  and with it its rows.
+* When a connection is lost during COMMIT, the line tells whether the rows are there (``Ledger.settled``).
+* An attempt that was taken for dead but is still running cannot write any more: its next line is refused
+  (``Superseded``), and its rows with it.
 """
 
 from __future__ import annotations
@@ -21,37 +21,37 @@ from portl.values.runs import ChunkLine, Run, RunState
 
 
 class Ledger(abc.ABC):
-    """What a destination remembers. Bound to one session: an open destination's, or a worker session's.
+    """The ledger of a destination. It belongs to one session: an open destination's, or a worker session's.
 
-    Each method runs inside the transaction that the destination's writer has open, or, where none is open, in one of
-    its own. ``lock``, ``find`` and ``runs`` are called outside.
+    Each method runs in the transaction that the destination's writer has open or, if there is none, in its own.
+    ``lock``, ``find`` and ``runs`` are called outside a transaction.
     """
 
     @property
     @abc.abstractmethod
     def place(self) -> str:
-        """Where it stands, for people."""
+        """Where it is, for display."""
 
     def hidden(self) -> tuple[str, str] | None:
-        """Return where runs may stand that cannot be read, and what would help, for people; None: nowhere.
+        """Return where there may be runs that cannot be read, and a remedy, for display; None: nowhere.
 
-        A run that stands there and was interrupted is not found: what it has written, the next one writes again.
+        An interrupted run there is not found: the next one writes its rows again.
         """
         return None
 
     @abc.abstractmethod
     def lock(self, job: str) -> None:
-        """Keep other processes from working on ``job`` until ``unlock``, or until this process or connection dies.
+        """Keep other processes from running ``job`` until ``unlock``, or until this process or connection dies.
 
-        Waits a few seconds, for a server notices the death of a client with a delay.
+        Waits a few seconds, because a server notices the death of a client with a delay.
 
         Raises:
-            AlreadyRunning: if another process is at work; says which, and since when.
+            AlreadyRunning: another process is running it; says which, and since when.
         """
 
     @abc.abstractmethod
     def unlock(self) -> None:
-        """Let go of the lock. Called also without one, and on a broken connection."""
+        """Release the lock. Called also without one, and on a broken connection."""
 
     @abc.abstractmethod
     def find(self, job: str, *, idempotency_key: str | None = None) -> Run | None:
@@ -59,7 +59,7 @@ class Ledger(abc.ABC):
 
         Args:
             job: the run's ``job``.
-            idempotency_key: only runs with this one; None: any run.
+            idempotency_key: consider only runs with this key; None: any run.
         """
 
     @abc.abstractmethod
@@ -68,20 +68,20 @@ class Ledger(abc.ABC):
 
     @abc.abstractmethod
     def prepare(self) -> None:
-        """Make, or upgrade, what the ledger needs, in a short transaction of its own: others may wait for it."""
+        """Create or upgrade the ledger's tables, in a short, separate transaction, because others may wait for it."""
 
     @abc.abstractmethod
     def start(self, run: Run) -> None:
-        """Write down a new run with its chunks, all pending; ``prepare`` has come before."""
+        """Record a new run with its chunks, all pending. ``prepare`` was called before."""
 
     @abc.abstractmethod
     def resume(self, run: Run) -> None:
-        """Take a run over: ``run.attempt`` is the new one, ``run.snapshots`` has its snapshot, ``run.chunks`` stand.
+        """Record a new attempt: ``run.attempt`` is its number, ``run.snapshots`` has its snapshot, ``run.chunks`` stay.
 
         ``run.idempotency_key`` replaces the one that the run had.
 
-        Waits for what an earlier attempt has under way to end; from then on its lines are refused. The chunk lines are
-        those that were found before: a caller reads them again with ``lines`` afterwards.
+        Waits until an open transaction of an earlier attempt has ended; from then on that attempt's lines are refused.
+        ``run.chunks`` may be outdated by then: the caller reads them again with ``lines``.
         """
 
     @abc.abstractmethod
@@ -94,28 +94,28 @@ class Ledger(abc.ABC):
 
         Args:
             run: has the attempt that writes.
-            line: what becomes of the chunk with this transaction.
-            before: given where several processes may be at work on the chunk in one attempt: what it was when this one
-                began. A line that this attempt has written since is not written over.
+            line: the state of the chunk after this transaction.
+            before: given if several processes of one attempt may work on the chunk: its line when this one began. A
+                line that the attempt has written since is not overwritten.
 
         Raises:
-            Superseded: if a later attempt has taken the run over, this one has ended, or another process has written
-                the line; the transaction must be rolled back.
+            Superseded: a later attempt has resumed the run, this one has ended, or another process has written the
+                line; the transaction must be rolled back.
         """
 
     @abc.abstractmethod
     def settled(self, run: Run, number: int) -> ChunkLine | None:
-        """Return a chunk's line after its COMMIT got lost, waiting for that transaction to end; None: no such run."""
+        """Return a chunk's line after a COMMIT in doubt, once that transaction has ended; None: no such run."""
 
     @abc.abstractmethod
     def close(self, run: Run, state: RunState, error: str | None = None) -> None:
-        """Write down how this attempt has ended."""
+        """Record how this attempt has ended."""
 
     @abc.abstractmethod
     def acknowledge(self, run: str) -> None:
-        """Write down that the outcome of a finished run was handed over; durable when it returns.
+        """Record that the result of a finished run was delivered; durable on return.
 
-        Called last of all, in no transaction. A run that has been removed meanwhile is no error.
+        Called last of all, outside a transaction. Ignores a run that has been removed in the meantime.
 
         Args:
             run: its id.

@@ -1,7 +1,7 @@
-"""Find connectors: pluggy hooks behind the entry-point group ``portl``.
+"""Find connectors: pluggy hooks in the entry-point group ``portl``.
 
-The entry point's name is the connector's name, so that only the plugin that a job names is imported. Its value is a
-module (or any object) with the hook ``portl_connector``::
+The entry point's name is the connector's name, so that only the plugin that a job names is imported. Its object is a
+module, or anything else, with the hook ``portl_connector``::
 
     import portl
 
@@ -14,7 +14,6 @@ A connector inside an application needs no package: ``portl.register(connector)`
 
 from __future__ import annotations
 
-import difflib
 import re
 import sys
 from importlib.metadata import EntryPoint, entry_points
@@ -25,6 +24,7 @@ import pluggy
 
 from portl.connectors.connector import Connector
 from portl.values.errors import PluginError
+from portl.values.text import nearest
 
 GROUP = "portl"
 
@@ -37,34 +37,34 @@ class Hooks:
 
     @hookspec(firstresult=True)
     def portl_connector(self) -> Connector | None:
-        """Return the connector. Called once a plan, when a job names the plugin's entry point."""
+        """Return the connector. Called when a job names the plugin's entry point."""
 
 
 #: Connectors of the application itself, by name.
 _registered: dict[str, Connector] = {}
-#: What was found last, and on which path: to look for entry points is to read a file of every installed package.
+#: The entry points found last, and the path they were found on: finding them reads a file of every installed package.
 _found: tuple[list[str], dict[str, EntryPoint]] = ([], {})
 
 
 def register(connector: Connector) -> None:
-    """Make a connector known to this process, without packaging it. The same name again replaces the first.
+    """Register a connector in this process, without packaging it. A second one with the same name replaces the first.
 
     Raises:
-        PluginError: if an installed package has a connector of that name.
+        PluginError: an installed package has a connector with that name.
     """
     entry = available().get(connector.name)
     if entry is not None:
         owner = entry.dist.name if entry.dist else "another package"
-        raise PluginError(f"there is a connector {connector.name!r} already: it comes with {owner}")
+        raise PluginError(f"there is a connector {connector.name!r} already, from {owner}")
     _registered[connector.name] = connector
 
 
 @attrs.frozen(kw_only=True)
 class Installed:
-    """What ``portl.installed`` knows of one connector."""
+    """What ``portl.installed`` returns about a connector."""
 
     name: str
-    #: The distribution that it comes with; None for one that was registered.
+    #: The distribution that contains it; None for a registered one.
     package: str | None
     version: str | None
     summary: str = ""
@@ -85,7 +85,7 @@ class Installed:
 
 
 def installed() -> list[Installed]:
-    """Return all connectors by name. Imports each; one that fails to import says so and breaks no other."""
+    """Return all connectors by name. Imports each; one that fails to import is returned with its error."""
     found = []
     entries = available()
     for name in sorted({*entries, *_registered}):
@@ -118,12 +118,12 @@ def available() -> dict[str, EntryPoint]:
 
 
 def names() -> list[str]:
-    """Return the names of all connectors, registered ones too, without importing any."""
+    """Return the names of all connectors, including registered ones, without importing any."""
     return sorted({*available(), *_registered})
 
 
 def _known(name: str) -> dict[str, EntryPoint]:
-    """Return the installed connectors as they were found last, or, where that does not have ``name``, as they are."""
+    """Return the installed connectors, from the cache if that has ``name``."""
     global _found
     if _found[0] != sys.path or name not in _found[1]:
         _found = (list(sys.path), available())
@@ -134,7 +134,7 @@ def load(name: str) -> Connector:
     """Import the connector called ``name``.
 
     Raises:
-        PluginError: if none of that name is installed, or if its plugin fails to import or offers nothing.
+        PluginError: no connector with that name is installed, or its plugin fails to import or provides none.
     """
     if name in _registered:
         return _registered[name]
@@ -156,7 +156,7 @@ def load(name: str) -> Connector:
         raise PluginError(f"the hook of the connector {origin} failed: {type(error).__name__}: {error}") from error
     if not isinstance(connector, Connector):
         raise PluginError(
-            f"the connector {origin} offers nothing: expected a portl.Connector from a function portl_connector "
+            f"the plugin {origin} provides no connector: expected a portl.Connector from a function portl_connector "
             f"marked @portl.hookimpl, found {connector!r}"
         )
     return connector
@@ -164,11 +164,10 @@ def load(name: str) -> Connector:
 
 def _missing(name: str, names: list[str]) -> str:
     text = f"no connector {name!r} is installed; there {'are' if len(names) != 1 else 'is'} {_listed(names)}"
-    near = difflib.get_close_matches(name, names, n=1)
-    if near:
-        return f"{text}; did you mean {near[0]!r}?"
+    if near := nearest(name, names):
+        return f"{text}; did you mean {near!r}?"
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        return f"{text}; connectors come as packages, this one perhaps as: python -m pip install portl-{name}"
+        return f"{text}; connectors are packages; this one may be: python -m pip install portl-{name}"
     return text
 
 

@@ -1,16 +1,12 @@
-"""What writes batches in transactions: the part of a destination that has one open."""
+"""What a destination's writer implements: batches of rows, in transactions."""
 
 from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from portl.connectors.exchange import Batch, Counts, Rejection
 from portl.values.errors import DataError
-
-if TYPE_CHECKING:
-    pass
 
 
 class Writer(abc.ABC):
@@ -18,13 +14,13 @@ class Writer(abc.ABC):
 
     @abc.abstractmethod
     def begin(self) -> None:
-        """Open a transaction. The first one makes what is missing, until it is committed."""
+        """Open a transaction. Until one is committed, it also creates what is missing."""
 
     @property
     def fresh(self) -> bool:
-        """True if rows cost less in the transaction that ``begin`` opens next, as it makes the table they go into.
+        """True if writing is cheaper in the next transaction, because that creates the table.
 
-        Several chunks may be written in it then, without a savepoint. By default False.
+        Then several chunks may be written in it, without a savepoint. By default False.
         """
         return False
 
@@ -33,64 +29,67 @@ class Writer(abc.ABC):
         """Write a batch; return the bytes sent. Raise ``DataError`` if a row is refused."""
 
     def check(self) -> Counts:
-        """Bring to light what ``commit`` would refuse, without committing. Raise ``DataError``.
+        """Raise what ``commit`` would raise, without committing.
 
         Returns:
-            What became of the rows since ``begin`` or the last ``check``; what is counted here, ``commit`` leaves out.
-            A destination with a ledger must count here.
+            The counts of the rows since ``begin`` or the last ``check``; ``commit`` does not count them again. A
+            destination with a ledger must count here.
+
+        Raises:
+            DataError: a row is refused.
         """
         return Counts()
 
     def save(self) -> None:
-        """Set a savepoint in place of an earlier one. Called after ``check``."""
+        """Set a savepoint, which replaces an earlier one. Called after ``check``."""
         raise NotImplementedError
 
     def restore(self) -> None:
-        """Undo what was written since ``save``; the savepoint stays. Called also after a ``DataError``."""
+        """Roll back to the savepoint, which stays. Called also after a ``DataError``."""
         raise NotImplementedError
 
     def release(self) -> None:
-        """Drop the savepoint and keep what was written."""
+        """Release the savepoint and keep what was written."""
         raise NotImplementedError
 
     def reject(self, rejections: Sequence[Rejection]) -> None:
-        """Put rows aside, with the reason, in the transaction that is open."""
+        """Quarantine rows, with the reasons, in the open transaction."""
         raise NotImplementedError
 
     def unreject(self, run: str, chunk: int | None = None) -> None:
-        """Remove what a run has quarantined, in the transaction that is open: its rows come once more.
+        """Remove what a run has quarantined, in the open transaction, because its rows are copied again.
 
         Args:
             run: the run's id, as ``Intent.run`` had it.
-            chunk: the chunk whose rows come again; None: all of them.
+            chunk: the chunk whose rows are copied again; None: all chunks.
         """
 
     @abc.abstractmethod
     def commit(self) -> Counts:
-        """Make what was written since ``begin`` permanent; return what ``check`` has not counted.
+        """Commit; return the counts of the rows that ``check`` has not counted.
 
         Raises:
-            DataError: if a row is refused only now.
+            DataError: a row is refused only now.
         """
 
     @abc.abstractmethod
     def rollback(self) -> None:
-        """Undo what was written since ``begin``. Called also when the connection is broken."""
+        """Roll back. Called also on a broken connection."""
 
     def reconsider(self, error: DataError) -> bool:
-        """Answer a refusal after its rollback: True if the same batches shall be tried again in another way."""
+        """Return True, after a rollback, if the same batches should be written again in another way."""
         return False
 
     def finish(self, record: Callable[[], None] | None = None) -> None:
-        """Do what comes after the rows, and make everything durable.
+        """Do what follows the rows, and make everything durable.
 
         Args:
-            record: to be called in the same transaction, before its end; given where there is a ledger.
+            record: a function to call in the same transaction, before its COMMIT; given if there is a ledger.
         """
 
     def abandon(self, *, resumable: bool = False) -> None:
-        """Tidy up after a failure so that what is committed is durable and the same job can be run again.
+        """Clean up after a failure, so that what is committed is durable and the job can be run again.
 
         Args:
-            resumable: True if the run can be resumed: then what comes after the rows can wait.
+            resumable: True if the run can be resumed: then what follows the rows can wait.
         """

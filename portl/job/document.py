@@ -1,4 +1,4 @@
-"""A job as it was written: every scalar with its own text, every key with its line. ``portl.job.yaml`` reads it."""
+"""A parsed job file: every scalar as it is written, every key with its line. ``portl.job.yaml`` makes it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-#: Python refuses to read longer numbers than 4,300 digits; no number of a job comes near this.
+#: Python refuses to parse numbers of more than 4,300 digits; no number in a job is nearly that long.
 MAX_DIGITS = 100
 
 Path = tuple[str | int, ...]
@@ -21,7 +21,7 @@ _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 
 
 class YAMLProblem(ValueError):
-    """The text cannot be read. ``line`` counts from 1, 0 where it is unknown."""
+    """The text cannot be parsed. ``line`` counts from 1; 0 if it is unknown."""
 
     def __init__(self, message: str, line: int = 0) -> None:
         super().__init__(message)
@@ -30,7 +30,7 @@ class YAMLProblem(ValueError):
 
 @attrs.frozen
 class Written:
-    """A plain scalar that means something other than its text: a number or a truth value."""
+    """A plain scalar that is a number or a boolean, with its spelling."""
 
     text: str
     value: bool | int | float
@@ -38,11 +38,11 @@ class Written:
 
 @attrs.define
 class Tree:
-    """A document: plain dicts, lists, strings, None and ``Written``, and the line of each path."""
+    """A document as plain dicts, lists, strings, None and ``Written``, and the line of each path."""
 
     root: Any = attrs.field(default=None, repr=False)  # may hold passwords
     lines: dict[Path, int] = attrs.Factory(dict)
-    #: What is wrong but does not keep the rest from being read.
+    #: Problems that do not keep the rest from being parsed.
     problems: list[YAMLProblem] = attrs.Factory(list)
 
 

@@ -1,4 +1,4 @@
-"""Say what a key of the job file means, from the comments in its model."""
+"""Explain the keys of the job file, from the comments in the models."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from portl.values.secrets import Secret
 
 @attrs.frozen(kw_only=True)
 class Explanation:
-    """What there is to say of one key."""
+    """The explanation of a key."""
 
     #: Its dotted path: ``source.table``.
     key: str
-    #: Which connector understands it; None: every job has it.
+    #: The connector that it belongs to; None: every job has it.
     connector: str | None
     meaning: str
-    #: What kind of value it takes, for people.
+    #: The kind of value that it takes, for display.
     takes: str
-    #: The words to choose from, if there is a choice.
+    #: The words that it takes, if they are fixed.
     choices: tuple[str, ...] = ()
-    #: The default as a job file would have it; None if there is none, or if it says nothing.
+    #: The default, as a job file would spell it; None if there is none, or an empty one.
     default: str | None = None
     required: bool = False
     #: The keys below it.
@@ -41,42 +41,42 @@ class Explanation:
 
 
 def explain(key: str) -> list[Explanation]:
-    """Return what a key means, once for each connector that knows it.
+    """Return the explanation of a key, one for each connector that has it.
 
     Args:
-        key: its dotted path, as in ``--set``; a last part alone is looked for everywhere.
+        key: its dotted path, as in ``--set``, or only the last part of it.
 
     Raises:
-        ConfigError: if no installed connector knows it; names those that look like it.
+        ConfigError: no installed connector has it; the message names similar keys.
     """
     known = list(every())
     exact = [found for found in known if found.key == key] or [f for f in known if f.key.rsplit(".", 1)[-1] == key]
     if exact:
         return exact
     near = _near(key, [found.key for found in known])
-    advice = f"did you mean {' or '.join(map(repr, near))}?" if near else "`portl explain` alone lists all keys"
+    advice = f"did you mean {' or '.join(map(repr, near))}?" if near else "`portl explain` without a key lists all"
     raise ConfigError([f"there is no key {key!r}: {advice}"], origin="explain")
 
 
 def every() -> list[Explanation]:
     """Return all keys of all installed connectors."""
-    ends = []
+    sides = []
     for name in sorted(entry.name for entry in registry.installed() if entry.error is None):
         connector = registry.load(name)
-        for end, model in (("source", connector.source_config), ("destination", connector.destination_config)):
+        for side, model in (("source", connector.source_config), ("destination", connector.destination_config)):
             if model is not None:
-                ends += _below(model, f"{end}.", name)
-    return [_with_keys_of(ends, item) for item in _below(MigrationConfig, "", None)] + ends
+                sides += _below(model, f"{side}.", name)
+    return [_with_keys_of(sides, item) for item in _below(MigrationConfig, "", None)] + sides
 
 
-def _with_keys_of(ends: list[Explanation], found: Explanation) -> Explanation:
-    """Return what is said of ``source`` or ``destination`` with the keys that connectors have there; else the same."""
-    keys = dict.fromkeys(item.key for item in ends if item.key.startswith(f"{found.key}."))
+def _with_keys_of(sides: list[Explanation], found: Explanation) -> Explanation:
+    """Return ``source`` or ``destination`` with the keys of all connectors; any other key as it is."""
+    keys = dict.fromkeys(item.key for item in sides if item.key.startswith(f"{found.key}."))
     return attrs.evolve(found, keys=found.keys or tuple(keys))
 
 
 def _near(key: str, known: list[str]) -> list[str]:
-    """Return the keys that look like one: as they are, or by their last part alone."""
+    """Return similar keys: by the whole path, or by its last part only."""
     parts = difflib.get_close_matches(key, {path.rsplit(".", 1)[-1] for path in known}, n=1)
     alike = [path for path in known if path.rsplit(".", 1)[-1] in parts] if "." not in key else []
     return list(dict.fromkeys([*alike, *difflib.get_close_matches(key, known, n=3, cutoff=0.7)]))[:3]
@@ -108,7 +108,7 @@ def _below(model: type, prefix: str, connector: str | None) -> list[Explanation]
 
 
 def _kinds(hint: Any) -> list[Any]:
-    """Return the types in an annotation, those inside unions and tuples too."""
+    """Return the types in an annotation, including those inside unions and tuples."""
     if get_origin(hint) in (Union, types.UnionType, tuple):
         return [kind for part in get_args(hint) for kind in _kinds(part)]
     return [hint]
@@ -128,7 +128,7 @@ def _takes(hint: Any) -> str:
         return "a mapping"
     if Auto in _kinds(hint):
         return f"a whole number or {Auto.AUTO.value}"
-    names = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", Secret: "a secret text"}
+    names = {str: "a string", int: "a whole number", float: "a number", bool: "true or false", Secret: "a secret string"}
     for kind in _kinds(hint):
         if get_origin(kind) in (tuple, dict):
             return _takes(kind)
@@ -142,7 +142,7 @@ def _takes(hint: Any) -> str:
 
 
 def _plural(text: str) -> str:
-    return {"a text": "texts", "a mapping": "mappings"}.get(text, f"values, each {text}")
+    return {"a string": "strings", "a mapping": "mappings"}.get(text, f"values, each {text}")
 
 
 def _default(value: Any) -> str | None:

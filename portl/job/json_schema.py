@@ -1,7 +1,7 @@
-"""The JSON Schema of the job file, from the models of the installed connectors, for editors to complete and check it.
+"""The JSON Schema of the job file, from the models of the installed connectors, for completion and checks in editors.
 
-It is a help, not the judge: what fields say of each other (``table`` or ``query``) only ``portl run`` checks. Wherever
-a plain value is wanted, a variable of the environment may stand, ``${NAME}``.
+It does not check everything: only ``portl run`` knows which fields exclude or require each other (``table`` or
+``query``). In place of a plain value there may be a variable of the environment, ``${NAME}``.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class _Builder:
     def _value(self, hint: Any) -> dict[str, Any]:
         """Return the schema of a value, by the annotation of its field."""
         if hint is SourceConfig or hint is DestinationConfig:
-            return self._end("source" if hint is SourceConfig else "destination")
+            return self._side("source" if hint is SourceConfig else "destination")
         if hint is Conflict:
             return {"anyOf": [self._value(Strategy), self._named("conflict", Conflict)]}
         if hint == tuple[TypeRule, ...]:
@@ -88,7 +88,7 @@ class _Builder:
         if hint is Secret:
             return {"type": "string"}
         if hint is str:
-            # What a scalar means is decided by the model: where a text is wanted, what was written is taken.
+            # The model decides what a scalar means: for a string, its spelling is the value.
             return {"type": ["string", "number", "boolean"]}
         if hint in _PLAIN:
             return self._any([{"type": _PLAIN[hint]}, _VARIABLE])
@@ -102,17 +102,17 @@ class _Builder:
 
     def _named(self, name: str, cls: type) -> dict[str, Any]:
         if name not in self.definitions:
-            self.definitions[name] = {}  # a model that holds itself ends here
+            self.definitions[name] = {}  # ends the recursion of a model that contains itself
             self.definitions[name] = self.model(cls)
         return {"$ref": f"#/$defs/{name}"}
 
-    def _end(self, end: str) -> dict[str, Any]:
-        """Return the schema of ``source`` or ``destination``: which keys there are depends on ``type``."""
-        models = {c.name: getattr(c, f"{end}_config") for c in self._connectors if getattr(c, f"{end}_config")}
+    def _side(self, side: str) -> dict[str, Any]:
+        """Return the schema of ``source`` or ``destination``, whose keys depend on ``type``."""
+        models = {c.name: getattr(c, f"{side}_config") for c in self._connectors if getattr(c, f"{side}_config")}
         cases = [
             {
                 "if": {"properties": {"type": {"const": name}}},
-                "then": self._named(f"{name}_{end}", model),
+                "then": self._named(f"{name}_{side}", model),
             }
             for name, model in models.items()
         ]

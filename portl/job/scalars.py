@@ -1,12 +1,11 @@
-"""Turn one value of a job into what a model wants: a text, a number, a truth value, one of a few words.
+"""Convert one value of a job to the type of its field: a string, a number, a boolean, a word of an enum.
 
-What a plain scalar means is decided here, by the model, not by YAML: where a text is wanted, what was written is taken.
-A value with variables of the environment in it may be a secret, so it is never repeated in a message.
+The field, not YAML, decides what a plain scalar means: for a string, its spelling is the value. A value with variables
+of the environment in it may be a secret, so no message repeats it.
 """
 
 from __future__ import annotations
 
-import difflib
 import enum
 import math
 import re
@@ -16,63 +15,64 @@ from typing import Any
 from portl.job import document as written
 from portl.job.document import Written
 from portl.values.secrets import Secret
+from portl.values.text import nearest
 
 _WHOLE = re.compile(rf"\s*[-+]?[0-9]{{1,{written.MAX_DIGITS}}}\s*")
 
 
 class Mismatch(ValueError):
-    """A value is not of the kind that the model wants."""
+    """A value does not have the type of its field."""
 
 
 class FromEnvironment(str):
-    """A text with variables in it: it may mean a number, and it must not be printed."""
+    """A string with variables in it: it may be a number, and it must not be printed."""
 
     names: tuple[str, ...] = ()
 
 
 class Unknown:
-    """Stands for a value whose variable is missing: that is reported once, and nothing follows from it."""
+    """Takes the place of a value whose variable is not set: that is reported once, and nothing else about it."""
 
 
 class AlreadyReported(ValueError):
-    """Nothing more is to be said of a value: what is wrong with it is reported already."""
+    """What is wrong with a value is reported already."""
 
 
 def structure_scalar(value: Any, cls: Any) -> Any:
-    """Structure a class that is, or derives from, one of Python's plain types."""
+    """Convert a value to a plain type of Python, or to a subclass of one."""
     if is_enum(cls):
         return as_choice(value, cls)
-    for kind, convert in ((bool, as_truth), (int, as_integer), (float, as_number), (str, as_text)):
+    for kind, convert in ((bool, as_boolean), (int, as_integer), (float, as_number), (str, as_text)):
         if issubclass(cls, kind):
             return cls(convert(value))
     return cls(as_text(value))  # a path
 
 
 def structure_secret(value: Any) -> Secret:
-    """Return a value as a secret; a refusal does not repeat it."""
+    """Return a value as a secret; an error does not repeat it."""
     if isinstance(value, Secret):
         return value
     try:
         return Secret(as_text(value))
-    except Mismatch:  # which may repeat the value
+    except Mismatch:  # its message may repeat the value
         kind = shown(value) if isinstance(value, (Mapping, list, tuple)) else type(value).__name__
-        problem = Mismatch(f"expected a text, found {kind}")
+        problem = Mismatch(f"expected a string, found {kind}")
     raise problem
 
 
 def expect_mapping(value: Any) -> None:
-    """Raise ``Mismatch`` for what is no mapping."""
+    """Raise ``Mismatch`` for anything but a mapping."""
     if not isinstance(value, Mapping):
         raise Mismatch(f"expected a mapping of keys to values, {but(value)}")
 
 
 def is_enum(cls: Any) -> bool:
-    """Tell whether a class is an enum."""
+    """Return whether a type is an enum."""
     return isinstance(cls, type) and issubclass(cls, enum.Enum)
 
 
 def but(value: Any) -> str:
-    """Say what was found, unless it may be a secret."""
+    """Return what was found, unless it may be a secret."""
     if isinstance(value, Unknown):
         raise AlreadyReported
     if isinstance(value, FromEnvironment):
@@ -99,12 +99,12 @@ def shown(value: Any) -> str:
 
 
 def as_text(value: Any) -> str:
-    """Return what was written. Raise ``Mismatch`` for what is no text."""
+    """Return a string. Raise ``Mismatch`` for anything else."""
     if isinstance(value, Written):
         return value.text
     if isinstance(value, str) and not isinstance(value, enum.Enum):
         return str(value)
-    raise Mismatch(f"expected a text, {but(value)}")
+    raise Mismatch(f"expected a string, {but(value)}")
 
 
 def as_integer(value: Any) -> int:
@@ -129,7 +129,7 @@ def as_number(value: Any) -> float:
     raise Mismatch(f"expected a number, {but(value)}")
 
 
-def as_truth(value: Any) -> bool:
+def as_boolean(value: Any) -> bool:
     """Return true or false. Raise ``Mismatch`` for anything else."""
     if isinstance(value, Written) and type(value.value) is bool:
         return value.value
@@ -141,13 +141,13 @@ def as_truth(value: Any) -> bool:
 
 
 def as_choice(value: Any, cls: Any) -> Any:
-    """Return the member of an enum; a refusal lists them and suggests the nearest."""
+    """Return the member of an enum. ``Mismatch`` lists the members and suggests the nearest."""
     if isinstance(value, cls):
         return value
     allowed = [member.value for member in cls]
     text = value.text if isinstance(value, Written) else value
     if isinstance(text, str) and text in allowed:
         return cls(str(text))
-    near = difflib.get_close_matches(text, allowed, n=1) if isinstance(text, str) else []
-    suggestion = f"; did you mean {near[0]!r}?" if near and not isinstance(value, FromEnvironment) else ""
+    near = nearest(text, allowed) if isinstance(text, str) and not isinstance(value, FromEnvironment) else None
+    suggestion = f"; did you mean {near!r}?" if near else ""
     raise Mismatch(f"expected one of {', '.join(allowed)}; {but(value)}{suggestion}")

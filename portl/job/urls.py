@@ -1,4 +1,4 @@
-"""Jobs without a file: from two URLs and the name of a table. The scheme of a URL says whose it is."""
+"""Jobs without a file: from two URLs and the name of a table. A URL's scheme decides its connector."""
 
 from __future__ import annotations
 
@@ -26,75 +26,75 @@ def job_from_urls(
 ) -> dict[str, Any]:
     """Return the job that copies a table, as the dict that ``portl.migrate``, ``plan`` and ``verify`` take.
 
-    Add keys to it as you like. Passwords in it are of the type ``Secret``: it can be printed.
+    You can add any other key to it. Its passwords are of the type ``Secret``, so it can be printed.
 
     Args:
-        source: the URL of the place that the table is in; the connector that knows its scheme reads it.
-        destination: the URL of the place that it goes to.
-        table: its name, as the connector writes names: for PostgreSQL ``users`` or ``sales.orders``.
+        source: the URL of the table's database, in a form that an installed connector understands.
+        destination: the URL of the database that it goes to.
+        table: its name, as the connector spells names: for PostgreSQL ``users`` or ``sales.orders``.
         to_table: its name at the destination; by default the same.
-        name: the job's name; by default one that the same table gets each time, so that an interrupted run is resumed.
+        name: the job's name; by default always the same for a table, so that an interrupted run is resumed.
 
     Raises:
-        ConfigError: a URL or a name cannot be read. The text repeats no part of a URL.
+        ConfigError: a URL or a name is malformed. The message repeats no part of a URL.
         PluginError: no installed connector knows the scheme, or the one that does fails to import.
     """
-    reads, reach = end_of("source", source)
-    writes, target = end_of("destination", destination)
+    reads, source_keys = side_of("source", source)
+    writes, destination_keys = side_of("destination", destination)
     chosen = named("source", reads, table)
     written = named("destination", writes, to_table if to_table is not None else table)
     called = ".".join(str(value) for value in chosen.values())
     return {
         "name": escaped(f"copy of {called}") if name is None else name,
-        "source": {"type": reads.name, **escaped(reach), **escaped(chosen)},
-        "destination": {"type": writes.name, **escaped(target), **escaped(written)},
+        "source": {"type": reads.name, **escaped(source_keys), **escaped(chosen)},
+        "destination": {"type": writes.name, **escaped(destination_keys), **escaped(written)},
     }
 
 
-def end_of(end: str, url: str | Secret) -> tuple[Connector, Mapping[str, Any]]:
-    """Return the connector that a URL belongs to, and the keys that reach the same place.
+def side_of(side: str, url: str | Secret) -> tuple[Connector, Mapping[str, Any]]:
+    """Return the connector of a URL, and the keys of a job file that mean the same.
 
     Args:
-        end: ``source`` or ``destination``, for messages.
-        url: it may hold a password, so that no message repeats it.
+        side: ``source`` or ``destination``, for messages.
+        url: no message repeats it, as it may contain a password.
     """
     secret = url if isinstance(url, Secret) else Secret(url)
-    connector = _knowing(end, secret)
-    assert connector.from_url is not None, "it was chosen for that"
+    connector = _connector(side, secret)
+    assert connector.from_url is not None, "the connector was chosen for that"
     try:
         return connector, connector.from_url(secret)
     except FieldError as error:
-        problem = f"the {end}'s URL {error.text}"
-    raise ConfigError([problem], origin="URL")  # here, where no handled exception holds the URL
+        problem = f"the {side}'s URL {error.text}"
+    raise ConfigError([problem], origin="URL")  # here, where no exception being handled holds the URL
 
 
-def named(end: str, connector: Connector, table: str) -> Mapping[str, Any]:
+def named(side: str, connector: Connector, table: str) -> Mapping[str, Any]:
     """Return the keys that choose a table by its name."""
     if connector.from_name is None:
         return {"table": table}
     try:
         return connector.from_name(table)
     except FieldError as error:
-        raise ConfigError([f"{end}: {error.text}"], origin="table") from None
+        raise ConfigError([f"{side}: {error.text}"], origin="table") from None
 
 
-def _knowing(end: str, url: Secret) -> Connector:
+def _connector(side: str, url: Secret) -> Connector:
     match = _SCHEME.match(url.reveal())
     if match is None:
-        raise ConfigError([f"the {end}: expected a URL, such as {_listed(examples())}"], origin="URL")
+        raise ConfigError([f"the {side}: expected a URL, such as {_listed(examples())}"], origin="URL")
     scheme = match[1].lower()
     for connector in _connectors(scheme):
         if scheme in connector.schemes and connector.from_url is not None:
             return connector
     known = _known(_connectors(scheme))
     raise PluginError(
-        f"the {end}: no installed connector knows URLs that begin with {scheme}://; known: {_listed(known)}"
-        + "".join(f"; {said}" for said in _failing())
+        f"the {side}: no installed connector knows URLs that begin with {scheme}://; known: {_listed(known)}"
+        + "".join(f"; {error}" for error in _import_errors())
     )
 
 
 def _connectors(scheme: str) -> Iterable[Connector]:
-    """Yield the connectors that can be imported, those first that are called like the scheme: one import will do."""
+    """Yield the connectors that can be imported, first those named like the scheme, so that one import will do."""
 
     def unlike(name: str) -> tuple[bool, str]:
         return not (scheme.startswith(name) or name.startswith(scheme)), name
@@ -103,15 +103,15 @@ def _connectors(scheme: str) -> Iterable[Connector]:
         try:
             yield registry.load(name)
         except PluginError:
-            continue  # ``_failing`` tells of it where that may be why none is found
+            continue  # reported by ``_import_errors`` if no connector is found
 
 
-def _failing() -> list[str]:
+def _import_errors() -> list[str]:
     return [found.error for found in registry.installed() if found.error is not None]
 
 
 def examples() -> list[str]:
-    """Return an example of the URLs of each connector that has some."""
+    """Return an example URL for each connector that has URLs."""
     return [connector.url_example for connector in _connectors("") if connector.url_example]
 
 

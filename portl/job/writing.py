@@ -1,4 +1,4 @@
-"""Write a job down as a file for people: commented, with ``${NAME}`` in place of every secret."""
+"""Write a job as a commented YAML file, with ``${NAME}`` in place of every secret."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 from portl.values.secrets import Secret
 from portl.values.text import printable
 
-#: How a connector's keys that hold secrets are called in the environment: SOURCE_PASSWORD.
-_ENDS = ("source", "destination")
+#: The sides of a job; a secret of a side becomes a variable such as SOURCE_PASSWORD.
+_SIDES = ("source", "destination")
 
 
 def job_text(
@@ -23,10 +23,10 @@ def job_text(
     """Return the YAML of a job.
 
     Args:
-        job: plain data as ``portl.migrate`` takes it; the secrets in it are of the type ``Secret`` and are left out.
-        comments: lines of comment above a key of the job, by the key.
-        head: lines of comment on top.
-        schema: the path of the JSON Schema that editors should check it by.
+        job: plain data, as ``portl.migrate`` takes it; values of the type ``Secret`` become variables.
+        comments: lines of comment above each key of the job.
+        head: lines of comment at the top.
+        schema: the path of the JSON Schema for editors.
     """
     parts = [f"# yaml-language-server: $schema={schema}\n"] if schema else []
     parts.append(_comment(head))
@@ -36,8 +36,8 @@ def job_text(
 
 
 def variables(job: Mapping[str, Any]) -> list[str]:
-    """Return the variables of the environment that stand for a job's secrets in the text."""
-    return [f"{end}_{key}".upper() for end in _ENDS for key, value in job[end].items() if isinstance(value, Secret)]
+    """Return the variables of the environment that take the place of a job's secrets in the file."""
+    return [f"{side}_{key}".upper() for side in _SIDES for key, value in job[side].items() if isinstance(value, Secret)]
 
 
 def _comment(lines: Iterable[str]) -> str:
@@ -57,7 +57,7 @@ def _dumped(value: Mapping[str, Any]) -> str:
 
     yaml = YAML(pure=True)
     yaml.default_flow_style = False
-    yaml.width = 10_000  # names are not broken
+    yaml.width = 10_000  # do not wrap names
     stream = io.StringIO()
     yaml.dump(dict(value), stream)
     return stream.getvalue()

@@ -1,8 +1,8 @@
-"""Read YAML as what was written: every scalar with its own text, every key with its line.
+"""Parse YAML and keep how it is written: the spelling of every scalar, the line of every key.
 
-A loader that resolves types at once cannot take ``012`` as the text of a password. Here a scalar stays a ``Written``
-until the model says what it wants. Refused: files over a megabyte, duplicate keys, tags, aliases that contain
-themselves or multiply beyond ``MAX_NODES``. A message never repeats a value: it may be a password.
+A loader that resolves types at once cannot take ``012`` for a password. Here, a scalar stays a ``Written`` until the
+model decides its type. Refused: files over a megabyte, duplicate keys, tags, aliases that contain themselves or
+multiply beyond ``MAX_NODES``. No message repeats a value, as it may be a password.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_BYTES = 1_000_000
 MAX_NODES = 20_000
 
 _TAG = "tag:yaml.org,2002:"
-# What a parser gives to what has no tag of its own.
+# The tags that the parser gives to untagged nodes.
 _PLAIN_TAGS = {
     _TAG + name for name in ("null", "bool", "int", "float", "timestamp", "str", "seq", "map", "merge", "value")
 }
@@ -37,7 +37,7 @@ def parse(text: str) -> Tree:
         raise YAMLProblem(f"the file is larger than {MAX_BYTES:,} bytes")
     found = _compose(text)
     if isinstance(found, YAMLProblem):
-        raise found  # here, where no handled exception holds the whole text
+        raise found  # here, where no exception being handled holds the text
     tree = Tree()
     if found is not None:
         tree.root = _Builder(tree).build(found, (), ())
@@ -57,39 +57,39 @@ def _compose(text: str) -> Node | YAMLProblem | None:
         return YAMLProblem("not valid YAML: nested too deeply")
 
 
-# What the parser says, or says it was doing, and what a person wants to read. The text of an alias or a tag is not
+# What the parser reports, or the context that it names, and the message for it. The text of an alias or a tag is not
 # repeated: it may be a password without quotes.
 _WORDS = (
     (
         "found undefined alias",
-        "an alias (*) of something that is not defined above; a text that begins with * needs quotes",
+        "an alias (*) of something that is not defined above; a string that begins with * needs quotes",
     ),
-    ("tag", "a tag (!) is not allowed; a text that begins with ! needs quotes"),
-    ("anchor", "an anchor (&) is malformed or stands twice; a text that begins with & needs quotes"),
+    ("tag", "a tag (!) is not allowed; a string that begins with ! needs quotes"),
+    ("anchor", "an anchor (&) is malformed or defined twice; a string that begins with & needs quotes"),
     (r"'\t'", "a tab cannot indent a line; use spaces"),
-    ("cannot start any token", "a text that begins with @, ` or % needs quotes"),
-    ("mapping values are not allowed", "a second `: ` in one line; a text that holds `: ` needs quotes"),
-    ("another document", "a second document begins here (---); a job file holds one"),
-    ("expected the node content", "a value is missing here, or its text needs quotes"),
-    ("expected <block end>", "this fits neither the indent of the lines above nor the value before it"),
+    ("cannot start any token", "a string that begins with @, ` or % needs quotes"),
+    ("mapping values are not allowed", "a second `: ` in one line; a string that contains `: ` needs quotes"),
+    ("another document", "a second document begins here (---); a job file has only one"),
+    ("expected the node content", "a value is missing here, or needs quotes"),
+    ("expected <block end>", "this does not match the indentation of the lines above, or does not fit the value before it"),
 )
 _CONTEXTS = (
-    ("flow sequence", "a list that begins with [ lacks its ] or a comma"),
-    ("flow mapping", "a mapping that begins with { lacks its } or a comma"),
-    ("simple key", "a key lacks its colon"),
-    ("quoted scalar", "a text in quotes lacks its closing quote, or holds a backslash that means nothing"),
+    ("flow sequence", "a list that begins with [ has no ], or a comma is missing"),
+    ("flow mapping", "a mapping that begins with { has no }, or a comma is missing"),
+    ("simple key", "a colon is missing after a key"),
+    ("quoted scalar", "a quoted string has no closing quote, or contains an invalid escape"),
 )
 
 
 def _in_words(error: MarkedYAMLError) -> YAMLProblem:
     problem, context = str(error.problem), str(error.context)
     mark = error.problem_mark or error.context_mark
-    said = next((words for key, words in _WORDS if key in problem), None)
-    if said is None and error.context_mark is not None:
-        said = next((words for key, words in _CONTEXTS if key in context), None)
-        mark = error.context_mark if said else mark
-    said = said or next((words for key, words in _WORDS if key in context), None)
-    return YAMLProblem(f"not valid YAML: {said or problem}", mark.line + 1 if mark else 0)
+    text = next((words for key, words in _WORDS if key in problem), None)
+    if text is None and error.context_mark is not None:
+        text = next((words for key, words in _CONTEXTS if key in context), None)
+        mark = error.context_mark if text else mark
+    text = text or next((words for key, words in _WORDS if key in context), None)
+    return YAMLProblem(f"not valid YAML: {text or problem}", mark.line + 1 if mark else 0)
 
 
 class _Builder:
@@ -101,9 +101,9 @@ class _Builder:
         line = node.start_mark.line + 1
         self._count(node, ancestors)
         if str(node.tag) not in _PLAIN_TAGS:
-            self._complain("a tag (!) is not allowed; a text that begins with ! needs quotes", line)
+            self._complain("a tag (!) is not allowed; a string that begins with ! needs quotes", line)
         if isinstance(node, ScalarNode) and node.anchor and not node.value and not node.style:
-            self._complain("an anchor (&) with nothing behind it; a text that begins with & needs quotes", line)
+            self._complain("an anchor (&) with nothing after it; a string that begins with & needs quotes", line)
         self._tree.lines.setdefault(path, line)
         if isinstance(node, ScalarNode):
             return node.value if node.style else scalar(node.value)
@@ -122,28 +122,28 @@ class _Builder:
         line = node.start_mark.line + 1
         self._nodes += 1
         if self._nodes > MAX_NODES:
-            raise YAMLProblem(f"the file holds more than {MAX_NODES:,} values, those behind aliases counted", line)
+            raise YAMLProblem(f"the file has more than {MAX_NODES:,} values, aliases included", line)
         if any(node is ancestor for ancestor in ancestors):
-            raise YAMLProblem("this value holds an alias (*) to itself", line)
+            raise YAMLProblem("this value contains an alias (*) to itself", line)
 
     def _complain(self, message: str, line: int) -> None:
         self._tree.problems.append(YAMLProblem(message, line))
 
     def _entries(self, node: MappingNode, ancestors: tuple[Node, ...]) -> list[tuple[str, Node, Node]]:
-        """Return the keys and values of a mapping, its own before those that ``<<`` merges into it."""
+        """Return the keys and values of a mapping: its own, then those that ``<<`` merges into it."""
         own: dict[str, tuple[str, Node, Node]] = {}
         merged: list[tuple[str, Node, Node]] = []
         for key, value in node.value:
             line = key.start_mark.line + 1
             if not isinstance(key, ScalarNode):
-                self._complain("a key must be a text; a value that begins with { or [ needs quotes", line)
+                self._complain("a key must be a string; a value that begins with { or [ needs quotes", line)
             elif key.value == "<<" and not key.style:
                 for target in self._merged(value, line):
                     self._count(target, (*ancestors, node))
                     merged += self._entries(target, (*ancestors, node))
             elif key.value in own:
                 first = own[key.value][1].start_mark.line + 1
-                self._complain(f"the key {key.value!r} stands in line {first} already", line)
+                self._complain(f"the key {key.value!r} is already in line {first}", line)
             else:
                 own[key.value] = (str(key.value), key, value)
         return [*own.values(), *merged]

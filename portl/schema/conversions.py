@@ -1,4 +1,4 @@
-"""Judge whether the values of one type survive in another."""
+"""Whether the values of one type survive conversion to another."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Verdict(enum.StrEnum):
 
 
 class Risk(enum.StrEnum):
-    """What a lossy conversion may do. Overflow, truncation and form stop at the row; the others change the value."""
+    """What a lossy conversion may do. Overflow, truncation and form refuse the row; the others change the value."""
 
     OVERFLOW = "overflow"
     TRUNCATION = "truncation"
@@ -30,10 +30,10 @@ class Risk(enum.StrEnum):
 
 _RISK_WORDS: Mapping[Risk, str] = {
     Risk.OVERFLOW: "a number that is too large for the destination is refused",
-    Risk.TRUNCATION: "a value that is too long for the destination is refused, never cut (spaces at its end excepted)",
-    Risk.PRECISION: "digits that the destination has no room for are rounded away",
-    Risk.ZONE: "the session's time zone decides what instant is meant",
-    Risk.FORM: "a value that is not in the form of the destination's type is refused, or loses its own form",
+    Risk.TRUNCATION: "a value too long for the destination is refused, never truncated (trailing spaces excepted)",
+    Risk.PRECISION: "digits that do not fit the destination are rounded",
+    Risk.ZONE: "the session's time zone decides which instant is meant",
+    Risk.FORM: "a value that does not have the form of the destination's type is refused, or loses its form",
 }
 
 
@@ -75,7 +75,7 @@ _CLOCK_RISKS: Mapping[tuple[Kind, Kind], tuple[Risk, ...]] = {
     (Kind.TIME, Kind.INTERVAL): (),
 }
 _CLOCKS = {Kind.TIME, Kind.TIMETZ, Kind.TIMESTAMP, Kind.TIMESTAMPTZ, Kind.INTERVAL}
-# The longest text of a value, sign included.
+# The longest text of a value, including the sign.
 _WIDTHS = {Kind.SMALLINT: 6, Kind.INT: 11, Kind.BIGINT: 20, Kind.BOOLEAN: 5, Kind.UUID: 36}
 
 

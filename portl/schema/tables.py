@@ -12,22 +12,22 @@ from portl.schema.types import Type
 
 @attrs.frozen(kw_only=True)
 class Column:
-    """A column of a table, or of what a query returns."""
+    """A column of a table or of a query's result."""
 
     name: str
     type: Type
-    #: The type as the connector's own system spells it, modifiers included: ``numeric(12,2)``.
+    #: The type as the connector's system spells it, with modifiers: ``numeric(12,2)``.
     native: str
     nullable: bool = True
-    #: The default as an expression in the connector's own language.
+    #: The default, as an expression in the connector's language.
     default: str | None = None
     #: ``always`` or ``by default`` for an identity column.
     identity: str | None = None
-    #: The expression of a generated column. Nobody writes to such a column.
+    #: The expression of a generated column, which cannot be written to.
     generated: str | None = None
     collation: str | None = None
     comment: str | None = None
-    #: What the connector wants to remember; the core does not look at it.
+    #: Anything that the connector wants to keep; the core ignores it.
     details: Any = attrs.field(default=None, repr=False)
 
     @property
@@ -48,7 +48,7 @@ class Key:
     name: str
     columns: tuple[str, ...]
     primary: bool = False
-    #: True if the check may wait until the transaction ends.
+    #: True if the check can be deferred to the end of the transaction.
     deferrable: bool = False
     #: True if two NULLs count as equal.
     nulls_equal: bool = False
@@ -58,16 +58,16 @@ class Key:
 class Table:
     """A table, a view or a query, as a connector sees it."""
 
-    #: As a person would write it, schema included.
+    #: As the user would write it, with its schema.
     name: str
     columns: tuple[Column, ...]
     keys: tuple[Key, ...] = ()
     comment: str | None = None
-    #: The language of ``native`` types, defaults and expressions: equal at both sides if they understand each other.
+    #: The language of native types, defaults and expressions: if it is the same at both sides, they can be exchanged.
     dialect: str | None = None
     #: table, view, query, partitioned table, …
     kind: str = "table"
-    #: What the connector wants to remember; the core does not look at it.
+    #: Anything that the connector wants to keep; the core ignores it.
     details: Any = attrs.field(default=None, repr=False)
 
     @property

@@ -1,7 +1,6 @@
-"""Tables, columns, generic types, and what converts to what.
+"""The generic types.
 
-Rows that cross between connectors are tuples in column order. The Python type of each value is fixed by the generic
-type of its column:
+Between connectors, rows are tuples in column order. The generic type of a column decides the Python type of its values:
 
 ========================  =====================================================================================
 generic type              Python value (None is NULL everywhere)
@@ -18,13 +17,13 @@ timestamp                 datetime.datetime without a zone
 timestamptz               datetime.datetime with a zone
 interval                  datetime.timedelta; str where there are months, hours beyond a day, or mixed signs
 uuid                      uuid.UUID
-json, jsonb               str: the JSON text, so that neither digits nor the order of keys are lost
+json, jsonb               str: the JSON text, so that neither digits nor the order of keys is lost
 array                     list of the element's values, nested for more dimensions
 ========================  =====================================================================================
 
 A value that the Python type cannot hold (a date BC or beyond the year 9999, an infinite timestamp, 24:00, an array
-whose subscripts do not begin at 1) crosses as str in the source's own notation, exactly as the source wrote it.
-A native type that has no generic type is ``text`` and crosses as str.
+whose subscripts do not begin at 1) is passed as str, exactly as the source wrote it. A native type that has no generic
+type is ``text``, and its values are passed as str.
 """
 
 from __future__ import annotations
@@ -72,7 +71,7 @@ class Type:
     kind: Kind
     #: Characters, for char and varchar; None is unlimited.
     length: int | None = None
-    #: Decimal digits in all, for decimal; digits of the seconds' fraction for times.
+    #: Decimal digits in total, for decimal; digits of the seconds' fraction for times.
     precision: int | None = None
     #: Decimal digits after the point, for decimal.
     scale: int | None = None
@@ -87,10 +86,10 @@ class Type:
 
     @classmethod
     def parse(cls, text: str) -> Type:
-        """Return the type that ``str`` prints so: ``int``, ``decimal(12, 2)``, ``varchar(20)``, ``array of text``.
+        """Return the type that ``str`` prints as: ``int``, ``decimal(12, 2)``, ``varchar(20)``, ``array of text``.
 
         Raises:
-            ValueError: names the types that there are.
+            ValueError: the text is not a type; the message lists the types.
         """
         if text.startswith("array of "):
             return cls(kind=Kind.ARRAY, element=cls.parse(text.removeprefix("array of ")))

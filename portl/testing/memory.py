@@ -44,7 +44,8 @@ from portl.connectors.exchange import (
 )
 from portl.connectors.ledger import Ledger
 from portl.connectors.registry import register
-from portl.connectors.source import Source, TableEntry
+from portl.connectors.side import TableEntry
+from portl.connectors.source import Source
 from portl.connectors.writer import Writer
 from portl.schema.tables import Column, Table
 from portl.schema.types import Kind, Type

@@ -35,7 +35,7 @@ class CancelToken:
             raise Cancelled("the run was cancelled")
 
     def verdict(self, error: Error) -> Error:
-        """Return what a run has failed with: once ``cancel`` was called, what a server says is only its echo."""
+        """Return the error of a run: once ``cancel`` was called, a server's error is only a consequence of that."""
         if not self._event.is_set() or isinstance(error, Cancelled):
             return error
         return Cancelled("the run was cancelled")
@@ -46,7 +46,7 @@ class CancelToken:
         self.check()
 
     def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call ``callback`` in the thread that cancels, for work that does not look at the token. Returns the undo."""
+        """Call ``callback`` in the thread that cancels, for work that cannot check the token; return the undo."""
         with self._lock:
             self._callbacks.append(callback)
 

@@ -1,4 +1,4 @@
-"""What ``portl.verify`` returns: plain data about what differs between two sides."""
+"""What ``portl.verify`` returns: the differences between source and destination, as plain data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MISSING, EXTRA, DIFFERENT = "missing", "extra", "different"
 
 @attrs.frozen(kw_only=True)
 class RowDifference:
-    """One row that is not the same at both sides. Values of masked columns are covered."""
+    """A row that is not the same at both sides. Values of masked columns are covered."""
 
     #: ``missing``, ``extra`` or ``different``.
     kind: str
@@ -29,7 +29,7 @@ class RowDifference:
 
 @attrs.frozen(kw_only=True)
 class TableVerification:
-    """What the comparison of one table has shown."""
+    """The result of comparing one table."""
 
     source: str
     destination: str
@@ -37,7 +37,7 @@ class TableVerification:
     mode: str
     #: The destination's columns by which rows are matched; empty where they are compared as a whole.
     key: tuple[str, ...]
-    #: Rows of the source, those included that have a key with others.
+    #: Rows of the source, including those that share a key.
     rows_source: int
     rows_destination: int
     #: Rows that should be at the destination and are not.
@@ -46,13 +46,13 @@ class TableVerification:
     extra: int = 0
     #: Rows at both sides whose columns differ.
     different: int = 0
-    #: Rows of the source that others with the same key stand for.
+    #: Rows of the source that were not compared, because another row with the same key counts.
     repeated: int = 0
-    #: The first rows that differ, by name.
+    #: The first rows that differ.
     rows: tuple[RowDifference, ...] = ()
     #: True if the destination holds what this job should have put there.
     equal: bool
-    #: What limits the answer, for people.
+    #: What limits the answer, for display.
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
 
@@ -69,11 +69,11 @@ class TableVerification:
 
 @attrs.frozen(kw_only=True)
 class Verification:
-    """What a comparison of both sides has shown, in all and table by table."""
+    """The result of comparing both sides, in total and for each table."""
 
     name: str
     tables: tuple[TableVerification, ...]
-    #: Rows that were copied once more before this was found.
+    #: Rows that were copied again before this comparison.
     repaired: int = 0
     seconds: float
 
@@ -91,7 +91,7 @@ class Verification:
             if count:
                 parts.append(f"{count:,} {name}")
         if self.repaired:
-            parts.append(f"{self.repaired:,} copied once more")
+            parts.append(f"{self.repaired:,} copied again")
         return f"{'equal' if self.equal else 'not equal'}: {', '.join(parts)}"
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What can go wrong, as one tree of exceptions.
+"""The exceptions of portl, as one tree.
 
 ::
 
@@ -6,24 +6,24 @@ Error:
     ├── ConfigError          the job file, or the dict in its place, is wrong; ``problems`` lists everything
     ├── PluginError          the connector that the job names is missing or does not import
     ├── PlanError            the plan has problems; ``plan`` holds it
-    ├── ConnectionFailed     a server was not reached, or was lost
-    │   ├── AuthenticationFailed   it was reached and refused the role, the password or the database
-    │   └── CommitInDoubt          it was lost during COMMIT: whether the rows are there, the ledger knows
+    ├── ConnectionFailed     a server cannot be reached, or the connection to it was lost
+    │   ├── AuthenticationFailed   it refused the role, the password or the database
+    │   └── CommitInDoubt          it was lost during COMMIT: the ledger knows whether the rows are there
     ├── PermissionDenied     the role lacks a privilege
     ├── SchemaError          a table, column or type is not what the job needs
     ├── QueryError           the source's query, or an expression of the job, is refused
     ├── DataError            a row was refused; says which
     │   └── ConflictError    … because its key is there already
-    ├── VerificationFailed   the rows were moved, and a comparison of both sides finds a difference; says which
+    ├── VerificationFailed   the rows were moved, and comparing both sides shows a difference; says which
     ├── OperationError       the server refused or failed for a reason of its own
     ├── LedgerError          the ledger does not allow what was asked for: the job has changed, or its source has
-    │   ├── AlreadyRunning   another process is at work on the same job
-    │   └── Superseded       a later attempt has taken the run over
+    │   ├── AlreadyRunning   another process is running the same job
+    │   └── Superseded       a later attempt has resumed the run
     └── Cancelled            the caller's token ended the run
         └── Interrupted      Ctrl-C ended it (a KeyboardInterrupt too)
 
-A connector raises these classes or subclasses of them. ``transient`` says whether the same call may succeed when it is
-made again without anybody mending anything.
+A connector raises these classes or subclasses of them. ``transient`` says whether the same call may succeed if it is
+made again and nothing is changed.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ if TYPE_CHECKING:
 
 
 class Error(Exception):
-    """The root of all that portl raises on purpose.
+    """The base class of all errors that portl raises on purpose.
 
     Args:
         message: what failed, where, and the server's own words.
-        hint: what to try, as one or two sentences; shown on a line of its own.
-        sqlstate: the five characters of the SQL standard, where a server gave them.
+        hint: what to try, in one or two sentences; shown on a separate line.
+        sqlstate: the server's error code (five characters), if it sent one.
         transient: True if trying again may succeed.
     """
 
@@ -61,7 +61,7 @@ class Error(Exception):
         self.hint = hint
         self.sqlstate = sqlstate
         self.transient = transient
-        #: True once it was tried as often as the job allows.
+        #: True if it was retried as often as the job allows.
         self.exhausted = False
         #: What the run had committed when it failed; None before anything was written.
         self.committed: Result | None = None
@@ -80,7 +80,7 @@ class Error(Exception):
 
 
 class ConfigError(Error):
-    """The job is wrong. ``problems`` holds one text for each thing to mend."""
+    """The job is wrong. ``problems`` holds one text for each thing to correct."""
 
     def __init__(self, problems: Sequence[str], *, origin: str = "job") -> None:
         count = len(problems)
@@ -94,7 +94,7 @@ class PluginError(Error):
 
 
 class ConnectionFailed(Error):
-    """A server was not reached, or the connection to it was lost."""
+    """A server cannot be reached, or the connection to it was lost."""
 
 
 class AuthenticationFailed(ConnectionFailed):
@@ -108,7 +108,7 @@ class CommitInDoubt(ConnectionFailed):
         self, message: str, *, hint: str | None = None, sqlstate: str | None = None, transient: bool = True
     ) -> None:
         super().__init__(message, hint=hint, sqlstate=sqlstate, transient=transient)
-        #: The run and the number of its chunk, for the ledger to be asked about.
+        #: The run and the number of its chunk, to look up in the ledger.
         self.run: Run | None = None
         self.number = 0
 
@@ -151,14 +151,14 @@ class DataError(Error):
 
 
 class ConflictError(DataError):
-    """A row's key is at the destination already, or twice in the source, and the strategy does not allow it."""
+    """A row's key exists at the destination already, or twice in the source, and the strategy does not allow it."""
 
 
 class VerificationFailed(Error):
-    """Both sides were compared after the last row, as the job asks, and differ. ``verification`` says in what."""
+    """Both sides were compared after the last row, as the job asks, and differ. ``verification`` says how."""
 
     def __init__(self, message: str, verification: TableVerification) -> None:
-        super().__init__(message, hint="`portl verify JOB` shows the rows; with `--repair` it copies them once more")
+        super().__init__(message, hint="`portl verify JOB` shows the rows; with `--repair` it copies them again")
         self.verification = verification
 
 
@@ -171,11 +171,11 @@ class LedgerError(Error):
 
 
 class AlreadyRunning(LedgerError):
-    """Another process is at work on the same job, or has carried it out while this one was getting ready."""
+    """Another process is running the same job, or has finished it while this one was starting."""
 
 
 class Superseded(LedgerError):
-    """A later attempt has taken the run over while this one was cut off."""
+    """A later attempt has resumed the run while this one had lost its connection."""
 
 
 class Cancelled(Error):
@@ -183,11 +183,11 @@ class Cancelled(Error):
 
 
 class Interrupted(Cancelled, KeyboardInterrupt):
-    """Ctrl-C, or another KeyboardInterrupt, ended the run in the same orderly way."""
+    """Ctrl-C, or another KeyboardInterrupt, ended the run in the same orderly way as a token."""
 
     @classmethod
     def of(cls, error: KeyboardInterrupt, what: str = "") -> Interrupted:
-        """Return portl's error for Python's; the text that a signal handler gave it says by what."""
+        """Return portl's error for Python's; its argument, if a signal handler gave it one, names the signal."""
         if isinstance(error, Interrupted):
             return error
         return cls(f"interrupted by {error.args[0] if error.args else 'Ctrl-C'}{what}")

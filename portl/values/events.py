@@ -1,6 +1,6 @@
-"""What happens during a run, as typed events. An observer is a function that takes one.
+"""The events of a run. An observer is a function that takes one.
 
-Observers are called in the thread that does the work, in order; one that raises ends the run.
+Observers are called in order, in the thread that called ``migrate``; one that raises ends the run.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @attrs.frozen(kw_only=True)
 class Event:
-    """The root of all events."""
+    """The base class of all events."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the event as plain data; ``event`` holds its name in snake case."""
@@ -26,7 +26,7 @@ class Event:
 
 @attrs.frozen(kw_only=True)
 class Started(Event):
-    """The plan has no problems and its execution begins."""
+    """The plan has no problems, and its execution begins."""
 
     name: str
     source: str
@@ -49,7 +49,7 @@ class TableStarted(Event):
 
 @attrs.frozen(kw_only=True)
 class Resumed(Event):
-    """A run that was interrupted is resumed: its first chunks are there already."""
+    """An interrupted run is resumed: its first chunks are there already."""
 
     job: str
     #: Counted from 1; this one is at least the second.
@@ -92,28 +92,28 @@ class Warned(Event):
 
 @attrs.frozen(kw_only=True)
 class Retrying(Event):
-    """Something failed that may go better in a moment."""
+    """A transient failure, which is retried."""
 
     what: str
     #: The attempt that failed, counted from 1.
     attempt: int
     attempts: int
-    #: Seconds until the next.
+    #: Seconds until the next attempt.
     pause: float
     error: str
 
 
 @attrs.frozen(kw_only=True)
 class RowsRejected(Event):
-    """Rows were quarantined, and the transaction that says so is committed."""
+    """Rows were quarantined, in a transaction that is committed."""
 
     table: str
     chunk: int
     rows: int
     total: int
-    #: Where they went, for people.
+    #: Where they went, for display.
     place: str
-    #: The first of them and why it was refused, for people.
+    #: The first of them and why it was refused, for display.
     example: str = ""
 
 
@@ -141,7 +141,7 @@ class Done(Event):
 
 @attrs.frozen(kw_only=True)
 class Failed(Event):
-    """The run has ended with an error, which is raised after this."""
+    """The run has failed; its error is raised after this event."""
 
     kind: str
     error: str

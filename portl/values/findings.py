@@ -1,14 +1,10 @@
-"""What a look at both sides has shown: problems, warnings, notes."""
+"""What examining both sides has shown: problems, warnings, notes."""
 
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING
 
 import attrs
-
-if TYPE_CHECKING:
-    pass
 
 
 class Severity(enum.StrEnum):
@@ -21,7 +17,7 @@ class Severity(enum.StrEnum):
 
 @attrs.frozen(kw_only=True)
 class Finding:
-    """Something that a look at both sides has shown. A problem keeps the plan from running."""
+    """Something that examining both sides has shown. A problem keeps the plan from running."""
 
     severity: Severity
     #: ``source``, ``destination``, or the column in question.
@@ -41,7 +37,7 @@ def problem(where: str, message: str, remedy: str | None = None) -> Finding:
 
 
 def warning(where: str, message: str, remedy: str | None = None) -> Finding:
-    """Return a finding that the user should know before he runs the plan."""
+    """Return a finding that the user should know before running the plan."""
     return Finding(severity=Severity.WARNING, where=where, message=message, remedy=remedy)
 
 

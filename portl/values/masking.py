@@ -1,8 +1,8 @@
-"""Keep values of masked columns out of what people read: errors, logs, the reason in the quarantine.
+"""Keep values of masked columns out of errors, logs and the reasons in the quarantine.
 
-A server's words hold values in places that depend on its language and version. So what describes the row (``detail``)
-goes as a whole, unless it names columns that are not masked alone; in the rest, every occurrence of a masked value is
-covered, and everything in quotes that is a part of one.
+Where a server's message holds values depends on its language and version. So the part that describes the row
+(``detail``) is covered as a whole, unless it names only columns that are not masked; in the rest, every occurrence of a
+masked value is covered, and every quoted part of one.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ COVER = "********"
 #: ``(columns)=(values)``: how servers name a key, whatever the language around it.
 _KEY = re.compile(r"\((?P<columns>[^()]*)\)=\(")
 _QUOTED = re.compile(r'"([^"]*)"')
-#: A text as short as this is covered only where it is no part of a longer word.
+#: A text shorter than this is covered only where it is not part of a longer word.
 _SHORT = 4
 
 
 def masked(error: DataError, values: Mapping[str, str | None] | None, mask: Collection[str]) -> DataError:
-    """Cover what ``error`` says of masked columns; return it.
+    """Cover the values of masked columns in ``error``, and return it.
 
     Args:
         error: as the connector has raised it. Its ``values``, ``message``, ``hint`` and ``detail`` are changed.
-        values: the row's texts by column, where they are known; those of ``error.values`` count too.
+        values: the row's values as texts, by column, if they are known; those in ``error.values`` count too.
         mask: the columns.
     """
     if not mask:
@@ -35,10 +35,9 @@ def masked(error: DataError, values: Mapping[str, str | None] | None, mask: Coll
         text for found in (values or {}, error.values or {}) for name, text in found.items() if name in mask and text
     }
     hidden.discard(COVER)
-    cover = COVER
-    if error.detail and not _speaks_of_others(error.detail, mask):
-        error.message = error.message.replace(error.detail, cover)
-        error.detail = cover
+    if error.detail and not _names_others_only(error.detail, mask):
+        error.message = error.message.replace(error.detail, COVER)
+        error.detail = COVER
     error.message = _covered(error.message, hidden)
     if error.detail:
         error.detail = _covered(error.detail, hidden)
@@ -52,12 +51,12 @@ def masked(error: DataError, values: Mapping[str, str | None] | None, mask: Coll
     return error
 
 
-def _speaks_of_others(detail: str, mask: Collection[str]) -> bool:
-    """Tell whether a server's description of a row is of a key without any masked column."""
+def _names_others_only(detail: str, mask: Collection[str]) -> bool:
+    """Return whether a server's description of a row names a key without any masked column."""
     found = _KEY.search(detail)
     if found is None:
         return False
-    # Names stand there bare or quoted, and within expressions: any word that is a masked column's name counts.
+    # Names appear bare or quoted, and within expressions: any word that is a masked column's name counts.
     return not any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", found["columns"]) for name in mask)
 
 

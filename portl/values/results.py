@@ -26,10 +26,10 @@ class TableResult:
     rows_updated: int = 0
     #: Rows that the strategy left out because their key was there already.
     rows_skipped: int = 0
-    #: Rows that stood there exactly so already; they are not rewritten.
+    #: Rows that were identical already; they are not rewritten.
     rows_unchanged: int = 0
     rows_rejected: int = 0
-    #: Where rejected rows go, for people; None where they end the run.
+    #: Where rejected rows go, for display; None if a rejected row ends the run.
     rejected_to: str | None = None
     #: Bytes sent to the destination.
     bytes: int = 0
@@ -38,30 +38,30 @@ class TableResult:
     chunks: int = 1
     #: Which attempt at the run this was, counted from 1. The counts are those of all attempts.
     attempt: int = 1
-    #: Chunks that were tried again.
+    #: Chunks that were retried.
     retries: int = 0
-    #: Rows of ``rows_read`` that earlier attempts have brought.
+    #: Rows of ``rows_read`` that earlier attempts have copied.
     rows_before: int = 0
     #: Chunks that an earlier attempt has read from an older state of the source.
     older_chunks: tuple[int, ...] = ()
-    #: What the source is: table, view, query, …; empty where no plan was made.
+    #: What the source is: table, view, query, …; empty if no plan was made.
     source_kind: str = ""
     #: What the destination was before: ``new``, or what it is.
     destination_kind: str = ""
-    #: The strategy and the key, for people.
+    #: The strategy and the key, for display.
     conflict: str = ""
     #: Rows in a batch, at most.
     batch_rows: int = 0
-    #: How it was cut into chunks, for people: ``key ranges of id``; None: everything was one transaction.
+    #: How it was cut into chunks, for display: ``key ranges of id``; None: everything was one transaction.
     chunks_by: str | None = None
-    #: Where the ledger stands; None: there is none.
+    #: Where the ledger is; None: there is none.
     ledger: str | None = None
-    #: The run's id in the ledger; empty where no plan was made.
+    #: The run's id in the ledger; empty if no plan was made.
     run: str = ""
 
     @property
     def rows_per_second(self) -> float:
-        """Rows that this attempt has moved, by its seconds."""
+        """Rows that this attempt has moved, per second."""
         return (self.rows_read - self.rows_before) / self.seconds if self.seconds else 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -71,21 +71,21 @@ class TableResult:
 
 @attrs.frozen(kw_only=True)
 class Result:
-    """What a run has done, in all and table by table. The totals are the sums over ``tables``.
+    """What a run has done, in total and for each table. The totals are the sums over ``tables``.
 
     ``print(result)`` shows it as the command line does.
     """
 
     name: str
     tables: tuple[TableResult, ...]
-    #: From the first look at the plan to the end.
+    #: From the beginning of planning to the end.
     seconds: float
-    #: What a comparison of both sides has found, where the job asks for one.
+    #: What comparing both sides has shown, if the job asks for it.
     verification: TableVerification | None = None
-    #: Where rows came from and went to, for people; empty where no plan was made.
+    #: Where rows came from and went to, for display; empty if no plan was made.
     source: str = ""
     destination: str = ""
-    #: True if an earlier call has done this, and this one has moved nothing.
+    #: True if an earlier call has done this, and this one moved nothing.
     reported: bool = False
 
     def __str__(self) -> str:
@@ -113,7 +113,7 @@ class Result:
 
     @property
     def rows_unchanged(self) -> int:
-        """Rows that stood there exactly so already."""
+        """Rows that were identical already."""
         return sum(table.rows_unchanged for table in self.tables)
 
     @property
@@ -156,20 +156,18 @@ class Result:
         }
 
     def lines(self, width: int = WIDTH) -> list[Line]:
-        """Return what was done as lines: each table in the frame of its plan, or all of them as rows of one table."""
-        lines = list(self._frames(width) if self.source else _totals(self.tables, width))
+        """Return the result as lines: each table with the labels of its plan, or all of them as rows of one table."""
+        lines = list(self._facts(width) if self.source else _totals(self.tables, width))
         for table in self.tables:
             lines += _attempts(table, width)
         for place in sorted({table.rejected_to for table in self.tables if table.rejected_to and table.rows_rejected}):
-            said = (
-                f"rejected rows are in {place}, each with its reason; mend the cause, then run `portl retry-rejected`"
-            )
-            lines += wrapped("", said, width, "warning")
+            text = f"rejected rows are in {place}, each with its reason; fix the cause, then run `portl retry-rejected`"
+            lines += wrapped("", text, width, "warning")
         done = f"{printable(self.name)}: {self.summary()}, {human_bytes(self.bytes)} in {self.seconds:.2f} s"
         return [*lines, *wrapped("", done, width, "good")]
 
-    def _frames(self, width: int) -> Iterator[Line]:
-        """Yield what became of each table, with the labels of the plan."""
+    def _facts(self, width: int) -> Iterator[Line]:
+        """Yield the result of each table, with the labels of the plan."""
         yield Line(f"done {printable(self.name)}", "title")
         for table in self.tables:
             facts = _facts(table, self.source, self.destination)
@@ -183,12 +181,12 @@ class Result:
 
 def _facts(table: TableResult, source: str, destination: str) -> list[tuple[str, str]]:
     rate = f", {table.rows_per_second:,.0f} rows/s" if table.seconds else ""
-    tried = f", {table.retries:,} of them tried again" if table.retries else ""
-    chunks = f"{f'{table.chunks:,} by {table.chunks_by}' if table.chunks > 1 else 'one'}{tried}"
+    retried = f", {table.retries:,} of them retried" if table.retries else ""
+    chunks = f"{f'{table.chunks:,} by {table.chunks_by}' if table.chunks > 1 else 'one'}{retried}"
     facts = [
         ("from", f"{table.source} ({table.source_kind}), {source}"),
         ("to", f"{table.destination} ({table.destination_kind}), {destination}"),
-        ("rows", ", ".join(f"{getattr(table, name):,} {head}" for head, name in _told([table]))),
+        ("rows", ", ".join(f"{getattr(table, name):,} {head}" for head, name in _shown([table]))),
         ("route", f"{table.route}: {human_bytes(table.bytes)} in {table.seconds:.2f} s{rate}"),
         ("conflict", table.conflict),
         ("batch", f"{table.batches:,} of at most {table.batch_rows:,} rows"),
@@ -202,11 +200,11 @@ def _facts(table: TableResult, source: str, destination: str) -> list[tuple[str,
 
 def _verified(checked: TableVerification) -> str:
     right = checked.rows_source - checked.missing
-    missing = f", the {checked.missing:,} that were quarantined excepted" if checked.missing else ""
+    missing = f", and {checked.missing:,} are quarantined" if checked.missing else ""
     return f"by {checked.mode}: {right:,} rows are as they should be{missing}"
 
 
-#: How the counts of rows are called, and their names in a result.
+#: What the counts of rows are called when they are shown, and their names in a result.
 _COUNTS = (
     ("read", "rows_read"),
     ("new", "rows_inserted"),
@@ -217,14 +215,14 @@ _COUNTS = (
 )
 
 
-def _told(tables: Sequence[TableResult]) -> list[tuple[str, str]]:
-    """Return the counts that are worth telling: what is zero everywhere is left out, so that the rest fits."""
+def _shown(tables: Sequence[TableResult]) -> list[tuple[str, str]]:
+    """Return the counts to show: those that are zero everywhere are left out, so that the rest fits."""
     return [(head, name) for head, name in _COUNTS if name == "rows_read" or any(getattr(t, name) for t in tables)]
 
 
 def _totals(tables: Sequence[TableResult], width: int) -> Iterator[Line]:
-    """Yield a table of what became of several tables, which may come from several plans."""
-    shown = _told(tables)
+    """Yield the results of several tables, which may come from several plans, as one table."""
+    shown = _shown(tables)
     rows: list[tuple[str, ...]] = [("table", "route", *(head for head, _ in shown), "rows/s")]
     for table in tables:
         numbers = (f"{getattr(table, name):,}" for _, name in shown)
@@ -234,17 +232,17 @@ def _totals(tables: Sequence[TableResult], width: int) -> Iterator[Line]:
 
 
 def _attempts(table: TableResult, width: int) -> Iterator[Line]:
-    """Say what is not as in a run without interruptions."""
+    """Yield what earlier, interrupted attempts have to do with the result."""
     if table.attempt > 1:
-        said = f"attempt {table.attempt}: {table.rows_before:,} rows were there from earlier attempts"
-        yield from wrapped("", said, width)
+        text = f"attempt {table.attempt}: {table.rows_before:,} rows were there from earlier attempts"
+        yield from wrapped("", text, width)
     if table.older_chunks:
         verb = "come" if len(table.older_chunks) > 1 else "comes"
-        said = (
+        text = (
             f"{_numbers(table.older_chunks)} of {table.chunks} {verb} from an older state of the source; "
             "`resume: recopy` copies such chunks again"
         )
-        yield from wrapped("", said, width, "warning")
+        yield from wrapped("", text, width, "warning")
 
 
 def _numbers(numbers: Sequence[int]) -> str:

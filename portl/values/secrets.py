@@ -17,12 +17,11 @@ _carried: ContextVar[bool] = ContextVar("carried", default=False)
 
 @contextmanager
 def carried() -> Iterator[None]:
-    """Let secrets travel in what is pickled inside.
+    """Include secrets in what is pickled inside this context.
 
-    A worker in another process needs them: that of a process pool has nowhere else to get them from. They are mixed
-    with noise that travels beside them, anew in each pickle, so that no log, dump or dashboard that shows its bytes
-    shows them. That is no encryption: the noise is there for whoever can read the pickle as a pickle. What goes over
-    a network belongs into TLS.
+    A worker in a process pool needs them and cannot get them elsewhere. They are XORed with random bytes that are
+    pickled beside them, new ones for each pickle, so that no log, dump or dashboard of the raw bytes shows them. That
+    is not encryption: anyone who can unpickle the data can read them. Over a network, use TLS.
     """
     before = _carried.set(True)
     try:
@@ -36,10 +35,10 @@ def _arrived(noise: bytes, mixed: bytes) -> Secret:
 
 
 class Secret:
-    """A password, or a text that holds one. Only ``reveal()`` gives it away; ``str`` and ``repr`` print a mask.
+    """A password, or a text that holds one. Only ``reveal()`` returns it; ``str`` and ``repr`` print a mask.
 
-    It stays behind when it is pickled, unless it is ``carried``: the copy in the other process compares as a secret of
-    its own, and its ``reveal()`` raises.
+    It is left out of pickles, unless it is ``carried``: the copy in the other process is equal only to itself, and its
+    ``reveal()`` raises.
     """
 
     def __init__(self, value: str) -> None:
@@ -50,7 +49,7 @@ class Secret:
         return self._value
 
     def scrub(self, text: str) -> str:
-        """Return ``text`` with every occurrence of the secret replaced by the mask, however it is escaped there."""
+        """Return ``text`` with every occurrence of the secret replaced by the mask, in any escaped form."""
         return self._anywhere.sub(MASK, text) if self._value else text
 
     @cached_property
@@ -86,7 +85,7 @@ class Secret:
 
 
 class _LeftBehind(Secret):
-    """Stands for a secret in what came out of a pickle."""
+    """Takes the place of a secret that was left out of a pickle."""
 
     def __init__(self) -> None:
         super().__init__("")
@@ -96,7 +95,7 @@ class _LeftBehind(Secret):
 
     def reveal(self) -> NoReturn:
         """Raise: the secret is not here."""
-        raise ValueError("a password does not travel in a pickle; load the job where it runs")
+        raise ValueError("passwords are left out of pickles; load the job where it runs")
 
     def __bool__(self) -> bool:
         return True
@@ -110,7 +109,7 @@ class _LeftBehind(Secret):
 def _escaped(character: str) -> str:
     """Return a pattern for one character: as it is, percent-encoded, or escaped for conninfo, SQL or repr."""
     encoded = "".join(f"%{byte:02x}" for byte in character.encode("utf-8", "surrogatepass"))
-    # The longer form first: a % that is a password of its own must not leave the 25 of %25 behind.
+    # The longer form first: for the password %, the 25 of %25 must not be left over.
     ways = [f"(?i:{encoded})", re.escape(character)]
     if character in "'\\\"":
         ways.insert(0, re.escape(f"\\{character}"))

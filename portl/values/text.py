@@ -20,7 +20,7 @@ class Line:
 
 
 def printable(text: str) -> str:
-    """Return text with control characters written out, so that a value cannot drive the terminal."""
+    """Return text with control characters escaped, so that a value cannot control the terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

@@ -65,7 +65,7 @@ def test_rows_of_a_registered_connector_are_moved(destination: Any) -> None:
 
 
 def test_the_name_of_an_installed_connector_is_taken() -> None:
-    with pytest.raises(portl.PluginError, match="there is a connector 'postgres' already: it comes with portl"):
+    with pytest.raises(portl.PluginError, match="there is a connector 'postgres' already, from portl"):
         portl.register(portl.Connector(name="postgres"))
 
 
@@ -106,7 +106,7 @@ def test_a_typo_is_answered_with_the_key_that_was_meant() -> None:
     said = cli("explain", "tabel").stderr
     assert "'source.table'" in said
     assert "'destination.table'" in said
-    assert "`portl explain` alone lists all keys" in cli("explain", "frobnicate").stderr
+    assert "`portl explain` without a key lists all" in cli("explain", "frobnicate").stderr
 
 
 def test_a_key_is_explained_with_its_choices_and_its_default() -> None:

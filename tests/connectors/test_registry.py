@@ -73,7 +73,7 @@ def test_its_keys_get_the_same_errors_as_any(install) -> None:
         "source.lables: unknown key; did you mean `labels`? allowed here: type, columns, exclude_columns, limit, "
         "shelf, labels",
         "source.shelf: expected a whole number, found 'high'",
-        "source.labels[0]: expected a text, found 1",
+        "source.labels[0]: expected a string, found 1",
         "source.limit: expected zero or more, found -1",
     ]
 
@@ -90,8 +90,8 @@ def test_an_end_that_a_connector_lacks_is_said(install) -> None:
     [
         (
             "mysql",
-            "no connector 'mysql' is installed; there is 'postgres'; connectors come as packages, this one perhaps "
-            "as: python -m pip install portl-mysql",
+            "no connector 'mysql' is installed; there is 'postgres'; connectors are packages; this one may be: "
+            "python -m pip install portl-mysql",
         ),
         ("postgers", "no connector 'postgers' is installed; there is 'postgres'; did you mean 'postgres'?"),
         ("my sql; true", "no connector 'my sql; true' is installed; there is 'postgres'"),
@@ -129,13 +129,13 @@ WHERE = r"\(portl_plugin_of_test_{0}, from the package portl-{0}\)"
         (
             "hookless",
             "x = 1",
-            f"^the connector 'hookless' {WHERE} offers nothing: expected a portl.Connector from a function "
+            f"^the plugin 'hookless' {WHERE} provides no connector: expected a portl.Connector from a function "
             "portl_connector marked @portl.hookimpl, found None$",
         ),
         (
             "odd",
             "import portl\n@portl.hookimpl\ndef portl_connector():\n    return 'shelf'",
-            f"^the connector 'odd' {WHERE} offers nothing: .*, found 'shelf'$",
+            f"^the plugin 'odd' {WHERE} provides no connector: .*, found 'shelf'$",
         ),
     ],
 )

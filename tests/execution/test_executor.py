@@ -507,7 +507,7 @@ def test_a_task_holds_the_password_and_does_not_show_it(source: Db, destination:
         assert task.source.config.password.reveal() == PASSWORD
         assert leaks(repr(task)) == []
         # Packed anew by itself, without its task, it leaves the password behind.
-        with pytest.raises(ValueError, match="does not travel in a pickle"):
+        with pytest.raises(ValueError, match="passwords are left out of pickles"):
             pickle.loads(pickle.dumps(task.source))._database.label  # noqa: B018
 
 

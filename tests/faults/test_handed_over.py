@@ -284,7 +284,7 @@ def test_an_id_without_a_ledger_is_a_problem(source: Db, destination: Db) -> Non
 
 
 def test_an_empty_id_is_refused(source: Db, destination: Db) -> None:
-    with pytest.raises(portl.ConfigError, match="run_id: expected a text, found an empty one"):
+    with pytest.raises(portl.ConfigError, match="run_id: expected a string, found an empty one"):
         portl.migrate(job_of(source, destination, "fail", run_id=" "))
 
 

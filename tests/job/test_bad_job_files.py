@@ -43,7 +43,7 @@ BAD: dict[str, tuple[str, list[str]]] = {
         ["the file is empty; expected a mapping with the keys source and destination"],
     ),
     "a list": ("- a\n- b\n", ["expected a mapping with the keys source and destination, found a list"]),
-    "a text": ("just words\n", ["expected a mapping with the keys source and destination, found 'just words'"]),
+    "a string": ("just words\n", ["expected a mapping with the keys source and destination, found 'just words'"]),
     "nothing but a name": (
         "name: x\n",
         ["line 1: source: missing; it is required", "line 1: destination: missing; it is required"],
@@ -56,7 +56,7 @@ BAD: dict[str, tuple[str, list[str]]] = {
     "an unknown connector": (
         "source:\n  type: mongodb\n  table: a\n" + DESTINATION,
         [
-            "line 2: source.type: no connector 'mongodb' is installed; there is 'postgres'; connectors come as packages, this one perhaps as: python -m pip install portl-mongodb"
+            "line 2: source.type: no connector 'mongodb' is installed; there is 'postgres'; connectors are packages; this one may be: python -m pip install portl-mongodb"
         ],
     ),
     "a connector misspelt": (
@@ -65,9 +65,9 @@ BAD: dict[str, tuple[str, list[str]]] = {
     ),
     "a type that is a list": (
         "source:\n  type: [postgres]\n  table: a\n" + DESTINATION,
-        ["line 2: source.type: expected a text, found a list"],
+        ["line 2: source.type: expected a string, found a list"],
     ),
-    "an end that is a text": (
+    "an end that is a string": (
         "source: postgres\n" + DESTINATION,
         ["line 1: source: expected a mapping of keys to values, found 'postgres'"],
     ),
@@ -130,7 +130,7 @@ BAD: dict[str, tuple[str, list[str]]] = {
     ),
     "a table with nothing behind it": (
         SOURCE + "destination:\n  type: postgres\n  table:\n",
-        ["line 6: destination.table: expected a text, found nothing"],
+        ["line 6: destination.table: expected a string, found nothing"],
     ),
     "a name that is too long": (
         "source:\n  type: postgres\n  table: " + "ä" * 32 + "\n" + DESTINATION,
@@ -142,7 +142,7 @@ BAD: dict[str, tuple[str, list[str]]] = {
         'source:\n  type: postgres\n  table: "a\\0b"\n' + DESTINATION,
         ["line 3: source.table: a name must not contain a NUL character"],
     ),
-    "a port that is a text": (source("port: '5432'"), ["line 4: source.port: expected a whole number, found '5432'"]),
+    "a port that is a string": (source("port: '5432'"), ["line 4: source.port: expected a whole number, found '5432'"]),
     "a port that is a word": (
         source("port: default"),
         ["line 4: source.port: expected a whole number, found 'default'"],
@@ -196,17 +196,17 @@ BAD: dict[str, tuple[str, list[str]]] = {
     ),
     "a password that is a mapping": (
         source("password: {from: env}"),
-        ["line 4: source.password: expected a text, found a mapping"],
+        ["line 4: source.password: expected a string, found a mapping"],
     ),
     "a password that is a list": (
         source("password: [hunter2]"),
-        ["line 4: source.password: expected a text, found a list"],
+        ["line 4: source.password: expected a string, found a list"],
     ),
     "a database that is a list": (
         source("database: [a, b]"),
-        ["line 4: source.database: expected a text, found a list"],
+        ["line 4: source.database: expected a string, found a list"],
     ),
-    "columns that are a text": (source("columns: id"), ["line 4: source.columns: expected a list, found 'id'"]),
+    "columns that are a string": (source("columns: id"), ["line 4: source.columns: expected a list, found 'id'"]),
     "columns that are empty": (
         source("columns: []"),
         ["line 4: source.columns: expected at least one column, found an empty list"],
@@ -214,11 +214,11 @@ BAD: dict[str, tuple[str, list[str]]] = {
     "columns named twice": (source("columns: [id, id]"), ["line 4: source.columns: names the column 'id' twice"]),
     "a column that is a mapping": (
         source("columns: [id, {name: x}]"),
-        ["line 4: source.columns[1]: expected a text, found a mapping"],
+        ["line 4: source.columns[1]: expected a string, found a mapping"],
     ),
     "a column both chosen and excluded": (
         source("columns: [id, name]\nexclude_columns: [name]"),
-        ["line 5: source.exclude_columns: 'name' stands in `columns` too: name it in one of the two"],
+        ["line 5: source.exclude_columns: 'name' is in `columns` too: name it in one of the two"],
     ),
     "a limit below zero": (source("limit: -1"), ["line 4: source.limit: expected zero or more, found -1"]),
     "a timeout of zero": (
@@ -292,7 +292,7 @@ BAD: dict[str, tuple[str, list[str]]] = {
         source("url: postgresql://u:hunter2@h/d?sslmod=require"),
         ["line 4: source.url: has a parameter that libpq does not know; did you mean 'sslmode'?"],
     ),
-    "params that are a text": (
+    "params that are a string": (
         source("params: sslmode=require"),
         ["line 4: source.params: expected a mapping of keys to values, found 'sslmode=require'"],
     ),
@@ -338,14 +338,14 @@ BAD: dict[str, tuple[str, list[str]]] = {
     "merge's keys without merge": (
         top("conflict:\n  strategy: skip\n  columns: {a: sum}\n  newest_by: b"),
         [
-            "line 9: conflict.columns: goes with `strategy: merge` alone, not with `strategy: skip`",
-            "line 10: conflict.newest_by: goes with `strategy: merge` alone, not with `strategy: skip`",
+            "line 9: conflict.columns: needs `strategy: merge`; it does not go with `strategy: skip`",
+            "line 10: conflict.newest_by: needs `strategy: merge`; it does not go with `strategy: skip`",
         ],
     ),
     "columns and newest_by together": (
         top("conflict: {strategy: merge, columns: {a: sum}, newest_by: b}"),
         [
-            "line 7: conflict.newest_by: does not go together with `columns`: the newer row wins as a whole, not column by column"
+            "line 7: conflict.newest_by: cannot be combined with `columns`: the newer row wins as a whole, not column by column"
         ],
     ),
     "a batch size of zero": (
@@ -359,7 +359,7 @@ BAD: dict[str, tuple[str, list[str]]] = {
     ),
     "a mapping to nothing": (
         top("schema_mapping:\n  a:\n  b: ''"),
-        ["line 8: schema_mapping.a: expected a text, found nothing"],
+        ["line 8: schema_mapping.a: expected a string, found nothing"],
     ),
     "a mapping of two columns to one": (
         top("schema_mapping:\n  a: x\n  b: x"),
@@ -376,13 +376,13 @@ BAD: dict[str, tuple[str, list[str]]] = {
     ),
     "a conversion for a type": (
         top("types:\n  - {type: int4, to: text, using: a::text}"),
-        ["line 8: types[0].using: goes with `column` alone, not with `type`"],
+        ["line 8: types[0].using: needs `column`; it does not go with `type`"],
     ),
-    "a type rule that is a text": (
+    "a type rule that is a string": (
         top("types: [int4]"),
         ["line 7: types[0]: expected a mapping of keys to values, found 'int4'"],
     ),
-    "a type mapped to a list": (top("types:\n  int4: [text]"), ["line 8: types.int4: expected a text, found a list"]),
+    "a type mapped to a list": (top("types:\n  int4: [text]"), ["line 8: types.int4: expected a string, found a list"]),
     "an unknown route": (
         top("route: wire"),
         ["line 7: route: expected one of auto, server, relay, rows; found 'wire'"],
@@ -410,79 +410,79 @@ BAD: dict[str, tuple[str, list[str]]] = {
             "line 7: retry.max_delay: expected a number greater than zero, found -1",
         ],
     ),
-    "a key twice": (source("host: a\nport: 1\nhost: b"), ["line 6: the key 'host' stands in line 4 already"]),
+    "a key twice": (source("host: a\nport: 1\nhost: b"), ["line 6: the key 'host' is already in line 4"]),
     "a key that is a list": (
         top("? [a, b]\n: c"),
-        ["line 7: a key must be a text; a value that begins with { or [ needs quotes"],
+        ["line 7: a key must be a string; a value that begins with { or [ needs quotes"],
     ),
-    "a merge of a text": (source("<<: x"), ["line 4: << needs a mapping"]),
+    "a merge of a string": (source("<<: x"), ["line 4: << needs a mapping"]),
     "a tab": ("source:\n\ttype: postgres\n", ["line 2: not valid YAML: a tab cannot indent a line; use spaces"]),
     "a colon too many": (
         source("host: a: b"),
-        ["line 4: not valid YAML: a second `: ` in one line; a text that holds `: ` needs quotes"],
+        ["line 4: not valid YAML: a second `: ` in one line; a string that contains `: ` needs quotes"],
     ),
     "a bracket that is not closed": (
         source("columns: [a, b"),
-        ["line 4: not valid YAML: a list that begins with [ lacks its ] or a comma"],
+        ["line 4: not valid YAML: a list that begins with [ has no ], or a comma is missing"],
     ),
-    "a text that is not closed": (
+    "a string that is not closed": (
         source('password: "hunter2'),
-        ["line 4: not valid YAML: a text in quotes lacks its closing quote, or holds a backslash that means nothing"],
+        ["line 4: not valid YAML: a quoted string has no closing quote, or contains an invalid escape"],
     ),
     "a password that begins with a star": (
         source("password: *hunter2"),
         [
-            "line 4: not valid YAML: an alias (*) of something that is not defined above; a text that begins with * needs quotes"
+            "line 4: not valid YAML: an alias (*) of something that is not defined above; a string that begins with * needs quotes"
         ],
     ),
     "a password that begins with an exclamation mark": (
         source("password: !hunter2"),
-        ["line 4: a tag (!) is not allowed; a text that begins with ! needs quotes"],
+        ["line 4: a tag (!) is not allowed; a string that begins with ! needs quotes"],
     ),
     "a password that begins with an ampersand": (
         source("password: &hunter2"),
-        ["line 4: an anchor (&) with nothing behind it; a text that begins with & needs quotes"],
+        ["line 4: an anchor (&) with nothing after it; a string that begins with & needs quotes"],
     ),
     "a password with two ampersands": (
         source("password: &hunter&2"),
-        ["line 4: an anchor (&) with nothing behind it; a text that begins with & needs quotes"],
+        ["line 4: an anchor (&) with nothing after it; a string that begins with & needs quotes"],
     ),
     "a bad backslash": (
         source('where: "\\d"'),
-        ["line 4: not valid YAML: a text in quotes lacks its closing quote, or holds a backslash that means nothing"],
+        ["line 4: not valid YAML: a quoted string has no closing quote, or contains an invalid escape"],
     ),
     "a brace that is not closed": (
         source("pool: {min_size: 1"),
-        ["line 4: not valid YAML: a mapping that begins with { lacks its } or a comma"],
+        ["line 4: not valid YAML: a mapping that begins with { has no }, or a comma is missing"],
     ),
-    "a key without its colon": (source("host a\nport: 1"), ["line 4: not valid YAML: a key lacks its colon"]),
-    "a text behind a text": (
+    "a key without its colon": (source("host a\nport: 1"), ["line 4: not valid YAML: a colon is missing after a key"]),
+    "a string behind a string": (
         source("host: 'a' b"),
-        ["line 4: not valid YAML: this fits neither the indent of the lines above nor the value before it"],
+        ["line 4: not valid YAML: this does not match the indentation of the lines above, or does not fit the value before it"],
     ),
     "a password that begins with an at": (
         source("password: @hunter2"),
-        ["line 4: not valid YAML: a text that begins with @, ` or % needs quotes"],
+        ["line 4: not valid YAML: a string that begins with @, ` or % needs quotes"],
     ),
     "a password with a percent sign": (
         source("password: %hunter2"),
-        ["line 4: not valid YAML: a text that begins with @, ` or % needs quotes"],
+        ["line 4: not valid YAML: a string that begins with @, ` or % needs quotes"],
     ),
     "a tag": (
         source("limit: !!python/object:os.system 1"),
-        ["line 4: a tag (!) is not allowed; a text that begins with ! needs quotes"],
+        ["line 4: a tag (!) is not allowed; a string that begins with ! needs quotes"],
     ),
     "a query without its bar": (
         source("query: SELECT a: b"),
-        ["line 4: not valid YAML: a second `: ` in one line; a text that holds `: ` needs quotes"],
+        ["line 4: not valid YAML: a second `: ` in one line; a string that contains `: ` needs quotes"],
     ),
     "two documents": (
         top("---\nname: x"),
-        ["line 7: not valid YAML: a second document begins here (---); a job file holds one"],
+        ["line 7: not valid YAML: a second document begins here (---); a job file has only one"],
     ),
     "an indent that fits nothing": (
         "source:\n    type: postgres\n  table: a\n",
-        ["line 3: not valid YAML: this fits neither the indent of the lines above nor the value before it"],
+        ["line 3: not valid YAML: this does not match the indentation of the lines above, or does not fit the value before it"],
     ),
 }
 
@@ -556,13 +556,13 @@ def test_all_errors_of_a_file_come_at_once_and_in_the_order_of_its_lines(tmp_pat
         "line 8: source.sslmode: expected one of disable, allow, prefer, require, verify-ca, verify-full",
         "line 9: source.columns: names the column 'a' twice",
         "line 10: source.host: the environment variable NOT_SET is not set",
-        "line 11: the key 'host' stands in line 10 already",
+        "line 11: the key 'host' is already in line 10",
         "line 12: destination.table: missing",
         "line 14: destination.url: has a host or port that cannot be read",
         "line 15: destination.port: expected a whole number, found something else in ${PORT}",
         "line 16: destination.primary_key: expected at least one column, found an empty list",
         "line 17: conflict.keys: unknown key",
-        "line 17: conflict.newest_by: goes with `strategy: merge` alone, not with `strategy: skip`",
+        "line 17: conflict.newest_by: needs `strategy: merge`; it does not go with `strategy: skip`",
         "line 18: batch_size: expected a whole number, found 'ten'",
         "line 20: types[0].to: missing",
         "line 21: types[1]: expected either `column` or `type`, found neither",
@@ -599,7 +599,7 @@ def test_a_dict_gets_the_same_messages_without_lines() -> None:
     assert [problem.split("; did")[0] for problem in caught.value.problems] == [
         "source.tabel: unknown key",
         "source.port: expected a whole number, found '5432'",
-        "source.password: expected a text, found int",
+        "source.password: expected a string, found int",
         "destination.unlogged: expected true or false, found 1",
         "conflict: expected one of overwrite, skip, fail, merge; found 3",
         "batch_size: expected a whole number, found true",
@@ -607,7 +607,7 @@ def test_a_dict_gets_the_same_messages_without_lines() -> None:
 
 
 def test_the_models_themselves_refuse_what_a_file_may_not_say() -> None:
-    with pytest.raises(portl.FieldError, match=r"^newest_by: goes with `strategy: merge` alone"):
+    with pytest.raises(portl.FieldError, match=r"^newest_by: needs `strategy: merge`"):
         portl.Conflict(newest_by="x")
     with pytest.raises(portl.FieldError, match=r"^expected either `column` or `type`, found neither$"):
         portl.TypeRule(to="text")

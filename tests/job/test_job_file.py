@@ -263,8 +263,8 @@ def test_problems_of_overrides_say_so_and_come_with_the_others(write) -> None:
         load(path, overrides=overrides)
     assert caught.value.problems == [
         "--set source.table.x: 'table' is not a mapping",
-        "--set route: not valid YAML: a value is missing here, or its text needs quotes",
-        "--set name: not valid YAML: a second `: ` in one line; a text that holds `: ` needs quotes",
+        "--set route: not valid YAML: a value is missing here, or needs quotes",
+        "--set name: not valid YAML: a second `: ` in one line; a string that contains `: ` needs quotes",
         "--set sorce: unknown key; did you mean `source`? `portl explain` lists all keys",
         "--set source.port: expected a whole number, found 'high'",
         "line 7: batch_size: expected a number greater than zero, found 0",
@@ -325,15 +325,15 @@ def test_a_mistake_in_a_merged_mapping_is_reported_where_it_stands(write) -> Non
         (
             "a: &a [1,2,3,4,5,6,7,8,9]\n"
             + "\n".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]" for a, b in itertools.pairwise("abcdefg")),
-            "line 1: the file holds more than 20,000 values, those behind aliases counted",
+            "line 1: the file has more than 20,000 values, aliases included",
         ),
         (
             "a: &a {x: 1}\n"
             + "\n".join(f"{b}: &{b}\n  <<: [{', '.join([f'*{a}'] * 40)}]" for a, b in itertools.pairwise("abcdefg")),
-            "line 1: the file holds more than 20,000 values, those behind aliases counted",
+            "line 1: the file has more than 20,000 values, aliases included",
         ),
-        ("source: &a\n  b: [*a]\n", "line 1: this value holds an alias (*) to itself"),
-        ("source: &a\n  <<: *a\n", "line 1: this value holds an alias (*) to itself"),
+        ("source: &a\n  b: [*a]\n", "line 1: this value contains an alias (*) to itself"),
+        ("source: &a\n  <<: *a\n", "line 1: this value contains an alias (*) to itself"),
         ("a: " + "[" * 5000, "not valid YAML: nested too deeply"),
     ],
 )

@@ -882,7 +882,7 @@ def test_a_worker_session_shares_a_pool_that_was_handed_in_and_never_a_connectio
 def test_a_pickled_worker_session_arrives_without_its_password(destination: Db) -> None:
     with opened(destination) as end:
         travelled = pickle.loads(pickle.dumps(end.for_worker()))
-    with pytest.raises(ValueError, match="a password does not travel"):
+    with pytest.raises(ValueError, match="passwords are left out"):
         travelled.open(portl.Context())
     travelled.close()
 

@@ -248,7 +248,7 @@ def test_a_pickle_leaves_the_password_behind_and_says_so_when_it_is_wanted() -> 
     assert again.source.host == "h"
     assert bool(again.source.password)
     assert leaks(repr(again)) == []
-    with pytest.raises(ValueError, match=r"^a password does not travel in a pickle; load the job where it runs$"):
+    with pytest.raises(ValueError, match=r"^passwords are left out of pickles; load the job where it runs$"):
         again.source.password.reveal()
 
 
