@@ -137,9 +137,7 @@ class _Interview:
         if re.match(r"\w{2,}:/", str(file)):
             raise click.UsageError("FILE is the job file to write; URLs follow --from and --to")
         if file.exists() and not self._wanted.force:
-            raise portl.ConfigError(
-                ["exists already: name another file, or replace it with --force"], origin=str(file)
-            )
+            raise portl.ConfigError(["exists already: name another file, or replace it with --force"], origin=str(file))
         options = {"source": "--from URL", "destination": "--to URL", "table": "--table NAME"}
         lacking = [option for name, option in options.items() if given[name] is None]
         if lacking and not self._asks:

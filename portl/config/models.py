@@ -33,7 +33,7 @@ _IDEMPOTENT_RULES = frozenset(MERGE_WORDS) - {"sum", "append"}
 def _for_merge(instance: Conflict, attribute: attrs.Attribute[Any], value: object) -> None:
     if value and instance.strategy is not Strategy.MERGE:
         raise FieldError(
-            attribute.name, f"needs `strategy: merge`; it does not go with `strategy: {instance.strategy.value}`"
+            attribute.name, f"needs `strategy: merge`, found `strategy: {instance.strategy.value}`"
         )
 
 
@@ -80,7 +80,7 @@ def _column_or_type(instance: TypeRule, attribute: attrs.Attribute[Any], value: 
 
 def _for_a_column(instance: TypeRule, attribute: attrs.Attribute[Any], value: str | None) -> None:
     if value is not None and instance.column is None:
-        raise FieldError(attribute.name, "needs `column`; it does not go with `type`")
+        raise FieldError(attribute.name, "needs `column`, found `type`")
 
 
 @attrs.frozen(kw_only=True)

@@ -128,7 +128,13 @@ def _takes(hint: Any) -> str:
         return "a mapping"
     if Auto in _kinds(hint):
         return f"a whole number or {Auto.AUTO.value}"
-    names = {str: "a string", int: "a whole number", float: "a number", bool: "true or false", Secret: "a secret string"}
+    names = {
+        str: "a string",
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        Secret: "a secret string",
+    }
     for kind in _kinds(hint):
         if get_origin(kind) in (tuple, dict):
             return _takes(kind)

@@ -71,7 +71,10 @@ _WORDS = (
     ("mapping values are not allowed", "a second `: ` in one line; a string that contains `: ` needs quotes"),
     ("another document", "a second document begins here (---); a job file has only one"),
     ("expected the node content", "a value is missing here, or needs quotes"),
-    ("expected <block end>", "this does not match the indentation of the lines above, or does not fit the value before it"),
+    (
+        "expected <block end>",
+        "this does not fit the indentation of the lines above or the value before it",
+    ),
 )
 _CONTEXTS = (
     ("flow sequence", "a list that begins with [ has no ], or a comma is missing"),

@@ -89,7 +89,7 @@ def test_every_key_of_every_connector_is_explained() -> None:
 def test_without_a_key_all_are_listed_each_with_what_it_means_in_80_columns() -> None:
     lines = cli("explain").stdout.splitlines()
     assert max(map(len, lines)) <= 80
-    assert "retry.attempts                 Attempts in all; 1 is no retry." in lines
+    assert "retry.attempts                 Attempts in total; 1 means no retry." in lines
     assert lines.index("# keys of postgres") < lines.index("source.type                    The connector's name.")
     listed = {line.split()[0] for line in lines if line and not line.startswith("#")}
     assert listed == {json.loads(line)["key"] for line in cli("explain", "--json").stdout.splitlines()}
@@ -113,7 +113,7 @@ def test_a_key_is_explained_with_its_choices_and_its_default() -> None:
     done = cli("explain", "on_error")
     assert done.stdout == (
         "on_error\n  fail: the first row that the destination refuses ends the run; quarantine:\n"
-        "  such rows are quarantined.\n  takes one of fail, quarantine\n  by default fail\n"
+        "  such rows go to a quarantine table.\n  takes one of fail, quarantine\n  by default fail\n"
     )
     done = cli("explain", "on_eror")
     assert (done.returncode, done.stdout) == (2, "")

@@ -66,7 +66,7 @@ def test_a_file_that_is_there_is_replaced_with_force_alone(users: Db, destinatio
     call = ["init", file, "--from", url(users), "--to", url(destination), "--table", "users"]
     done = portl_cli(*call)
     assert (done.returncode, file.read_text()) == (2, "mine")
-    assert "is there already: name another file, or replace it with --force" in done.stderr
+    assert "exists already: name another file, or replace it with --force" in done.stderr
     assert portl_cli(*call, "--force").returncode == 0
     assert "source:" in file.read_text()
 
@@ -81,7 +81,7 @@ def test_without_a_terminal_it_names_the_flags_that_are_missing(users: Db, tmp_p
         check=False,
     )
     assert done.returncode == 2
-    assert "missing --to URL, --table NAME: without a terminal nothing can be asked" in done.stderr
+    assert "missing --to URL, --table NAME: there is no terminal to prompt on" in done.stderr
     assert users.endpoint.password not in done.stderr
     assert not list(tmp_path.iterdir())
 
@@ -103,7 +103,7 @@ def test_it_proposes_a_mapping_a_key_and_leaves_out_what_is_not_there(
     file = tmp_path / "people.yaml"
     done = portl_cli("init", file, "--from", url(source), "--to", url(destination), "--table", "people")
     assert done.returncode == 0, done.stderr + done.stdout
-    assert "the destination has no such column (or use --missing add): mail" in done.stderr
+    assert "excluded, missing at the destination (--missing add adds them): mail" in done.stderr
     text = file.read_text()
     assert "# Rows are known by the destination's unique key (user_id)." in text
     run = portl_cli("run", file, **secrets(source, destination))
@@ -276,9 +276,9 @@ def test_on_a_terminal_it_asks_tests_each_end_and_offers_what_it_finds(
     destination.execute("CREATE TABLE users (id int PRIMARY KEY)")
     file = tmp_path / "users.yaml"
     screen = Terminal("init", file)
-    screen.answer("Where do the rows come from? URL", "nonsense")
+    screen.answer("URL of the source", "nonsense")
     screen.answer("expected a URL", "")
-    screen.answer("Where do the rows come from? URL", url(users, password="hunter2"))
+    screen.answer("URL of the source", url(users, password="hunter2"))
     screen.answer("Password of the source", "still wrong")
     screen.answer("Password of the source", users.endpoint.password)
     screen.answer("Which table?", "nothing")
@@ -286,13 +286,13 @@ def test_on_a_terminal_it_asks_tests_each_end_and_offers_what_it_finds(
     screen.answer("Which table?", "a.b.c")
     screen.answer("expected TABLE or SCHEMA.TABLE", "")
     screen.answer("Which table?", "2")
-    screen.answer("Where do they go? URL", url(destination))
+    screen.answer("URL of the destination", url(destination))
     screen.answer("Which table there?", "")
-    screen.answer("The destination has no column name. Leave out, or add there?", "add")
+    screen.answer("The destination has no column name. Exclude or add?", "add")
     screen.answer(f"Write {file}?", "y")
     assert screen.end() == 0, screen.shown
     assert "check username and password" in screen.shown
-    assert "a URL is such as postgresql://user@host:5432/database" in screen.shown
+    assert "example of a URL: postgresql://user@host:5432/database" in screen.shown
     for text in ("source: connected, 3 tables", "public.names", "sales.orders", "view"):
         assert text in screen.shown
     assert users.endpoint.password not in screen.shown.replace(url(destination), "")
@@ -320,10 +320,10 @@ def test_a_part_of_a_name_shows_the_tables_that_have_it(source: Db, destination:
     screen.answer("Which table?", "Z_O")
     screen.answer("Which table?", "1")
     screen.answer("Which table there?", "T2")
-    screen.answer("the same name again makes a new table", "T2")
+    screen.answer("the same name again creates a table", "T2")
     screen.answer("Write ", "y")
     assert screen.end() == 0, screen.shown
-    assert "and 12 more: a part of a name shows those that have it" in screen.shown
+    assert "and 12 more: type part of a name to list those that contain it" in screen.shown
     text = file.read_text()
     assert "  table: z_orders\n" in text
     assert "  table: T2\n" in text
@@ -355,7 +355,7 @@ def test_problems_of_the_plan_are_said_again_before_the_question(users: Db, dest
 
 def test_ctrl_c_at_a_question_ends_with_130(users: Db, tmp_path: Path) -> None:
     screen = Terminal("init", tmp_path / "users.yaml")
-    screen.answer("Where do the rows come from? URL", "\x03")
+    screen.answer("URL of the source", "\x03")
     assert (screen.end(), list(tmp_path.iterdir())) == (130, [])
 
 

@@ -338,8 +338,8 @@ BAD: dict[str, tuple[str, list[str]]] = {
     "merge's keys without merge": (
         top("conflict:\n  strategy: skip\n  columns: {a: sum}\n  newest_by: b"),
         [
-            "line 9: conflict.columns: needs `strategy: merge`; it does not go with `strategy: skip`",
-            "line 10: conflict.newest_by: needs `strategy: merge`; it does not go with `strategy: skip`",
+            "line 9: conflict.columns: needs `strategy: merge`, found `strategy: skip`",
+            "line 10: conflict.newest_by: needs `strategy: merge`, found `strategy: skip`",
         ],
     ),
     "columns and newest_by together": (
@@ -376,7 +376,7 @@ BAD: dict[str, tuple[str, list[str]]] = {
     ),
     "a conversion for a type": (
         top("types:\n  - {type: int4, to: text, using: a::text}"),
-        ["line 8: types[0].using: needs `column`; it does not go with `type`"],
+        ["line 8: types[0].using: needs `column`, found `type`"],
     ),
     "a type rule that is a string": (
         top("types: [int4]"),
@@ -458,7 +458,9 @@ BAD: dict[str, tuple[str, list[str]]] = {
     "a key without its colon": (source("host a\nport: 1"), ["line 4: not valid YAML: a colon is missing after a key"]),
     "a string behind a string": (
         source("host: 'a' b"),
-        ["line 4: not valid YAML: this does not match the indentation of the lines above, or does not fit the value before it"],
+        [
+            "line 4: not valid YAML: this does not fit the indentation of the lines above or the value before it"
+        ],
     ),
     "a password that begins with an at": (
         source("password: @hunter2"),
@@ -482,7 +484,9 @@ BAD: dict[str, tuple[str, list[str]]] = {
     ),
     "an indent that fits nothing": (
         "source:\n    type: postgres\n  table: a\n",
-        ["line 3: not valid YAML: this does not match the indentation of the lines above, or does not fit the value before it"],
+        [
+            "line 3: not valid YAML: this does not fit the indentation of the lines above or the value before it"
+        ],
     ),
 }
 
@@ -562,7 +566,7 @@ def test_all_errors_of_a_file_come_at_once_and_in_the_order_of_its_lines(tmp_pat
         "line 15: destination.port: expected a whole number, found something else in ${PORT}",
         "line 16: destination.primary_key: expected at least one column, found an empty list",
         "line 17: conflict.keys: unknown key",
-        "line 17: conflict.newest_by: needs `strategy: merge`; it does not go with `strategy: skip`",
+        "line 17: conflict.newest_by: needs `strategy: merge`, found `strategy: skip`",
         "line 18: batch_size: expected a whole number, found 'ten'",
         "line 20: types[0].to: missing",
         "line 21: types[1]: expected either `column` or `type`, found neither",
