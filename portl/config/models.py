@@ -32,9 +32,7 @@ _IDEMPOTENT_RULES = frozenset(MERGE_WORDS) - {"sum", "append"}
 
 def _for_merge(instance: Conflict, attribute: attrs.Attribute[Any], value: object) -> None:
     if value and instance.strategy is not Strategy.MERGE:
-        raise FieldError(
-            attribute.name, f"needs `strategy: merge`, found `strategy: {instance.strategy.value}`"
-        )
+        raise FieldError(attribute.name, f"needs `strategy: merge`, found `strategy: {instance.strategy.value}`")
 
 
 def _instead_of_columns(instance: Conflict, attribute: attrs.Attribute[Any], value: str | None) -> None:

@@ -458,9 +458,7 @@ BAD: dict[str, tuple[str, list[str]]] = {
     "a key without its colon": (source("host a\nport: 1"), ["line 4: not valid YAML: a colon is missing after a key"]),
     "a string behind a string": (
         source("host: 'a' b"),
-        [
-            "line 4: not valid YAML: this does not fit the indentation of the lines above or the value before it"
-        ],
+        ["line 4: not valid YAML: this does not fit the indentation of the lines above or the value before it"],
     ),
     "a password that begins with an at": (
         source("password: @hunter2"),
@@ -484,9 +482,7 @@ BAD: dict[str, tuple[str, list[str]]] = {
     ),
     "an indent that fits nothing": (
         "source:\n    type: postgres\n  table: a\n",
-        [
-            "line 3: not valid YAML: this does not fit the indentation of the lines above or the value before it"
-        ],
+        ["line 3: not valid YAML: this does not fit the indentation of the lines above or the value before it"],
     ),
 }
 
