@@ -201,6 +201,7 @@ def test_the_examples_run(
         monkeypatch.setenv(f"{prefix}_DATABASE", db.connection.info.dbname)
         monkeypatch.setenv(f"{prefix}_USER", db.endpoint.user)
         monkeypatch.setenv(f"{prefix}_PASSWORD", db.endpoint.password)
+    monkeypatch.setenv("AIRFLOW_RUN_ID", "manual__2024-01-01")
     embed = runpy.run_path(str(ROOT / "examples" / "embed.py"))
     caplog.set_level("INFO", "application")
     result = embed["copy"](str(ROOT / "examples" / "users.yaml"))
