@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -33,6 +33,8 @@ class ColumnDetails:
     modifier: int = -1
     #: The major version of the server that the column is, or will be, on.
     version: int
+    #: The settings of the session that reads or writes it by which a text becomes a date or a time.
+    settings: Mapping[str, str] = attrs.field(factory=dict, hash=False)
     #: The kinds of objects that the default depends on, built-in ones aside: function, relation, type, other.
     default_needs: tuple[str, ...] = ()
     #: The columns that a generated column is computed from.
@@ -106,7 +108,7 @@ def read_table(session: Session, schema: str, name: str) -> Table | None:
     )
     return Table(
         name=shown(schema, name),
-        columns=tuple(_columns(columns, _types(types), read_sequences(session, sequences), session.version)),
+        columns=tuple(_columns(columns, _types(types), read_sequences(session, sequences), session)),
         keys=tuple(_key(row) for row in keys),
         comment=comment,
         dialect=DIALECT,
@@ -139,12 +141,12 @@ def near_names(session: Session, schema: str, name: str) -> list[str]:
 
 
 def _columns(
-    rows: Sequence[tuple[Any, ...]], types: dict[int, PgType], sequences: dict[str, PgSequence], version: int
+    rows: Sequence[tuple[Any, ...]], types: dict[int, PgType], sequences: dict[str, PgSequence], session: Session
 ) -> Iterable[Column]:
-    return (_column(row, types[row[1]], sequences.get(row[0]), version) for row in rows)
+    return (_column(row, types[row[1]], sequences.get(row[0]), session) for row in rows)
 
 
-def _column(row: tuple[Any, ...], pg: PgType, sequence: PgSequence | None, version: int) -> Column:
+def _column(row: tuple[Any, ...], pg: PgType, sequence: PgSequence | None, session: Session) -> Column:
     (name, _, modifier, native, not_null, default, identity, generated, collation, comment, needs, made_of,
      may_select, may_insert, may_update) = row  # fmt: skip
     return Column(
@@ -160,7 +162,8 @@ def _column(row: tuple[Any, ...], pg: PgType, sequence: PgSequence | None, versi
         details=ColumnDetails(
             pg=pg,
             modifier=modifier,
-            version=version,
+            version=session.version,
+            settings=_clock_settings(session),
             default_needs=tuple(needs),
             made_of=tuple(made_of),
             generated_kind=generated,
@@ -170,6 +173,12 @@ def _column(row: tuple[Any, ...], pg: PgType, sequence: PgSequence | None, versi
             may_update=may_update,
         ),
     )
+
+
+def _clock_settings(session: Session) -> Mapping[str, str]:
+    """Return what the server reports without being asked (manual, 32.2, ``PQparameterStatus``)."""
+    info = session.connection.info
+    return {name: info.parameter_status(name) or "" for name in ("DateStyle", "TimeZone")}
 
 
 def _key(row: tuple[Any, ...]) -> Key:
@@ -244,7 +253,9 @@ def described_columns(session: Session, described: Sequence[tuple[str, int, int]
             name=name,
             type=generic(types[oid], modifier),
             native=native,
-            details=ColumnDetails(pg=types[oid], modifier=modifier, version=session.version),
+            details=ColumnDetails(
+                pg=types[oid], modifier=modifier, version=session.version, settings=_clock_settings(session)
+            ),
         )
         for (name, oid, modifier), (native,) in zip(described, spelled, strict=True)
     )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 
 from portl import Column, Field, Risk
 from portl_postgres.catalog.tables import details
 from portl_postgres.catalog.types import PgType, is_text
 from portl_postgres.sql.text import literal
-from portl_postgres.wire import select_list as expressions
+from portl_postgres.wire import select_list
 
 #: hash_record_extended is new in this version; pg_input_is_valid in that.
 HASHES_RECORDS, JUDGES_INPUT = 14, 16
@@ -28,6 +29,9 @@ _BY_BINARY_FORM = {
 }
 #: NaN comes in several binary forms, which print alike.
 _FLOATS = {"float4": "float4send", "float8": "float8send"}
+
+#: Types whose text means something else under another DateStyle or TimeZone.
+_CLOCKS = {"date", "timestamp", "timestamptz", "timetz"}
 
 
 def native(column: Column) -> str:
@@ -70,28 +74,57 @@ def way(field: Field, version: int) -> Way:
         return Way.TEXT
     if sent is not None and sent.pg.root.same_as(root) and native(field.sent) == native(field.target):
         return Way.SAME
-    refuses = expressions.item(field).obstacle is not None or bool(_REFUSES & set(field.conversion.risks))
+    refuses = select_list.item(field).obstacle is not None or bool(_REFUSES & set(field.conversion.risks))
     return Way.TRIED if refuses and version >= JUDGES_INPUT else Way.CAST
 
 
 def produced(field: Field, version: int) -> str:
     """Return the source's expression for what the destination should hold. The arguments are those of ``way``."""
-    found, value = way(field, version), expressions.item(field).sql
+    found, value = way(field, version), select_list.item(field).sql
     if found is Way.SAME:
         return value
     if found is Way.TEXT:
         return f"CAST({value} AS text)"
     wanted = native(field.target)
-    if found is Way.CAST:
-        return f"CAST({value} AS {wanted})"
-    text = f"CAST({value} AS text)"
-    valid = f"pg_catalog.pg_input_is_valid({text}, {literal(wanted)})"
-    return f"CASE WHEN {valid} THEN CAST({_read(text, field)} AS text) ELSE {text} END"
+    here, there = _settings(field)
+    if here == there:
+        if found is Way.CAST:
+            return f"CAST({value} AS {wanted})"
+        text = f"CAST({value} AS text)"
+        return f"CASE WHEN {_valid(text, wanted)} THEN CAST(CAST({text} AS {wanted}) AS text) ELSE {text} END"
+    result, parsed = "portl_value", f"CAST(portl_text AS {wanted})"
+    if found is Way.TRIED:
+        parsed = f"CASE WHEN {_valid('portl_text', wanted)} THEN {parsed} END"
+        result = "coalesce(CAST(portl_value AS text), portl_text)"
+    # CASE and OFFSET 0 fix the order (manual, 4.2.14): the user's SQL and the output know the source's settings alone.
+    return (
+        f"(SELECT CASE WHEN {_set(here)} THEN {result} END"
+        f" FROM (SELECT portl_text, CASE WHEN {_set(there)} THEN {parsed} END AS portl_value"
+        f" FROM (SELECT CAST({value} AS text) AS portl_text OFFSET 0) AS portl_sent OFFSET 0) AS portl_read)"
+    )
 
 
-def _read(text: str, field: Field) -> str:
-    """Return what the destination makes of a text that it takes."""
-    return f"CAST({text} AS {native(field.target)})"
+def _valid(text: str, type: str) -> str:
+    return f"pg_catalog.pg_input_is_valid({text}, {literal(type)})"
+
+
+def _set(settings: Mapping[str, str]) -> str:
+    """Return an expression that changes settings until the end of the transaction, and is true."""
+    values = (f"pg_catalog.set_config({literal(name)}, {literal(value)}, true)" for name, value in settings.items())
+    return f"{' || '.join(values)} IS NOT NULL"
+
+
+def _settings(field: Field) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """Return the settings that decide what a text means, at the source and at the destination, which reads it.
+
+    Both are empty where it means the same whatever they are.
+    """
+    source, target = details(field.source), details(field.target)
+    if source is None or target is None or select_list.item(field).obstacle is None:
+        return {}, {}
+    if not _CLOCKS & {part.name for part in target.pg.parts()}:
+        return {}, {}
+    return source.settings, target.settings
 
 
 def judged_by_text(field: Field, version: int) -> bool:

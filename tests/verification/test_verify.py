@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import threading
 import time
@@ -171,6 +172,45 @@ def test_settings_of_the_databases_do_not_matter(source: Db, destination: Db, mo
     finally:
         destination.execute(f"ALTER DATABASE {destination.connection.info.dbname} RESET ALL")
     assert (found.equal, found.tables[0].rows) == (True, ())
+
+
+@MODES
+@pytest.mark.parametrize("version", [15, 18])
+def test_a_text_is_read_as_the_destination_has_read_it(
+    source: Db, system: Db, destination: Db, mode: str, version: int
+) -> None:
+    """The source's own SQL keeps the source's settings: its `where` compares dates that are texts there."""
+    first = source if version == 18 else system
+    settings = {
+        first: {"DateStyle": "'ISO, MDY'", "TimeZone": "'America/New_York'"},
+        destination: {"DateStyle": "'German, DMY'", "TimeZone": "'Asia/Kolkata'"},
+    }
+    for db, chosen in settings.items():
+        for name, value in chosen.items():
+            db.execute(f"ALTER DATABASE {db.connection.info.dbname} SET {name} = {value}")
+    first.execute("CREATE TABLE t (d text PRIMARY KEY, at text, tz text, a text[], local timestamp)")
+    values = "'10:00', ARRAY['05/06/2024'], '2024-01-02 03:04'"
+    first.execute(
+        f"INSERT INTO t VALUES ('01/02/2024', '03/04/2024 10:00', {values}), ('02/01/2024', NULL, {values}),"
+        f" ('03/01/2024', NULL, {values})"
+    )
+    destination.execute("CREATE TABLE t (d date PRIMARY KEY, at timestamptz, tz timetz, a date[], local timestamptz)")
+    config = job(first, destination, src={"where": "CAST(d AS date) < '2024-02-03'"})
+    portl.migrate(config)
+    look = "SELECT d, at AT TIME ZONE 'UTC', tz, a, local AT TIME ZONE 'UTC' FROM t ORDER BY d"
+    (row, second) = destination.execute(look)
+    zone = dt.timezone(dt.timedelta(hours=5.5))
+    assert row[:2] == (dt.date(2024, 1, 2), None)
+    assert row[2:] == (dt.time(10, tzinfo=zone), [dt.date(2024, 6, 5)], dt.datetime(2024, 1, 2, 8, 4))
+    assert second[:2] == (dt.date(2024, 2, 1), dt.datetime(2024, 4, 3, 4, 30))
+    found = portl.verify(config, mode=mode)
+    assert (counts(found), found.equal) == ((0, 0, 0), True)
+    destination.execute("UPDATE t SET at = at + interval '1 day'")
+    if mode != "count":
+        assert counts(portl.verify(config, mode=mode)) == (0, 1, 0)
+        repaired = portl.verify(config, mode=mode, repair=True)
+        assert repaired.equal
+        assert destination.execute(look) == [row, second]
 
 
 # What the job does to rows

@@ -464,6 +464,7 @@ def test_the_identity_is_the_database_and_what_is_read_of_it_however_it_is_reach
         "exclude_columns": [],
         "limit": None,
         "split_by": None,
+        "row_security": "off",
     }
 
 
