@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from decimal import ROUND_HALF_UP, Decimal, localcontext
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from decimal import ROUND_HALF_UP, Decimal, InvalidOperation, localcontext
 from typing import Any, ClassVar
 
 import attrs
@@ -120,6 +120,38 @@ class Comparer:
                 found.setdefault(bucket, []).append(line if texts else attrs.evolve(line, texts=None))
         yield from sorted(found.items())
 
+    def alike(self, keys: Sequence[Texts], *, texts: bool) -> Mapping[Texts, RowLine]:
+        """Return the row of this side whose key is equal to each of some keys, where there is one.
+
+        Called for the destination, after ``lines``, with keys of the source that none here prints like. A connector
+        with columns that are not ``Column.exact`` decides what is equal as its unique indexes do; here, numbers are.
+
+        Args:
+            keys: the keys.
+            texts: True for the texts of all columns as well.
+        """
+        wanted: dict[tuple[object, ...], list[Texts]] = {}
+        for key in keys:
+            wanted.setdefault(self._compared(key), []).append(key)
+        rows = ((self._compared(line.key), line) for _, line in self._lines())
+        return {
+            key: line if texts else attrs.evolve(line, texts=None)
+            for compared, line in rows
+            for key in wanted.get(compared, ())
+        }
+
+    def _compared(self, key: Texts) -> tuple[object, ...]:
+        types = [self._arriving[place] for place in self._key_indexes]
+        return tuple([_compared(text, type) for text, type in zip(key, types, strict=True)])
+
+    def places(self, keys: Sequence[Texts], *, last: bool) -> Mapping[Texts, int]:
+        """Return where the last row of each of some keys comes, or the first; called for the source."""
+        wanted, found = set(keys), {}
+        for place, (_, line) in enumerate(self._lines()):
+            if line.key in wanted and (last or line.key not in found):
+                found[line.key] = place
+        return found
+
     def _lines(self) -> Iterator[tuple[int, RowLine]]:
         mask = self._comparison.buckets - 1
         for row in self._rows():
@@ -134,6 +166,16 @@ class Comparer:
 
     def close(self) -> None:
         """Release what the other methods have acquired, so that this side can be written to again."""
+
+
+def _compared(text: str | None, type: Type) -> object:
+    """Return what two texts have in common that mean the same number."""
+    if text is None or type.kind not in (Kind.DECIMAL, Kind.FLOAT, Kind.DOUBLE):
+        return text
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        return text
 
 
 def _hashed(texts: Texts) -> str:

@@ -7,7 +7,10 @@ from collections.abc import Collection, Sequence
 from portl.config.models import Conflict, Strategy
 from portl.connectors.exchange import Field
 from portl.schema.tables import Key, Table
+from portl.schema.types import Kind
 from portl.values.findings import Finding, problem, warning
+
+_NUMBERS = {Kind.DECIMAL, Kind.FLOAT, Kind.DOUBLE}
 
 
 def choose_key(
@@ -51,10 +54,17 @@ def choose_key(
 
 
 def distinct(source: Table, fields: Sequence[Field], key: Key | None) -> bool:
-    """Tell whether a key of the source, passed on unchanged, ensures that no two rows share the destination's key."""
+    """Return whether a key of the source, passed on unchanged, ensures that no two rows share the destination's key.
+
+    Which texts are equal is for each server and collation to say; numbers are equal alike everywhere.
+    """
     if key is None:
         return False
-    arriving = {f.source.name: f.target.name for f in fields if f.sent.native == f.target.native and not f.using}
+    arriving = {
+        f.source.name: f.target.name
+        for f in fields
+        if f.sent.native == f.target.native and not f.using and (f.target.exact or f.target.type.kind in _NUMBERS)
+    }
     return any(
         not k.nulls_equal
         and all(name in arriving for name in k.columns)

@@ -26,6 +26,8 @@ class Column:
     #: The expression of a generated column, which cannot be written to.
     generated: str | None = None
     collation: str | None = None
+    #: False if two values can be equal without being the same: 1.0 and 1.00, or texts that a collation takes for equal.
+    exact: bool = True
     comment: str | None = None
     #: Anything that the connector wants to keep; the core ignores it.
     details: Any = attrs.field(default=None, repr=False)

@@ -29,6 +29,7 @@ from portl.values.findings import Severity, note
 from portl.verification.criteria import Criteria
 from portl.verification.match import Difference, ahead, as_multisets, by_key, side_by_side
 from portl.verification.tally import Tally
+from portl.verification.unmatched import Unmatched
 
 T = TypeVar("T")
 
@@ -230,15 +231,18 @@ class TableComparison:
     ) -> tuple[int, int]:
         """Match the rows of buckets into the tally; return how many each side has."""
         counts = [0, 0]
-        with (
-            closing(ahead(left.lines(buckets, texts=texts))) as ours,
-            closing(ahead(right.lines(buckets, texts=texts))) as theirs,
-        ):
-            for bucket, sent, there in side_by_side(ours, theirs):
-                counts[0] += len(sent)
-                counts[1] += len(there)
-                for difference in self._differences(sent, there, by_texts=by_texts):
-                    self._tally.add(bucket, difference)
+        with closing(Unmatched(self.criteria, texts=texts)) as unmatched:
+            with (
+                closing(ahead(left.lines(buckets, texts=texts))) as ours,
+                closing(ahead(right.lines(buckets, texts=texts))) as theirs,
+            ):
+                for bucket, sent, there in side_by_side(ours, theirs):
+                    counts[0] += len(sent)
+                    counts[1] += len(there)
+                    for difference in self._differences(sent, there, by_texts=by_texts):
+                        if self.criteria.exact or not unmatched.take(difference, bucket):
+                            self._tally.add(difference, bucket)
+            unmatched.settle(self._tally, left, right)
         return counts[0], counts[1]
 
     def _differences(self, sent: list[RowLine], there: list[RowLine], *, by_texts: bool) -> Iterator[Difference]:

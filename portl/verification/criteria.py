@@ -31,6 +31,8 @@ class Criteria:
     repeats: bool
     #: True if two NULLs in the key are equal.
     nulls_equal: bool
+    #: False if two keys can be equal and print differently.
+    exact: bool
 
     @classmethod
     def of(cls, intent: Intent) -> Criteria:
@@ -42,6 +44,7 @@ class Criteria:
             strategy=strategy,
             repeats=bool(key) and strategy is not Strategy.FAIL and not intent.distinct,
             nulls_equal=intent.key is not None and intent.key.nulls_equal,
+            exact=all(intent.target.by_name[name].exact for name in key),
         )
 
     @property

@@ -38,12 +38,12 @@ class Tally:
         """Return an empty tally that names the same number of rows and remembers none for a repair."""
         return Tally(intent=self.intent, key=self.key, named=self.named)
 
-    def add(self, bucket: int, difference: Difference) -> None:
-        """Count a difference, and name it if it is one of the first."""
+    def add(self, difference: Difference, *buckets: int) -> None:
+        """Count a difference between rows of some buckets, and name it if it is one of the first."""
         source, destination = difference
         kind = EXTRA if source is None else MISSING if destination is None else DIFFERENT
         if self.missing + self.extra + self.different < self.named:
-            self.buckets.add(bucket)
+            self.buckets.update(buckets)
         setattr(self, kind, getattr(self, kind) + 1)
         line = source or destination
         assert line is not None

@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 
 from portl import Column, Key, SchemaError, Table
+from portl_postgres.catalog.equality import exact
 from portl_postgres.catalog.sequences import PgSequence, read_sequences
 from portl_postgres.catalog.types import Domain, PgType, generic
 from portl_postgres.session.session import Session
@@ -148,16 +149,18 @@ def _columns(
 
 def _column(row: tuple[Any, ...], pg: PgType, sequence: PgSequence | None, session: Session) -> Column:
     (name, _, modifier, native, not_null, default, identity, generated, collation, comment, needs, made_of,
-     may_select, may_insert, may_update) = row  # fmt: skip
+     may_select, may_insert, may_update, deterministic) = row  # fmt: skip
+    type = generic(pg, modifier)
     return Column(
         name=name,
-        type=generic(pg, modifier),
+        type=type,
         native=native,
         nullable=not (not_null or (pg.domain is not None and pg.domain.not_null)),
         default=None if generated else default,
         identity={"a": "always", "d": "by default"}.get(identity or ""),
         generated=default if generated else None,
         collation=collation,
+        exact=exact(pg, type, deterministic=deterministic),
         comment=comment,
         details=ColumnDetails(
             pg=pg,

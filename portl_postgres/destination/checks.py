@@ -13,7 +13,7 @@ from portl_postgres.destination.new_table import Proposal
 from portl_postgres.destination.quarantine import checks as quarantine
 from portl_postgres.destination.quarantine.table import table_name
 from portl_postgres.destination.type_resolver import type_oid
-from portl_postgres.destination.writing.conflicts import Merge
+from portl_postgres.destination.writing.conflicts import Merge, replaces
 from portl_postgres.destination.writing.merge_rules import check_merge, trials
 from portl_postgres.destination.writing.server_side import merges_straight
 from portl_postgres.destination.writing.straight import copy_statement
@@ -167,11 +167,13 @@ class _Checks:
         intent = self._intent
         updates = self._resolves and intent.conflict.strategy is not Strategy.SKIP
         key = intent.key.columns if self._resolves and intent.key is not None else ()
+        replaced = replaces(intent.conflict)
+        kept = {f.target.name for f in intent.fields if f.target.name in key and (f.target.exact or not replaced)}
         known = [(f.target.name, d) for f in intent.fields if (d := details(f.target)) is not None and d.pg.oid]
         lacking = []
         if not all(d.may_insert for _, d in known):
             lacking.append("INSERT")
-        if updates and not all(d.may_update for name, d in known if name not in key):
+        if updates and not all(d.may_update for name, d in known if name not in kept):
             lacking.append("UPDATE")
         # The staging table copies the table's definition, and xmax tells new rows from old ones: SELECT on columns
         # is not enough.

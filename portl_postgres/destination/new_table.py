@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 import attrs
 
 from portl import Column, Finding, Key, Kind, Table, Type, note, problem, warning
+from portl_postgres.catalog.equality import exact
 from portl_postgres.catalog.sequences import RANGES, PgSequence
 from portl_postgres.catalog.spellings import PostgresTypeMapper
 from portl_postgres.catalog.tables import DIALECT, ColumnDetails, TableDetails, details, shown
@@ -168,13 +169,15 @@ def _unread_sequence(name: str, proposed: Column) -> list[Finding]:
 
 
 def _of_other_connector(column: Column, version: int) -> Column:
+    pg = _builtin(column.type)
     return Column(
         name=column.name,
         type=column.type,
         native=PostgresTypeMapper().native(column.type),
         nullable=column.nullable,
+        exact=exact(pg, column.type),
         comment=column.comment,
-        details=ColumnDetails(pg=_builtin(column.type), version=version),
+        details=ColumnDetails(pg=pg, version=version),
     )
 
 

@@ -42,7 +42,7 @@ from portl_postgres.source.queries import INSUFFICIENT_PRIVILEGE, Describer
 from portl_postgres.source.selection import Selection
 from portl_postgres.source.sharing import SharedSnapshot
 from portl_postgres.sql.text import literal, quoted
-from portl_postgres.verification import comparer
+from portl_postgres.verification import by_key, comparer
 from portl_postgres.wire import select_list, server_route
 from portl_postgres.wire.batches import BINARY, TEXT, CopyBatch
 from portl_postgres.wire.column_codecs import CopiedRows, rows_loader
@@ -431,7 +431,7 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
 
     def select(self, reading: Reading, key: Sequence[str], wanted: Mapping[portl.Texts, int]) -> Iterator[portl.Batch]:
         """See ``Source.select``."""
-        statement = comparer.selection(reading.fields, key, wanted, self._source(), self._session.version)
+        statement = by_key.selection(reading.fields, key, wanted, self._source(), self._session.version)
         binary = reading.format.name == BINARY
         options = "FORMAT binary" if binary else text_options(self._session)
         copy = CopyOut(self._session, f"COPY ({statement}) TO STDOUT ({options})", self.context.token, "reading")

@@ -32,7 +32,10 @@ SELECT a.attname::text,
                 AND (p.classid = 'pg_catalog.pg_attrdef'::regclass AND p.objid = d.oid)),
        pg_catalog.has_column_privilege(a.attrelid, a.attnum, 'SELECT'),
        pg_catalog.has_column_privilege(a.attrelid, a.attnum, 'INSERT'),
-       pg_catalog.has_column_privilege(a.attrelid, a.attnum, 'UPDATE')
+       pg_catalog.has_column_privilege(a.attrelid, a.attnum, 'UPDATE'),
+       -- Whether the collation takes only identical texts for equal: all do before version 12.
+       coalesce((SELECT (to_jsonb(k) ->> 'collisdeterministic')::boolean
+                   FROM pg_catalog.pg_collation AS k WHERE k.oid = a.attcollation), true)
   FROM pg_catalog.pg_attribute AS a
   JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
   LEFT JOIN pg_catalog.pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum

@@ -20,11 +20,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 
 import portl
-from portl import BucketSum, Comparer, Comparison, Field, Intent, Kind, RowLine, Texts
+from portl import BucketSum, Comparer, Comparison, Intent, Kind, RowLine, Texts
+from portl_postgres.catalog.equality import key_operators
 from portl_postgres.catalog.tables import details
 from portl_postgres.catalog.types import PgType
 from portl_postgres.session.session import Session
-from portl_postgres.sql.text import literal, quoted
+from portl_postgres.sql.text import quoted
+from portl_postgres.verification import by_key
 from portl_postgres.verification.images import HASHES_RECORDS, image, judged_by_text, produced, shown
 from portl_postgres.wire import select_list as expressions
 from portl_postgres.wire.column_codecs import PORTION_BYTES, PORTION_ROWS, rows_loader
@@ -167,11 +169,19 @@ class ServerComparer(Comparer):
         """Return an expression for each field, as the destination holds it."""
         raise NotImplementedError
 
-    def _rows_of(self, *, numbered: bool = False) -> str:
+    def _rows_of(self, joined: str = "", *more: str, numbered: bool = False) -> str:
+        """Return what yields the rows.
+
+        Args:
+            joined: what they are joined with.
+            more: further columns.
+            numbered: True for a column with their place.
+        """
         columns = [f"{column} AS c{number}" for number, column in enumerate(self.columns())]
+        columns += more
         if numbered:
             columns.append("pg_catalog.row_number() OVER () AS portl_order")
-        rows = f"SELECT {', '.join(columns)} FROM {self._from}"
+        rows = f"SELECT {', '.join(columns)} FROM {self._from} {joined}"
         # OFFSET 0 keeps the planner from computing the hash of the key twice: two thirds of the time.
         return f"(SELECT *, {self._expressions.spread} AS portl_spread FROM ({rows}) AS portl_r OFFSET 0) AS portl_rows"
 
@@ -198,25 +208,29 @@ class ServerComparer(Comparer):
         if self._comparison.digest == PYTHON:
             yield from super().lines(buckets, texts=texts)
             return
-        e, width = self._expressions, len(self._comparison.key)
+        e = self._expressions
         chosen = "" if buckets is None else f" WHERE {e.bucket} = ANY ('{{{','.join(map(str, buckets))}}}'::int8[])"
         order = ", portl_order" if self._comparison.repeats else ""
-        columns = ", ".join([e.bucket, e.digest, *e.key, *(e.texts if texts else ())])
-        statement = (
-            f"COPY (SELECT {columns} FROM {self._rows_of(numbered=bool(order))}{chosen} ORDER BY 1{order})"
-            f" TO STDOUT ({text_options(self._session)})"
-        )
-        copy = CopyOut(self._session, statement, self._token, "comparing rows")
+        rows = f"{self._rows_of(numbered=bool(order))}{chosen} ORDER BY 1{order}"
+        for bucket, group in groupby(self._numbered(e.bucket, rows, texts=texts), key=lambda pair: pair[0]):
+            yield bucket, [line for _, line in group]
 
-        def split() -> Iterator[tuple[int, RowLine]]:
-            for row in copy.rows(binary=False):
-                bucket, digest, *rest = bytes(row)[:-1].decode("utf-8", "surrogateescape").split("\t")
-                found = tuple([None if text == "\\N" else unescape(text) for text in rest])
-                yield int(bucket), RowLine(found[:width], digest, found[width:] if texts else None)
+    def _numbered(self, number: str, rows: str, *, texts: bool) -> Iterator[tuple[int, RowLine]]:
+        """Yield rows, each with a number.
 
+        Args:
+            number: an expression.
+            rows: what follows FROM.
+            texts: True for the texts of all columns as well.
+        """
+        e, width = self._expressions, len(self._comparison.key)
+        columns = ", ".join([number, e.digest, *e.key, *(e.texts if texts else ())])
+        statement = f"COPY (SELECT {columns} FROM {rows}) TO STDOUT ({text_options(self._session)})"
         with as_they_are(self._session):
-            for bucket, group in groupby(split(), key=lambda pair: pair[0]):
-                yield bucket, [line for _, line in group]
+            for row in CopyOut(self._session, statement, self._token, "comparing rows").rows(binary=False):
+                value, digest, *rest = bytes(row)[:-1].decode("utf-8", "surrogateescape").split("\t")
+                found = tuple([None if text == "\\N" else unescape(text) for text in rest])
+                yield int(value), RowLine(found[:width], digest, found[width:] if texts else None)
 
     def _decoded(self) -> Iterator[tuple[object, ...]]:
         """Yield decoded rows, for an end that is not PostgreSQL's to be compared with."""
@@ -256,6 +270,14 @@ class SourceComparer(ServerComparer):
             return [expressions.item(field).sql for field in fields]
         return [produced(field, self._session.version) for field in fields]
 
+    def places(self, keys: Sequence[Texts], *, last: bool) -> Mapping[Texts, int]:
+        """See ``Comparer.places``."""
+        if self._comparison.digest == PYTHON:
+            return super().places(keys, last=last)
+        statement = by_key.places(self._rows_of(numbered=True), self._expressions.key, keys, last=last)
+        rows = self._session.query(statement, what="looking for the order of rows with one key")
+        return {keys[number - 1]: place for number, place in rows}
+
     def _types(self) -> list[portl.Type]:
         fields = self._comparison.intent.fields
         plain = portl.Type(kind=Kind.TEXT)
@@ -281,47 +303,19 @@ class DestinationComparer(ServerComparer):
         flags = [judged_by_text(field, version) for field in comparison.intent.fields]
         return [f"CAST({name} AS text)" if flag else name for name, flag in zip(names, flags, strict=True)]
 
+    def alike(self, keys: Sequence[Texts], *, texts: bool) -> Mapping[Texts, RowLine]:
+        """See ``Comparer.alike``."""
+        comparison, session = self._comparison, self._session
+        if comparison.digest == PYTHON:
+            return super().alike(keys, texts=texts)
+        by_name = {field.target.name: field for field in comparison.intent.fields}
+        versions = int(comparison.terms.get("version", session.version)), session.version
+        nulls = comparison.intent.key is not None and comparison.intent.key.nulls_equal
+        operators = key_operators(session, self._from, comparison.key)
+        key = [by_name[name] for name in comparison.key]
+        joined = by_key.equals(key, keys, operators, versions, nulls=nulls)
+        rows = self._rows_of(joined, "portl_number")
+        return {keys[number - 1]: line for number, line in self._numbered("portl_number", rows, texts=texts)}
+
     def _types(self) -> list[portl.Type]:
         return [field.target.type for field in self._comparison.intent.fields]
-
-
-def selection(fields: Sequence[Field], key: Sequence[str], wanted: Mapping[Texts, int], rows: str, version: int) -> str:
-    """Return the SELECT that reads rows with certain keys once more.
-
-    Args:
-        fields: the columns.
-        key: the key's, by their names at the destination; empty: the whole row is meant.
-        wanted: the keys' texts, and how many rows of each at most.
-        rows: what follows FROM.
-        version: of the source's server.
-    """
-    parts = []
-    for field in fields:
-        found = details(field.target)
-        if (not key or field.target.name in key) and found is not None:
-            value = produced(field, version)
-            text = shown(value, found.pg, by_text=judged_by_text(field, version))
-            parts.append((field.target.name, text))
-    texts = [dict(parts)[name] for name in key] if key else [text for _, text in parts]
-    names = [f"k{number}" for number in range(len(texts))]
-    arrays = [_array(values) for values in zip(*wanted, strict=True)]
-    # The text of a row tells NULL from an empty text, and is the same function at both sides of the comparison.
-    keys = (
-        f"SELECT CAST(ROW({', '.join(names)}) AS text) AS portl_key, portl_count FROM unnest({', '.join(arrays)},"
-        + (f" {_array([str(n) for n in wanted.values()], 'int8')}) AS portl_wanted({', '.join(names)}, portl_count)")
-    )
-    columns = ", ".join(f"{expressions.select_item(f, named=False)} AS c{n}" for n, f in enumerate(fields))
-    named = ", ".join(f"c{n} AS {quoted(f.target.name)}" for n, f in enumerate(fields))
-    own = f"CAST(ROW({', '.join(texts)}) AS text)"
-    inner = f"SELECT {columns}, {own} AS portl_key, row_number() OVER () AS portl_order FROM {rows}"
-    counted = "" if key else " WHERE portl_number <= portl_count"
-    return (
-        f"SELECT {named} FROM (SELECT r.*, w.portl_count, row_number() OVER (PARTITION BY r.portl_key"
-        f" ORDER BY r.portl_order) AS portl_number FROM ({inner}) AS r JOIN ({keys}) AS w USING (portl_key)) AS portl_s"
-        f"{counted} ORDER BY portl_order"
-    )
-
-
-def _array(values: Iterable[str | None], type: str = "text") -> str:
-    items = ",".join("NULL" if v is None else '"' + v.replace("\\", "\\\\").replace('"', '\\"') + '"' for v in values)
-    return f"{literal('{' + items + '}')}::{type}[]"

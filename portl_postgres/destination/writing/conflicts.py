@@ -10,6 +10,8 @@ a later, smaller row may fill a gap on an earlier page. One set-based statement 
   INSERT too, and are not even locked, which would cost WAL. That is a look into the index for each row, by a
   subquery: a join would read the whole table for each group of rows. Where many have changed, the look is for nothing.
 * Two rows with one key: overwrite keeps the last, skip the first, merge applies them in their order, in rounds.
+* A row is found by the equality of its key's index, by which 1.0 is 1.00. Overwrite sets such columns of the key too,
+  so that the row is the source's in every column.
 * A key that is deferrable cannot be the arbiter of ON CONFLICT (manual, INSERT): there the rows are joined and an
   UPDATE and an INSERT do the work.
 """
@@ -18,11 +20,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
-from portl import Column, Counts, Field, Intent, Strategy
+from portl import Column, Conflict, Counts, Field, Intent, Strategy
 from portl_postgres.catalog.tables import ColumnDetails, details, table_details
 from portl_postgres.catalog.types import PgType
 from portl_postgres.destination.writing.transitions import resolves
-from portl_postgres.session.session import Session
 from portl_postgres.sql.text import listed, quoted
 
 #: ``destination`` is the name under which the user's expressions know the row that is there.
@@ -45,19 +46,6 @@ BEGIN
                     UNION SELECT pg_catalog.jsonb_object_keys(b)) AS keys);
 END
 $portl$"""
-
-_OPERATORS = """
-SELECT a.attname::text, n.nspname::text, o.oprname::text
-  FROM pg_catalog.pg_index AS i
- CROSS JOIN LATERAL unnest(i.indkey::int2[], i.indclass::oid[]) AS x(num, class)
-  JOIN pg_catalog.pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = x.num
-  JOIN pg_catalog.pg_opclass AS c ON c.oid = x.class
-  JOIN pg_catalog.pg_amop AS m ON m.amopfamily = c.opcfamily AND m.amoplefttype = c.opcintype
-       AND m.amoprighttype = c.opcintype AND m.amopstrategy = 3
-  JOIN pg_catalog.pg_operator AS o ON o.oid = m.amopopr
-  JOIN pg_catalog.pg_namespace AS n ON n.oid = o.oprnamespace
- WHERE i.indrelid = $1::regclass AND i.indisunique AND n.nspname <> 'pg_catalog'
-"""
 
 #: Types whose explicit cast cuts a value that is too long, where an assignment refuses it.
 _CUT_BY_CAST = {"varchar", "bpchar", "bit", "varbit"}
@@ -88,7 +76,7 @@ class Merge:
         self._key = intent.key.columns if intent.key else ()
         self._strategy = intent.conflict.strategy
         #: True if two staged rows may have one key.
-        self.repeats = bool(self._key) and not _distinct(intent)
+        self.repeats = bool(self._key) and not intent.distinct
 
     @property
     def joins(self) -> bool:
@@ -212,18 +200,23 @@ class Merge:
     def _has_identity(self) -> bool:
         return any(field.target.identity == "always" for field in self._intent.fields)
 
-    def _changeable(self) -> list[Field]:
-        """Return the fields that an UPDATE may set: not the key, not GENERATED ALWAYS AS IDENTITY."""
-        return [f for f in self._intent.fields if f.target.name not in self._key and f.target.identity != "always"]
+    def _changeable(self, *, key: bool) -> list[Field]:
+        """Return the fields that an UPDATE may set.
+
+        Args:
+            key: True for the columns of the key, too, of which values can be equal without being the same.
+        """
+        fields = (f for f in self._intent.fields if f.target.identity != "always")
+        return [f for f in fields if f.target.name not in self._key or (key and not f.target.exact)]
 
     def _assignments(self, new: str) -> Mapping[str, str]:
         """Return column to new value."""
         conflict = self._intent.conflict
-        if self._strategy is not Strategy.MERGE or conflict.newest_by is not None:
-            return {f.target.name: f"{new}.{quoted(f.target.name)}" for f in self._changeable()}
+        if replaces(conflict):
+            return {f.target.name: f"{new}.{quoted(f.target.name)}" for f in self._changeable(key=True)}
         values = {
             f.target.name: self.merged(f.target, conflict.columns.get(f.target.name, "coalesce"), new)
-            for f in self._changeable()
+            for f in self._changeable(key=False)
         }
         for name, expression in conflict.columns.items():
             if name not in self._columns and name in self._intent.target.by_name and name not in self._key:
@@ -329,6 +322,12 @@ class Merge:
         )
 
 
+def replaces(conflict: Conflict) -> bool:
+    """Return whether a row that is there becomes the source's as a whole, its key included."""
+    overwrites = conflict.strategy is Strategy.OVERWRITE
+    return overwrites or (conflict.strategy is Strategy.MERGE and conflict.newest_by is not None)
+
+
 def _set(assignments: Mapping[str, str]) -> str:
     return ", ".join(f"{quoted(name)} = {value}" for name, value in assignments.items())
 
@@ -338,15 +337,6 @@ def _free(wanted: str, taken: Collection[str]) -> str:
     while wanted in taken:
         wanted += "_"
     return wanted
-
-
-def _distinct(intent: Intent) -> bool:
-    """Tell whether two rows of the source can never have one key.
-
-    The source's own key says nothing where the destination compares under a collation of its own.
-    """
-    key = intent.key.columns if intent.key else ()
-    return intent.distinct and not any(intent.target.by_name[name].collation for name in key)
 
 
 def _cut_by_cast(column: Column) -> bool:
@@ -367,18 +357,3 @@ def verdict(intent: Intent, rows: int, inserted: int, updated: int) -> Counts:
     if not resolves(intent) or intent.conflict.strategy is Strategy.SKIP:
         return Counts(inserted=inserted, skipped=rest)
     return Counts(inserted=inserted, updated=updated, unchanged=rest)
-
-
-def key_operators(session: Session, intent: Intent) -> dict[str, str]:
-    """Return the equality of the key's columns by which the index compares, where it belongs to an extension.
-
-    The extension's schema need not be in the search path; then ``=`` would be another operator, or none.
-    """
-    assert intent.key is not None
-    found = table_details(intent.target)
-    rows = session.query(_OPERATORS, quoted(found.schema, found.name), what="looking at the key")
-    return {
-        column: f"OPERATOR({quoted(schema)}.{operator})"
-        for column, schema, operator in rows
-        if column in intent.key.columns
-    }

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from portl import Batch, Counts, Intent, OperationError
-from portl_postgres.destination.writing.conflicts import Merge, key_operators, verdict
+from portl_postgres.catalog.equality import key_operators
+from portl_postgres.catalog.tables import table_details
+from portl_postgres.destination.writing.conflicts import Merge, verdict
 from portl_postgres.destination.writing.straight import Way
-from portl_postgres.destination.writing.transitions import Path
+from portl_postgres.destination.writing.transitions import Path, resolves
 from portl_postgres.session.session import Session
+from portl_postgres.sql.text import quoted
 from portl_postgres.wire.server_route import ServerBatch, ServerFormat
 
 #: Where a scan joins another halfway, LIMIT means other rows, and other ones come last.
@@ -35,7 +38,7 @@ class ServerSideWay(Way):
             raise OperationError(f"{self._session.label}: a batch of an unknown format arrived: {batch!r}")
         session, intent = self._session, self._intent
         if self._path.staged:
-            merge = Merge(intent, operators=key_operators(session, intent))
+            merge = comparing(session, intent)
             statement = merge.statement(merge.selected(batch.select), batch.count)
             session.execute(_WHOLE_SCANS)
             inserted, updated, batch.rows = session.query(statement, what=f"writing to {intent.target.name}")[0]
@@ -55,6 +58,14 @@ class ServerSideWay(Way):
     def abort(self) -> None:
         """See ``Way.abort``."""
         self._rows, self._counts = 0, Counts()
+
+
+def comparing(session: Session, intent: Intent, name: str = "portl_stage") -> Merge:
+    """Return the statements that compare keys as their index does; the arguments are those of ``Merge``."""
+    if intent.key is None or not resolves(intent):
+        return Merge(intent, name)
+    found = table_details(intent.target)
+    return Merge(intent, name, key_operators(session, quoted(found.schema, found.name), intent.key.columns))
 
 
 def insert(session: Session, intent: Intent, statement: str) -> int:

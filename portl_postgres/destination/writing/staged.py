@@ -10,8 +10,8 @@ import secrets
 from typing import Any
 
 from portl import Batch, Counts, Intent, Strategy
-from portl_postgres.destination.writing.conflicts import Merge, key_operators, verdict
-from portl_postgres.destination.writing.server_side import insert
+from portl_postgres.destination.writing.conflicts import Merge, verdict
+from portl_postgres.destination.writing.server_side import comparing, insert
 from portl_postgres.destination.writing.straight import Copying, Way
 from portl_postgres.destination.writing.transitions import resolves
 from portl_postgres.session.session import Session
@@ -42,8 +42,7 @@ class StagingTable:
     def prepare(self) -> None:
         """Create it, or empty it."""
         if not self.made:
-            operators = key_operators(self._session, self._intent) if resolves(self._intent) else {}
-            self.merge = Merge(self._intent, self._name, operators)
+            self.merge = comparing(self._session, self._intent, self._name)
             for statement in self.merge.prepare:
                 self._session.execute(statement, what="creating the staging table")
             self.made = True
