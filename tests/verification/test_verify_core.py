@@ -75,7 +75,7 @@ def test_numbers_that_are_equal_are_one_key_whichever_connector_they_come_from(d
     STORE["a"] = [(1, "a", Decimal("1.0")), (2, "b", Decimal("2.50"))]
     destination.execute("CREATE TABLE t (price numeric PRIMARY KEY, id int, name text)")
     destination.execute("INSERT INTO t VALUES (1.00, 1, 'a'), (3.0, 3, 'c')")
-    config = job(destination=destination.end(table="t"))
+    config = job(destination=destination.end(table="t"), conflict="overwrite")
     found = portl.verify(config).tables[0]
     assert (found.missing, found.different, found.extra) == (1, 1, 1)
     portl.migrate(config)
