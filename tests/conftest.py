@@ -1,13 +1,15 @@
-"""The fixtures that every test may use; those that need a server stand in ``tests.servers``."""
+"""The fixtures that every test may use; the others stand in the modules of ``pytest_plugins``."""
 
 import os
 
 import pytest
 from hypothesis import settings
 
+import portl.testing.memory  # noqa: F401  # registered once, whichever test comes first
 from portl.connectors import registry
 
-pytest_plugins = ["tests.servers"]
+pytest_plugins = ["tests.servers", "tests.killing", "tests.tiny"]
+pytest.register_assert_rewrite("tests.jobs", "tests.sessions")
 
 # Where a change is judged, the same examples each time; new ones are tried wherever else the tests run.
 settings.register_profile("judged", derandomize=True)
@@ -17,5 +19,5 @@ if os.environ.get("CI"):
 
 @pytest.fixture
 def nothing_registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave connectors out that other tests of this process have registered: memory does so when it is imported."""
+    """Leave out the connectors that this process has registered: importing memory does so."""
     monkeypatch.setattr(registry, "_registered", {})

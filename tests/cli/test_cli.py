@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import portl
+from tests.commands import command, portl_cli
 from tests.servers import Db
 
 JOB = """\
@@ -46,17 +47,6 @@ def job(source: Db, destination: Db, tmp_path: Path, monkeypatch: pytest.MonkeyP
     path = tmp_path / "users.yaml"
     path.write_text(JOB.format(source=source, destination=destination), encoding="utf-8")
     return path
-
-
-def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-c", "from portl.cli import main; main()", *map(str, arguments)]
-
-
-def portl_cli(*arguments: object) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "COLUMNS": "80"}
-    return subprocess.run(
-        command(*arguments), capture_output=True, text=True, env=environment, timeout=120, check=False
-    )
 
 
 def test_a_run_ends_with_0_and_says_what_happened(job: Path, destination: Db) -> None:

@@ -19,7 +19,7 @@ from ruamel.yaml import YAML
 import portl
 from portl.connectors import registry
 from portl.testing import memory
-from tests.cli.test_copy_command import portl_cli, url
+from tests.commands import portl_cli, url
 from tests.servers import Db
 
 

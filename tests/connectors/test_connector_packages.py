@@ -13,8 +13,8 @@ import pytest
 import portl
 from portl.connectors.registry import _registered
 from portl.skeleton import new_connector
-from tests.cli.test_cli import portl_cli
-from tests.project.test_docs import run_code
+from tests.commands import portl_cli
+from tests.pages import run_code
 from tests.servers import Db
 
 ROOT = Path(__file__).parents[2]

@@ -10,8 +10,7 @@ import pytest
 
 import portl
 from portl.execution.chunks import load as chunkload
-from tests.faults.test_faults import Once, job_of, through
-from tests.faults.test_killed import nothing_left, rows
+from tests.jobs import Once, job_of, nothing_left, rows, through
 from tests.servers import Db
 
 ROWS = 2000

@@ -28,8 +28,7 @@ from portl.execution import executors as workers
 from portl.execution.executors import Whereabouts
 from portl.testing import memory
 from portl.values.secrets import carried
-from tests.faults.test_faults import Once, job_of, through
-from tests.faults.test_killed import nothing_left, rows
+from tests.jobs import Once, job_of, nothing_left, rows, through
 from tests.servers import Db
 
 ROWS = 4000

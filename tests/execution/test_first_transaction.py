@@ -10,8 +10,7 @@ import pytest
 import portl
 from portl.execution import first_transaction as opening
 from portl.planning import planner as planning
-from tests.faults.test_faults import KEYLESS, ROWS, Once, job_of, through
-from tests.faults.test_killed import nothing_left, rows
+from tests.jobs import KEYLESS, ROWS, Once, job_of, nothing_left, rows, through
 from tests.servers import Db
 
 KEYED = (

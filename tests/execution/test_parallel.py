@@ -20,11 +20,10 @@ import portl
 from portl_postgres.demo.server import Server, free_port
 from portl_postgres.destination.destination import PostgresDestination
 from portl_postgres.source.source import PostgresSource
-from tests.faults.test_faults import Once, job_of
-from tests.faults.test_killed import nothing_left, rows
-from tests.postgres.source.test_chunks import reader
+from tests.jobs import Once, job_of, nothing_left, rows
 from tests.proxy import Proxy
 from tests.servers import Db, Endpoint, temporary_folder
+from tests.sessions import reader
 
 ROWS = 4000
 TABLE = f"CREATE TABLE t AS SELECT g AS id, repeat('r', g % 60) AS y FROM generate_series(1, {ROWS}) AS g"

@@ -12,9 +12,8 @@ import pytest
 
 import portl
 from portl.execution.chunks import load as chunkload
-from tests.cli.test_cli import portl_cli
-from tests.faults.test_faults import Once, job_of, through
-from tests.faults.test_killed import nothing_left, rows
+from tests.commands import portl_cli
+from tests.jobs import Once, Stop, job_of, nothing_left, rows, stop, through
 from tests.servers import Db
 
 ROWS = 2000
@@ -24,14 +23,6 @@ KEYED = f"{KEYLESS}; ALTER TABLE t ADD PRIMARY KEY (id)"
 PICKY = "CREATE TABLE t (id int PRIMARY KEY CHECK (id % 100 <> 50), y text)"
 ASIDE = [(str(n),) for n in range(50, ROWS, 100)]
 BAD = "ALTER TABLE t ADD CONSTRAINT bad CHECK (id <> 1777)"
-
-
-class Stop(Exception):
-    """What an observer raises to end a run."""
-
-
-def stop() -> None:
-    raise Stop
 
 
 def stopped(job: dict[str, Any], number: int) -> None:

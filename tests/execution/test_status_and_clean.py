@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import portl
-from tests.faults.test_faults import KEYED, Once, job_of
+from tests.jobs import KEYED, Once, job_of
 from tests.servers import Db
 
 ROWS = 5000

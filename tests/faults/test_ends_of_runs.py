@@ -17,8 +17,7 @@ import psycopg_pool
 import pytest
 
 import portl
-from tests.faults.test_faults import KEYLESS, ROWS, Once, job_of
-from tests.faults.test_killed import nothing_left, rows
+from tests.jobs import KEYLESS, ROWS, Once, job_of, nothing_left, rows
 from tests.servers import Db
 
 #: A trigger that takes its time, so that a run can be met in the middle.

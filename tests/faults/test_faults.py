@@ -17,57 +17,8 @@ import pytest
 
 import portl
 from portl_postgres.demo.server import Server
-from tests.faults.test_killed import nothing_left, rows
-from tests.proxy import Proxy
+from tests.jobs import KEYED, KEYLESS, ROWS, Once, job_of, nothing_left, rows, through
 from tests.servers import Db
-
-ROWS = 5000
-KEYLESS = f"CREATE TABLE t AS SELECT g % 700 AS x, repeat('r', g % 60) AS y FROM generate_series(1, {ROWS}) AS g"
-KEYED = f"{KEYLESS}; ALTER TABLE t ADD COLUMN id serial PRIMARY KEY"
-
-#: Patience that suits a test: many attempts, short pauses.
-PATIENT = {"attempts": 8, "max_delay": 0.3}
-
-
-def job_of(source: dict[str, object], destination: dict[str, object], **keys: object) -> dict[str, Any]:
-    return {
-        "name": "faults",
-        "source": {**source, "table": "t"},
-        "destination": {**destination, "table": "t"},
-        "conflict": "fail",
-        "chunk_rows": 500,
-        "batch_size": 100,
-        "parallel": 1,
-        "retry": PATIENT,
-        **keys,
-    }
-
-
-@contextmanager
-def through(db: Db) -> Iterator[tuple[Proxy, dict[str, object]]]:
-    with Proxy(db.endpoint) as proxy:
-        yield proxy, db.end(host=proxy.host, port=proxy.port)
-
-
-class Once:
-    """An observer that does something at the n-th COMMIT, once; it keeps the events."""
-
-    def __init__(self, number: int, what: Callable[[], object]) -> None:
-        self.events: list[portl.Event] = []
-        self._left = number
-        self._what = what
-
-    def __call__(self, event: portl.Event) -> None:
-        self.events.append(event)
-        if isinstance(event, portl.BatchCommitted):
-            self._left -= 1
-            if self._left == 0:
-                self._what()
-
-    @property
-    def retries(self) -> list[portl.Retrying]:
-        """The retries that were told."""
-        return [event for event in self.events if isinstance(event, portl.Retrying)]
 
 
 @pytest.mark.parametrize("parallel", [1, 3])

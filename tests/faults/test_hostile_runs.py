@@ -14,8 +14,7 @@ import pytest
 
 import portl
 from portl_postgres.ledger.ledger import PostgresLedger
-from tests.faults.test_faults import KEYED, KEYLESS, ROWS, Once, job_of, through
-from tests.faults.test_killed import nothing_left, rows
+from tests.jobs import KEYED, KEYLESS, ROWS, Once, job_of, nothing_left, rows, through
 from tests.proxy import Proxy
 from tests.servers import Db
 

@@ -8,50 +8,20 @@ the rows are compared as multisets.
 
 from __future__ import annotations
 
-import json
 import random
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from typing import IO, Any
+from typing import Any
 
 import attrs
 import pytest
 
 import portl
+from tests.jobs import nothing_left, rows
+from tests.killing import Victim
 from tests.servers import Db
 
 #: Moments for each kind of job: a few with every run of the tests, many with ``nox -s faults``.
 FEW, MANY = 2, 10
-
-
-@attrs.frozen
-class Victim:
-    """The process that runs jobs in processes of their own."""
-
-    orders: IO[str]
-    answers: IO[str]
-
-    def run(self, job: dict[str, Any], **how: object) -> dict[str, Any]:
-        """Have a job run, and killed as ``how`` says."""
-        self.orders.write(json.dumps({"job": job, **how}) + "\n")
-        self.orders.flush()
-        line = self.answers.readline()
-        assert line, "the victim's process has ended"
-        found: dict[str, Any] = json.loads(line)
-        return found
-
-
-@pytest.fixture(scope="module")
-def victim() -> Iterator[Victim]:
-    with subprocess.Popen(
-        [sys.executable, "-m", "tests.victim"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        yield Victim(process.stdin, process.stdout)
-        process.stdin.close()
 
 
 SOURCE = """
@@ -111,24 +81,6 @@ CASES = {
     ),
     "rows that are quarantined": Case(source={"table": "keyed"}, there=NOT_NULL, more={"on_error": "quarantine"}),
 }
-
-
-def rows(db: Db, table: str) -> list[tuple[Any, ...]]:
-    """Return the rows of a table as a multiset: each distinct row with its count, in order."""
-    return db.execute(f'SELECT t::text, count(*) FROM "{table}" AS t GROUP BY 1 ORDER BY 1')
-
-
-def nothing_left(destination: Db) -> None:
-    """Insist that no connection, lock or temporary table of portl's is left; a killed client's take a moment to go."""
-    found: list[tuple[Any, ...]] = []
-    for _ in range(100):
-        found = destination.execute("SELECT pid, state, query FROM pg_stat_activity WHERE application_name = 'portl'")
-        if not found:
-            break
-        time.sleep(0.1)
-    assert found == []
-    assert destination.execute("SELECT objid FROM pg_locks WHERE locktype = 'advisory'") == []
-    assert destination.execute("SELECT relname FROM pg_class WHERE relname LIKE 'portl_stage%'") == []
 
 
 def job_of(source: Db, destination: Db, case: Case, table: str, parallel: int) -> dict[str, Any]:

@@ -10,10 +10,8 @@ import pytest
 from psycopg_pool import ConnectionPool
 
 import portl
-from tests.faults.test_killed import Victim, victim
+from tests.killing import Victim
 from tests.servers import Db
-
-__all__ = ["victim"]
 
 TABLE = """
 CREATE TABLE t (id int PRIMARY KEY, n int, name text, at timestamptz, data jsonb, tags text[]);

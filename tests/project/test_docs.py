@@ -14,17 +14,12 @@ import pytest
 import portl
 from portl.job.loading import load
 from portl_postgres.config import PostgresSourceConfig
+from tests.pages import DOCS, ROOT, blocks, run_code
 from tests.servers import Db
 
-ROOT = Path(__file__).parents[2]
-DOCS = ROOT / "docs"
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.glob("*.md"))]
 #: Its blocks belong together and are run one after the other.
 TOUR = DOCS / "getting-started.md"
-
-
-def blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 
 
 def whole_jobs() -> list[Any]:
@@ -87,16 +82,6 @@ def job_here(shop: tuple[Db, Db], tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "job.yaml").write_text(here(blocks(ROOT / "README.md", "yaml")[0], *shop), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     return shop
-
-
-def run_code(page: Path, folder: Path, **names: object) -> None:
-    """Run the Python of a page, a block after the other; each is a program of its own."""
-    codes = blocks(page, "python")
-    assert codes
-    for number, code in enumerate(codes):
-        script = folder / f"block{number}.py"
-        script.write_text(code, encoding="utf-8")
-        runpy.run_path(str(script), init_globals=names)
 
 
 def url(db: Db) -> str:

@@ -19,8 +19,8 @@ from psycopg import sql
 
 import portl
 from portl.cli.verify import verify as command
-from tests.postgres.test_type_fidelity import EVERY, NEW, NUMBERS, QUICK, _fill, _with_own_types, tables
 from tests.servers import Db
+from tests.typed_values import EVERY, NEW, NUMBERS, QUICK, fill, tables, with_own_types
 
 
 def job(source: Db, target: Db, table: str = "t", **keys: Any) -> dict[str, Any]:
@@ -56,9 +56,9 @@ MODES = pytest.mark.parametrize("mode", ["checksum", "full"])
 @given(data=st.data())
 @MODES
 def test_a_copy_of_every_type_is_equal(source: Db, destination: Db, mode: str, data: st.DataObject) -> None:
-    _with_own_types(source)
+    with_own_types(source)
     table, (types, rows) = f"t{next(NUMBERS)}", data.draw(tables(EVERY))
-    _fill(source, table, types, rows)
+    fill(source, table, types, rows)
     config = job(source, destination, table, conflict="fail")
     portl.migrate(config)
     found = portl.verify(config, mode=mode)
@@ -72,10 +72,10 @@ def test_a_copy_of_every_type_is_equal(source: Db, destination: Db, mode: str, d
 def test_a_copy_at_a_server_of_another_version_is_equal(
     source: Db, system: Db, newer_to_older: bool, table: Any, route: str
 ) -> None:
-    _with_own_types(source, system)
+    with_own_types(source, system)
     (types, rows), name = table, f"t{next(NUMBERS)}"
     left, right = (source, system) if newer_to_older else (system, source)
-    _fill(left, name, types, rows)
+    fill(left, name, types, rows)
     config = job(left, right, name, conflict="fail", route=route)
     portl.migrate(config)
     for mode in ("checksum", "full"):

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 import portl
-from tests.execution.test_engine_core import CALLS, STORE, TinyDestination, job, some
-from tests.execution.test_engine_core import tiny as tiny  # the fixture that installs the connector
 from tests.servers import Db
+from tests.tiny import CALLS, STORE, TinyDestination, job, some
+
+pytestmark = pytest.mark.usefixtures("tiny")
 
 
 def readable(monkeypatch: pytest.MonkeyPatch) -> None:

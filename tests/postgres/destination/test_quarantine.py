@@ -13,8 +13,8 @@ import pytest
 import portl
 from portl.execution.rejected import retry_rejected
 from portl_postgres.wire.batches import TEXT, CopyBatch
-from tests.postgres.destination.test_writer import writing
 from tests.servers import Db
+from tests.sessions import writing
 
 
 def job(source: Db, destination: Db, **keys: object) -> dict[str, Any]:

@@ -3,45 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-import attrs
 import psycopg
 import pytest
 
 import portl
-from portl import Chunk, Counts, Reading
-from portl.planning import planner
-from portl.planning.request import Request
+from portl import Counts
 from tests.servers import Db
-
-
-@contextmanager
-def writing(
-    source: Db, destination: Db, batch_rows: int = 10, query: str | None = "SELECT * FROM t ORDER BY 1", **keys: object
-) -> Iterator[tuple[portl.Writer, list[portl.Batch]]]:
-    """Lend a writer for the destination's table ``t`` and the source's rows for it."""
-    handle = keys.pop("handle", None)
-    format = keys.pop("format", None)
-    resumed = bool(keys.pop("resumed", False))
-    config = {
-        "source": source.end(query=query, table=None if query else "t"),
-        "destination": destination.end(table="t"),
-        **keys,
-    }
-    request = Request.of(config, destination=handle)
-    with request.opened() as sides:
-        reading, out = sides.source, sides.destination
-        plan = planner.plan(request, sides, exact=False, restart=False)
-        assert plan.problems == ()
-        task = plan.tables[0]
-        intent = attrs.evolve(task.intent, resumed=resumed)
-        if format is not None:
-            intent = attrs.evolve(intent, format=attrs.evolve(intent.format, name=str(format)))
-        asked = Reading(fields=task.fields, format=task.intent.format, chunk=Chunk(), batch_rows=batch_rows)
-        batches = list(reading.read(asked))
-        yield out.writer(intent), batches
+from tests.sessions import writing
 
 
 def tables(source: Db, destination: Db, columns: str, there: str | None = None) -> None:

@@ -15,9 +15,7 @@ import pytest
 
 import portl
 from portl_postgres.demo.server import free_port
-from tests.execution.test_resume import Stop, stop
-from tests.faults.test_faults import KEYLESS, ROWS, Once, job_of
-from tests.faults.test_killed import nothing_left, rows
+from tests.jobs import KEYLESS, ROWS, Once, Stop, job_of, nothing_left, rows, stop
 from tests.servers import Db
 
 PGBOUNCER = shutil.which("pgbouncer") or "/usr/sbin/pgbouncer"

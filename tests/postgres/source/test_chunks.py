@@ -5,8 +5,6 @@ from __future__ import annotations
 import pickle
 import threading
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import attrs
@@ -16,33 +14,12 @@ from hypothesis import strategies as st
 
 import portl
 from portl import Chunk, ChunkLine, ChunkState, Reading, RowBatch, Run, Severity, Split, Splitting
-from portl_postgres.config import PostgresSourceConfig
 from portl_postgres.source.source import PostgresSource
 from portl_postgres.sql.text import literal, quoted
 from tests.servers import Db
+from tests.sessions import config, opened, reader
 
 MIB = 1024 * 1024
-
-
-def config(db: Db, **keys: Any) -> PostgresSourceConfig:
-    end = {**db.end(), "password": portl.Secret(db.endpoint.password), **keys}
-    return PostgresSourceConfig(**end)
-
-
-@contextmanager
-def opened(source: portl.Source[PostgresSourceConfig]) -> Iterator[PostgresSource]:
-    assert isinstance(source, PostgresSource)
-    try:
-        source.open(portl.Context())
-        yield source
-    finally:
-        source.close()
-
-
-@contextmanager
-def reader(db: Db, **keys: Any) -> Iterator[PostgresSource]:
-    with opened(PostgresSource(config(db, **keys))) as source:
-        yield source
 
 
 def fields(source: PostgresSource) -> tuple[portl.Field, ...]:
