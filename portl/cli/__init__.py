@@ -1,4 +1,7 @@
-"""The command line: each command parses, calls one function of the library, prints what it returns."""
+"""The command line: each command parses its arguments, calls one function of the library, and prints the result.
+
+Imports everything but ``testing``. A command that does more than that belongs into the library.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import sys
 
 
 def main() -> None:
-    """Run the command line, or say what it needs."""
+    """Run the command line, or report what is not installed."""
     try:
         import click  # noqa: F401
         import rich  # noqa: F401
@@ -18,6 +21,6 @@ def main() -> None:
     code = app()
     sys.stdout.flush()
     sys.stderr.flush()
-    # The ledger says by now that the outcome is known. Whatever takes Python time to tidy up, about 30 ms, would only
-    # give a kill more time to hide it from whoever waits for the exit code (docs/reliability.md).
+    # By now the ledger has recorded that the result was delivered. Python's cleanup, about 30 ms, would only leave more
+    # time for a kill to hide the exit code from the caller (docs/reliability.md).
     os._exit(code)

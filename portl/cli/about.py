@@ -1,4 +1,4 @@
-"""``portl connectors`` and ``portl explain``: what is installed, and what a key of the job file means."""
+"""``portl connectors``, ``explain``, ``schema`` and ``new-connector``: what is installed, and what job files mean."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from portl.values.text import WIDTH, Line, wrapped
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a connector on standard output.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per connector on standard output.")
 def connectors(as_json: bool) -> int:
     """List the installed connectors and what they can do."""
     output = Output(as_json=as_json)
@@ -37,19 +37,19 @@ def _connector(found: portl.Installed) -> Iterator[Line]:
         yield from wrapped("  ", found.error, style="problem")
         return
     yield from wrapped("  ", found.summary)
-    ends = [word for word, can in (("reads", found.source), ("writes", found.destination)) if can]
-    yield from wrapped("  ", " and ".join(ends))
+    sides = [word for word, can in (("reads", found.source), ("writes", found.destination)) if can]
+    yield from wrapped("  ", " and ".join(sides))
     if found.destination:
         yield from wrapped("  ", f"conflicts: {', '.join(found.strategies)}")
         can = "yes" if found.savepoints else "no"
-        yield from wrapped("  ", f"puts rejected rows aside, and makes a job one transaction: {can}")
+        yield from wrapped("  ", f"quarantines rows, and can make a job one transaction: {can}")
 
 
 @click.command()
 @click.argument("key", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a key on standard output.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per key on standard output.")
 def explain(key: str | None, as_json: bool) -> int:
-    """Say what KEY of a job file means, or list all keys."""
+    """Explain KEY of a job file, or list all keys."""
     output = Output(as_json=as_json)
 
     def work() -> int:
@@ -67,7 +67,7 @@ def explain(key: str | None, as_json: bool) -> int:
 
 
 def _list(found: Sequence[Explanation]) -> Iterator[Line]:
-    """Yield a line for each key: its name, and the beginning of what it means."""
+    """Yield a line for each key: its name, and the beginning of its explanation."""
     width = max(len(item.key) for item in found)
     owner = None
     for item in found:
@@ -75,17 +75,14 @@ def _list(found: Sequence[Explanation]) -> Iterator[Line]:
             owner = item.connector
             yield Line()
             yield Line(f"# keys of {owner}", "head")
-        # A line is cut between words: this is for looking a name up, `portl explain KEY` has the whole.
-        said = textwrap.shorten(item.meaning, max(20, WIDTH - width - 2), placeholder=" ...")
-        yield Line(f"{item.key:<{width}}  {said}")
+        # The list is for looking up a name; `portl explain KEY` has the whole explanation.
+        text = textwrap.shorten(item.meaning, max(20, WIDTH - width - 2), placeholder=" ...")
+        yield Line(f"{item.key:<{width}}  {text}")
 
 
 @click.command()
 def schema() -> int:
-    """Print the JSON Schema of the job file.
-
-    Editors complete and check job files by it.
-    """
+    """Print the JSON Schema of the job file, for completion and checks in editors."""
     click.echo(json.dumps(portl.schema_of_jobs(), indent=2, ensure_ascii=False))
     return DONE
 
@@ -104,11 +101,11 @@ def _whole(found: Explanation) -> Iterator[Line]:
 
 @click.command("new-connector")
 @click.argument("name")
-@click.option("--into", type=click.Path(path_type=Path, file_okay=False), default=".", help="Folder to make it in.")
+@click.option("--into", type=click.Path(path_type=Path, file_okay=False), default=".", help="The parent folder.")
 def new_connector(name: str, into: Path) -> int:
-    """Write the skeleton of a connector's package.
+    """Create a package for a new connector.
 
-    NAME will be the `type` in job files. The folder is called portl-NAME; its tests pass at once.
+    NAME will be the `type` in job files. The folder is called portl-NAME; its tests pass as they are.
     """
     from portl.skeleton import new_connector as write
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 import portl
-from portl.cli.app import carry_out, guarded, log_to_stderr, settings_of
-from portl.cli.output import Output
+from portl.cli.app import carry_out
+from portl.cli.options import run_options
 
 
 @click.command()
@@ -26,15 +28,7 @@ from portl.cli.output import Output
     metavar="MODE",
     help="count, checksum or full: compare both sides after the last row.",
 )
-@click.option("--dry-run", is_flag=True, help="Show the plan and write nothing.")
-@click.option("--sql", is_flag=True, help="With --dry-run: also show the SQL.")
-@click.option("--json", "as_json", is_flag=True, help="Print one event per line as JSON on standard output.")
-@click.option("--restart", is_flag=True, help="Start over instead of resuming an interrupted run.")
-@click.option("--run-id", metavar="ID", help="An idempotency key: a run with this id that is done is not done again.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Set a key: --set source.limit=10.")
-@click.option(
-    "--verbose", "-v", is_flag=True, help="Show the SQL, batches and connections, and stack traces of errors."
-)
+@run_options
 def copy(
     source: str,
     destination: str,
@@ -42,13 +36,7 @@ def copy(
     to_table: str | None,
     conflict: str | None,
     verify: str | None,
-    dry_run: bool,
-    sql: bool,
-    as_json: bool,
-    restart: bool,
-    run_id: str | None,
-    settings: tuple[str, ...],
-    verbose: bool,
+    **options: Any,
 ) -> int:
     """Copy a table from one URL to another.
 
@@ -61,15 +49,10 @@ def copy(
     \b
     portl copy postgresql://reader@db1/shop postgresql://writer@db2/warehouse --table sales.orders
     """
-    output = Output(as_json=as_json, verbose=verbose)
-    if verbose:
-        log_to_stderr()
-    overrides = settings_of(settings)
 
-    def work() -> int:
-        job = portl.job_from_urls(source, destination, table=table, to_table=to_table)
-        job.update({key: value for key, value in (("conflict", conflict), ("verify", verify)) if value is not None})
-        how = {"overrides": overrides, "restart": restart, "run_id": run_id}
-        return carry_out(output, job, dry_run=dry_run, sql=sql, verbose=verbose, **how)
+    def job() -> dict[str, Any]:
+        found = portl.job_from_urls(source, destination, table=table, to_table=to_table)
+        found.update({key: value for key, value in (("conflict", conflict), ("verify", verify)) if value is not None})
+        return found
 
-    return guarded(output, work, verbose=verbose)
+    return carry_out(job, **options)

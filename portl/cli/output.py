@@ -1,7 +1,7 @@
-"""What the command line prints: people read standard error for progress and standard output for results.
+"""What the command line prints: progress on standard error, results on standard output.
 
-With ``--json`` standard output holds one event a line and nothing else. Colour and the progress bar appear on a
-terminal only; ``NO_COLOR`` is heeded (rich does both).
+With ``--json``, standard output has one event per line and nothing else. Colours and the progress bar appear only on a
+terminal, and ``NO_COLOR`` works (rich does both).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from portl.values.text import Line, human_bytes, printable
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-#: Seconds between two lines of progress where there is no bar: logs are kept.
+#: Seconds between two lines of progress if there is no bar; not fewer, as logs are stored.
 PROGRESS_SECONDS = 2.0
 
 _STYLES = {
@@ -39,7 +39,7 @@ _STYLES = {
 
 
 def _console(*, stderr: bool) -> Console:
-    """Return a console that breaks lines between words on a terminal, and leaves them whole in a pipe or file."""
+    """Return a console that wraps lines on a terminal, and leaves them whole in a pipe or file."""
     console = Console(stderr=stderr, highlight=False)
     console.soft_wrap = not console.is_terminal
     return console
@@ -49,8 +49,8 @@ class Output:
     """Prints events, plans, results and errors.
 
     Args:
-        as_json: one event a line on standard output.
-        verbose: keep plain lines instead of a bar, for the log stands between them.
+        as_json: True to print one event per line on standard output.
+        verbose: True for plain lines instead of a bar, because the log is printed between them.
     """
 
     def __init__(self, *, as_json: bool = False, verbose: bool = False) -> None:
@@ -58,11 +58,11 @@ class Output:
         self._out = _console(stderr=False)
         self._err = _console(stderr=True)
         self._bar: Progress | None = None
-        #: What a failed attempt was told with last.
+        #: The error of the attempt that failed last.
         self._last_error: str | None = None
-        #: How many rows are expected, for people, and when progress was last told, where there is no bar.
+        #: The expected number of rows, for display, and when progress was last printed, if there is no bar.
         self._expected = ""
-        self._told = float("-inf")
+        self._printed = float("-inf")
         self._task: TaskID | None = None
         self._with_bar = self._err.is_terminal and not as_json and not verbose
 
@@ -73,14 +73,14 @@ class Output:
             return
         if isinstance(event, portl.Warned):
             remedy = f" -> {event.remedy}" if event.remedy else ""
-            self._say(f"warning: {event.where}: {event.message}{remedy}", "warning")
+            self.say(f"warning: {event.where}: {event.message}{remedy}", "warning")
         elif isinstance(event, portl.Retrying):
             attempt = f"attempt {event.attempt} of {event.attempts} failed, retrying in {event.pause:.1f} s"
             same, self._last_error = event.error == self._last_error, event.error
-            self._say(f"{event.what}: {attempt}: {'the same' if same else event.error}", "warning")
+            self.say(f"{event.what}: {attempt}: {'the same' if same else event.error}", "warning")
         elif isinstance(event, portl.Resumed):
             began = f"{event.started.replace('T', ' ').replace('+00:00', ' UTC')}" if event.started else "earlier"
-            self._say(
+            self.say(
                 f"resuming the run of {began}: {event.chunks_done:,} of {event.chunks:,} chunks"
                 f" ({event.rows:,} rows) are there (attempt {event.attempt})",
                 "plain",
@@ -88,19 +88,19 @@ class Output:
         elif isinstance(event, portl.RowsRejected):
             rows = f"{event.rows:,} row{'s' if event.rows != 1 else ''} of chunk {event.chunk:,} rejected"
             first = f": {event.example}" if event.rows == 1 else f"; the first: {event.example}"
-            self._say(f"{rows}{first if event.example else ''} (see {event.place})", "warning")
+            self.say(f"{rows}{first if event.example else ''} (see {event.place})", "warning")
         elif isinstance(event, portl.TableStarted):
             self._begin(event)
         elif isinstance(event, portl.BatchCommitted):
             self._advance(event)
         elif isinstance(event, portl.Done):
-            # Here, and not after the call: the ledger is told last that the outcome is known.
+            # Here, and not after the call: only then does the ledger record that the result was delivered.
             if self._bar is not None:
                 self._bar.stop()
             self.result(event.result)
 
     def _begin(self, event: portl.TableStarted) -> None:
-        self._say(f"{event.source} -> {event.destination} ({event.route})", "plain")
+        self.say(f"{event.source} -> {event.destination} ({event.route})", "plain")
         self._expected = (
             f" of {'' if event.rows_exact else 'about '}{event.rows_expected:,}" if event.rows_expected else ""
         )
@@ -112,18 +112,18 @@ class Output:
         rate = f"{event.rows_per_second:,.0f} rows/s"
         if self._bar is not None and self._task is not None:
             task = next(task for task in self._bar.tasks if task.id == self._task)
-            # An estimate that proves too low must not show 100 % before the end.
+            # With an estimate that is too low, the bar must not show 100 % before the end.
             total = max(task.total, event.total_rows) if task.total is not None else None
             size = human_bytes(event.total_bytes)
             self._bar.update(self._task, completed=event.total_rows, total=total, rate=rate, size=size)
-        elif not self._err.is_terminal and time.monotonic() - self._told >= PROGRESS_SECONDS:
-            self._told = time.monotonic()
+        elif not self._err.is_terminal and time.monotonic() - self._printed >= PROGRESS_SECONDS:
+            self._printed = time.monotonic()
             rows = f"{event.total_rows:,}{self._expected} rows"
-            self._say(f"{rows}, {human_bytes(event.total_bytes)}, {rate}", "plain")
+            self.say(f"{rows}, {human_bytes(event.total_bytes)}, {rate}", "plain")
 
     @contextmanager
     def progress(self) -> Iterator[None]:
-        """Show a bar while rows move, where there is a terminal."""
+        """Show a progress bar if there is a terminal."""
         if not self._with_bar:
             yield
             return
@@ -145,47 +145,44 @@ class Output:
                 self._bar = None
 
     def plan(self, plan: portl.Plan, *, sql: bool = False) -> None:
-        """Print a plan, with its statements where they are asked for."""
+        """Print a plan, with ``sql`` including its statements."""
         if self._as_json:
             self.json({"event": "plan", **plan.to_dict()})
             return
         self.lines(plan.lines(width=min(100, max(60, self._out.width if self._out.is_terminal else 80)), sql=sql))
 
     def result(self, result: portl.Result) -> None:
-        """Print what a run has done."""
+        """Print the result of a run."""
         if not self._as_json:
             self.lines(result.lines(min(120, max(80, self._out.width))))
 
     def status(self, status: portl.Status) -> None:
-        """Print what a ledger remembers."""
+        """Print the runs in a ledger."""
         if self._as_json:
             self.json(status.to_dict())
             return
         self.lines(render_status(status, min(100, max(60, self._out.width if self._out.is_terminal else 80))))
 
     def error(self, error: portl.Error, trace: str | None) -> None:
-        """Print an error; with its stack trace if there is one."""
+        """Print an error, and its stack trace if there is one."""
         if trace is not None:
-            self._say(trace.rstrip(), "dim")
+            self.say(trace.rstrip(), "dim")
         if self._as_json and isinstance(error, portl.ConfigError):
             self.json({"event": "failed", "kind": type(error).__name__, "error": str(error)})
         if isinstance(error, portl.PlanError):
-            self._say("the plan has problems; nothing was written", "problem")
+            self.say("the plan has problems; nothing was written", "problem")
             for problem in error.plan.problems:
-                self._say(f"  {problem.where}: {problem.message}", "problem")
+                self.say(f"  {problem.where}: {problem.message}", "problem")
                 if problem.remedy:
-                    self._say(f"    -> {problem.remedy}", "plain")
+                    self.say(f"    -> {problem.remedy}", "plain")
             return
         head, *rest = str(error).split("\n")
-        self._say(f"error: {head}", "problem")
+        self.say(f"error: {head}", "problem")
         for line in rest:
-            self._say(line, "plain")
+            self.say(line, "plain")
 
     def say(self, text: str, style: str = "plain") -> None:
-        """Print a line for people on standard error."""
-        self._say(text, style)
-
-    def _say(self, text: str, style: str) -> None:
+        """Print lines on standard error."""
         for line in text.split("\n"):
             self._err.print(Text(printable(line), style=_STYLES[style]))
 

@@ -1,4 +1,4 @@
-"""Show what a ledger remembers to people, as lines of text."""
+"""Render the runs in a ledger as lines of text."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from portl.runs import Status
 from portl.values.runs import ChunkState, Run
 from portl.values.text import WIDTH, Line, printable, wrapped
 
-#: Runs of a ledger that are shown.
+#: How many runs are shown.
 MOST_RUNS = 10
 
 
 def render_status(status: Status, width: int = WIDTH) -> list[Line]:
-    """Return the runs that a ledger remembers as lines."""
+    """Return the runs in a ledger as lines."""
     lines = [Line(printable(status.job or "all jobs"), "title")]
     lines += wrapped("  ", f"ledger: {status.ledger or f'none: {status.reason}'}", width, "dim")
     if not status.runs:
@@ -33,7 +33,7 @@ def _run(run: Run, width: int, *, named: bool, latest: bool) -> Iterator[Line]:
     rejected = sum(line.rejected for line in run.chunks)
     facts = f"{done:,} of {len(run.chunks):,} chunks, {rows:,} rows"
     if rejected:
-        facts += f", {rejected:,} were rejected"
+        facts += f", {rejected:,} rejected"
     if run.attempt > 1:
         facts += f", attempt {run.attempt}"
     style = {"done": "good", "failed": "problem", "interrupted": "warning", "cancelled": "warning"}.get(state, "plain")
@@ -45,5 +45,5 @@ def _run(run: Run, width: int, *, named: bool, latest: bool) -> Iterator[Line]:
     if run.error and state != "done":
         yield from wrapped("    ", printable(run.error), width)
     if latest and state in ("failed", "interrupted", "cancelled"):
-        again = "running the job again goes on from there" if run.resumable else "running the job again starts over"
+        again = "running the job again resumes it" if run.resumable else "running the job again starts over"
         yield from wrapped("    -> ", again, width)

@@ -1,4 +1,4 @@
-"""Try again what may go better in a moment: growing, jittered pauses, a limit, an event and a log line for each."""
+"""Retry transient failures: growing, jittered pauses, a limit, an event and a log line for each attempt."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from portl.values import events
 from portl.values.errors import Cancelled, Error
 
 if TYPE_CHECKING:
-    import tenacity  # most jobs never need it, and it would take 10 ms
+    import tenacity  # see ``retrying``
 
 T = TypeVar("T")
 logger = logging.getLogger("portl.execution")
 
-#: The first pause is half a second, each further one twice as long, up to the job's ``retry.max_delay``.
+#: Seconds of the first pause; each further one is twice as long, up to the job's ``retry.max_delay``.
 FIRST_PAUSE = 0.5
-#: … and up to so many seconds more, so that those who failed together do not come back together.
+#: Up to so many seconds are added, so that those who failed together do not retry together.
 JITTER = 0.5
 
 
 def passes(error: BaseException) -> bool:
-    """Return whether a failure may pass by itself; not one of something that was tried again and again already."""
+    """Return whether a failure is transient and was not retried before."""
     return isinstance(error, Error) and error.transient and not error.exhausted and not isinstance(error, Cancelled)
 
 
@@ -35,24 +35,24 @@ def retrying(
     again: Callable[[BaseException], bool] = passes,
     progress: Callable[[], object] | None = None,
 ) -> T:
-    """Call until it succeeds, the failure is one that does not pass, or the job's attempts are used up.
+    """Call until it succeeds, fails for good, or the job's attempts are used up.
 
     Args:
-        call: what is tried.
+        call: the function.
         context: has the limits, the token and the observers.
-        what: for people: what is tried.
-        again: says which failures may pass; by default those that are transient.
-        progress: returns something that changes when a failed attempt has got further: then the counting begins anew.
+        what: what is tried, for display.
+        again: returns whether to retry after a failure; by default if it is transient.
+        progress: returns a value that changes with progress; an attempt that made some resets the count.
 
     Raises:
-        Error: what the last call has raised; ``exhausted`` if the attempts are used up.
+        Error: raised by the last call; ``exhausted`` if the attempts are used up.
     """
     attempts = _Attempts(context, what, again, progress or (lambda: None))
     try:
         return call()
     except Error as error:
         first = [error]
-    import tenacity  # most jobs never need it, and it would take 10 ms
+    import tenacity  # most jobs never need it; importing it takes 10 ms
 
     def attempt() -> T:
         if first:
@@ -70,7 +70,7 @@ def retrying(
 
 
 class _Attempts:
-    """How often something has failed since it got further last."""
+    """How often something has failed since it last made progress."""
 
     def __init__(
         self, context: Context, what: str, again: Callable[[BaseException], bool], progress: Callable[[], object]
@@ -83,7 +83,7 @@ class _Attempts:
         self._failures = 0
 
     def worth_another(self, error: BaseException) -> bool:
-        """Count a failure, and return whether it may pass."""
+        """Count a failure, and return whether to retry."""
         now = self._progress()
         if now != self._reached:
             self._reached, self._failures = now, 0
@@ -101,20 +101,20 @@ class _Attempts:
 
     def pause(self, state: tenacity.RetryCallState) -> float:
         """Return the seconds until the next attempt."""
-        import tenacity  # it is there already
+        import tenacity  # imported already
 
         grown = tenacity.wait_exponential(multiplier=FIRST_PAUSE, max=self._context.retry.max_delay)
         state.attempt_number = self._failures
         return float(grown(state) + tenacity.wait_random(0, JITTER)(state))
 
     def report(self, state: tenacity.RetryCallState) -> None:
-        """Tell the observers that there will be another attempt."""
+        """Report the failed attempt and the pause to the observers."""
         error = state.outcome.exception() if state.outcome else None
         seconds = state.next_action.sleep if state.next_action else 0.0
         text = error.message if isinstance(error, Error) else str(error)
         of = self._context.retry.attempts
-        said = "%s: attempt %d of %d failed, retrying in %.1f s: %s"
-        logger.warning(said, self._what, self._failures, of, seconds, text)
+        message = "%s: attempt %d of %d failed, retrying in %.1f s: %s"
+        logger.warning(message, self._what, self._failures, of, seconds, text)
         self._context.emit(
             events.Retrying(what=self._what, attempt=self._failures, attempts=of, pause=seconds, error=text)
         )

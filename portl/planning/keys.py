@@ -1,4 +1,4 @@
-"""Choose the key that decides what a conflict is, and tell whether two rows of the source can share it."""
+"""Choose the key that decides what a conflict is, and find out whether two rows of the source can share it."""
 
 from __future__ import annotations
 

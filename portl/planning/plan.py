@@ -1,4 +1,4 @@
-"""What a run will do, as plain values: a plan, its tasks, one for each table, and how two plans are compared."""
+"""What a run will do, as plain values: a plan with a task for each table, and how two plans are compared."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from portl.values.results import Result
 from portl.values.text import Line
 
 if TYPE_CHECKING:
-    from concurrent.futures import Executor  # for a type alone, it would take 5 ms
+    from concurrent.futures import Executor  # importing it takes 5 ms
 
 
 @attrs.frozen(kw_only=True)
 class Plan:
-    """What a run will do. ``print(plan)`` shows it as ``--dry-run`` does, ``plan.text(sql=True)`` with its SQL."""
+    """What a run will do. ``print(plan)`` shows it as ``--dry-run`` does, ``plan.text(sql=True)`` with the SQL."""
 
     config: MigrationConfig
     source: str
     destination: str
     tables: tuple[TableTask, ...]
-    #: Carries the plan out; None for a copy, which has no connections and no observers of the caller's.
+    #: Executes the plan; None for a copy, which lacks the caller's connections and observers.
     _execute: Callable[[Plan, Executor | None], Result] | None = attrs.field(default=None, repr=False, eq=False)
 
     @property
@@ -38,11 +38,11 @@ class Plan:
 
     @property
     def warnings(self) -> tuple[Finding, ...]:
-        """What the user should know before he runs it."""
+        """What the user should know before running it."""
         return tuple(f for task in self.tables for f in task.findings if f.severity is Severity.WARNING)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the caller's observers, token and connections behind: a copy can be shown, but not executed."""
+        """Leave out the caller's observers, token and connections: a copy can be shown, but not executed."""
         kept = ("config", "source", "destination", "tables")
         return {**{name: getattr(self, name) for name in kept}, "_execute": None}
 
@@ -51,13 +51,17 @@ class Plan:
             object.__setattr__(self, name, value)
 
     def execute(self, *, executor: Executor | None = None) -> Result:
-        """Do it. Raises ``PlanError`` if there are problems, and whatever ``portl.migrate`` raises.
+        """Execute the plan.
 
         Args:
-            executor: what moves the chunks, as ``portl.migrate`` takes it.
+            executor: as for ``portl.migrate``.
+
+        Raises:
+            PlanError: there are problems.
+            Error: as ``portl.migrate`` raises it.
         """
         if self._execute is None:
-            raise Error("this plan is a copy without the means to execute it", hint="make a new one with portl.plan")
+            raise Error("this plan is a copy, which cannot be executed", hint="make a new one with portl.plan")
         self.insist()
         return self._execute(self, executor)
 
@@ -67,35 +71,35 @@ class Plan:
             raise PlanError(self)
 
     def overtaken(self, ledger: Ledger) -> bool:
-        """Tell whether another process has worked on the job since the plan was made."""
+        """Return whether another process has run the job since the plan was made."""
         task = self.tables[0]
         return standing(task.found) != standing(ledger.find(task.job))
 
     def departs(self, now: Plan) -> list[str]:
-        """Return in what this plan, made earlier, is another than one made now, in words for people."""
+        """Return in what this plan differs from one made now, for display."""
         found = []
         for mine, its in zip(self.tables, now.tables, strict=True):
             same = {
-                "what is made before or after the rows": (mine.examination.before, mine.examination.after)
+                "the statements before or after the rows": (mine.examination.before, mine.examination.after)
                 == (its.examination.before, its.examination.after),
                 "the columns": mine.fields == its.fields,
-                "how conflicts are met": (mine.intent.conflict, mine.intent.key)
+                "how conflicts are resolved": (mine.intent.conflict, mine.intent.key)
                 == (its.intent.conflict, its.intent.key),
                 "how the run is resumed": (mine.run is None) == (its.run is None) and mine.delivery is its.delivery,
-                "what the ledger says of the job": standing(mine.found) == standing(its.found),
+                "the job's run in the ledger": standing(mine.found) == standing(its.found),
             }
             found += [what for what, holds in same.items() if not holds]
         return found
 
     def stale(self, now: Plan) -> Plan:
-        """Return ``now`` with the problem that it is not what was planned; or as it is."""
+        """Return ``now``, with a problem if it differs from this plan."""
         departs = self.departs(now)
         if not departs:
             return now
-        said = f"what would be done now is not what was planned: {', '.join(departs)} changed meanwhile"
+        message = f"the job would not run as planned: {', '.join(departs)} changed in the meantime"
         first, *others = now.tables
-        told = (problem("plan", said, "make a new plan"), *first.findings)
-        return attrs.evolve(now, tables=(attrs.evolve(first, findings=told), *others))
+        findings = (problem("plan", message, "make a new plan"), *first.findings)
+        return attrs.evolve(now, tables=(attrs.evolve(first, findings=findings), *others))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, ready for JSON."""
@@ -108,10 +112,10 @@ class Plan:
         }
 
     def text(self, *, sql: bool = False, width: int = 80) -> str:
-        """Return the plan as people read it.
+        """Return the plan as text.
 
         Args:
-            sql: with the statements that will be executed.
+            sql: True to include the statements to be executed.
             width: in characters; statements may be longer.
         """
         return "\n".join(line.text for line in self.lines(sql=sql, width=width))

@@ -1,4 +1,4 @@
-"""Propose the keys of a job from what stands at both sides: which columns go where, and what a conflict is."""
+"""Propose keys of a job from the tables at both sides: which columns go where, and what a conflict is."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from portl.schema.tables import Key
 
 @attrs.frozen(kw_only=True)
 class Proposal:
-    """What a job should say, each part with the reason, for people."""
+    """The proposed keys of a job, with the reason."""
 
-    #: Source column to destination column, where the names differ in no more than case and punctuation.
+    #: Source column to destination column, where the names differ only in case and punctuation.
     mapping: Mapping[str, str] = attrs.field(factory=dict)
     #: Columns of the source that the destination's table lacks.
     missing: tuple[str, ...] = ()
     strategy: Strategy = Strategy.OVERWRITE
-    #: The destination's columns that the key has, where the job must name them: it is not the primary key.
+    #: The key's columns at the destination, if the job must name them because it is not the primary key.
     key: tuple[str, ...] = ()
-    #: Why this strategy and this key.
+    #: Why this strategy and this key, for display.
     because: str = ""
 
     def conflict(self, strategy: str | None = None) -> str | dict[str, Any]:
         """Return the value of the key ``conflict``.
 
         Args:
-            strategy: another one than is proposed.
+            strategy: another one than the proposed one.
         """
         word = strategy or self.strategy.value
         return {"strategy": word, "key": list(self.key)} if self.key else word
 
 
 def propose(plan: Plan) -> Proposal:
-    """Return what to say in a job.
+    """Return the proposal for a job.
 
     Args:
-        plan: of the same job without a mapping and without a word on conflicts; it may have problems.
+        plan: of the job without ``schema_mapping`` and ``conflict``; it may have problems.
     """
     task = plan.tables[0]
     left_out = dict(task.ignored)
@@ -49,11 +49,10 @@ def propose(plan: Plan) -> Proposal:
     if task.intent.create:
         key = task.destination.primary_key
         if key is None:
-            said = "Neither end has a key: a second run could not tell which rows are there, and is refused."
-            return Proposal(because=said)
-        return Proposal(
-            because=f"Rows are known by the primary key ({', '.join(key.columns)}) that the new table gets."
-        )
+            return Proposal(
+                because="Neither side has a key: a second run could not tell which rows exist, and is refused."
+            )
+        return Proposal(because=f"Rows are matched by the primary key of the new table ({', '.join(key.columns)}).")
     there = [column.name for column in task.destination.columns]
     mapping = _alike([name for name in columns if name not in there], [name for name in there if name not in columns])
     missing = tuple(name for name in columns if name not in there and name not in mapping)
@@ -61,19 +60,19 @@ def propose(plan: Plan) -> Proposal:
     keys = [key for key in task.destination.keys if arriving.issuperset(key.columns)]
     found = _key(keys, task.source.primary_key, mapping)
     if found is None:
-        said = "The destination has no key that the rows bring: they are added, and a second run adds them again."
-        return Proposal(mapping=mapping, missing=missing, strategy=Strategy.FAIL, because=said)
+        because = "The destination has no key among these columns: rows are added, and a second run adds them again."
+        return Proposal(mapping=mapping, missing=missing, strategy=Strategy.FAIL, because=because)
     kind = "primary key" if found.primary else "unique key"
     return Proposal(
         mapping=mapping,
         missing=missing,
         key=() if found.primary else found.columns,
-        because=f"Rows are known by the destination's {kind} ({', '.join(found.columns)}).",
+        because=f"Rows are matched by the destination's {kind} ({', '.join(found.columns)}).",
     )
 
 
 def _alike(lacking: Iterable[str], free: Iterable[str]) -> dict[str, str]:
-    """Return pairs of names that differ in case and punctuation alone, where there is no second one like them."""
+    """Return pairs of names that differ only in case and punctuation, unless they are ambiguous."""
     ours, theirs = list(lacking), list(free)
     twice = {name for names in (ours, theirs) for name, times in Counter(map(_folded, names)).items() if times > 1}
     known = {_folded(name): name for name in theirs}
@@ -89,7 +88,7 @@ def _folded(name: str) -> str:
 
 
 def _key(keys: Iterable[Key], primary: Key | None, mapping: Mapping[str, str]) -> Key | None:
-    """Return the key of the destination that is the source's primary key, or its own primary key, or any."""
+    """Return the destination's key that is the source's primary key, else its own primary key, else any."""
     wanted = {mapping.get(name, name) for name in primary.columns} if primary is not None else set()
 
     def rank(key: Key) -> tuple[bool, bool]:

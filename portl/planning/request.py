@@ -1,4 +1,4 @@
-"""What a caller asks for: a job, what was handed in beside it, and the two sides that it opens."""
+"""A call: its job, its caller-supplied connections and other arguments, and the two sides that it opens."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Sides:
 
     source: Source[SourceConfig]
     destination: Destination[DestinationConfig]
-    #: What the job says of its ledger.
+    #: The job's settings for the ledger.
     wanted: LedgerConfig
-    #: What is done at the end, the last thing first.
+    #: What to do when the sides are closed, in reverse order.
     _source_end: ExitStack = attrs.field(factory=ExitStack, init=False, repr=False)
     _destination_end: ExitStack = attrs.field(factory=ExitStack, init=False, repr=False)
 
@@ -44,11 +44,11 @@ class Sides:
         self._destination_end.callback(self.destination.close)
 
     def before_closing(self, call: Callable[[], None]) -> None:
-        """Have something done over the destination's connection, whatever happens, right before it is closed."""
+        """Have ``call`` called right before the destination is closed, whatever happens."""
         self._destination_end.callback(call)
 
     def close_source(self) -> None:
-        """Close the source, so that what is left to do at the end is the destination's alone."""
+        """Close the source early, so that only the destination is left to close at the end."""
         self._source_end.close()
 
     def close(self) -> None:
@@ -69,14 +69,14 @@ class Sides:
 
 @attrs.frozen(kw_only=True)
 class Request:
-    """A job with all that its caller has handed in."""
+    """A job with the other arguments of the call."""
 
     config: MigrationConfig
     #: A caller-supplied connection or pool for each side; None: portl opens its own.
     source: object | None = attrs.field(repr=False)
     destination: object | None = attrs.field(repr=False)
     context: Context = attrs.field(repr=False)
-    #: True to begin again where a run was interrupted.
+    #: True to start over instead of resuming an interrupted run.
     restart: bool = False
 
     @classmethod
@@ -106,7 +106,7 @@ class Request:
                 try:
                     observer(event)
                 except Error as error:
-                    error.transient = False  # what an observer raises ends the run; it is no failure of the run's
+                    error.transient = False  # an observer's error ends the run; it is no failure to retry
                     raise
 
         context = Context(token=cancel or CancelToken(), emit=emit, retry=config.retry)
@@ -114,15 +114,15 @@ class Request:
 
     @property
     def caller_supplied(self) -> bool:
-        """True if a connection was handed in: one that is lost cannot be opened again."""
+        """True if a connection is caller-supplied: portl cannot open it again if it is lost."""
         return self.source is not None or self.destination is not None
 
     @contextmanager
     def opened(self, meanwhile: Callable[[], None] | None = None) -> Iterator[Sides]:
-        """Open both sides; close them whatever happens.
+        """Open both sides, and close them at the end in any case.
 
         Args:
-            meanwhile: called while both servers are busy with the new connections.
+            meanwhile: called while both servers establish the connections.
         """
         sides = Sides(source=self._source(), destination=self._destination(), wanted=self.config.ledger)
         with closing(sides):
@@ -136,10 +136,10 @@ class Request:
             yield sides
 
     def looking(self, look: Callable[[Sides], T]) -> T:
-        """Open both sides and look at them; once more after a failure that passes. Nothing may be written.
+        """Open both sides and examine them with ``look``, which must not write; retry after a transient failure.
 
         Raises:
-            Error: the observers were told.
+            Error: the observers have received it.
         """
 
         def attempt() -> T:
@@ -150,7 +150,7 @@ class Request:
             return self._retrying(attempt)
 
     def asking(self, ask: Callable[[Destination[DestinationConfig]], T]) -> T:
-        """Open the destination alone and ask its ledger; once more after a failure that passes."""
+        """Open only the destination and query its ledger; retry after a transient failure."""
 
         def attempt() -> T:
             with self.opened_destination() as destination:
@@ -167,7 +167,7 @@ class Request:
 
     @contextmanager
     def opened_destination(self) -> Iterator[Destination[DestinationConfig]]:
-        """Open the destination alone, for what concerns its ledger."""
+        """Open only the destination, for its ledger."""
         destination = self._destination()
         try:
             destination.open(self.context)
@@ -189,7 +189,7 @@ class Request:
 
     @contextmanager
     def reported(self) -> Iterator[None]:
-        """Tell the observers of a failure, and make Ctrl-C one of portl's errors."""
+        """Report a failure to the observers, and turn Ctrl-C into one of portl's errors."""
         try:
             yield
         except KeyboardInterrupt as error:

@@ -1,19 +1,19 @@
-"""What the ledger says of a job before it is run: resume a run, report one that is done, or begin a new one.
+"""Decide by the ledger what a run does: resume an interrupted one, report a finished one, or begin a new one.
 
 ==================================  ====================================================================
 the latest run of the job           this run
 ==================================  ====================================================================
 there is none                       begins
 was interrupted, can be resumed     resumes it
-was interrupted, cannot be resumed  begins where nothing of it counts; otherwise a problem says what to do
-is done, its outcome handed over    begins
-is done, nobody was told of it      begins where repeating it does no harm, else reports it: nothing moves
-has the ``run_id`` of this one      reports it, once it is done, whatever else
+was interrupted, cannot be resumed  begins if it has left nothing behind; else a problem says what to do
+is done, its result was delivered   begins
+is done, its result was lost        begins if repeating it does no harm; else reports it and copies nothing
+has the ``run_id`` of this one      reports it, if it is done, in any case
 ==================================  ====================================================================
 
-A process can die after the last COMMIT and before its caller knows. For the ledger such a run is done; whoever started
-it believes that it failed, and starts it again. Without a key the rows would be there twice. So the ledger also knows
-whether the outcome was handed over (``Ledger.acknowledge``), and the next run hands it over instead of moving rows.
+A process can die after the last COMMIT and before its caller knows. For the ledger such a run is done; its caller
+believes that it failed, and runs the job again. Without a key the rows would be there twice. So the ledger also knows
+whether the result was delivered (``Ledger.acknowledge``), and if not, the next run delivers it instead of copying rows.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from portl.values.runs import ChunkState, Run, RunState
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return the dotted names of what differs between two identities."""
+    """Return the dotted names of the keys in which two identities differ."""
     old, new = dict(_leaves(before)), dict(_leaves(now))
     return sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
 
@@ -49,7 +49,7 @@ def _leaves(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]
 
 @attrs.frozen(kw_only=True)
 class Resumption:
-    """What the ledger has to do with a job: how it is delivered, and which run it resumes."""
+    """How a job is delivered, and which run of it is resumed or reported."""
 
     delivery: Delivery
     job: str
@@ -58,9 +58,9 @@ class Resumption:
     run: Run | None = None
     chunks: tuple[Chunk, ...] = ()
     recopy: bool = False
-    #: The latest run of the job, whatever became of it.
+    #: The latest run of the job, in whatever state.
     found: Run | None = None
-    #: A run that is done and is reported, so that nothing is moved; None: rows are moved.
+    #: A finished run that is reported, so that nothing is copied; None: rows are copied.
     reported: Run | None = None
     findings: tuple[Finding, ...] = ()
 
@@ -75,7 +75,7 @@ class Resumption:
         split: Split,
         restart: bool,
     ) -> Resumption:
-        """Return what is to be done about a job that the ledger knows, or does not know yet."""
+        """Decide; see the module's table."""
         inquiry = _Inquiry(config, source, destination, ledger, intent, split)
         return inquiry.resumption(restart=restart)
 
@@ -126,7 +126,7 @@ class _Inquiry:
         )
 
     def _identity(self) -> Mapping[str, Any]:
-        """Return what decides which rows come out, of both sides and of what lies between them."""
+        """Return everything in the job that decides which rows arrive, and how."""
         intent = self._intent
         conflict = intent.conflict
         return {
@@ -151,68 +151,69 @@ class _Inquiry:
         why = self._split.reason if self._ledger is not None else "there is no ledger"
         if self._repeatable or not self._destination.savepoints:
             if self._ledger is not None:
-                self._findings.append(note("resume", f"a run that is interrupted starts over: {why}"))
+                self._findings.append(note("resume", f"an interrupted run starts over: {why}"))
             if not self._repeatable:
-                said = f"a run that is interrupted leaves rows behind, which the next one writes again: {why}"
-                self._findings.append(warning("resume", said))
+                message = f"an interrupted run leaves rows behind, which the next one writes again: {why}"
+                self._findings.append(warning("resume", message))
             return Delivery.REPEAT
-        said = f"this job is one transaction, and starts over when it is interrupted: {why}"
-        self._findings.append(note("resume", said))
+        message = f"this job is one transaction, and starts over if it is interrupted: {why}"
+        self._findings.append(note("resume", message))
         return Delivery.WHOLE
 
     def _capabilities(self) -> None:
-        """Report what the job asks for and the destination cannot do."""
+        """Report what the job asks for and the destination does not support."""
         if self._destination.savepoints:
             return
         label = self._destination.label()
         if self._config.atomic:
-            self._findings.append(problem("atomic", f"{label} cannot undo a part of what was written", "leave it out"))
+            self._findings.append(problem("atomic", f"{label} has no savepoints", "remove `atomic`"))
         if self._config.on_error is OnError.QUARANTINE:
             self._findings.append(problem("on_error", f"{label} cannot quarantine rows", "use `on_error: fail`"))
 
     def _hidden(self) -> None:
-        """Report where an interrupted run of this job may stand unseen."""
+        """Report where there may be an interrupted run of this job that cannot be seen."""
         hidden = self._ledger.hidden() if self._ledger is not None else None
         if hidden is None:
             return
         where, remedy = hidden
         if self._repeatable or self._intent.create or self._destination.empty():
-            said = f"{where}: if one of this job was interrupted, it begins again"
-            self._findings.append(note("ledger", said))
+            message = f"{where}: if a run of this job was interrupted, it starts over"
+            self._findings.append(note("ledger", message))
         else:
-            said = f"{where}: if one of this job was interrupted, its rows would come twice"
-            self._findings.append(problem("ledger", said, remedy))
+            message = f"{where}: if a run of this job was interrupted, its rows would be inserted twice"
+            self._findings.append(problem("ledger", message, remedy))
 
     def _reported(self, latest: Run | None, identity: Mapping[str, Any]) -> Run | None:
-        """Return the finished run that is reported in place of doing it once more."""
+        """Return the finished run that is reported instead of being repeated."""
         if self._config.run_id is not None and (named := self._named(self._config.run_id)) is not None:
-            said = f"the run {self._config.run_id!r} of {named.began} is done: it is reported, and nothing is moved"
+            message = f"the run {self._config.run_id!r} of {named.began} is done: it is reported, and nothing is copied"
             different = changes(named.identity, identity)
             since = f"; the job has changed since: {', '.join(different)}" if different else ""
-            self._findings.append(warning("run_id", said + since, "run the job with another id to move rows again"))
+            self._findings.append(warning("run_id", message + since, "run the job with another id to copy rows again"))
             return named
         if latest is None or latest.state is not RunState.DONE or latest.acknowledged or self._intent.idempotent:
             return None
         if changes(latest.identity, identity) or self._gone(latest):
             return None
-        said = f"the run of {latest.began} is done, and its outcome was never handed over: it is reported now, "
-        self._findings.append(
-            warning("ledger", f"{said}and nothing is moved", "run the job once more to move its rows once more")
+        message = (
+            f"the run of {latest.began} is done, but its result was never delivered: it is reported now, and nothing"
+            " is copied"
         )
+        self._findings.append(warning("ledger", message, "run the job again to copy its rows again"))
         return latest
 
     def _named(self, run_id: str) -> Run | None:
         """Return the run with this idempotency key, if it is done."""
         if self._ledger is None:
             self._findings.append(
-                problem("run_id", "there is no ledger to remember it", "leave it out, or see what `ledger` says above")
+                problem("run_id", "there is no ledger to record it", "remove `run_id`, or see the finding on `ledger`")
             )
             return None
         found = self._ledger.find(self._job, idempotency_key=run_id)
         return found if found is not None and found.state is RunState.DONE else None
 
     def _gone(self, run: Run) -> bool:
-        """Return whether the rows that a run has brought went with their table, or out of it."""
+        """Return whether the rows that a run has copied are gone, or their table is."""
         if self._intent.create or run.incarnation not in (None, self._destination.incarnation()):
             return True
         return any(line.inserted for line in run.chunks) and self._destination.empty()
@@ -226,30 +227,30 @@ class _Inquiry:
         state = (
             f"the run of {found.began} was interrupted with {rows:,} rows in {done} of {len(found.chunks)} chunks done"
         )
-        advice = "`--restart` begins again; what is there already meets the job's conflict strategy"
+        advice = "`--restart` starts over; for rows that are there, the conflict strategy decides"
         if mode is not Delivery.CHUNKS:
-            self._findings.append(problem("resume", f"{state}, and this job is not done in chunks", advice))
+            self._findings.append(problem("resume", f"{state}, and this job is not copied in chunks", advice))
             return None
         different = changes(found.identity, identity)
         if different:
-            said = f"{state}, and the job has changed since: {', '.join(different)}"
-            self._findings.append(problem("resume", said, f"change it back to go on, or {advice}"))
+            message = f"{state}, and the job has changed since: {', '.join(different)}"
+            self._findings.append(problem("resume", message, f"change it back to resume the run, or {advice}"))
             return None
         if self._intent.create:
-            # Its rows went with it: from the beginning is where everything is still to be done.
-            said = f"{state}, and the table {self._intent.target.name} is gone: it begins again"
-            self._findings.append(note("resume", said))
+            # Its rows went with it: start from the beginning.
+            message = f"{state}, and the table {self._intent.target.name} is gone: it starts over"
+            self._findings.append(note("resume", message))
             return None
         recopies = self._recopies(found)
         if not recopies and found.incarnation not in (None, self._destination.incarnation()):
-            said = f"{state}, and the table {self._intent.target.name} was replaced by another since"
-            self._findings.append(problem("resume", said, advice))
+            message = f"{state}, and the table {self._intent.target.name} has been replaced by another"
+            self._findings.append(problem("resume", message, advice))
             return None
         if not recopies and any(line.inserted for line in found.chunks) and self._destination.empty():
-            said = f"{state}, and the table {self._intent.target.name} is empty"
-            self._findings.append(problem("resume", said, advice))
+            message = f"{state}, and the table {self._intent.target.name} is empty"
+            self._findings.append(problem("resume", message, advice))
             return None
-        self._findings.append(note("resume", f"{state}: it goes on from there"))
+        self._findings.append(note("resume", f"{state}: it is resumed"))
         if not recopies:
             self._findings += self._source.resumable(found.chunks, found, repeatable=self._repeatable)
         return found
@@ -263,7 +264,7 @@ class _Inquiry:
             problem(
                 "resume",
                 f"`recopy` would write rows twice under `conflict: {self._config.conflict.strategy.value}`",
-                "it goes with overwrite and skip, and a key; use `resume: continue`",
+                "it needs overwrite or skip, and a key; use `resume: continue`",
             )
         )
         return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
@@ -14,9 +14,6 @@ from portl.schema.tables import Table
 from portl.values.findings import Finding
 from portl.values.runs import Run
 
-if TYPE_CHECKING:
-    pass
-
 
 @attrs.frozen(kw_only=True)
 class TableTask:
@@ -26,28 +23,28 @@ class TableTask:
     #: What was found, problems first.
     findings: tuple[Finding, ...]
     examination: Examination
-    #: None where the source cannot tell.
+    #: None: unknown.
     count: RowCount | None
     preview: tuple[tuple[str | None, ...], ...]
-    #: How the source is read, for people.
+    #: How the source is read, for display.
     read: str | None
-    #: How it is cut into chunks.
+    #: How it is split into chunks.
     split: Split = attrs.field(factory=Split)
-    #: How rows and transactions go together.
+    #: How rows are divided into transactions.
     delivery: Delivery = Delivery.REPEAT
-    #: What the lock and the ledger know the job by.
+    #: The job's name in the lock and the ledger.
     job: str = ""
-    #: What a resume insists on, as plain data without secrets.
+    #: What must be the same for a run to be resumed, as plain data without secrets.
     identity: Mapping[str, Any] = attrs.field(factory=dict)
-    #: Where the ledger stands; None: there is none.
+    #: Where the ledger is; None: there is none.
     ledger: str | None = None
-    #: The run that was interrupted and is resumed; None: a new one begins.
+    #: The interrupted run that is resumed; None: a new one begins.
     run: Run | None = None
-    #: The latest run that the ledger knows, whatever became of it.
+    #: The latest run of the job in the ledger, in whatever state.
     found: Run | None = None
-    #: A run that is done and is reported, so that nothing is moved; None: rows are moved.
+    #: A finished run that is reported, so that nothing is copied; None: rows are copied.
     reported: Run | None = None
-    #: True: chunks that earlier attempts have copied are copied again.
+    #: True: chunks of earlier attempts are copied again.
     recopy: bool = False
     #: Columns of the source that are not read, and why.
     ignored: tuple[tuple[str, str], ...] = ()
@@ -74,28 +71,28 @@ class TableTask:
 
     @property
     def conflict(self) -> str:
-        """How conflicts are met, for people."""
+        """How conflicts are resolved, for display."""
         key = f" on ({', '.join(self.intent.key.columns)})" if self.intent.key else ""
         return f"{self.intent.conflict.strategy.value}{key}"
 
     @property
     def repeatable(self) -> bool:
-        """True if a row that arrives a second time does no harm."""
+        """True if a row that arrives a second time changes nothing."""
         return self.intent.key is not None and self.intent.conflict.strategy in (Strategy.OVERWRITE, Strategy.SKIP)
 
     @property
     def ordered(self) -> str | None:
-        """Why chunks have to come one after the other; None: they need not."""
+        """Why chunks have to be copied one after the other; None: they need not."""
         return self.examination.ordered
 
     @property
     def rejected_to(self) -> str | None:
-        """Where rejected rows go, for people."""
+        """Where rejected rows go, for display."""
         return self.examination.rejected_to
 
     @property
     def statements(self) -> tuple[str, ...]:
-        """The DDL, in the order of its execution."""
+        """The DDL, in the order of execution."""
         return self.examination.before + self.examination.after
 
     def to_dict(self) -> dict[str, Any]:
@@ -143,5 +140,5 @@ class TableTask:
 
 
 def standing(run: Run | None) -> tuple[object, ...] | None:
-    """Return what tells how far a run has come from how far it came at another time."""
+    """Return a value that changes with the progress of a run."""
     return (run.id, run.attempt, run.state) if run is not None else None

@@ -1,4 +1,4 @@
-"""Show a plan to people as lines of text."""
+"""Render a plan as lines of text."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def render_plan(
 
     Args:
         config: the job.
-        sides: where the source and the destination are, for people.
+        sides: the labels of source and destination.
         tables: its tasks.
         width: in characters.
-        sql: also show the statements that will be executed.
+        sql: True to include the statements to be executed.
     """
     lines = [Line(f"plan {printable(config.name)}", "title")]
     for task in tables:
@@ -73,20 +73,20 @@ def _facts(config: MigrationConfig, sides: tuple[str, str], task: TableTask, wid
         ("ledger", task.ledger or "none"),
     ]
     if task.rejected_to is not None:
-        facts.append(("rejected", f"rows that are refused go to {task.rejected_to}"))
+        facts.append(("rejected", f"rejected rows go to {task.rejected_to}"))
     for label, text in facts:
         yield from wrapped(f"  {label:<10}", printable(text), width)
 
 
 def _count(task: TableTask) -> str:
     if task.count is None:
-        return "not known"
+        return "unknown"
     return f"{task.count.rows:,}" if task.count.exact else f"about {task.count.rows:,} (an estimate)"
 
 
 def _batch(config: MigrationConfig) -> str:
     size = config.batch_size
-    return f"{size:,} rows" if size else "1,000 rows, fewer where they are wide"
+    return f"{size:,} rows" if size else "1,000 rows, fewer if they are wide"
 
 
 def _chunks(config: MigrationConfig, task: TableTask) -> str:
@@ -133,18 +133,18 @@ def _columns(task: TableTask, width: int) -> Iterator[Line]:
 
 
 def _changes(task: TableTask, width: int) -> Iterator[Line]:
-    """Yield what kinds of statements change the destination before and after the rows."""
-    told = [
+    """Yield the kinds of statements that change the destination before and after the rows."""
+    kinds = [
         f"{', '.join(dict.fromkeys(_kind(text) for text in texts))} {when}"
         for when, texts in (("before the rows", task.examination.before), ("after them", task.examination.after))
         if texts
     ]
-    if told or task.read:
-        yield from wrapped("  sql       ", printable(f"{'; '.join([*told, '--sql shows all'])}"), width)
+    if kinds or task.read:
+        yield from wrapped("  sql       ", printable(f"{'; '.join([*kinds, '--sql shows all'])}"), width)
 
 
 def _kind(statement: str) -> str:
-    """Return what kind of statement it is: its first words, as long as they are keywords."""
+    """Return the kind of a statement: its first words, as long as they are keywords."""
     return " ".join(takewhile(str.isupper, statement.split()[:2]))
 
 

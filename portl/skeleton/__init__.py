@@ -16,20 +16,20 @@ def new_connector(name: str, into: Path | str = ".") -> Path:
     """Write a connector's package, whose tests pass; return its folder.
 
     Args:
-        name: what will be the ``type`` in job files: small letters, digits and dashes.
-        into: the folder in which ``portl-NAME`` is made.
+        name: the ``type`` in job files: lower-case letters, digits and dashes.
+        into: the folder in which to create ``portl-NAME``.
 
     Raises:
-        ConfigError: the name will not do, or the folder is there already.
+        ConfigError: the name is not valid, or the folder exists already.
     """
     if not _NAME.fullmatch(name):
         raise ConfigError(
-            [f"the name: expected small letters, digits and dashes, a letter first; found {name!r}"],
+            [f"the name: expected lower-case letters, digits and dashes, a letter first; found {name!r}"],
             origin="new-connector",
         )
     folder = Path(into) / f"portl-{name}"
     if folder.exists():
-        raise ConfigError([f"{str(folder)!r} is there already"], origin="new-connector")
+        raise ConfigError([f"{str(folder)!r} exists already"], origin="new-connector")
     package = f"portl_{name.replace('-', '_')}"
     words = {
         "@NAME@": name,

@@ -1,1 +1,1 @@
-"""For tests: a connector in memory, and a suite that every connector should pass (``portl.testing.conformance``)."""
+"""For tests: an in-memory connector, and a suite that every connector should pass (``portl.testing.conformance``)."""

@@ -14,7 +14,7 @@ from portl.values.runs import ChunkLine, ChunkState, Run, RunState
 
 
 class Runs:
-    """What is remembered, and who holds the lock of each job."""
+    """The runs of a database, and which session holds the lock of each job."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
@@ -24,12 +24,12 @@ class Runs:
 
 
 class MemoryLedger(Ledger):
-    """See ``Ledger``. Bound to one session: an open destination's, or a worker session's."""
+    """See ``Ledger``."""
 
     def __init__(self, runs: Runs) -> None:
         self._runs = runs
         self._job: str | None = None
-        #: What the open transaction will have written; None outside of one.
+        #: What COMMIT of the open transaction will write; None outside of one.
         self._pending: list[Callable[[], None]] | None = None
         self._starting: dict[str, Run] = {}
 
@@ -39,14 +39,14 @@ class MemoryLedger(Ledger):
         return "memory"
 
     def begin(self) -> None:
-        """Have what is written wait for ``commit``."""
+        """Defer writes until ``commit``."""
         self._pending, self._starting = [], {}
 
     def commit(self) -> None:
-        """Write what has waited, all or nothing.
+        """Write what was deferred, all or nothing.
 
         Raises:
-            Superseded: a later attempt has taken the run over.
+            Superseded: a later attempt has resumed the run.
         """
         pending = self._pending or []
         with self._runs.lock:
@@ -60,7 +60,7 @@ class MemoryLedger(Ledger):
         self._pending, self._starting = None, {}
 
     def rollback(self) -> None:
-        """Forget what has waited."""
+        """Discard what was deferred."""
         self._pending, self._starting = None, {}
 
     def _write(self, change: Callable[[], None]) -> None:
@@ -74,7 +74,7 @@ class MemoryLedger(Ledger):
         """See ``Ledger.lock``."""
         with self._runs.lock:
             if self._runs.holders.setdefault(job, self) is not self:
-                raise AlreadyRunning(f"another migration is at work on the job {job!r}", hint="wait until it is done")
+                raise AlreadyRunning(f"another migration is running the job {job!r}", hint="wait until it is done")
         self._job = job
 
     def unlock(self) -> None:
@@ -96,7 +96,7 @@ class MemoryLedger(Ledger):
             return [attrs.evolve(run, locked=run.job in self._runs.holders) for run in reversed(found)]
 
     def prepare(self) -> None:
-        """See ``Ledger.prepare``: there is nothing to make."""
+        """See ``Ledger.prepare``: there is nothing to create."""
 
     def start(self, run: Run) -> None:
         """See ``Ledger.start``."""
@@ -180,16 +180,16 @@ class MemoryLedger(Ledger):
     def _stored(self, run: Run) -> Run:
         found = self._runs.runs.get(run.id) or self._starting.get(run.id)
         if found is None:
-            raise Superseded(f"the run of {run.job!r} is not in the ledger any more", hint="run it again")
+            raise Superseded(f"the run of {run.job!r} is no longer in the ledger", hint="run it again")
         return found
 
     @staticmethod
     def _superseded(run: Run) -> Superseded:
-        return Superseded(f"another attempt at {run.job!r} has taken the run over")
+        return Superseded(f"another attempt at {run.job!r} has resumed the run")
 
 
 def _written_since(run: Run, found: ChunkLine, before: ChunkLine) -> bool:
-    """Tell whether this attempt has written a line that was ``before`` when its writer began."""
+    """Return whether this attempt has written a line since it was ``before``."""
     return found.attempt == run.attempt and (found.attempt, found.state, found.rows) != (
         before.attempt,
         before.state,

@@ -1,4 +1,4 @@
-"""A connector whose tables are lists in this process: a double for tests of programs that use portl.
+"""A connector whose tables are lists in this process, for tests of programs that use portl.
 
 ::
 
@@ -9,11 +9,11 @@
     shop.insert("users", [(1, "Ann"), (2, None)])
     portl.migrate({"source": {"type": "memory", "database": "shop", "table": "users"}, "destination": …})
 
-``portl.job_from_urls("memory://shop", …, table="users")`` makes the same job of URLs.
+``portl.job_from_urls("memory://shop", …, table="users")`` returns the same job.
 
-It does what a destination can do: transactions with savepoints, a ledger, conflict strategies but ``merge``, a
-quarantine, several workers, taking runs up. Values are kept as they come. Importing this module registers it under the
-name ``memory``; nothing of it outlives the process.
+It has transactions with savepoints, a ledger, all conflict strategies but ``merge``, a quarantine, several workers, and
+resumes interrupted runs. Values are stored as they arrive. Importing this module registers it under the name
+``memory``; nothing outlives the process.
 """
 
 from __future__ import annotations
@@ -56,25 +56,25 @@ from portl.values.findings import Finding, note, problem, warning
 from portl.values.runs import ChunkLine, ChunkState, Run
 from portl.values.secrets import Secret
 
-#: Bytes that a row is taken to have when a table is cut into chunks.
+#: The assumed size of a row, for splitting a table into chunks.
 ROW_BYTES = 100
 
 _databases: dict[str, Database] = {}
 
 
 def database(name: str) -> Database:
-    """Return the database of a name, which is there from the first call on."""
+    """Return the database with this name; the first call creates it."""
     return _databases.setdefault(name, Database(name))
 
 
 def forget(*names: str) -> None:
-    """Drop databases; all of them if none is named."""
+    """Drop databases; without names, all of them."""
     for name in names or tuple(_databases):
         _databases.pop(name, None)
 
 
 def column(name: str, type: Type | Kind | str, *, nullable: bool = True) -> Column:
-    """Return a column of a generic type; its name will do where the type has no parameters."""
+    """Return a column of a generic type; for a type without parameters, its name is enough."""
     found = type if isinstance(type, Type) else Type(kind=Kind(type))
     return Column(name=name, type=found, native=str(found), nullable=nullable)
 
@@ -88,7 +88,7 @@ class Database:
         self.runs = Runs()
 
     def create(self, table: str, columns: Iterable[Column], *, key: Iterable[str] = ()) -> MemoryTable:
-        """Make a table, in place of one that has the name already."""
+        """Create a table; it replaces one with the same name."""
         self.tables[table] = MemoryTable(name=table, columns=tuple(columns), key=tuple(key))
         return self.tables[table]
 
@@ -99,20 +99,20 @@ class Database:
         found.version += 1
 
     def rows(self, table: str) -> list[tuple[Any, ...]]:
-        """Return the rows of a table; none if there is no such table."""
+        """Return the rows of a table; an empty list if it does not exist."""
         return list(self.tables[table].rows) if table in self.tables else []
 
 
-_HERE = "a database in memory cannot be reached from another process"
+_HERE = "an in-memory database exists in one process only"
 
 
-def _reached(config: MemorySourceConfig | MemoryDestinationConfig, handle: object | None) -> Database:
+def _database_of(config: MemorySourceConfig | MemoryDestinationConfig, handle: object | None) -> Database:
     return handle if isinstance(handle, Database) else database(config.database)
 
 
 @attrs.frozen(kw_only=True)
 class MemorySourceConfig(SourceConfig):
-    """What the source understands."""
+    """The keys of the source."""
 
     #: The database's name.
     database: str
@@ -121,7 +121,7 @@ class MemorySourceConfig(SourceConfig):
 
 
 class MemorySource(Source[MemorySourceConfig]):
-    """Reads the rows that are there when it is opened. Chunks are ranges of positions."""
+    """Reads the rows that are there when it is opened, in chunks by position."""
 
     _snapshot: tuple[MemoryTable, list[tuple[Any, ...]]] | None = None
 
@@ -134,7 +134,7 @@ class MemorySource(Source[MemorySourceConfig]):
         """See ``Source.open``."""
         super().open(context)
         if self._snapshot is None:
-            found = _reached(self.config, self.handle).tables.get(self.config.table)
+            found = _database_of(self.config, self.handle).tables.get(self.config.table)
             if found is None:
                 raise SchemaError(f"source {self.label()}: there is no table {self.config.table}")
             self._snapshot = found, found.rows[: self.config.limit]
@@ -180,12 +180,12 @@ class MemorySource(Source[MemorySourceConfig]):
         return {"table": self._table.number, "version": self._table.version}
 
     def resumable(self, lines: Sequence[ChunkLine], run: Run, *, repeatable: bool) -> list[Finding]:
-        """See ``Source.resumable``: positions mean the same rows as long as nobody writes to the table."""
+        """See ``Source.resumable``: positions denote the same rows as long as nobody writes to the table."""
         changed = any(snapshot != self.snapshot() for snapshot in run.snapshots.values())
         if not changed or not any(line.state is not ChunkState.PENDING for line in lines):
             return []
-        said = f"{self.config.table} has changed since"
-        return [warning("resume", said) if repeatable else problem("resume", said, "`--restart` begins again")]
+        message = f"{self.config.table} has changed since"
+        return [warning("resume", message) if repeatable else problem("resume", message, "`--restart` starts over")]
 
     def read(self, reading: Reading) -> Iterator[Batch]:
         """See ``Source.read``."""
@@ -215,13 +215,13 @@ class MemorySource(Source[MemorySourceConfig]):
         return found
 
     def __reduce__(self) -> NoReturn:
-        """Refuse: what is in the memory of one process cannot be reached from another."""
+        """Refuse: an in-memory database exists in one process only."""
         raise TypeError(_HERE)
 
 
 @attrs.frozen(kw_only=True)
 class MemoryDestinationConfig(DestinationConfig):
-    """What the destination understands."""
+    """The keys of the destination."""
 
     #: The database's name.
     database: str
@@ -230,7 +230,7 @@ class MemoryDestinationConfig(DestinationConfig):
 
 
 class MemoryDestination(Destination[MemoryDestinationConfig]):
-    """Writes to a table. Each of its writers has its transaction."""
+    """Writes to a table. Each writer has its own transaction."""
 
     strategies: ClassVar[Collection[Strategy]] = (Strategy.FAIL, Strategy.OVERWRITE, Strategy.SKIP)
     savepoints: ClassVar[bool] = True
@@ -242,12 +242,12 @@ class MemoryDestination(Destination[MemoryDestinationConfig]):
 
     def __init__(self, config: MemoryDestinationConfig, handle: object | None = None) -> None:
         super().__init__(config, handle)
-        self._database = _reached(config, handle)
+        self._database = _database_of(config, handle)
         self._ledger = MemoryLedger(self._database.runs)
         self._writer: MemoryWriter | None = None
 
     def close(self) -> None:
-        """See ``Destination.close``: what is open is undone, and the job's lock let go of."""
+        """See ``Destination.close``: rolls back an open transaction and releases the lock of the job."""
         if self._writer is not None:
             self._writer.rollback()
         self._ledger.unlock()
@@ -273,8 +273,8 @@ class MemoryDestination(Destination[MemoryDestinationConfig]):
         """See ``Destination.examine``."""
         before = [f"create {intent.target.name}"] if intent.create else []
         before += [f"add {added.name} to {intent.target.name}" for added in intent.add]
-        aside = f"{self.config.table}, rejected" if intent.quarantine is not None else None
-        return Examination(before=tuple(before), write=(f"append to {intent.target.name}",), rejected_to=aside)
+        rejected_to = f"{self.config.table}, rejected" if intent.quarantine is not None else None
+        return Examination(before=tuple(before), write=(f"append to {intent.target.name}",), rejected_to=rejected_to)
 
     def writer(self, intent: Intent) -> Writer:
         """See ``Destination.writer``."""
@@ -284,7 +284,7 @@ class MemoryDestination(Destination[MemoryDestinationConfig]):
     def ledger(self, wanted: LedgerConfig) -> Ledger | Finding:
         """See ``Destination.ledger``."""
         if wanted.mode is LedgerMode.OFF:
-            return note("ledger", "`ledger.mode` is off: a run that is interrupted starts over")
+            return note("ledger", "`ledger.mode` is off: an interrupted run starts over")
         return self._ledger
 
     def stored(self, fields: Sequence[Field]) -> Iterator[tuple[Any, ...]]:
@@ -337,7 +337,7 @@ class MemoryDestination(Destination[MemoryDestinationConfig]):
         return MemoryDestination(self.config, self.handle)
 
     def __reduce__(self) -> NoReturn:
-        """Refuse: what is in the memory of one process cannot be reached from another."""
+        """Refuse: an in-memory database exists in one process only."""
         raise TypeError(_HERE)
 
 

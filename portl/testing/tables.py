@@ -17,25 +17,25 @@ from portl.schema.tables import Column, Key, Table
 from portl.testing.bookkeeping import MemoryLedger
 from portl.values.errors import ConflictError, DataError, OperationError
 
-#: Seconds between two looks at the token while another transaction holds the table.
+#: Seconds between two checks of the token while another transaction holds the table.
 POLL_SECONDS = 0.02
 
-#: Tells tables, and rows that were quarantined, from others.
+#: Numbers tables and quarantined rows.
 numbers = itertools.count(1)
 
 
 @attrs.define(kw_only=True)
 class MemoryTable:
-    """A table: its columns, its rows in the order in which they came, and rows that were quarantined."""
+    """A table: its columns, its rows in order of insertion, and its quarantine."""
 
     name: str
     columns: tuple[Column, ...]
     #: The columns of its primary key; empty if it has none.
     key: tuple[str, ...] = ()
     rows: list[tuple[Any, ...]] = attrs.field(factory=list)
-    #: ``id``, ``run``, ``chunk``, ``reason`` and ``row`` (column to value) of each row that was quarantined.
+    #: ``id``, ``run``, ``chunk``, ``reason`` and ``row`` (column to value) of each quarantined row.
     rejected: list[dict[str, Any]] = attrs.field(factory=list)
-    #: Grows with each transaction that changes it.
+    #: Incremented by each transaction that changes it.
     version: int = 0
     number: int = attrs.field(factory=lambda: next(numbers))
     #: Held by the transaction that writes to it.
@@ -49,30 +49,30 @@ class MemoryTable:
 
 @attrs.define
 class Work:
-    """A table as a transaction sees it."""
+    """The state of a table in a transaction."""
 
     columns: tuple[Column, ...]
     key: tuple[str, ...]
     number: int
     rows: list[tuple[Any, ...]]
-    #: Where the row of each key stands.
+    #: The index of each key's row.
     places: dict[tuple[Any, ...], int]
     rejected: list[dict[str, Any]]
     counts: Counts = attrs.field(factory=Counts)
 
     def copy(self) -> Work:
-        """Return what a savepoint keeps."""
+        """Return a copy for a savepoint."""
         return attrs.evolve(self, rows=list(self.rows), places=dict(self.places), rejected=list(self.rejected))
 
 
 class MemoryWriter(Writer):
-    """One transaction after the other, on a copy that COMMIT puts in place of the table's rows.
+    """Writes in transactions, each on a copy that COMMIT puts in place of the table's rows.
 
     Args:
-        tables: where the table is, or will be.
+        tables: the tables of the database.
         intent: the job.
-        ledger: of the same session: what it writes while a transaction is open belongs to it.
-        context: the token.
+        ledger: of the same session; what it writes while a transaction is open belongs to that.
+        context: has the cancel token.
     """
 
     def __init__(self, tables: dict[str, MemoryTable], intent: Intent, ledger: MemoryLedger, context: Context) -> None:
@@ -91,13 +91,13 @@ class MemoryWriter(Writer):
 
     @property
     def work(self) -> Work:
-        """The table as the open transaction sees it."""
+        """The state of the table in the open transaction."""
         if self._work is None:
             raise OperationError("no transaction is open")
         return self._work
 
     def begin(self) -> None:
-        """See ``Writer.begin``: waits for the transaction that holds the table."""
+        """See ``Writer.begin``: waits while another transaction holds the table."""
         found = self._tables.get(self._intent.target.name)
         if found is None:
             key = self._intent.target.primary_key
@@ -153,7 +153,7 @@ class MemoryWriter(Writer):
             work.rows.append(row)
             work.counts += Counts(inserted=1)
         elif strategy is Strategy.FAIL or self._intent.key is None:
-            raise ConflictError(f"the key {key!r} is there already", constraint=f"{self._intent.target.name}_key")
+            raise ConflictError(f"the key {key!r} exists already", constraint=f"{self._intent.target.name}_key")
         elif strategy is Strategy.SKIP:
             work.counts += Counts(skipped=1)
         elif work.rows[place] == row:
@@ -206,19 +206,19 @@ class MemoryWriter(Writer):
         work, held = self.work, self._held
         assert held is not None, "begin comes first"
         counts = self.check()
-        self._ledger.commit()  # refuses an attempt that was superseded
+        self._ledger.commit()  # raises if the attempt was superseded
         held.columns, held.rows, held.rejected = work.columns, work.rows, work.rejected
         held.version += 1
         self._tables[held.name] = held
-        self._let_go()
+        self._release()
         return counts
 
     def rollback(self) -> None:
         """See ``Writer.rollback``."""
         self._ledger.rollback()
-        self._let_go()
+        self._release()
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         held, self._held, self._work, self._saved = self._held, None, None, None
         if held is not None:
             held.lock.release()

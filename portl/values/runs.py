@@ -1,4 +1,4 @@
-"""Runs and their chunk lines, as a ledger remembers them: plain values."""
+"""Runs and their chunk lines, as a ledger records them: plain values."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import attrs
 
 
 class RunState(enum.StrEnum):
-    """How a run stands."""
+    """The state of a run."""
 
-    #: Under way, or interrupted without a word: whoever holds the lock of the job is at work on it.
+    #: Running, or interrupted: it is running if a process holds the lock of the job.
     RUNNING = "running"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -21,23 +21,23 @@ class RunState(enum.StrEnum):
 
 
 class ChunkState(enum.StrEnum):
-    """How a chunk stands."""
+    """The state of a chunk."""
 
     PENDING = "pending"
-    #: Some rows from its beginning are committed; ``bounds`` say what is left.
+    #: Some rows from its beginning are committed; ``bounds`` says what is left.
     PARTIAL = "partial"
     DONE = "done"
 
 
 @attrs.frozen(kw_only=True)
 class ChunkLine:
-    """What became of one chunk. Counts are of rows committed so far."""
+    """The state of a chunk. The counts are of rows committed so far."""
 
     number: int
-    #: What the source needs to read it, or what is left of it, again: plain data as JSON has it. None is the whole.
+    #: What the source needs to read it, or the rest of it, again: plain data as in JSON. None is the whole source.
     bounds: Mapping[str, Any] | None = None
     state: ChunkState = ChunkState.PENDING
-    #: The attempt that has written this line last; 0 before any has.
+    #: The attempt that wrote this line last; 0: none yet.
     attempt: int = 0
     rows: int = 0
     #: Bytes sent to the destination.
@@ -53,21 +53,21 @@ class ChunkLine:
 
 @attrs.frozen(kw_only=True)
 class Run:
-    """One job on its way."""
+    """One execution of a job, with all its attempts."""
 
-    #: A UUID, made by whoever starts the run.
+    #: A UUID, made when the run starts.
     id: str
-    #: The job's name and its destination: what a lock and a resume go by.
+    #: The job's name and its destination, by which it is locked and resumed.
     job: str
-    #: What decides which rows go where, as plain data without secrets: the same at both sides of a resume.
+    #: What decides which rows go where, as plain data without secrets; a run is resumed only if it is the same.
     identity: Mapping[str, Any]
     #: Counted from 1.
     attempt: int = 1
     state: RunState = RunState.RUNNING
-    #: Where rows come from and go to, for people.
+    #: Where rows come from and go to, for display.
     source: str = ""
     destination: str = ""
-    #: What the source says of the state that each attempt has read, by attempt; plain data.
+    #: The snapshot that each attempt has read, by attempt, as plain data (``Source.snapshot``).
     snapshots: Mapping[int, Mapping[str, Any]] = attrs.field(factory=dict)
     started: datetime | None = None
     #: When its last line was written.
@@ -76,33 +76,33 @@ class Run:
     error: str | None = None
     #: True while a process holds the lock of the job.
     locked: bool = False
-    #: Who holds it, for people.
+    #: Which process that is, for display.
     holder: str | None = None
-    #: False if the job is not cut into chunks that can be resumed: it starts over.
+    #: False if the job is not split into chunks that can be resumed: it starts over.
     resumable: bool = True
-    #: What tells the table that rows went to from another of its name (``Destination.incarnation``); None: unknown.
+    #: What distinguishes its table from another of the same name (``Destination.incarnation``); None: unknown.
     incarnation: str | None = None
-    #: The caller's name for the run (``run_id``): a run that is done is not done again under the same one.
+    #: The caller's id for the run (``run_id``): a finished run with the same id is not repeated.
     idempotency_key: str | None = None
-    #: True once the outcome of a finished run was handed over: returned to the caller, or printed.
+    #: True once the result of a finished run was delivered: returned to the caller, or printed.
     acknowledged: bool = False
-    #: In the order of their numbers; empty where they were not asked for.
+    #: In the order of their numbers; empty if they were not requested.
     chunks: tuple[ChunkLine, ...] = ()
 
     @property
     def began(self) -> str:
-        """When it was started, for people, in UTC."""
+        """When it was started, in UTC, for display."""
         return f"{self.started.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if self.started else "an unknown time"
 
     @property
     def standing(self) -> str:
-        """How it stands in one word: a run that nobody holds is not running, whatever it has written down."""
+        """Its state in one word: a run whose lock is free is not running, even if the ledger says so."""
         if self.state is RunState.RUNNING and not self.locked:
             return "interrupted"
         return self.state.value
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data, ready for JSON: its chunks as counts."""
+        """Return plain data, ready for JSON, with its chunks as counts."""
         lines = self.chunks
         times = {name: getattr(self, name) for name in ("started", "touched", "ended")}
         return {

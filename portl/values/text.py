@@ -57,5 +57,5 @@ def human_bytes(count: int) -> str:
 def wrapped(prefix: str, text: str, width: int = WIDTH, style: str = "plain") -> Iterator[Line]:
     """Yield text behind a prefix, further lines indented as far."""
     room = max(20, width - len(prefix))
-    for number, line in enumerate(textwrap.wrap(text, room) or [""]):
+    for number, line in enumerate(textwrap.wrap(text, room, break_on_hyphens=False) or [""]):
         yield Line(f"{prefix if number == 0 else ' ' * len(prefix)}{line}".rstrip(), style)

@@ -83,9 +83,9 @@ class TableComparison:
         self.criteria = Criteria.of(self.task.intent)
         #: The digest that both sides compute.
         self.digest = ""
-        mended = {MISSING} if self.criteria.keeps_own else {MISSING, DIFFERENT}
+        repairable = {MISSING} if self.criteria.keeps_own else {MISSING, DIFFERENT}
         self._tally = Tally(
-            intent=self.task.intent, key=self.criteria.key, named=named, mended=frozenset(mended), spool=spool
+            intent=self.task.intent, key=self.criteria.key, named=named, repairable=frozenset(repairable), spool=spool
         )
 
     def _planned(self) -> TableTask:

@@ -22,8 +22,8 @@ class Tally:
     key: tuple[str, ...]
     #: How many rows to name.
     named: int
-    #: The kinds of differences that a repair mends.
-    mended: frozenset[str] = frozenset()
+    #: The kinds of differences that a repair removes.
+    repairable: frozenset[str] = frozenset()
     #: Takes the keys of the rows to repair, as JSON, one a line; None: no repair follows.
     spool: TextIO | None = None
     missing: int = 0
@@ -47,7 +47,7 @@ class Tally:
         setattr(self, kind, getattr(self, kind) + 1)
         line = source or destination
         assert line is not None
-        if self.spool is not None and kind in self.mended:
+        if self.spool is not None and kind in self.repairable:
             json.dump(line.key or line.texts, self.spool)
             self.spool.write("\n")
         if line.texts is not None and len(self.rows) < self.named:

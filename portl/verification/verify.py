@@ -40,7 +40,7 @@ def verify(
         job: as for ``portl.migrate``.
         mode: ``count`` compares numbers of rows; ``checksum`` digests that the servers compute, and the rows of what
             differs; ``full`` fetches every column of every row. By default the job's ``verify``, else ``checksum``.
-        repair: True to copy rows that are missing or different once more. Extra rows stay.
+        repair: True to copy missing and different rows again. Extra rows stay.
         named: how many differing rows the result names.
         source: as for ``portl.migrate``.
         destination: as for ``portl.migrate``.
@@ -68,7 +68,7 @@ def verify(
     started = time.monotonic()
     unfinished, table, repaired = _repair(request, chosen, named) if repair else ([], None, 0)
     if table is None or repaired:
-        # After a repair both sides are opened anew: the source's snapshot is as old as the comparison.
+        # After a repair, open both sides again: the source's snapshot is as old as the comparison.
         unfinished, table = request.looking(
             lambda sides: (_unfinished(config, sides), compare(config, sides, chosen, named))
         )
@@ -78,7 +78,7 @@ def verify(
 
 
 def _repair(request: Request, mode: Verify, named: int) -> tuple[list[str], TableVerification, int]:
-    """Compare, and copy rows once more; return what the ledger says, what was found, and how many were copied."""
+    """Compare and copy rows again; return notes on an unfinished run, the result, and how many rows were copied."""
     config = request.config
     with _spool() as spool, request.reported(), request.opened() as sides, _locked(config, sides):
         comparison = TableComparison(config, sides, mode, named, spool)
@@ -99,7 +99,7 @@ def _unfinished(config: MigrationConfig, sides: Sides) -> list[str]:
     if run is None or run.state is RunState.DONE or not begun(run.chunks):
         return []
     done = sum(line.state is ChunkState.DONE for line in run.chunks)
-    stands = "is under way" if run.locked else "was interrupted"
+    stands = "is running" if run.locked else "was interrupted"
     return [
         f"the run of {run.began} {stands} with {done:,} of {len(run.chunks):,} chunks done: what it lacks is missing"
     ]

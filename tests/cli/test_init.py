@@ -105,7 +105,7 @@ def test_it_proposes_a_mapping_a_key_and_leaves_out_what_is_not_there(
     assert done.returncode == 0, done.stderr + done.stdout
     assert "excluded, missing at the destination (--missing add adds them): mail" in done.stderr
     text = file.read_text()
-    assert "# Rows are known by the destination's unique key (user_id)." in text
+    assert "# Rows are matched by the destination's unique key (user_id)." in text
     run = portl_cli("run", file, **secrets(source, destination))
     assert run.returncode == 0, run.stderr
     assert destination.execute('SELECT user_id, full_name, "PRICE$" FROM people') == [(1, "Ada", 3)]

@@ -123,13 +123,13 @@ def test_a_new_connectors_tests_pass_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["My Store", "", "1st", "../up", "a--b", "a_b"])
 def test_a_name_that_will_not_do_is_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(portl.ConfigError, match="expected small letters, digits and dashes"):
+    with pytest.raises(portl.ConfigError, match="expected lower-case letters, digits and dashes"):
         new_connector(name, tmp_path)
 
 
 def test_a_folder_that_is_there_is_left_alone(tmp_path: Path) -> None:
     new_connector("twice", tmp_path)
-    with pytest.raises(portl.ConfigError, match="is there already"):
+    with pytest.raises(portl.ConfigError, match="exists already"):
         new_connector("twice", tmp_path)
 
 

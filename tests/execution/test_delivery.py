@@ -262,7 +262,7 @@ def test_a_destination_that_was_emptied_between_two_attempts_is_noticed(
     destination.execute("ALTER TABLE t DROP CONSTRAINT IF EXISTS t_id_check")
     if key and emptied is by_replacement:
         destination.execute("ALTER TABLE t ADD PRIMARY KEY (id)")
-    found = "was replaced by another since" if emptied is by_replacement else "is empty"
+    found = "has been replaced by another" if emptied is by_replacement else "is empty"
     with pytest.raises(portl.PlanError, match=rf"1,200 rows in 2 of 4 chunks done, and the table public\.t {found}"):
         portl.migrate(job)
     assert destination.value("SELECT count(*) FROM t") == 0

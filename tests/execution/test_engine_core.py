@@ -38,7 +38,7 @@ def test_the_least_that_an_author_writes_moves_rows() -> None:
         "Done",
     ]
     assert isinstance(seen[0], portl.Warned)
-    assert seen[0].message.startswith("a run that is interrupted leaves rows behind, which the next one writes again")
+    assert seen[0].message.startswith("an interrupted run leaves rows behind, which the next one writes again")
     assert result.tables[0].to_dict()["source"] == "a"
 
 

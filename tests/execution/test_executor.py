@@ -599,7 +599,7 @@ def test_what_is_in_the_memory_of_a_process_stays_there(pool: Executor) -> None:
     try:
         end = {"type": "memory", "database": "executors"}
         config = {"source": {**end, "table": "t"}, "destination": {**end, "table": "u"}, "chunk_rows": 50}
-        with pytest.raises(portl.ConfigError, match="a database in memory cannot be reached from another process"):
+        with pytest.raises(portl.ConfigError, match="an in-memory database exists in one process only"):
             portl.migrate(config, executor=pool)
         assert "u" not in store.tables
         with ThreadPoolExecutor(2) as threads:

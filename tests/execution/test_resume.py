@@ -98,7 +98,7 @@ def test_a_run_is_not_resumed_on_another_table_of_the_same_name(source: Db, dest
     stopped(job, 2)
     destination.execute("ALTER TABLE t RENAME TO kept; CREATE TABLE t (LIKE kept INCLUDING ALL)")
     destination.execute("INSERT INTO t VALUES (-1, 'a row of its own')")
-    with pytest.raises(portl.PlanError, match=r"the table public\.t was replaced by another since"):
+    with pytest.raises(portl.PlanError, match=r"the table public\.t has been replaced by another"):
         portl.migrate(job)
     destination.execute("DROP TABLE t; ALTER TABLE kept RENAME TO t")
     portl.migrate(job)
@@ -223,9 +223,9 @@ def test_a_plan_that_others_have_overtaken_is_not_carried_out(source: Db, destin
     stale, second = portl.plan(job), portl.plan({**job, "name": "second"})
     portl.migrate(job)
     for plan in (stale, second):
-        with pytest.raises(portl.PlanError, match="what would be done now is not what was planned") as caught:
+        with pytest.raises(portl.PlanError, match="the job would not run as planned") as caught:
             plan.execute()
-        assert "what is made before or after the rows" in str(caught.value)
+        assert "the statements before or after the rows" in str(caught.value)
     assert rows(destination, "t") == rows(source, "t")
 
 
@@ -236,7 +236,7 @@ def test_a_plan_is_not_carried_out_on_columns_that_have_changed(source: Db, dest
     source.execute("INSERT INTO t VALUES (0, 'one more row is no other plan'); ANALYZE t")
     unchanged = portl.plan(job_of(source.end(), destination.end(), conflict="overwrite"))
     destination.execute("ALTER TABLE t ALTER COLUMN y TYPE varchar(90)")
-    with pytest.raises(portl.PlanError, match="not what was planned: the columns changed meanwhile"):
+    with pytest.raises(portl.PlanError, match="not run as planned: the columns changed in the meantime"):
         plan.execute()
     assert destination.value("SELECT count(*) FROM t") == 0
     destination.execute("ALTER TABLE t ALTER COLUMN y TYPE text")

@@ -52,7 +52,7 @@ def test_status_and_clean_on_the_command_line(interrupted: dict[str, Any], desti
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("faults -> public.t\n  ledger: portl.migrations\n")
     assert "cancelled    3 of 10 chunks, 1,500 rows\n" in done.stdout
-    assert "-> running the job again goes on from there" in done.stdout
+    assert "-> running the job again resumes it" in done.stdout
     found = json.loads(cli(tmp_path, "status", "job.yaml", "--json").stdout)
     assert found["runs"][0]["chunks_done"] == 3
     done = cli(tmp_path, "clean", "job.yaml")
@@ -75,7 +75,7 @@ def test_status_without_a_job_shows_those_of_the_folder(interrupted: dict[str, A
     (tmp_path / "job.yaml").unlink()
     done = cli(tmp_path, "status")
     assert done.returncode == 2
-    assert "there is no job file in this folder: name one" in done.stderr
+    assert "there is no job file in this folder; name one" in done.stderr
 
 
 def test_clean_keeps_the_rows_and_the_next_run_is_a_new_one(interrupted: dict[str, Any], destination: Db) -> None:

@@ -360,7 +360,7 @@ def test_a_job_that_has_changed_is_told_apart(source: Db, destination: Db) -> No
     changed = {**job, "source": {**job["source"], "where": "x > 5"}}
     with pytest.raises(portl.PlanError, match=r"the job has changed since: source\.where") as caught:
         portl.migrate(changed)
-    assert "`--restart` begins again" in str(caught.value)
+    assert "`--restart` starts over" in str(caught.value)
     harmless = {**job, "batch_size": 7, "parallel": 2, "retry": {"attempts": 1}}
     assert portl.migrate(harmless).rows_inserted == ROWS
 

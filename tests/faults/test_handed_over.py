@@ -117,7 +117,7 @@ def test_a_run_that_nobody_was_told_of_is_reported_and_not_done_again(
     assert result.rows_read == result.rows_inserted == ROWS
     assert result.reported
     (said,) = [event.message for event in events if isinstance(event, portl.Warned)]
-    assert said.endswith("its outcome was never handed over: it is reported now, and nothing is moved")
+    assert said.endswith("its result was never delivered: it is reported now, and nothing is copied")
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
@@ -138,7 +138,7 @@ def test_a_reported_run_is_reported_once(source: Db, destination: Db) -> None:
     job = job_of(source, destination, "fail")
     assert killed(job, "done", "amid")
     plan = portl.plan(job)
-    assert [f.message for f in plan.warnings if "never handed over" in f.message] != []
+    assert [f.message for f in plan.warnings if "never delivered" in f.message] != []
     assert portl.migrate(job).reported
     assert not portl.migrate(job).reported
     assert sums(destination)[0] == 2 * ROWS
@@ -235,7 +235,7 @@ def test_a_run_with_an_id_is_done_once(source: Db, destination: Db) -> None:
     assert (again.rows_read, again.tables[0].run) == (ROWS, first.tables[0].run)
     (said,) = [event.message for event in events if isinstance(event, portl.Warned)]
     assert said.startswith("the run \"2024-01-01 'ü'\" of ")
-    assert said.endswith(" is done: it is reported, and nothing is moved")
+    assert said.endswith(" is done: it is reported, and nothing is copied")
     assert not portl.migrate(job, run_id="2024-01-02").reported
     # An earlier id stays known after later runs.
     assert portl.migrate(job, run_id="2024-01-01 'ü'").tables[0].run == first.tables[0].run
@@ -305,6 +305,6 @@ def test_the_command_line_prints_first_and_acknowledges_then(source: Db, destina
     assert "3,000 rows read, 3,000 inserted" in first.stdout
     call = [sys.executable, "-m", "portl", "run", str(path)]
     second = subprocess.run([*call, "--run-id", "x"], capture_output=True, text=True, check=True)
-    assert "never handed over" in second.stderr
+    assert "never delivered" in second.stderr
     assert "3,000 rows read, 3,000 inserted" in second.stdout
     assert sums(destination) == sums(source)

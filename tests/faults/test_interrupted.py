@@ -54,7 +54,7 @@ def test_a_job_that_was_killed_while_it_filled_a_new_table_is_resumed(
     killed(job)
     begun = destination.value("SELECT count(*) FROM t")
     assert 0 < begun < 20000
-    assert "it goes on from there" in str(portl.plan(job)).replace("\n    ", " ")
+    assert "it is resumed" in str(portl.plan(job)).replace("\n    ", " ")
     result = portl.migrate(job)
     assert (result.rows_read, result.rows_inserted, result.tables[0].rows_before) == (20000, 20000, begun)
     finished(source, destination)

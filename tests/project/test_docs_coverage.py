@@ -142,14 +142,17 @@ def test_every_error_has_its_remedy_and_its_exit_code(cls: type[portl.Error]) ->
 
 
 def test_the_tree_of_errors_is_the_one_in_the_code() -> None:
+    text = page("errors")
+
     def tree(cls: type[portl.Error], indent: str = "") -> Iterator[str]:
         below = [found for found in errors() if found.__bases__[0] is cls]
+        below.sort(key=lambda found: text.find(f"─ {found.__name__}\n"))
         for number, found in enumerate(below):
             last = number == len(below) - 1
             yield f"{indent}{'└── ' if last else '├── '}{found.__name__}"
             yield from tree(found, indent + ("    " if last else "│   "))
 
-    assert "\n".join(["```", "Error", *tree(portl.Error), "```"]) in page("errors")
+    assert "\n".join(["```", "Error", *tree(portl.Error), "```"]) in text
 
 
 def test_the_exit_codes_are_those_of_the_commands() -> None:

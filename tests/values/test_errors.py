@@ -269,7 +269,7 @@ def test_logging_goes_to_portls_loggers_alone(rows: Db, destination: Db, caplog:
     assert others == []
     retries = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     assert len(retries) == 1
-    assert retries[0].startswith("attempt 1 of 2 failed, retrying in ")
+    assert retries[0].startswith("connecting to the source: attempt 1 of 2 failed, retrying in ")
 
 
 PROGRAM = """

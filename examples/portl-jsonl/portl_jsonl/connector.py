@@ -16,13 +16,13 @@ import portl
 from portl import Batch, Chunk, Column, Counts, Field, Reading, RowBatch, Split, Splitting, Table, Type
 from portl_jsonl.values import dumped, guessed, loader, parsed
 
-ENDING = ".jsonl"
-#: Lines that types are guessed from.
+SUFFIX = ".jsonl"
+#: Lines from which types are guessed.
 LOOK_LINES = 1000
 
 
 def described(path: Path, types: Mapping[str, str]) -> Table:
-    """Return a file as a table: the columns of its first lines, then those that are named besides."""
+    """Return a file as a table: the columns of its first lines, then those that are only in ``types``."""
     named = {name: Type.parse(text) for name, text in types.items()}
     values: dict[str, list[Any]] = {}
     with path.open(encoding="utf-8") as lines:
@@ -34,7 +34,7 @@ def described(path: Path, types: Mapping[str, str]) -> Table:
 
 
 def from_url(url: portl.Secret) -> Mapping[str, Any]:
-    """Return the keys for ``jsonl:///folder`` or ``jsonl://folder/below/the/current/one``: its files are the tables."""
+    """Return the keys for ``jsonl:///folder`` or ``jsonl://relative/folder``, whose files are the tables."""
     folder = unquote(url.reveal().strip().removeprefix("jsonl://"))
     if "\0" in folder or not folder:
         raise portl.FieldError("folder", "is not of the form jsonl:///path/to/folder")
@@ -42,32 +42,32 @@ def from_url(url: portl.Secret) -> Mapping[str, Any]:
 
 
 def from_name(name: str) -> Mapping[str, Any]:
-    """Return the key for a table: the file's name, with or without its ending."""
-    return {"path": name if name.endswith(ENDING) else name + ENDING}
+    """Return the key for a table: the file's name, with or without its suffix."""
+    return {"path": name if name.endswith(SUFFIX) else name + SUFFIX}
 
 
 def files(keys: Mapping[str, Any]) -> list[portl.TableEntry]:
-    """Return what a folder holds, for people to choose from."""
+    """Return the files of a folder as tables."""
     folder = Path(keys["folder"])
     if not folder.is_dir():
         raise portl.SchemaError(f"there is no folder {keys['folder']!r}")
-    return [portl.TableEntry(name=path.stem, kind="file") for path in sorted(folder.glob(f"*{ENDING}"))]
+    return [portl.TableEntry(name=path.stem, kind="file") for path in sorted(folder.glob(f"*{SUFFIX}"))]
 
 
 @attrs.frozen(kw_only=True)
 class JsonLinesSourceConfig(portl.SourceConfig):
-    """What the source understands. The comments are what ``portl explain`` and editors show."""
+    """The keys of the source. ``portl explain`` and editors show the comments."""
 
     #: The file.
     path: str
-    #: The folder that it is in; by default the current one.
+    #: Its folder; by default the current one.
     folder: str = "."
-    #: Column to type: int, decimal(12, 2), timestamptz, array of text … What is not named is guessed.
+    #: Column to type: int, decimal(12, 2), timestamptz, array of text … Other types are guessed.
     types: dict[str, str] = attrs.field(factory=dict)
 
 
 class JsonLinesSource(portl.Source[JsonLinesSourceConfig]):
-    """Reads a file, in slices of lines."""
+    """Reads a file in chunks of lines."""
 
     @classmethod
     def tables(cls, keys: Mapping[str, Any], context: portl.Context) -> list[portl.TableEntry]:
@@ -79,7 +79,7 @@ class JsonLinesSource(portl.Source[JsonLinesSourceConfig]):
         return Path(self.config.folder, self.config.path)
 
     def open(self, context: portl.Context) -> None:
-        """Look whether the file is there."""
+        """Check that the file exists."""
         super().open(context)
         if not self._path.is_file():
             raise portl.SchemaError(f"there is no file {str(self._path)!r}")
@@ -97,29 +97,29 @@ class JsonLinesSource(portl.Source[JsonLinesSourceConfig]):
         return self._rows(0, self._path.stat().st_size)
 
     def _rows(self, start: int, end: int) -> Iterator[tuple[Any, ...]]:
-        """Yield the rows of the lines that begin at these bytes."""
+        """Yield the rows of the lines that begin in a range of bytes."""
         columns = [(column.name, loader(column.type)) for column in self.describe().columns]
         with self._path.open("rb") as file:
             file.seek(start)
             while file.tell() < end:
-                place = file.tell()
+                offset = file.tell()
                 try:
                     row = self._row(parsed(file.readline()), columns)
                 except (ValueError, TypeError, AttributeError, ArithmeticError) as error:
-                    raise portl.SchemaError(f"{self._path}, the line at byte {place}: {error}") from error
+                    raise portl.SchemaError(f"{self._path}, the line at byte {offset}: {error}") from error
                 yield row
 
     def _row(self, line: dict[str, Any], columns: list[tuple[str, Callable[[Any], Any]]]) -> tuple[Any, ...]:
-        """Return a line as a row; nothing of it is left out in silence."""
+        """Return a line as a row. Raise ``ValueError`` for a key that is no column."""
         row = tuple([load(line.pop(name, None)) for name, load in columns])
         if line:
-            raise ValueError(f"{next(iter(line))!r} stands in none of the first {LOOK_LINES} lines: name it in `types`")
+            raise ValueError(f"{next(iter(line))!r} is in none of the first {LOOK_LINES} lines: name it in `types`")
         return row
 
-    # From here on: what lets a run that was interrupted be resumed. A source without it starts over.
+    # The rest is for resuming interrupted runs. A source without it starts over.
 
     def split(self, splitting: Splitting) -> Split:
-        """Cut the file at ends of lines."""
+        """Split the file at ends of lines."""
         if self.config.limit is not None:
             return Split(reason="`limit` counts lines")
         size, ends = self._path.stat().st_size, [0]
@@ -134,39 +134,39 @@ class JsonLinesSource(portl.Source[JsonLinesSourceConfig]):
         return Split(chunks=tuple(chunks), by="lines", reason="", resumable=True)
 
     def snapshot(self) -> Mapping[str, Any]:
-        """Return what tells this state of the file from a later one."""
+        """Return what distinguishes this state of the file from a later one."""
         found = self._path.stat()
         return {"bytes": found.st_size, "changed": found.st_mtime_ns}
 
     def resumable(self, lines: Any, run: portl.Run, *, repeatable: bool) -> list[portl.Finding]:
-        """Refuse a file that has changed since: its slices would be others."""
+        """Refuse a file that has changed since, because its chunks would be different."""
         if all(dict(snapshot) == self.snapshot() for snapshot in run.snapshots.values()):
             return []
-        return [portl.problem("resume", f"{self._path} has changed since", "`--restart` begins again")]
+        return [portl.problem("resume", f"{self._path} has changed since", "`--restart` starts over")]
 
     def read(self, reading: Reading) -> Iterator[Batch]:
-        """Yield the batches of a slice."""
+        """Yield the batches of a chunk."""
         if reading.chunk.bounds is None:
             yield from super().read(reading)
             return
         names = [column.name for column in self.describe().columns]
-        places = [names.index(field.source.name) for field in reading.fields]
+        indexes = [names.index(field.source.name) for field in reading.fields]
         rows = self._rows(reading.chunk.bounds["from"], reading.chunk.bounds["to"])
         number = first = 1
-        while data := [tuple([row[place] for place in places]) for row in islice(rows, reading.batch_rows)]:
+        while data := [tuple([row[index] for index in indexes]) for row in islice(rows, reading.batch_rows)]:
             yield RowBatch(number=number, first_row=first, rows=len(data), size=100 * len(data), data=data)
             number, first = number + 1, first + len(data)
 
 
 @attrs.frozen(kw_only=True)
 class JsonLinesDestinationConfig(portl.DestinationConfig):
-    """What the destination understands."""
+    """The keys of the destination."""
 
-    #: The file. Rows are added at its end.
+    #: The file, to which rows are appended.
     path: str
-    #: The folder that it is in; by default the current one.
+    #: Its folder; by default the current one.
     folder: str = "."
-    #: Column to type, where the file that is there does not tell.
+    #: Column to type, where an existing file does not tell.
     types: dict[str, str] = attrs.field(factory=dict)
 
 
@@ -187,35 +187,35 @@ class JsonLinesDestination(portl.Destination[JsonLinesDestinationConfig]):
         return str(self._path)
 
     def target(self) -> str:
-        """Return what is written to."""
+        """Return the file's name."""
         return str(self._path)
 
     def describe(self) -> Table | None:
-        """Return the columns of a file that is there. One without lines takes any."""
+        """Return the columns of an existing file. A file without lines accepts any."""
         found = described(self._path, self.config.types) if self._path.is_file() else None
         return found if found is not None and found.columns else None
 
     def propose(self, source: Table, columns: Mapping[str, Column]) -> Table:
-        """Return the table that this run makes: any column of any type."""
+        """Return the table that this run creates: any column of any type."""
         return Table(
             name=self._path.name,
             columns=tuple(Column(name=c.name, type=c.type, native=str(c.type)) for c in columns.values()),
         )
 
     def stored(self, fields: tuple[Field, ...]) -> Iterator[tuple[Any, ...]]:  # type: ignore[override]
-        """Yield what is there, for ``portl verify``."""
+        """Yield the rows of the file, for ``portl verify``."""
         columns = [(field.target.name, loader(field.target.type)) for field in fields]
         with self._path.open(encoding="utf-8") as lines:
             for line in map(parsed, lines):
                 yield tuple([load(line.get(name)) for name, load in columns])
 
     def writer(self, intent: portl.Intent) -> portl.Writer:
-        """Return what writes."""
+        """Return a writer."""
         return JsonLinesWriter(self._path, [field.target for field in intent.fields])
 
 
 class JsonLinesWriter(portl.Writer):
-    """A transaction is what stands behind the file's end as it was: to roll back is to cut it off."""
+    """A transaction is what was appended since ``begin``: a rollback truncates the file."""
 
     def __init__(self, path: Path, columns: list[Column]) -> None:
         self._path = path
@@ -223,13 +223,13 @@ class JsonLinesWriter(portl.Writer):
         self._rows = 0
 
     def begin(self) -> None:
-        """Remember where the file ends."""
+        """Remember the end of the file."""
         self._file = self._path.open("ab")
         self._end = self._file.tell()
         self._rows = 0
 
     def write(self, batch: Batch) -> int:
-        """Add a line for each row."""
+        """Append a line for each row."""
         assert isinstance(batch, RowBatch)
         lines = []
         for row in batch.data:
@@ -242,13 +242,13 @@ class JsonLinesWriter(portl.Writer):
         return len(data)
 
     def commit(self) -> Counts:
-        """Make sure that the lines are on the disk."""
+        """Flush the lines to disk."""
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
         return Counts(inserted=self._rows)
 
     def rollback(self) -> None:
-        """Cut off what was added."""
+        """Truncate the file to its former end."""
         self._file.close()
         os.truncate(self._path, self._end)

@@ -1,4 +1,4 @@
-"""What the entry point ``jsonl`` of the group ``portl`` names."""
+"""The object of the entry point ``jsonl`` in the group ``portl``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values as JSON has them, and as rows between connectors have them (``portl.schema``)."""
+"""Convert values between JSON and the types of rows (``portl.schema``)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def dumped(value: Any, type: Type) -> Any:
 
 
 def loader(type: Type) -> Callable[[Any], Any]:
-    """Return what makes a value of this type from what ``json.loads`` returns."""
+    """Return the function that turns what ``json.loads`` returns into a value of this type."""
     if type.kind is Kind.ARRAY:
         element = loader(type.element or Type(kind=Kind.TEXT))
         return lambda items: None if items is None else [element(item) for item in items]
@@ -45,7 +45,7 @@ def loader(type: Type) -> Callable[[Any], Any]:
 
 
 def parsed(line: str | bytes) -> dict[str, Any]:
-    """Return what a line holds; numbers with a point keep their digits."""
+    """Parse a line; numbers with a decimal point keep their digits."""
     found = json.loads(line, parse_float=Decimal)
     if not isinstance(found, dict):
         raise ValueError(f"expected an object, found {found!r}")
@@ -61,7 +61,7 @@ def _text(value: Any) -> str:
 
 
 def _only(kind: type) -> Callable[[Any], Any]:
-    """Refuse other kinds of values, where to convert them would change them."""
+    """Return a function that refuses values of other types, as converting them would change them."""
 
     def loaded(value: Any) -> Any:
         if type(value) is not kind:
@@ -76,7 +76,7 @@ def _duration(text: str) -> Any:
 
 
 def _or_text(load: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Let a text pass that the Python type cannot hold, such as a date BC: it crosses as it is."""
+    """Return a function that passes a text through if the Python type cannot hold it, such as a date BC."""
 
     def loaded(text: str) -> Any:
         try:
@@ -103,7 +103,7 @@ _LOADERS: Mapping[Kind, Callable[[Any], Any]] = {
 
 
 def guessed(values: list[Any]) -> Type:
-    """Return the narrowest type for what stands in a column: ``text`` where kinds are mixed, or nothing is known."""
+    """Return the narrowest type for the values of a column; ``text`` if they are mixed or all NULL."""
     kinds = {type(value) for value in values if value is not None}
     if kinds == {bool}:
         return Type(kind=Kind.BOOLEAN)
