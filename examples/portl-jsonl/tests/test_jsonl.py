@@ -72,21 +72,21 @@ class TestDestination(DestinationConformance):
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "reason"),
     [
-        ('{"id": 1, "more": 2}', "'more' stands in none of the first 1000 lines: name it in `types`"),
+        ('{"id": 1, "more": 2}', "'more' is in none of the first 1000 lines: name it in `types`"),
         ('{"id": 1.5}', "expected int, found Decimal('1.5')"),
         ('{"id": tr', "Expecting value: line 1 column 8 (char 7)"),
     ],
 )
-def test_a_late_line_that_does_not_fit_ends_the_run(tmp_path: Path, line: str, said: str) -> None:
+def test_a_late_line_that_does_not_fit_ends_the_run(tmp_path: Path, line: str, reason: str) -> None:
     path = tmp_path / "late.jsonl"
     head = '{"id": 1}\n' * 1000
     path.write_text(f"{head}{line}\n", encoding="utf-8")
     target = {"type": "memory", "database": "late", "table": "t"}
     with pytest.raises(portl.SchemaError) as caught:
         portl.migrate({"source": {"type": "jsonl", "path": str(path)}, "destination": target, "conflict": "fail"})
-    assert caught.value.message.endswith(f"late.jsonl, the line at byte {len(head)}: {said}")
+    assert caught.value.message.endswith(f"late.jsonl, the line at byte {len(head)}: {reason}")
     memory.forget("late")
 
 
