@@ -78,8 +78,8 @@ class _Mapper:
             for field in self._field(column, leaving, target.by_name.get(name), table.kind)
         )
         self._report_unfilled(target, {field.target.name for field in fields})
-        if not fields:
-            self._findings.append(problem("columns", "no column is left to copy"))
+        if not fields and not self._without_columns(table, target):
+            self._findings.append(problem("source.columns", "no column is left to copy"))
         return ColumnMapping(
             target=target,
             added=added,
@@ -88,6 +88,12 @@ class _Mapper:
             ignored=tuple(self._ignored),
             findings=tuple(self._findings),
         )
+
+    def _without_columns(self, table: Table, target: Table) -> bool:
+        """Return whether rows without values are what the job is about: neither side has a column to be written."""
+        source = self._config.source
+        chosen = source.columns is not None or bool(source.exclude_columns)
+        return not chosen and not any(column.writable for column in (*table.columns, *target.columns))
 
     def _chosen(self, table: Table) -> list[Column]:
         """Return the columns to read, in the order of the job or of the table."""

@@ -71,5 +71,5 @@ def distinct(source: Table, fields: Sequence[Field], key: Key | None) -> bool:
         and {arriving[name] for name in k.columns} <= set(key.columns)
         and all(not source.by_name[name].nullable for name in k.columns)
         for k in source.keys
-        if not k.deferrable
+        if not k.deferrable and k.uncovered is None
     )

@@ -82,9 +82,7 @@ class _Planner:
         intent, ignored = self._intent()
         intent = self._with_format(intent, snapshot_need(self._config))
         self._findings += self._source.examine(intent.fields)
-        readable = bool(intent.fields) and not any(
-            f.severity is Severity.PROBLEM and f.where.startswith("source") for f in self._findings
-        )
+        readable = not any(f.severity is Severity.PROBLEM and f.where.startswith("source") for f in self._findings)
         split = self._split(intent) if readable else Split()
         resumption = Resumption.of(self._config, self._source, self._destination, self._ledger, intent, split, restart)
         self._findings += resumption.findings
@@ -103,7 +101,7 @@ class _Planner:
             examination=examination,
             count=self._source.count(exact=exact) if readable else None,
             preview=self._preview(intent) if readable and exact else (),
-            read=self._source.statement(intent.fields, intent.format) if intent.fields else None,
+            read=self._source.statement(intent.fields, intent.format) if intent.fields or readable else None,
             split=split,
             delivery=resumption.delivery,
             job=resumption.job,

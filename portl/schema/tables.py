@@ -54,6 +54,8 @@ class Key:
     deferrable: bool = False
     #: True if two NULLs count as equal.
     nulls_equal: bool = False
+    #: Which rows of the table it does not apply to, for messages, so that it does not hold for the whole; None: none.
+    uncovered: str | None = None
 
 
 @attrs.frozen(kw_only=True)

@@ -23,8 +23,9 @@ SELECT c.oid::bigint, a.attname::text, a.attnum, a.atttypid::bigint, a.atttypmod
                JOIN pg_catalog.pg_namespace AS n ON n.oid = k.connamespace
               WHERE k.condeferred AND pg_catalog.to_regclass($1) IN (k.conrelid, k.confrelid))
   FROM pg_catalog.pg_class AS c
-  JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
- WHERE c.oid = pg_catalog.to_regclass($1) AND a.attname::text = ANY($2::text[])
+  LEFT JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+       AND a.attname::text = ANY($2::text[])
+ WHERE c.oid = pg_catalog.to_regclass($1)
  ORDER BY a.attnum
 """
 
@@ -66,7 +67,7 @@ def of(rows: Sequence[tuple[Any, ...]]) -> Fingerprint:
     """Return the fingerprint of a table from the rows of ``statement``."""
     return Fingerprint(
         oid=rows[0][0] if rows else 0,
-        columns={name: ColumnMark(type, mod, shown, number) for _, name, number, type, mod, shown, _ in rows},
+        columns={name: ColumnMark(type, mod, shown, number) for _, name, number, type, mod, shown, _ in rows if name},
         deferred=tuple(rows[0][6]) if rows else (),
     )
 
@@ -106,7 +107,7 @@ def insist(name: str, before: Fingerprint, now: Fingerprint) -> None:
 
 def _changes(before: Fingerprint, now: Fingerprint) -> list[str]:
     if before.oid and not now.oid:
-        return ["the table, or every column that the job fills, is gone"]
+        return ["the table is gone"]
     if before.oid and now.oid != before.oid:
         return ["it was dropped and created again"]
     found = []

@@ -62,8 +62,8 @@ class TableDetails:
     #: The number of rows as of the last ANALYZE; negative if there was none.
     estimate: float = -1.0
     may_select: bool = True
-    #: True for a table that others inherit from.
-    has_children: bool = False
+    #: The tables that inherit from it, qualified and quoted; not the partitions of a partitioned table.
+    children: tuple[str, ...] = ()
     triggers: tuple[str, ...] = ()
     rules: tuple[str, ...] = ()
     foreign_keys: int = 0
@@ -102,7 +102,7 @@ def read_table(session: Session, schema: str, name: str) -> Table | None:
         row_security=hidden,
         estimate=estimate,
         may_select=may_select,
-        has_children=children,
+        children=tuple(children),
         triggers=tuple(triggers),
         rules=tuple(rules),
         foreign_keys=foreign_keys,
@@ -110,7 +110,7 @@ def read_table(session: Session, schema: str, name: str) -> Table | None:
     return Table(
         name=shown(schema, name),
         columns=tuple(_columns(columns, _types(types), read_sequences(session, sequences), session)),
-        keys=tuple(_key(row) for row in keys),
+        keys=tuple(_key(row, details.children) for row in keys),
         comment=comment,
         dialect=DIALECT,
         kind=KINDS[kind],
@@ -184,9 +184,17 @@ def _clock_settings(session: Session) -> Mapping[str, str]:
     return {name: info.parameter_status(name) or "" for name in ("DateStyle", "TimeZone")}
 
 
-def _key(row: tuple[Any, ...]) -> Key:
+def _key(row: tuple[Any, ...], children: Sequence[str]) -> Key:
+    """Return a key; those of a parent do not apply to the rows of its child tables (manual, 5.11.1)."""
     name, primary, deferrable, nulls_equal, columns = row
-    return Key(name=name, columns=tuple(columns), primary=primary, deferrable=deferrable, nulls_equal=nulls_equal)
+    return Key(
+        name=name,
+        columns=tuple(columns),
+        primary=primary,
+        deferrable=deferrable,
+        nulls_equal=nulls_equal,
+        uncovered=f"child tables ({', '.join(children)})" if children else None,
+    )
 
 
 def read_types(session: Session, oids: Sequence[int]) -> dict[int, PgType]:

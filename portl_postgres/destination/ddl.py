@@ -88,7 +88,8 @@ def create_table(table: Table, config: PostgresDestinationConfig, *, key: bool) 
     if key:
         lines += [f"PRIMARY KEY ({listed(k.columns)})" for k in table.keys if k.primary]
     unlogged = "UNLOGGED " if config.unlogged else ""
-    return f"CREATE {unlogged}TABLE {name} (\n    " + ",\n    ".join(lines) + "\n)"
+    body = "\n    " + ",\n    ".join(lines) + "\n" if lines else ""
+    return f"CREATE {unlogged}TABLE {name} ({body})"
 
 
 def _definition(column: Column, config: PostgresDestinationConfig) -> str:

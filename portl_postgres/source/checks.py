@@ -40,20 +40,20 @@ class SourceExaminer:
         #: How many rows the server's planner expects; None: it was not asked.
         self.expected: int | None = None
 
-    def examine(self, fields: Sequence[Field], *, origin: str, rows: str, select: str | None) -> list[Finding]:
+    def examine(self, fields: Sequence[Field], *, origin: str, rows: str, select: str) -> list[Finding]:
         """Return what is found.
 
         Args:
             fields: that are read.
             origin: what follows FROM.
             rows: the same with the condition of the job.
-            select: the statement that reads them; None: there is none yet.
+            select: the statement that reads them.
         """
         findings = self._where(rows) if self._config.where is not None else []
         if self._config.split_by is not None:
             findings += self._split_by(self._config.split_by, origin)
         findings += self._query() if self._is_query else self._relation(fields)
-        if select is not None and not any(finding.severity is portl.Severity.PROBLEM for finding in findings):
+        if not any(finding.severity is portl.Severity.PROBLEM for finding in findings):
             findings += self._reading(select)
         return findings
 
@@ -84,8 +84,15 @@ class SourceExaminer:
             )
         if found.row_security:
             findings.append(self._hidden(f"row security on {table.name}"))
-        if found.has_children:
-            findings.append(portl.note("source", f"{table.name} has child tables; their rows are read with it"))
+        if found.children:
+            findings.append(
+                portl.warning(
+                    "source",
+                    f"the rows of its child tables ({', '.join(found.children)}) are read with {table.name}: a job for"
+                    " one of them copies its rows a second time",
+                    f"to read it alone, use the query SELECT * FROM ONLY {quoted(found.schema, found.name)}",
+                )
+            )
         return findings
 
     def _reading(self, select: str) -> list[Finding]:

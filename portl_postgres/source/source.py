@@ -197,7 +197,7 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
     def examine(self, fields: Sequence[Field]) -> list[Finding]:
         """See ``Source.examine``."""
         looked = SourceExaminer(self._session, self.config, self.describe(), self._describer)
-        select = self._selection.select(self._session, fields) if fields else None
+        select = self._selection.select(self._session, fields)
         found = looked.examine(fields, origin=self._selection.origin, rows=self._source(), select=select)
         if looked.expected is not None:
             self._expected = looked.expected
@@ -214,7 +214,7 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
     def _server(self, fields: Sequence[Field], then: Format) -> Format | None:
         """Return the format for a destination in this very database; None if this is none that can be written to."""
         name = self._where.format
-        if name is None or not fields:
+        if name is None:
             return None
         return server_route.ServerFormat(
             name=name,

@@ -1,11 +1,15 @@
--- One relation by schema ($1) and name ($2): what it is, how large, and what the current role may do with it.
+-- One relation by schema ($1) and name ($2): what it is, how large, and what the current role may do with it. Run it
+-- with search_path = pg_catalog, so that every name is printed with its schema.
 SELECT c.oid,
        c.relkind::text,
        pg_catalog.row_security_active(c.oid),
        c.reltuples::float8,
        pg_catalog.obj_description(c.oid, 'pg_class'),
        pg_catalog.has_table_privilege(c.oid, 'SELECT') OR pg_catalog.has_any_column_privilege(c.oid, 'SELECT'),
-       c.relhassubclass AND c.relkind = 'r',
+       ARRAY(SELECT i.inhrelid::regclass::text
+               FROM pg_catalog.pg_inherits AS i
+              WHERE i.inhparent = c.oid AND c.relkind = 'r'
+              ORDER BY 1),
        ARRAY(SELECT t.tgname::text
                FROM pg_catalog.pg_trigger AS t
               WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled IN ('O', 'A')

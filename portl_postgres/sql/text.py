@@ -156,6 +156,12 @@ def _constant(value: str | int | Sequence[int]) -> str:
     return str(value) if isinstance(value, int) else "'{" + ",".join(map(str, value)) + "}'"
 
 
+def with_columns(table: str, names: Iterable[str]) -> str:
+    """Return a table, already quoted, with its columns to write in parentheses, or without any: () is no SQL."""
+    columns = listed(names)
+    return f"{table} ({columns})" if columns else table
+
+
 def listed(names: Iterable[str]) -> str:
     """Return quoted names separated by commas."""
     return ", ".join(quoted(name) for name in names)

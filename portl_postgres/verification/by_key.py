@@ -34,11 +34,12 @@ def selection(fields: Sequence[Field], key: Sequence[str], wanted: Mapping[Texts
     # The text of a row tells NULL from an empty text, and is the same function at both sides of the comparison.
     keys = (
         f"SELECT {_row_text(names)} AS portl_key, portl_count"
-        f" FROM unnest({arrays}, {counts}) AS portl_wanted({', '.join(names)}, portl_count)"
+        f" FROM unnest({', '.join([*arrays, counts])}) AS portl_wanted({', '.join([*names, 'portl_count'])})"
     )
-    columns = ", ".join(f"{select_list.select_item(f, named=False)} AS c{n}" for n, f in enumerate(fields))
+    columns = [f"{select_list.select_item(f, named=False)} AS c{n}" for n, f in enumerate(fields)]
     named = ", ".join(f"c{n} AS {quoted(f.target.name)}" for n, f in enumerate(fields))
-    inner = f"SELECT {columns}, {_row_text(texts)} AS portl_key, row_number() OVER () AS portl_order FROM {rows}"
+    columns += [f"{_row_text(texts)} AS portl_key", "row_number() OVER () AS portl_order"]
+    inner = f"SELECT {', '.join(columns)} FROM {rows}"
     counted = "" if key else " WHERE portl_number <= portl_count"
     return (
         f"SELECT {named} FROM (SELECT r.*, w.portl_count, row_number() OVER (PARTITION BY r.portl_key"
@@ -59,7 +60,7 @@ def places(rows: str, key: Sequence[str], wanted: Collection[Texts], *, last: bo
     names, arrays = _arrays(wanted)
     return (
         f"SELECT portl_number, {'max' if last else 'min'}(portl_order) FROM {rows}"
-        f" JOIN unnest({arrays}) WITH ORDINALITY AS portl_wanted({', '.join(names)}, portl_number)"
+        f" JOIN unnest({', '.join(arrays)}) WITH ORDINALITY AS portl_wanted({', '.join(names)}, portl_number)"
         f" ON {_row_text(names)} = {_row_text(key)} GROUP BY 1"
     )
 
@@ -87,7 +88,7 @@ def equals(
         for field, name in zip(key, names, strict=True)
     ]
     return (
-        f"JOIN unnest({arrays}) WITH ORDINALITY AS portl_wanted({', '.join(names)}, portl_number)"
+        f"JOIN unnest({', '.join(arrays)}) WITH ORDINALITY AS portl_wanted({', '.join(names)}, portl_number)"
         f" ON {' AND '.join(conditions)}"
     )
 
@@ -111,10 +112,10 @@ def _row_text(texts: Iterable[str]) -> str:
     return f"CAST(ROW({', '.join(texts)}) AS text)"
 
 
-def _arrays(wanted: Collection[Texts]) -> tuple[list[str], str]:
+def _arrays(wanted: Collection[Texts]) -> tuple[list[str], list[str]]:
     """Return names for the columns of some keys, and their texts as arrays."""
     arrays = [_array(texts) for texts in zip(*wanted, strict=True)]
-    return [f"portl_k{number}" for number in range(len(arrays))], ", ".join(arrays)
+    return [f"portl_k{number}" for number in range(len(arrays))], arrays
 
 
 def _array(values: Iterable[str | None], type: str = "text") -> str:

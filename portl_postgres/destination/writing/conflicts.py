@@ -24,7 +24,7 @@ from portl import Column, Conflict, Counts, Field, Intent, Strategy
 from portl_postgres.catalog.tables import ColumnDetails, details, table_details
 from portl_postgres.catalog.types import PgType
 from portl_postgres.destination.writing.transitions import resolves
-from portl_postgres.sql.text import listed, quoted
+from portl_postgres.sql.text import listed, quoted, with_columns
 
 #: ``destination`` is the name under which the user's expressions know the row that is there.
 TARGET = "destination"
@@ -193,9 +193,9 @@ class Merge:
         return self._counted_apart(f"{self._insert(rows)}{chosen} {target} {action}", also)
 
     def _insert(self, rows: str) -> str:
-        columns = listed(self._columns)
+        target = with_columns(f"{self._table} AS {TARGET}", self._columns)
         overriding = " OVERRIDING SYSTEM VALUE" if self._has_identity() else ""
-        return f"INSERT INTO {self._table} AS {TARGET} ({columns}){overriding} SELECT {columns} FROM {rows}"
+        return f"INSERT INTO {target}{overriding} SELECT {listed(self._columns)} FROM {rows}"
 
     def _has_identity(self) -> bool:
         return any(field.target.identity == "always" for field in self._intent.fields)

@@ -15,7 +15,7 @@ from portl_postgres.destination.writing.server_side import comparing, insert
 from portl_postgres.destination.writing.straight import Copying, Way
 from portl_postgres.destination.writing.transitions import resolves
 from portl_postgres.session.session import Session
-from portl_postgres.sql.text import listed
+from portl_postgres.sql.text import with_columns
 from portl_postgres.wire.server_route import ServerBatch
 
 #: From this share of unchanged rows on it pays to leave them out before ON CONFLICT (docs/performance.md).
@@ -94,8 +94,8 @@ class StagedWay(Way):
         copying, stage = self._copying, self.table.merge.stage
         if not isinstance(batch, ServerBatch):
             return copying.write(batch, stage)
-        columns = listed(field.target.name for field in self._intent.fields)
-        batch.rows = insert(self._session, self._intent, f"INSERT INTO {stage} ({columns})\n{batch.select}")
+        target = with_columns(stage, (field.target.name for field in self._intent.fields))
+        batch.rows = insert(self._session, self._intent, f"INSERT INTO {target}\n{batch.select}")
         copying.sent += batch.rows
         copying.taken += batch.rows
         return 0

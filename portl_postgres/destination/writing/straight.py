@@ -8,7 +8,7 @@ import portl
 from portl import Batch, Counts, DataError, Intent
 from portl_postgres.destination.writing.transitions import Path, State
 from portl_postgres.session.session import Session
-from portl_postgres.sql.text import listed
+from portl_postgres.sql.text import with_columns
 from portl_postgres.wire.batches import BINARY
 from portl_postgres.wire.copy import text_options, unchecked
 from portl_postgres.wire.copy_in import CopyIn
@@ -145,7 +145,7 @@ def copy_statement(
     Frozen rows need no look at the transaction that has written them, neither when the key is built nor ever after, and
     no VACUUM to freeze them. The table must be created, or emptied, in the same (sub)transaction.
     """
-    columns = listed(field.target.name for field in intent.fields)
+    target = with_columns(table, (field.target.name for field in intent.fields))
     options = "FORMAT binary" if binary else text
     options += ", FREEZE" if frozen else ""
-    return f"COPY {table} ({columns}) FROM STDIN ({options})"
+    return f"COPY {target} FROM STDIN ({options})"
