@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from portl.config.models import Conflict, Strategy
 from portl.connectors.exchange import Field
 from portl.schema.tables import Key, Table
 from portl.schema.types import Kind
-from portl.values.findings import Finding, problem, warning
+from portl.values.findings import Finding, note, problem, warning
 
 _NUMBERS = {Kind.DECIMAL, Kind.FLOAT, Kind.DOUBLE}
 
@@ -29,11 +29,12 @@ def choose_key(
         able = ", ".join(sorted(strategies))
         return None, [problem("conflict", f"the destination does not support {strategy}", f"it supports: {able}")]
     unique = "; ".join(", ".join(key.columns) for key in target.keys)
+    unfit = "".join(f"; {key} {key.unfit}" for key in target.unfit_keys)
     if conflict.key is not None:
         for key in target.keys:
             if set(key.columns) == set(conflict.key):
                 return key, []
-        message = f"{target.name} has no unique constraint or index over exactly ({', '.join(conflict.key)})"
+        message = f"{target.name} has no unique constraint or index over exactly ({', '.join(conflict.key)}){unfit}"
         remedy = f"create one, or choose one of those that are there: {unique or 'none'}"
         return None, [problem("conflict.key", message, remedy)]
     if target.primary_key is not None:
@@ -43,14 +44,42 @@ def choose_key(
         return None, [warning("destination", message, "name its columns in `destination.primary_key`")]
     if conflict.strategy is Strategy.FAIL:
         return None, []
+    lacking = "has no primary key"
+    if any(key.primary for key in target.unfit_keys):
+        lacking = "has a primary key by which rows cannot be matched"
     remedy = "add a primary key or a unique constraint there, or use `conflict: fail`"
+    if target.unfit_keys:
+        remedy = "add a unique constraint over plain columns that applies to all rows, or use `conflict: fail`"
     return None, [
         problem(
             "conflict",
-            f"`{strategy}` needs a key, and {target.name} has no primary key",
+            f"`{strategy}` needs a key, and {target.name} {lacking}{unfit}",
             f"name a unique key in `conflict.key`: {unique}" if unique else remedy,
         )
     ]
+
+
+def report_nulls(key: Key | None, conflict: Conflict, source: Table, fields: Sequence[Field]) -> Iterator[Finding]:
+    """Yield what it means that the key can hold NULLs which are not equal: such rows never meet those of the last run.
+
+    Args:
+        key: the chosen one.
+        conflict: as the job has it.
+        source: the source's table.
+        fields: the job's.
+    """
+    if key is None or key.nulls_equal or conflict.strategy is Strategy.FAIL:
+        return
+    for field in fields:
+        if field.target.name not in key.columns or not (field.target.nullable and field.sent.nullable):
+            continue
+        name = field.target.name
+        message = f"rows with NULL in {name!r} are added again at each run, for NULLs are not equal in {key}"
+        if source.kind != "table" or field.using:
+            yield note("conflict.key", message)  # whether there can be any is not known
+        else:
+            remedy = "declare it NOT NULL or the key NULLS NOT DISTINCT, or leave such rows out with `source.where`"
+            yield warning("conflict.key", message, remedy)
 
 
 def distinct(source: Table, fields: Sequence[Field], key: Key | None) -> bool:
@@ -71,5 +100,5 @@ def distinct(source: Table, fields: Sequence[Field], key: Key | None) -> bool:
         and {arriving[name] for name in k.columns} <= set(key.columns)
         and all(not source.by_name[name].nullable for name in k.columns)
         for k in source.keys
-        if not k.deferrable and k.uncovered is None
+        if not k.deferrable
     )

@@ -12,7 +12,7 @@ from portl.connectors.exchange import ROWS, Intent, Split, Splitting
 from portl.connectors.ledger import Ledger
 from portl.connectors.source import Source
 from portl.planning.columns import map_columns
-from portl.planning.keys import choose_key, distinct
+from portl.planning.keys import choose_key, distinct, report_nulls
 from portl.planning.plan import Plan
 from portl.planning.request import Request, Sides
 from portl.planning.resume import Resumption
@@ -121,7 +121,8 @@ class _Planner:
         mapping = map_columns(config, self._source, self._destination, table, existing)
         created = existing is None
         key, findings = choose_key(config.conflict, self._destination.strategies, mapping.target, created=created)
-        self._findings += [*mapping.findings, *findings]
+        nulls = report_nulls(key, config.conflict, table, mapping.fields)
+        self._findings += [*mapping.findings, *findings, *nulls]
         intent = Intent(
             source=table,
             target=mapping.target,

@@ -54,8 +54,11 @@ class Key:
     deferrable: bool = False
     #: True if two NULLs count as equal.
     nulls_equal: bool = False
-    #: Which rows of the table it does not apply to, for messages, so that it does not hold for the whole; None: none.
-    uncovered: str | None = None
+    #: Why rows cannot be matched by it, as the rest of a sentence: ``is partial``; None: they can.
+    unfit: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name} ({', '.join(self.columns)})"
 
 
 @attrs.frozen(kw_only=True)
@@ -66,6 +69,8 @@ class Table:
     name: str
     columns: tuple[Column, ...]
     keys: tuple[Key, ...] = ()
+    #: Unique constraints and indexes by which rows cannot be matched, for messages; each says why.
+    unfit_keys: tuple[Key, ...] = ()
     comment: str | None = None
     #: The language of native types, defaults and expressions: if it is the same at both sides, they can be exchanged.
     dialect: str | None = None

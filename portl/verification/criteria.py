@@ -84,14 +84,10 @@ class Criteria:
 def _key(intent: Intent) -> tuple[str, ...]:
     """Return the columns by which rows are matched: those of the job's key, else of one without NULLs."""
     filled = {field.target.name for field in intent.fields}
-    if intent.key is not None and intent.key.uncovered is None and set(intent.key.columns) <= filled:
+    if intent.key is not None and set(intent.key.columns) <= filled:
         return intent.key.columns
     known = intent.target.by_name
     for key in sorted(intent.target.keys, key=lambda k: not k.primary):
-        if (
-            key.uncovered is None
-            and set(key.columns) <= filled
-            and not any(known[name].nullable for name in key.columns)
-        ):
+        if set(key.columns) <= filled and not any(known[name].nullable for name in key.columns):
             return key.columns
     return ()

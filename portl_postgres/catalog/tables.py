@@ -107,10 +107,12 @@ def read_table(session: Session, schema: str, name: str) -> Table | None:
         rules=tuple(rules),
         foreign_keys=foreign_keys,
     )
+    all_keys = [_key(row, details.children) for row in keys]
     return Table(
         name=shown(schema, name),
         columns=tuple(_columns(columns, _types(types), read_sequences(session, sequences), session)),
-        keys=tuple(_key(row, details.children) for row in keys),
+        keys=tuple(key for key in all_keys if key.unfit is None),
+        unfit_keys=tuple(key for key in all_keys if key.unfit is not None),
         comment=comment,
         dialect=DIALECT,
         kind=KINDS[kind],
@@ -186,14 +188,16 @@ def _clock_settings(session: Session) -> Mapping[str, str]:
 
 def _key(row: tuple[Any, ...], children: Sequence[str]) -> Key:
     """Return a key; those of a parent do not apply to the rows of its child tables (manual, 5.11.1)."""
-    name, primary, deferrable, nulls_equal, columns = row
+    name, primary, deferrable, nulls_equal, columns, unfit = row
+    if unfit is None and children:
+        unfit = f"does not apply to the rows of its child tables ({', '.join(children)})"
     return Key(
         name=name,
         columns=tuple(columns),
         primary=primary,
         deferrable=deferrable,
         nulls_equal=nulls_equal,
-        uncovered=f"child tables ({', '.join(children)})" if children else None,
+        unfit=unfit,
     )
 
 

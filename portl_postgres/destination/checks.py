@@ -115,7 +115,8 @@ class _Checks:
         if proposal is not None:
             findings += proposal.findings(ddl.created_columns(self._intent))
         if self._intent.create:
-            findings += [*self._compression(), *new_table.unknown_keys(self._intent.target, self._config)]
+            source, target = self._intent.source, self._intent.target
+            findings += [*self._compression(), *new_table.check_key(source, target, self._config)]
         return findings
 
     def _types_asked_for(self) -> list[Finding]:
@@ -217,7 +218,9 @@ class _Checks:
             when = "after the last rows of that run, which is resumed" if self._intent.resumed else "first"
             findings.append(_note(f"an interrupted run left {name} without its key, which is built {when}"))
         if found.children:
-            findings.append(self._child_tables(found.children))
+            # Not confined to ONLY: who reads the table reads the rows of its children too, and expects each key once.
+            text = f"rows are added to {name} itself, not to its child tables ({', '.join(found.children)})"
+            findings.append(portl.warning("destination", text, "copy into each table by a job of its own"))
         if found.triggers:
             text = f"triggers on {name} fire for each row and may change it: {', '.join(found.triggers)}"
             findings.append(portl.warning("destination", text))
@@ -236,22 +239,6 @@ class _Checks:
                 )
                 findings.append(portl.note(f"column {field.source.name!r}", text))
         return findings
-
-    def _child_tables(self, children: tuple[str, ...]) -> Finding:
-        """Refuse to resolve conflicts in a table with children.
-
-        Who reads the table reads its children's rows, too, and expects one row for each key. The key applies to the
-        table's own rows alone, so a row that stands in a child would be added a second time. To confine the job to
-        ONLY the table would hide that; to update the child's row is for a job that writes to the child.
-        """
-        name, listed = self._intent.target.name, ", ".join(children)
-        text = f"{name} has child tables ({listed}), whose rows its key does not apply to"
-        if self._resolves:
-            return _problem(
-                f"{text}: a row that one of them has would be added a second time",
-                f"copy into each table by a job of its own, or use `conflict: fail` to add all rows to {name} itself",
-            )
-        return portl.warning("destination", f"{text}: rows are added to {name} itself, whatever its children have")
 
     def _conflict(self) -> list[Finding]:
         intent, key = self._intent, self._intent.key

@@ -85,14 +85,23 @@ def unknown_type(column: str, native: str) -> Finding:
     return problem(f"column {column!r}", f"neither side has the type {native!r}", "use one that exists in `types`")
 
 
-def unknown_keys(table: Table, config: PostgresDestinationConfig) -> list[Finding]:
-    """Return a problem for each column of ``primary_key`` that the new table does not have."""
+def check_key(source: Table, table: Table, config: PostgresDestinationConfig) -> list[Finding]:
+    """Return what is wrong with the key of a new table, and how it differs from the source's."""
     names = table.by_name
-    return [
+    findings = [
         problem("destination.primary_key", f"no column is called {name!r}", f"the columns are: {', '.join(names)}")
         for name in config.primary_key or ()
         if name not in names
     ]
+    key = _unfit_primary_key(source)
+    if key is not None and config.primary_key is None and table.primary_key is not None:
+        text = f"the new table has a plain key over all its rows; the source's {key} {key.unfit}"
+        findings.append(warning("destination", text))
+    return findings
+
+
+def _unfit_primary_key(source: Table) -> Key | None:
+    return next((key for key in source.unfit_keys if key.primary), None)
 
 
 def _collations(session: Session) -> set[str]:
@@ -108,7 +117,7 @@ def _keys(source: Table, columns: Mapping[str, Column], config: PostgresDestinat
     """Return the primary key: the configured one, or the source's if all of its columns are copied."""
     wanted = config.primary_key
     if wanted is None:
-        key = source.primary_key
+        key = source.primary_key or _unfit_primary_key(source)
         if key is None or not all(name in columns for name in key.columns):
             return ()
         wanted = tuple(columns[name].name for name in key.columns)

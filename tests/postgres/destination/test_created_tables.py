@@ -374,14 +374,6 @@ def test_a_virtual_column_becomes_a_plain_one_where_the_server_has_none(source: 
     assert system.execute("SELECT a, c FROM t") == [(4, 5)]
 
 
-def test_a_key_without_overlaps_is_no_key_of_equal_values(source: Db, destination: Db) -> None:
-    source.execute("CREATE TABLE t (id int4range, at daterange, PRIMARY KEY (id, at WITHOUT OVERLAPS))")
-    source.execute("INSERT INTO t VALUES ('[1,2)', '[2020-01-01,2021-01-01)')")
-    plan = portl.plan(job(source, destination))
-    assert plan.tables[0].source.keys == ()
-    assert plan.execute().rows_inserted == 1
-
-
 HOSTILE = ("order", "Mixed Case", 'quo"te', "dot.ted", "grün", "данные", "%s", "%(x)s", "$1", "$$", "x'y", "{b}",
            "a\nb", "\\", "--", "/*", ";", "é" * 31, "q" * 63)  # fmt: skip
 

@@ -60,8 +60,8 @@ def test_a_parent_is_read_with_its_children_and_the_plan_says_so(source: Db, des
     source.execute("INSERT INTO t VALUES (1, 'a'), (2, 'b'); INSERT INTO child VALUES (3, NULL, 9)")
     plan = portl.plan(job(source, destination))
     assert [str(w) for w in plan.warnings if w.where == "source"] == [
-        "source: the rows of its child tables (public.child) are read with public.t: a job for one of them copies its rows"
-        ' a second time -> to read it alone, use the query SELECT * FROM ONLY "public"."t"'
+        "source: the rows of its child tables (public.child) are read with public.t: a job for one of them copies its"
+        ' rows a second time -> to read it alone, use the query SELECT * FROM ONLY "public"."t"'
     ]
     plan.execute()
     assert destination.execute("SELECT * FROM t ORDER BY 1") == THREE
