@@ -31,20 +31,20 @@ def migrate(
     run_id: str | None = None,
     executor: Executor | None = None,
 ) -> Result:
-    """Plan a job and carry it out. One that was interrupted goes on where it stopped.
+    """Plan a job and execute it, or resume it if it was interrupted.
 
     Args:
         job: the path of a job file, a dict with the same keys, or a ``MigrationConfig``.
-        source: a connection or pool of your own to read with, of the kind that the connector's driver has. portl
-            neither closes it nor commits a transaction that is already open on it.
-        destination: the same to write with.
+        source: a connection or pool to read with, of the kind that the connector's driver has; by default portl opens
+            its own. portl neither closes it nor commits a transaction that is already open on it.
+        destination: the same, to write with.
         observers: functions that are called with each event, in the thread that called ``migrate``.
         cancel: a token with which another thread can end the run.
-        overrides: dotted path of a key to the YAML text of its new value, as ``portl run --set`` takes them.
-        restart: True to begin again where an earlier run was interrupted.
-        run_id: an idempotency key, such as a scheduler's id of this run; it goes before the job's own ``run_id``. A
-            run with that id that is done is reported, never done again.
-        executor: what moves the chunks, ``parallel`` of them at a time; by default threads of portl's own. Any
+        overrides: dotted path of a key to the YAML text of its new value, as for ``portl run --set``.
+        restart: True to start over instead of resuming an interrupted run.
+        run_id: an idempotency key, such as a scheduler's id of this run; it takes precedence over the job's
+            ``run_id``. A finished run with the same id is reported, not repeated.
+        executor: copies the chunks, ``parallel`` of them at a time; by default portl uses threads. Any
             ``concurrent.futures.Executor`` (docs/scaling.md); portl does not shut it down.
 
     Returns:
@@ -53,7 +53,7 @@ def migrate(
     Raises:
         ConfigError: the job is wrong.
         PlanError: the plan has problems; nothing was written.
-        AlreadyRunning: another process is at work on the same job.
+        AlreadyRunning: another process is running the same job.
         Error: anything else; ``committed`` says what stays.
     """
     request = Request.of(
@@ -80,7 +80,7 @@ def plan(
     restart: bool = False,
     run_id: str | None = None,
 ) -> Plan:
-    """Look at both sides and return what would be done. Writes nothing. The arguments are those of ``migrate``."""
+    """Examine both sides and return what would be done. Writes nothing. The arguments are those of ``migrate``."""
     from portl.planning import planner
 
     request = Request.of(

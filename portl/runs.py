@@ -1,4 +1,4 @@
-"""What the ledger remembers: ``status`` shows the runs of a job, ``clean`` removes what they have left."""
+"""The runs in a ledger: ``status`` returns those of a job, ``clean`` removes them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from portl.values.runs import Run
 class Status:
     """The runs of a job, the latest first."""
 
-    #: What the ledger knows the job by; None where all jobs of a destination were asked for.
+    #: The job's name in the ledger; None for all jobs of a destination.
     job: str | None
-    #: Where the ledger stands; None: there is none.
+    #: Where the ledger is; None: there is none.
     ledger: str | None
     runs: tuple[Run, ...]
     #: Why there is no ledger.
@@ -39,11 +39,11 @@ class Status:
 
 
 def status(job: Job, *, destination: object | None = None, every: bool = False) -> Status:
-    """Return the runs that the job's destination remembers. Writes nothing.
+    """Return the runs in the ledger of the job's destination. Writes nothing.
 
     Args:
         job: as for ``portl.migrate``.
-        destination: a connection or pool of your own.
+        destination: as for ``portl.migrate``.
         every: True for the runs of all jobs in that ledger.
     """
     request = Request.of(job, destination=destination)
@@ -62,27 +62,27 @@ def status(job: Job, *, destination: object | None = None, every: bool = False) 
 class Cleaned:
     """What ``clean`` has removed."""
 
-    #: Runs that the ledger has forgotten.
+    #: How many runs were removed from the ledger.
     runs: int
-    #: What an interrupted run has left besides, for people; None: nothing.
+    #: What an interrupted run has left besides, for display; None: nothing.
     leftover: str | None
     #: True if that was removed too.
     removed: bool
 
 
 def clean(job: Job, *, destination: object | None = None, table: bool = False) -> Cleaned:
-    """Remove the runs of a job from the ledger, so that the next one begins anew.
+    """Remove the runs of a job from the ledger, so that the next one starts over.
 
-    The rows that they have brought stay.
+    The rows that they have copied stay.
 
     Args:
         job: as for ``portl.migrate``.
-        destination: a connection or pool of your own.
-        table: True to remove, with its rows, a table too that an interrupted run has made and not finished.
+        destination: as for ``portl.migrate``.
+        table: True to drop also a table, with its rows, that an interrupted run has created and not finished.
 
     Raises:
-        AlreadyRunning: if the job is under way.
-        LedgerError: if there is no ledger.
+        AlreadyRunning: the job is running.
+        LedgerError: there is no ledger.
     """
     request = Request.of(job, destination=destination)
     with request.opened_destination() as writing:

@@ -11,6 +11,10 @@ from hypothesis import strategies as st
 
 import portl
 from portl.job.environment import escaped, interpolated
+from portl.job.loading import load
+from portl.job.writing import job_text
+from portl.testing.memory import MemoryDestinationConfig
+from portl_postgres.config import PostgresSourceConfig
 from tests.servers import Db
 
 
@@ -66,3 +70,22 @@ def test_dollar_quotes_of_a_job_file_reach_the_server(source: Db, destination: D
     query = "SELECT id, $f$it's$f$ || $$ $$ || v AS v FROM t WHERE same(v, $$b$$)"
     portl.migrate({"source": source.end(query=query), "destination": destination.end(table="q"), "conflict": "fail"})
     assert destination.execute("SELECT * FROM q") == [(2, "it's b")]
+
+
+def test_a_job_from_urls_means_names_with_dollars_as_they_are() -> None:
+    job = portl.job_from_urls("postgresql://u@h/d$$", "memory://${db}", table='"${HOME}"."$1$${x}"')
+    config = load(job)
+    assert isinstance(config.source, PostgresSourceConfig)
+    assert (config.source.database, config.source.schema, config.source.table) == ("d$$", "${HOME}", "$1$${x}")
+    assert isinstance(config.destination, MemoryDestinationConfig)
+    assert config.destination.database == "${db}"
+
+
+def test_names_with_dollars_are_the_same_in_a_written_job_file(tmp_path: Path) -> None:
+    names = ["$$", "${HOME}", "$${HOME}", "a$b"]
+    source = {"type": "postgres", "table": "t", "columns": names, "password": portl.Secret("x")}
+    job = {"source": source, "destination": {"type": "postgres", "table": "t"}}
+    path = tmp_path / "job.yaml"
+    path.write_text(job_text(escaped(job), comments={}), encoding="utf-8")
+    assert "password: ${SOURCE_PASSWORD}" in path.read_text(encoding="utf-8")
+    assert load(path, overrides={"source.password": "x"}).source.columns == tuple(names)
