@@ -64,10 +64,15 @@ class PgSequence:
     name: str
     options: SequenceOptions
     #: ``last_value``: the value returned last, or, if it was not ``called``, the one that comes next. None if the role
-    #: may not read it.
-    last: int | None
-    called: bool
+    #: may not read it. A sequence that has moved on is still the same.
+    last: int | None = attrs.field(eq=False)
+    called: bool = attrs.field(eq=False)
     may_set: bool
+
+    @property
+    def is_unused(self) -> bool:
+        """True if it is where it was when it was created."""
+        return not self.called and self.last == self.options.start
 
     def at(self, last: int, *, called: bool) -> PgSequence:
         """Return the sequence as setval() would leave it."""

@@ -12,7 +12,6 @@ from portl_postgres.catalog.types import PgType
 from portl_postgres.config import PostgresDestinationConfig
 from portl_postgres.destination import due_key
 from portl_postgres.destination.new_table import Proposal
-from portl_postgres.destination.sequences import positions
 from portl_postgres.sql.text import listed, literal, quoted
 
 _COMPRESSIBLE = {"text", "varchar", "bpchar", "json", "jsonb", "bytea"}
@@ -34,7 +33,6 @@ def around_rows(
     # A key that the source guarantees is built after the rows, in half the time; any other has to decide row by row.
     key_first = not intent.distinct
     before += [*types, create_table(intent.target, config, key=key_first)]
-    before += positions(intent.target, quoted(config.schema, config.table))
     if key_first:
         return [*before, *comments(intent.target, config)], [analyze]
     without_comment = attrs.evolve(intent.target, comment=None)

@@ -3,32 +3,11 @@
 from __future__ import annotations
 
 import portl
-from portl import Field, Intent, Kind, Table
+from portl import Field, Intent, Kind
 from portl_postgres.catalog.sequences import PgSequence, read_sequences
-from portl_postgres.catalog.tables import details
+from portl_postgres.catalog.tables import details, table_details
 from portl_postgres.session.session import Session
 from portl_postgres.sql.text import Expression, bound, literal, quoted, statement
-
-
-def positions(table: Table, name: str) -> list[str]:
-    """Return the statements that set the sequences of a table just created to where the source's are.
-
-    Args:
-        table: as created.
-        name: its name, quoted.
-    """
-    statements = []
-    for column in table.columns:
-        found = details(column)
-        sequence = found.sequence if found is not None else None
-        if column.identity is None or sequence is None or sequence.last is None:
-            continue
-        options = sequence.options
-        used = sequence.called or sequence.last != options.start
-        if used and options.minimum <= sequence.last <= options.maximum:
-            which = f"pg_catalog.pg_get_serial_sequence({literal(name)}, {literal(column.name)})"
-            statements.append(f"SELECT pg_catalog.setval({which}, {sequence.last}, {str(sequence.called).lower()})")
-    return statements
 
 
 class Sequences:
@@ -46,6 +25,8 @@ class Sequences:
         self._intent = intent
         self._table = table
         self._context = context
+        #: True for a table of this run's: what nothing was taken from yet gets the source's position, wherever that is.
+        self._created = intent.create or table_details(intent.target).unfinished
 
     def advance(self) -> None:
         """Advance each sequence past the column's values and the source's sequence; warn of those that cannot be.
@@ -95,7 +76,10 @@ class Sequences:
         origin = source.sequence if source is not None else None
         if origin is not None and origin.last is not None and origin.options.ascending == sequence.options.ascending:
             there = sequence.at(origin.last, called=origin.called)
-            wanted = there if wanted.is_behind(there) else wanted
+            if sequence.is_behind(there) or (self._created and sequence.is_unused):
+                if sequence.options.cycle:
+                    return there  # which may come before values that the source has returned in an earlier cycle
+                wanted = there
         extreme = "max" if sequence.options.ascending else "min"
         ((value,),) = self._session.query(f"SELECT {extreme}({quoted(field.target.name)}) FROM {self._table}")
         if value is not None and not wanted.has_passed(value):
