@@ -36,7 +36,7 @@ def main() -> None:
             for work in works(bench):
                 if arguments.only and group not in arguments.only and work.name not in arguments.only:
                     continue
-                outcome = measure(work, rounds, bench.settle, _aside if arguments.verbose else _quiet)
+                outcome = measure(work, rounds, bench.settle, _verbose if arguments.verbose else _quiet)
                 outcomes.append(outcome)
                 print(report.text(outcome), end="\n\n", flush=True)
                 _write(arguments.out, outcomes, about)
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def _may_hold(group: str, names: list[str]) -> bool:
-    """Tell whether a work of this group may be among the names: the works are known only once the group runs."""
+    """Return whether a work of this group may be among the names: the works are known only once the group runs."""
     holds = {"overwrite": ("overwrite-", "skip")}
     return any(name.startswith(holds.get(group, (f"{group}-",))) for name in names)
 
@@ -75,7 +75,7 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _aside(line: str) -> None:
+def _verbose(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 

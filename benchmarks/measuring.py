@@ -44,7 +44,7 @@ class Reach:
     label: str = ""
 
     def holds(self, found: float) -> bool:
-        """Tell whether a figure is within the bound."""
+        """Return whether a figure is within the bound."""
         if self.kind == "at least":
             return found >= self.bound
         return found < self.bound if self.kind == "under" else found <= self.bound

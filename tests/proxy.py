@@ -456,7 +456,7 @@ class _Watch:
 
 
 def _says_commit(text: bytes) -> bool:
-    """Tell whether a statement is COMMIT, or the last of several is."""
+    """Return whether a statement is COMMIT, or the last of several is."""
     return text.strip(b" \t\r\n;").upper().rpartition(b";")[2].strip() == b"COMMIT"
 
 

@@ -28,7 +28,7 @@ COLUMNS = (
 
 
 class LettingGo(portl.RowBatch):
-    """Says when it may let go of what it could make again."""
+    """Reports when it may release what it can compute again."""
 
     def release(self) -> None:
         CALLS.append(f"release {self.number}")

@@ -36,7 +36,7 @@ class ColumnDetails:
     version: int
     #: The settings of the session that reads or writes it by which a text becomes a date or a time.
     settings: Mapping[str, str] = attrs.field(factory=dict, hash=False)
-    #: The kinds of objects that the default depends on, built-in ones aside: function, relation, type, other.
+    #: The kinds of objects that the default depends on, except built-in ones: function, relation, type, other.
     default_needs: tuple[str, ...] = ()
     #: The columns that a generated column is computed from.
     made_of: tuple[str, ...] = ()

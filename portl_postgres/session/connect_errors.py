@@ -1,4 +1,4 @@
-"""Say why a server was not reached, or said no: what may pass by itself, and what somebody has to mend.
+"""Explain why connecting failed: which failures are transient, and what to change for the others.
 
 libpq gives no SQLSTATE for a failed connect, and the server's text may be in any language. So the same connect is made
 once more with libpq's protocol trace (manual, 32.11, PQtrace) going to a file in memory: the trace shows the code of
@@ -168,7 +168,7 @@ def ask_server(
 
 
 def answers(parameters: Mapping[str, str], seconds: float, over: threading.Event) -> bool:
-    """Tell whether anything at all comes back from a server, if only a refusal.
+    """Return whether a server answers at all, if only with a refusal.
 
     Raises:
         Stopped: once ``over`` is set.

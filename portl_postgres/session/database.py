@@ -1,10 +1,10 @@
-"""Reach a database: parameters, retries, the connections of a run, and sessions on them with portl's settings.
+"""Connect to a database: parameters, retries, the connections of a run, and sessions on them with portl's settings.
 
 The first session of a run has a connection of its own: to small jobs, which need no other, a pool would cost more than
 the connection. Those of workers come from a pool, which ``pool.max_size`` limits together with it.
 
-A caller's own connection is lent, not owned: the settings that portl changes on it are put back, a transaction that
-is open on it is neither committed nor rolled back (portl works in savepoints inside it), and it is never closed.
+On a caller-supplied connection, the settings that portl changes are restored, a transaction that is open is neither
+committed nor rolled back (portl works in savepoints inside it), and it is never closed.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ logger = logging.getLogger("portl.postgres")
 #: Seconds between two looks at the token while a connection is waited for.
 _WAIT_SECONDS = 0.25
 
-#: Callers' connections that a run has in hand. Two sides, or two runs, on one would spoil each other's statements.
-_lent: weakref.WeakSet[psycopg.Connection[Any]] = weakref.WeakSet()
-_lending = threading.Lock()
+#: Caller-supplied connections in use by a run. Two sides, or two runs, on one would disturb each other's statements.
+_in_use: weakref.WeakSet[psycopg.Connection[Any]] = weakref.WeakSet()
+_in_use_lock = threading.Lock()
 
 
 class Database:
-    """One end's database.
+    """The database of one side.
 
     Args:
-        config: how to reach it.
-        handle: a psycopg connection or pool of the caller's, where he gave one.
+        config: how to connect to it.
+        handle: a caller-supplied psycopg connection or pool; None: portl opens its own.
         role: ``source`` or ``destination``.
     """
 
@@ -65,7 +65,7 @@ class Database:
 
     @property
     def label(self) -> str:
-        """Where this is, for people."""
+        """Where this is, for display."""
         if self._handle is not None:
             return f"{self._role} (the caller's connection)"
         parameters = self.parameters
@@ -84,7 +84,7 @@ class Database:
 
     @contextmanager
     def session(self, context: portl.Context, settings: Mapping[str, str]) -> Iterator[Session]:
-        """Lend a session with portl's settings; what was changed on a caller's connection is put back."""
+        """Yield a session with portl's settings; on a caller-supplied connection, restore them afterwards."""
         with self._connection(context) as connection, self._exclusive(connection):
             own = self._handle is None
             idle = connection.info.transaction_status is pq.TransactionStatus.IDLE
@@ -138,18 +138,18 @@ class Database:
         found = [obstacle for obstacle, present in obstacles.items() if present]
         if found:
             raise self._unusable(f"the connection {found[0]}")
-        with _lending:
-            if connection in _lent:
+        with _in_use_lock:
+            if connection in _in_use:
                 raise self._unusable(
                     "the connection is in use by portl already; each side, and each run at the same time, needs one of"
                     " its own, or a pool that has them"
                 )
-            _lent.add(connection)
+            _in_use.add(connection)
         try:
             yield
         finally:
-            with _lending:
-                _lent.discard(connection)
+            with _in_use_lock:
+                _in_use.discard(connection)
 
     def _unusable(self, text: str) -> portl.ConfigError:
         return portl.ConfigError([f"{self._role}: {text}"], origin="what was handed in")
@@ -219,7 +219,7 @@ class Database:
         )
 
     def _is_first(self, context: portl.Context) -> bool:
-        """Tell whether the connection that is not the pool's is free; wait for it where there is no other."""
+        """Return whether the connection outside the pool is free; wait for it if there is no other."""
         if self._main.acquire(blocking=False):
             return True
         if self._config.pool.max_size > 1:
@@ -278,8 +278,8 @@ class Database:
     def _retire(self, pool: psycopg_pool.ConnectionPool[Any], connection: psycopg.Connection[Any]) -> None:
         """Close a pool of portl's own one of whose connections was lost: the others are in doubt.
 
-        The pool would replace it behind the scenes, and keep a wrong address or a refusal for itself; the next
-        session finds that out, and says it, with a new pool. Connections that are lent still are closed on return.
+        The pool would replace it in the background, and hide a wrong address or a refusal; the next session finds
+        that out, and reports it, with a new pool. Connections that are still in use are closed on return.
         """
         if connection.info.transaction_status is not pq.TransactionStatus.IDLE:
             connection.close()  # what is open on it must not be waited for

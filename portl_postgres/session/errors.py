@@ -45,7 +45,7 @@ _AGAIN = {
     "25006": "this server, role or transaction allows reading only; after a failover another server takes writes",
 }
 #: Somebody has to do something first.
-_MEND = {
+_REMEDIES = {
     "53100": "the disk is full; what a failed COPY has written stays there until VACUUM: make room, then run it again",
     "57P04": "the database was dropped",
 }
@@ -60,7 +60,7 @@ HINT_SCHEMA = "a dry run compares both sides: portl run JOB --dry-run; rename co
 
 
 def is_lost(error: psycopg.Error) -> bool:
-    """Tell whether the connection is gone."""
+    """Return whether the connection is gone."""
     state = error.sqlstate or ""
     if state in _LOST or state.startswith("08"):
         return True
@@ -93,7 +93,7 @@ def translate(error: psycopg.Error, where: str, secrets: Iterable[portl.Secret] 
         return portl.QueryError(message, hint="check the SQL in the job file", sqlstate=state)
     if state[:2] in ("42", "3F"):
         return portl.SchemaError(message, hint=HINT_SCHEMA, sqlstate=state)
-    hint = _AGAIN.get(state) or _MEND.get(state)
+    hint = _AGAIN.get(state) or _REMEDIES.get(state)
     return portl.OperationError(message, hint=hint, sqlstate=state, transient=state in _AGAIN)
 
 

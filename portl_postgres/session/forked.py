@@ -1,9 +1,9 @@
 """Leave the connections of a run to the process that has opened them.
 
-A process that is forked amid a run inherits its sockets: the workers of a pool that forks, or whatever else the
-application starts meanwhile. While such a process lives, the server does not see that the run's own was killed, and
-keeps the lock of the job for it. So a child lets go of them at once. Nothing is told to the servers: each descriptor is
-made one of the null device, for its number is known to libpq's copy of the connection.
+A process that is forked during a run inherits its sockets: the workers of a pool that forks, or whatever else the
+application starts. While such a process lives, the server does not notice that the run's process was killed, and keeps
+the lock of the job. So a child closes them at once. The servers are sent nothing: each descriptor is replaced by one of
+the null device, because libpq's copy of the connection knows its number.
 """
 
 from __future__ import annotations

@@ -137,7 +137,7 @@ class Session:
         return self.connection.info.parameter_status("server_encoding") == "UTF8"
 
     def readable(self, text: str) -> str:
-        """Return a text for people in characters that the server's encoding has."""
+        """Return a text in characters that the server's encoding has, others escaped."""
         encoding = "utf-8" if self.speaks_unicode else "ascii"
         return text.replace("\0", "\\0").encode(encoding, "backslashreplace").decode(encoding)
 
@@ -269,7 +269,7 @@ class Session:
         return found
 
     def _holders(self) -> str | None:
-        """Return who holds locks on what the last statement names, for people; None if that is not to be found out."""
+        """Return who holds locks on what the last statement names, for display; None if that cannot be found out."""
         rows = self.vigil.ask(_HOLDERS.format(statement=literal(self.statement), backend=self.vigil.backend))
         found = [" ".join(value.decode(errors="replace") for value in row if value) for row in rows or []]
         return f"locks are held there by {', and by '.join(found)}" if found else None

@@ -9,8 +9,8 @@ from portl_postgres.config import PostgresEnd
 from portl_postgres.conninfo import SECRET_KEYWORDS, parse_url
 from portl_postgres.session.session import LINUX_ALONE
 
-#: What fixes how values print and are read, so that text means the same at both sides (manual, 20.11). Left as the
-#: user has them: TimeZone and the order of DateStyle, which decide what his query means.
+#: Settings that fix how values are printed and read, so that text means the same at both sides (manual, 20.11). Left
+#: as the user has them: TimeZone and the order of DateStyle, which decide what a query means.
 PRINTING = {
     "DateStyle": "ISO",
     "IntervalStyle": "postgres",
@@ -40,9 +40,9 @@ def _watch_over(seconds: float) -> tuple[int, int, int]:
 def watchfulness(seconds: float, role: str) -> dict[str, str]:
     """Return the settings by which the server notices that its client is gone, and gives up what it has locked.
 
-    ``tcp_user_timeout`` ends also a connection whose other end is well and takes nothing for a while (tcp(7)). That is
-    what rows do when the end that they go to waits for a lock. So the side that sends rows does without: the source's
-    server, and libpq towards the destination, where the watchdog stands in for it.
+    ``tcp_user_timeout`` also ends a connection whose peer is well but reads nothing for a while (tcp(7)). That happens
+    to rows while the destination waits for a lock. So it is not set where rows are sent: on the source's server, and in
+    libpq towards the destination, where the watchdog does its work.
     """
     if not seconds:
         return {}

@@ -105,7 +105,7 @@ class Vigil:
         self.backend = pgconn.backend_pid
         self._server: str | None = None
         self._begun = 0.0
-        #: Why the connection was shut down, for people; None as long as it was not.
+        #: Why the connection was shut down, for display; None: it was not.
         self.verdict: str | None = None
         #: True once a cancelled statement is waited for.
         self.hasty = False
@@ -124,7 +124,7 @@ class Vigil:
         self.backend, self._server, self._begun = backend, server, begun
 
     def shared(self) -> bool:
-        """Tell whether a new connection is served by the process that is this session's."""
+        """Return whether a new connection is served by the same process as this session."""
         rows = self.ask("SELECT pg_backend_pid()")
         return bool(rows and rows[0][0] == str(self.backend).encode())
 

@@ -1,7 +1,7 @@
-"""Find and end what worker sessions in other processes have under way, by a mark that their sessions wear.
+"""Find and end worker sessions in other processes, by a mark that their sessions carry.
 
-The mark is a shared advisory lock under a random number: the server lets go of it when the session ends, shows who has
-it, and lets a role end sessions of its own. (manual, 13.3.5, 53.12, 9.28.2; a standby has advisory locks too)
+The mark is a shared advisory lock under a random number: the server releases it when the session ends, shows who holds
+it, and lets a role end its own sessions. (manual, 13.3.5, 53.12, 9.28.2; a standby has advisory locks too)
 """
 
 from __future__ import annotations

@@ -146,7 +146,7 @@ class Splitter:
         return "it has no unique key without NULLs to range over; `split_by` names a column that can stand in for one"
 
     def _fits(self, storage: _Storage) -> bool:
-        """Tell whether all rows make one chunk for sure."""
+        """Return whether all rows certainly fit into one chunk."""
         wanted = self._splitting.chunk_rows
         return storage.bytes <= self._splitting.chunk_bytes if wanted is None else storage.most_rows <= wanted
 

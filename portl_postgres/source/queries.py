@@ -17,7 +17,7 @@ from portl_postgres.sql.text import QUERY_WORDS, Unbalanced, check_expression, f
 from portl_postgres.wire.copy import flush, unfinished, wait_result
 
 INSUFFICIENT_PRIVILEGE = "42501"
-#: SQLSTATE classes that blame the text of a query: feature, cardinality, data, schema, syntax.
+#: SQLSTATE classes of errors in the text of a query: feature, cardinality, data, schema, syntax.
 _FAULT_CLASSES = ("0A", "21", "22", "3D", "3F", "42", "54")
 
 

@@ -1,5 +1,4 @@
--- The relations that a role may use, for people to choose from: without those of the system, partitions, temporary
--- ones and portl's ledger.
+-- The relations that a role may use, without system relations, partitions, temporary ones and portl's ledger.
 -- $1  the privilege: SELECT or INSERT
 SELECT n.nspname::text,
        c.relname::text,

@@ -128,12 +128,12 @@ def _settings(field: Field) -> tuple[Mapping[str, str], Mapping[str, str]]:
 
 
 def judged_by_text(field: Field, version: int) -> bool:
-    """Tell whether ``produced`` returns text in place of the destination's type. The arguments are those of ``way``."""
+    """Return whether ``produced`` returns text in place of the destination's type. Takes the arguments of ``way``."""
     return way(field, version) in (Way.TRIED, Way.TEXT)
 
 
 def is_foreign(pg: PgType) -> bool:
-    """Tell whether values hold something of their own database, and only their text means the same in another."""
+    """Return whether values refer to objects of their own database, so that only their text is portable."""
     return not all(part.builtin for part in pg.parts()) or not pg.binary(HASHES_RECORDS)
 
 
@@ -172,7 +172,7 @@ def image(value: str, pg: PgType, *, by_text: bool, scaled: bool = False) -> str
 
 
 def shown(value: str, pg: PgType, *, by_text: bool) -> str:
-    """Return the text of a value, for people and for a comparison in the client."""
+    """Return the text of a value, for display and for a comparison in the client."""
     root = pg.root
     if not by_text and root.builtin and root.name == "bpchar":
         return f"pg_catalog.convert_from(pg_catalog.bpcharsend({value}), 'UTF8')"

@@ -184,7 +184,7 @@ def _uuids(texts: _Texts) -> list[uuid.UUID]:
 
 
 def _same_as_made(text: str) -> bool:
-    """Tell whether this Python's UUIDs are made of what is set here."""
+    """Return whether this Python's UUIDs have the attributes that are set here."""
     try:
         found, made = _uuids([text])[0], uuid.UUID(text)
     except (AttributeError, TypeError):

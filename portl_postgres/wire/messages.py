@@ -92,7 +92,7 @@ def unwrapped(session: Session) -> bool:
 
 
 def ended(session: Session) -> bool:
-    """Tell whether a server that nothing is asked of has ended the connection, as far as that is known here.
+    """Return whether the server has ended an idle connection, as far as that is known here.
 
     Nothing is sent, and nothing is taken from the socket, so any thread may ask while another uses the session.
     """
@@ -232,7 +232,7 @@ class Frames:
         self.finished = False
 
     def close(self) -> None:
-        """Let go of the socket, which stays libpq's."""
+        """Release the socket, which remains libpq's."""
         self._socket.close()
 
     def piece(self, most: int) -> tuple[bytes, int]:
@@ -267,7 +267,7 @@ class Frames:
         return found_rows, count
 
     def _interrupted(self, position: int) -> bool:
-        """Tell whether there is a whole message that is no row, or is a row to be looked at."""
+        """Return whether there is a whole message that is not a row, or is a row to examine."""
         if self._end - position < FRAME:
             return False
         kind, length = _HEAD.unpack_from(self._data, position)

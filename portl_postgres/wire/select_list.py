@@ -100,7 +100,7 @@ def select_item(field: Field, *, named: bool = True) -> str:
 
 
 def keeps_type(field: Field) -> bool:
-    """Tell whether a field leaves the source with the type of ``Field.sent``."""
+    """Return whether a field leaves the source with the type of ``Field.sent``."""
     return item(field).keeps_type
 
 
@@ -110,7 +110,7 @@ def binary_obstacle(fields: Sequence[Field]) -> str | None:
 
 
 def keeps_value(field: Field) -> bool:
-    """Tell whether a column is handed on as it is, without a conversion."""
+    """Return whether a column is handed on as it is, without a conversion."""
     sent, target = details(field.sent), details(field.target)
     if sent is None or target is None or field.using or field.sent != field.source:
         return False

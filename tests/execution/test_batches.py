@@ -1,4 +1,4 @@
-"""Batches: the unit that fails or succeeds together, and what is said of the one that fails."""
+"""Batches: the unit that fails or succeeds together, and how the one that fails is reported."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def when(holds: Callable[[], object], then: Callable[[], object]) -> Iterator[No
 
 
 def waits(db: Db, event: str) -> Callable[[], object]:
-    """Tell whether a backend of the run waits for something of that kind."""
+    """Return whether a backend of the run waits for something of that kind."""
     query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s AND wait_event = %s"
     return lambda: db.value(query, NAME, event)
 

@@ -285,9 +285,9 @@ def test_a_quarantine_that_is_full_can_be_enlarged_and_the_job_goes_on(
     with pytest.raises(portl.OperationError, match="more than 12 rows rejected") as caught:
         portl.migrate(job(12))
     kept = destination.value("SELECT count(*) FROM t")
-    aside = destination.value("SELECT count(*) FROM t__rejected")
+    quarantined = destination.value("SELECT count(*) FROM t__rejected")
     assert caught.value.committed is not None
-    assert counts(caught.value.committed) == (kept + aside, kept, aside)
+    assert counts(caught.value.committed) == (kept + quarantined, kept, quarantined)
     result = portl.migrate(job(20))
     assert counts(result) == (ROWS, ROWS - 20, 20)
     assert destination.value("SELECT count(*) FROM t") == ROWS - 20

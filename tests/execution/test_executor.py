@@ -466,7 +466,7 @@ def test_a_cluster_shows_no_password(
     with pytest.raises(portl.DataError, match=r"id = 2950") as caught:
         portl.migrate(config, executor=cluster.get_executor(), observers=[look])
     # A task that ends with an exception is logged by Dask, with its arguments.
-    task = cluster.submit(_break, next(iter(_parcels(source, destination, end))), pure=False)
+    task = cluster.submit(_break, next(iter(_packed_tasks(source, destination, end))), pure=False)
     with pytest.raises(ZeroDivisionError):
         task.result()
     shown += [repr(cluster.get_worker_logs()), repr(cluster.get_scheduler_logs()), repr(scheduler.transition_log)]
@@ -482,7 +482,7 @@ def _break(task: object) -> None:
     raise ZeroDivisionError
 
 
-def _parcels(source: Db, destination: Db, end: dict[str, str]) -> Iterator[Any]:
+def _packed_tasks(source: Db, destination: Db, end: dict[str, str]) -> Iterator[Any]:
     with Elsewhere() as executor:
         config = job_of(source.end(**end), destination.end(**end), parallel=2, name="tasks", retry=FEW)
         with pytest.raises(portl.DataError):
@@ -523,9 +523,9 @@ def refusal(reads: Db, writes: Db, executor: Executor, **handed_in: Any) -> str:
 @pytest.mark.parametrize("end", ["source", "destination"])
 def test_a_connection_that_was_handed_in_goes_to_no_worker(source: Db, destination: Db, end: str) -> None:
     source.execute(TABLE)
-    lent = {"source": source, "destination": destination}[end].connection
+    supplied = {"source": source, "destination": destination}[end].connection
     with ThreadPoolExecutor(2) as executor:
-        found = refusal(source, destination, executor, **{end: lent})
+        found = refusal(source, destination, executor, **{end: supplied})
     assert found == (
         f"executor: {end} (the caller's connection) cannot be opened a second time: name it in the job instead of "
         "handing in a connection, or leave `executor` out"
@@ -540,13 +540,13 @@ def test_a_pool_that_was_handed_in_goes_to_threads_alone(
     db = {"source": source, "destination": destination}[end]
     keys: dict[str, Any] = {"host": db.endpoint.host, "port": db.endpoint.port, "user": db.endpoint.user}
     keys |= {"password": db.endpoint.password, "dbname": db.connection.info.dbname}
-    with psycopg_pool.ConnectionPool(kwargs=keys, min_size=0, max_size=4, open=True) as lent:
+    with psycopg_pool.ConnectionPool(kwargs=keys, min_size=0, max_size=4, open=True) as supplied:
         for executor in (pool, cluster.get_executor()):
-            found = refusal(source, destination, executor, **{end: lent})
+            found = refusal(source, destination, executor, **{end: supplied})
             assert found.startswith("executor: chunks cannot go to another process: TypeError: a ")
             assert "handing in connections" in found
         with ThreadPoolExecutor(2) as threads:
-            handed: dict[str, Any] = {end: lent}
+            handed: dict[str, Any] = {end: supplied}
             portl.migrate(job(source, destination), executor=threads, **handed)
     assert rows(destination, "t") == rows(source, "t")
 

@@ -120,11 +120,11 @@ def test_a_cursor_that_a_caller_holds_open_keeps_rows_from_being_frozen_and_noth
     source: Db, destination: Db, chunk_rows: int | None
 ) -> None:
     source.execute(KEYLESS)
-    with psycopg.connect(destination.connection.info.dsn, password=destination.endpoint.password) as lent:
-        lent.autocommit = True
-        lent.execute("DECLARE held CURSOR WITH HOLD FOR SELECT 1")
-        portl.migrate(job(source.end(), {"type": "postgres"}, chunk_rows=chunk_rows), destination=lent)
-        assert lent.execute("FETCH held").fetchall() == [(1,)]
+    with psycopg.connect(destination.connection.info.dsn, password=destination.endpoint.password) as supplied:
+        supplied.autocommit = True
+        supplied.execute("DECLARE held CURSOR WITH HOLD FOR SELECT 1")
+        portl.migrate(job(source.end(), {"type": "postgres"}, chunk_rows=chunk_rows), destination=supplied)
+        assert supplied.execute("FETCH held").fetchall() == [(1,)]
     assert frozen(destination) == 0.0
     assert rows(destination, "t") == rows(source, "t")
 

@@ -21,7 +21,7 @@ KEYLESS = f"CREATE TABLE t AS SELECT g AS id, repeat('r', g % 60) AS y FROM gene
 KEYED = f"{KEYLESS}; ALTER TABLE t ADD PRIMARY KEY (id)"
 #: Refuses every hundredth row, and ends the run at another.
 PICKY = "CREATE TABLE t (id int PRIMARY KEY CHECK (id % 100 <> 50), y text)"
-ASIDE = [(str(n),) for n in range(50, ROWS, 100)]
+REJECTED = [(str(n),) for n in range(50, ROWS, 100)]
 BAD = "ALTER TABLE t ADD CONSTRAINT bad CHECK (id <> 1777)"
 
 
@@ -31,7 +31,7 @@ def stopped(job: dict[str, Any], number: int) -> None:
         portl.migrate(job, observers=[Once(number, stop)])
 
 
-def aside(destination: Db) -> list[tuple[Any, ...]]:
+def quarantined(destination: Db) -> list[tuple[Any, ...]]:
     return destination.execute("SELECT \"row\"->>'id' FROM t__rejected ORDER BY (\"row\"->>'id')::int")
 
 
@@ -48,10 +48,10 @@ def test_quarantined_rows_name_the_run_and_come_once_when_all_is_copied_again(
     keys = {"conflict": "overwrite", "on_error": "quarantine", "parallel": parallel}
     job = job_of(source.end(), destination.end(), **keys, resume="recopy")
     stopped(job, 3)
-    assert len(aside(destination)) > 0
+    assert len(quarantined(destination)) > 0
     result = portl.migrate(job)
-    assert result.rows_rejected == len(ASIDE)
-    assert aside(destination) == ASIDE
+    assert result.rows_rejected == len(REJECTED)
+    assert quarantined(destination) == REJECTED
     assert destination.execute("SELECT DISTINCT run FROM t__rejected") == [(latest(job).id,)]
 
 
@@ -71,12 +71,12 @@ def test_quarantined_rows_by_a_run_that_starts_over_come_once(source: Db, destin
         for _ in range(2):
             with pytest.raises(portl.OperationError, match="no more"):
                 portl.migrate(job)
-            assert len(aside(destination)) > 5
+            assert len(quarantined(destination)) > 5
         destination.execute("DROP TRIGGER dies ON t")
-        assert portl.migrate(job).rows_rejected == len(ASIDE)
-    assert aside(destination) == ASIDE
+        assert portl.migrate(job).rows_rejected == len(REJECTED)
+    assert quarantined(destination) == REJECTED
     # A run that ended leaves its rows: another one is another story.
-    assert portl.migrate(job).rows_rejected == len(ASIDE)
+    assert portl.migrate(job).rows_rejected == len(REJECTED)
     assert destination.value("SELECT count(DISTINCT run) FROM t__rejected") == 2
 
 
@@ -85,9 +85,9 @@ def test_quarantined_rows_by_a_run_that_is_begun_again_come_once(source: Db, des
     destination.execute(PICKY)
     job = job_of(source.end(), destination.end(), conflict="overwrite", on_error="quarantine")
     stopped(job, 2)
-    assert aside(destination)
-    assert portl.migrate(job, restart=True).rows_rejected == len(ASIDE)
-    assert aside(destination) == ASIDE
+    assert quarantined(destination)
+    assert portl.migrate(job, restart=True).rows_rejected == len(REJECTED)
+    assert quarantined(destination) == REJECTED
 
 
 @pytest.mark.parametrize("conflict", ["fail", "overwrite"])
@@ -176,7 +176,7 @@ def test_a_role_with_a_ledger_of_its_own_works_beside_one_that_it_may_not_read(
     destination.execute(f"GRANT CREATE, USAGE ON SCHEMA own TO {guest['username']}")
     with pytest.raises(portl.PlanError, match="ledger"):
         portl.migrate(job)
-    portl.migrate({**job, "ledger": {"schema": "own"}})  # whoever names it knows what he does
+    portl.migrate({**job, "ledger": {"schema": "own"}})  # naming it is deliberate
     assert destination.value("SELECT count(*) FROM t") == 2 * ROWS
 
 
@@ -193,8 +193,8 @@ def test_rows_are_quarantined_once_whatever_becomes_of_a_commit(
             job = job_of(source.end(), there, on_error="quarantine", parallel=parallel, name=f"{after}")
             result = portl.migrate(job)
             assert proxy.cut_commits == 1
-        assert (result.rows_rejected, result.rows_inserted) == (len(ASIDE), ROWS - len(ASIDE))
-        assert aside(destination) == ASIDE
+        assert (result.rows_rejected, result.rows_inserted) == (len(REJECTED), ROWS - len(REJECTED))
+        assert quarantined(destination) == REJECTED
         destination.execute("TRUNCATE t, t__rejected")
     nothing_left(destination)
 
@@ -251,9 +251,9 @@ def test_a_caller_supplied_connection_tries_a_deadlock_again_in_one_transaction(
                         " RETURN NEW; END $$; CREATE TRIGGER fails BEFORE INSERT ON t FOR EACH ROW"
                         " WHEN (NEW.id = 1500) EXECUTE FUNCTION fails()")  # fmt: skip
     info = destination.connection.info
-    with psycopg.connect(info.dsn, password=info.password, autocommit=True) as lent:
+    with psycopg.connect(info.dsn, password=info.password, autocommit=True) as supplied:
         job = job_of(source.end(), destination.end(), atomic=True)
-        result = portl.migrate(job, destination=lent)
+        result = portl.migrate(job, destination=supplied)
     assert result.rows_inserted == ROWS
     assert rows(destination, "t") == rows(source, "t")
 

@@ -126,7 +126,7 @@ def test_the_ledger_stands_where_the_job_wants_it(source: Db, destination: Db) -
     assert destination.value("SELECT to_regnamespace('portl')") is None
 
 
-def lent(db: Db) -> psycopg.Connection[Any]:
+def caller_supplied(db: Db) -> psycopg.Connection[Any]:
     info = db.connection.info
     return psycopg.connect(
         host=info.host, port=info.port, user=info.user, dbname=info.dbname, password=db.endpoint.password
@@ -136,7 +136,7 @@ def lent(db: Db) -> psycopg.Connection[Any]:
 def test_a_run_is_resumed_over_connections_that_are_caller_supplied(source: Db, destination: Db) -> None:
     source.execute(KEYLESS)
     job = job_of(source.end(), destination.end())
-    with lent(source) as reading, lent(destination) as writing:
+    with caller_supplied(source) as reading, caller_supplied(destination) as writing:
         token = portl.CancelToken()
         with pytest.raises(portl.Cancelled):
             portl.migrate(job, source=reading, destination=writing, observers=[Once(3, token.cancel)], cancel=token)
@@ -166,11 +166,11 @@ def test_workers_share_a_pool_that_is_caller_supplied(source: Db, destination: D
     assert rows(destination, "t") == rows(source, "t")
 
 
-def test_inside_a_transaction_of_the_callers_his_commit_decides(source: Db, destination: Db) -> None:
+def test_inside_a_transaction_of_the_caller_the_callers_commit_decides(source: Db, destination: Db) -> None:
     source.execute(KEYLESS)
     destination.execute("CREATE TABLE t (x int, y text)")
     job = job_of(source.end(), destination.end())
-    with lent(destination) as writing:
+    with caller_supplied(destination) as writing:
         with writing.transaction(force_rollback=True):
             assert portl.migrate(job, destination=writing).rows_inserted == ROWS
         assert destination.value("SELECT count(*) FROM t") == 0

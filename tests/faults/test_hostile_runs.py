@@ -123,8 +123,8 @@ def test_a_clock_that_was_set_back_does_not_hide_the_latest_run(source: Db, dest
 
 #: Refuses every hundredth row.
 PICKY = "CREATE TABLE t (x int CONSTRAINT picky CHECK (x % 100 <> 50), y text)"
-MENDED = "ALTER TABLE t DROP CONSTRAINT picky"
-ASIDE = sum(1 for g in range(1, ROWS + 1) if g % 700 % 100 == 50)
+FIXED = "ALTER TABLE t DROP CONSTRAINT picky"
+REJECTED = sum(1 for g in range(1, ROWS + 1) if g % 700 % 100 == 50)
 #: Runs a job at a moment, and says what became of it.
 AT_A_MOMENT = """
 import json, sys
@@ -242,37 +242,37 @@ def test_a_quarantine_that_takes_nothing_ends_the_run_instead_of_losing_rows(sou
     destination.execute("TRUNCATE t; TRUNCATE t__rejected;" + SILENT.format(what="INSERT"))
     with pytest.raises(portl.OperationError, match=r"were to be quarantined in public\.t__rejected, and 0 were"):
         portl.migrate(job)
-    assert destination.value("SELECT count(*) FROM t") < ROWS - ASIDE
+    assert destination.value("SELECT count(*) FROM t") < ROWS - REJECTED
 
 
 def test_a_quarantine_that_lets_nothing_go_keeps_its_rows_from_coming_twice(source: Db, destination: Db) -> None:
     job = quarantining(source, destination)
     portl.migrate(job)
-    destination.execute(MENDED + ";" + SILENT.format(what="DELETE"))
+    destination.execute(FIXED + ";" + SILENT.format(what="DELETE"))
     with pytest.raises(portl.OperationError, match=r"were to be removed from public\.t__rejected, and 0 were"):
         portl.retry_rejected(job)
     destination.execute("DROP TRIGGER silent ON t__rejected")
-    assert portl.retry_rejected(job).rows_inserted == ASIDE
+    assert portl.retry_rejected(job).rows_inserted == REJECTED
     assert rows(destination, "t") == rows(source, "t")
 
 
 def test_a_repair_does_not_bring_rows_that_the_quarantine_would_bring_again(source: Db, destination: Db) -> None:
     job = quarantining(source, destination)
     portl.migrate(job)
-    destination.execute(MENDED)
+    destination.execute(FIXED)
     with pytest.raises(portl.OperationError, match="some of the missing rows are in the quarantine"):
         portl.verify(job, repair=True)
-    assert portl.retry_rejected(job).rows_inserted == ASIDE
+    assert portl.retry_rejected(job).rows_inserted == REJECTED
     destination.execute("DELETE FROM t WHERE x = 7")
     assert portl.verify(job, repair=True).equal
     assert rows(destination, "t") == rows(source, "t")
 
 
 @pytest.mark.parametrize("name", ["a\0b", "\ud800", "x" * 10_000, "a'b\"c\\d;--\n\t", "\u202e", "{}%s$1"])
-def test_a_job_of_any_name_puts_rows_aside_and_takes_them_through_again(source: Db, destination: Db, name: str) -> None:
+def test_a_job_of_any_name_quarantines_rows_and_retries_them(source: Db, destination: Db, name: str) -> None:
     job = quarantining(source, destination, name=name)
-    assert portl.migrate(job).rows_rejected == ASIDE
-    destination.execute(MENDED)
-    assert portl.retry_rejected(job).rows_inserted == ASIDE
+    assert portl.migrate(job).rows_rejected == REJECTED
+    destination.execute(FIXED)
+    assert portl.retry_rejected(job).rows_inserted == REJECTED
     assert rows(destination, "t") == rows(source, "t")
     assert portl.clean(job).runs == 1

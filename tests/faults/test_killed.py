@@ -97,7 +97,7 @@ def job_of(source: Db, destination: Db, case: Case, table: str, parallel: int) -
 
 
 def done(job: dict[str, Any]) -> bool:
-    """Tell whether the job was killed after its end: the ledger knows, as soon as the killed process's server does."""
+    """Return whether the job was killed after its end: the ledger knows once the server of the killed process does."""
     for _ in range(100):
         runs = portl.status(job).runs
         if not runs or not runs[0].locked:
@@ -141,8 +141,8 @@ def killed_again_and_again(source: Db, destination: Db, victim: Victim, what: st
         assert seen[-1][1].get("error") is None, (number, seen)
         assert rows(destination, table) == wanted, (number, seen)
         if what.startswith("rows that are quarantined"):
-            aside = f"SELECT count(*), count(DISTINCT \"row\"->>'id') FROM {table}__rejected"
-            assert destination.execute(aside) == [(30, 30)], (number, seen)
+            quarantined = f"SELECT count(*), count(DISTINCT \"row\"->>'id') FROM {table}__rejected"
+            assert destination.execute(quarantined) == [(30, 30)], (number, seen)
         destination.execute(f'DROP TABLE "{table}"')
     assert killed, "no moment has hit"
     nothing_left(destination)

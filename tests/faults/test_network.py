@@ -178,7 +178,7 @@ def lost(config: dict[str, Any], observer: Callable[[portl.Event], None] | None 
 
 
 def silent(error: portl.ConnectionFailed, end: str) -> bool:
-    """Tell whether an error names the end, the silence and the key that decides about it."""
+    """Return whether an error names the end, the silence and the key that decides about it."""
     return error.message.startswith(end) and "nothing was heard from the server for" in error.message
 
 
@@ -318,7 +318,7 @@ def test_connecting_is_cancelled_by_the_token(rows: Db, destination: Db, proxy: 
 def test_waiting_for_a_connection_of_a_pool_is_cancelled_by_the_token(rows: Db, destination: Db) -> None:
     info = rows.connection.info
     token = portl.CancelToken()
-    with ConnectionPool(f"{info.dsn} password={info.password}", min_size=1, max_size=1, name="lent") as pool:
+    with ConnectionPool(f"{info.dsn} password={info.password}", min_size=1, max_size=1, name="supplied") as pool:
         with pool.connection():
             timer = threading.Timer(0.5, token.cancel)
             timer.start()
@@ -406,11 +406,11 @@ def test_a_caller_supplied_connection_that_falls_silent_ends_with_an_error(
     for key in ("host", "port", "database", "username", "password"):
         config["source"].pop(key, None)
     proxy.delay(0.0, rate=4_000_000)
-    with connect(rows, proxy) as lent:
+    with connect(rows, proxy) as supplied:
         with swallowed(proxy, lambda: proxy.forwarded("down") > 3_000_000, new=False):
             with pytest.raises(portl.ConnectionFailed, match=r"source .the caller's connection.*nothing was heard"):
-                portl.migrate(config, source=lent)
-        assert lent.broken
+                portl.migrate(config, source=supplied)
+        assert supplied.broken
 
 
 def test_a_job_that_sets_network_timeout_to_0_is_not_watched(rows: Db, destination: Db) -> None:

@@ -15,7 +15,7 @@ def job(source: Db, destination: Db, **keys: Any) -> dict[str, Any]:
 
 
 UNFIT = {
-    # the destination's key or index, and what is said of it
+    # the destination's key or index, and the message about it
     "PRIMARY KEY (r, during WITHOUT OVERLAPS)": (
         "has a primary key by which rows cannot be matched; t_pkey (r, during) is WITHOUT OVERLAPS: it compares by"
         " overlap, not by equality"

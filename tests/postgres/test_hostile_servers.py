@@ -187,17 +187,17 @@ def test_a_caller_supplied_connection_is_usable_after_a_lock_could_not_be_had(
     destination.execute("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE mine (id int)")
     end = destination.end(table="t", lock_timeout=0.2)
     password = destination.endpoint.password
-    with psycopg.connect(destination.connection.info.dsn, password=password) as lent:
+    with psycopg.connect(destination.connection.info.dsn, password=password) as supplied:
         if open_transaction:
-            lent.execute("INSERT INTO mine VALUES (1)")
+            supplied.execute("INSERT INTO mine VALUES (1)")
         with psycopg.connect(destination.connection.info.dsn, password=password) as holder:
             holder.execute("LOCK TABLE t IN ACCESS EXCLUSIVE MODE")
             with pytest.raises(portl.Error, match="lock timeout"):
-                portl.migrate({"source": source.end(table="t"), "destination": end}, destination=lent)
+                portl.migrate({"source": source.end(table="t"), "destination": end}, destination=supplied)
         expected = psycopg.pq.TransactionStatus.INTRANS if open_transaction else psycopg.pq.TransactionStatus.IDLE
-        assert lent.info.transaction_status == expected
-        assert lent.autocommit is False
-        lent.execute("INSERT INTO mine VALUES (2)")
+        assert supplied.info.transaction_status == expected
+        assert supplied.autocommit is False
+        supplied.execute("INSERT INTO mine VALUES (2)")
     assert destination.value("SELECT count(*) FROM mine") == 1 + open_transaction
 
 

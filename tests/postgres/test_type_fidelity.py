@@ -27,7 +27,7 @@ def _images(db: Db, table: str) -> list[tuple[Any, ...]]:
 
 
 def _images_compare(types: Sequence[str]) -> bool:
-    """Tell whether rows of these types have images that mean the same in another database."""
+    """Return whether rows of these types have images that mean the same in another database."""
     # aclitem has no binary form; an image holds the oids of user-made types, and of what reg* types name.
     return not any(name.removesuffix("[]") in OWN_VALUES or name.startswith(("aclitem", "reg")) for name in types)
 

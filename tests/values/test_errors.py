@@ -74,13 +74,13 @@ def made(cls: type[portl.Error]) -> portl.Error:
     if cls is portl.ConfigError:
         return portl.ConfigError(["a: wrong", "b: wrong"], origin="job.yaml")
     if issubclass(cls, portl.DataError):
-        return cls("refused", hint="mend it", sqlstate="23505", table="t", column="c", constraint="k")
+        return cls("refused", hint="fix it", sqlstate="23505", table="t", column="c", constraint="k")
     if cls is portl.VerificationFailed:
         found = portl.TableVerification(
             source="a", destination="b", mode="count", key=(), rows_source=2, rows_destination=1, missing=1, equal=False
         )
         return portl.VerificationFailed("it differs", found)
-    return cls("it failed", hint="mend it", sqlstate="XX000", transient=True)
+    return cls("it failed", hint="fix it", sqlstate="XX000", transient=True)
 
 
 @pytest.mark.parametrize("cls", [portl.Error, *(cls for cls in TREE if cls is not portl.PlanError)])

@@ -285,8 +285,8 @@ def test_the_plan_says_where_rejected_rows_go(source: Db, destination: Db) -> No
     source.execute("CREATE TABLE t (id int PRIMARY KEY)")
     destination.execute("CREATE TABLE t (id int PRIMARY KEY)")
     assert portl.plan(job(source, destination)).tables[0].rejected_to == "public.t__rejected"
-    named = portl.plan(job(source, destination, quarantine={"table": "Aside"}))
-    assert named.tables[0].rejected_to == 'public."Aside"'
+    named = portl.plan(job(source, destination, quarantine={"table": "Bad Rows"}))
+    assert named.tables[0].rejected_to == 'public."Bad Rows"'
     assert portl.plan(job(source, destination, on_error="fail")).tables[0].rejected_to is None
     assert destination.value("SELECT to_regclass('t__rejected')") is None
 

@@ -15,7 +15,7 @@ import pytest
 
 import portl
 from portl_postgres.demo.server import Server, free_port
-from portl_postgres.session import connect_errors as reaching
+from portl_postgres.session import connect_errors
 from tests.servers import Db, system_binaries, temporary_folder
 
 FAST = {"attempts": 2, "max_delay": 0.1}
@@ -67,7 +67,7 @@ def roles(source: Db) -> Iterator[Db]:
 
 def test_a_wrong_password_is_final(table: Db, destination: Db) -> None:
     found = Attempt(table.end(table="t", password="wrong"), destination)
-    found.refused(portl.AuthenticationFailed, "password authentication failed", reaching.HINT_PASSWORD, 0)
+    found.refused(portl.AuthenticationFailed, "password authentication failed", connect_errors.HINT_PASSWORD, 0)
     assert found.error is not None
     assert found.error.sqlstate == "28P01"
     assert f"source postgres@127.0.0.1:{table.endpoint.port}/{table.connection.info.dbname}: " in found.error.message
@@ -75,34 +75,34 @@ def test_a_wrong_password_is_final(table: Db, destination: Db) -> None:
 
 def test_an_unknown_role_is_final(table: Db, destination: Db) -> None:
     found = Attempt(table.end(table="t", username="nobody_here"), destination)
-    found.refused(portl.AuthenticationFailed, 'user "nobody_here"', reaching.HINT_PASSWORD, 0)
+    found.refused(portl.AuthenticationFailed, 'user "nobody_here"', connect_errors.HINT_PASSWORD, 0)
 
 
 def test_a_role_that_may_not_log_in_is_final(table: Db, roles: Db, destination: Db) -> None:
     found = Attempt(table.end(table="t", username="portl_nologin", password="pw"), destination)
-    found.refused(portl.AuthenticationFailed, "not permitted to log in", reaching.HINT_ROLE, 0)
+    found.refused(portl.AuthenticationFailed, "not permitted to log in", connect_errors.HINT_ROLE, 0)
 
 
 def test_an_unknown_database_is_final(table: Db, destination: Db) -> None:
     found = Attempt(table.end(table="t", database="no_such_db"), destination)
-    found.refused(portl.AuthenticationFailed, 'database "no_such_db" does not exist', reaching.HINT_DATABASE, 0)
+    found.refused(portl.AuthenticationFailed, 'database "no_such_db" does not exist', connect_errors.HINT_DATABASE, 0)
 
 
 def test_a_database_that_the_role_may_not_enter_is_final(table: Db, roles: Db, destination: Db) -> None:
     table.execute(f"REVOKE CONNECT ON DATABASE {table.connection.info.dbname} FROM PUBLIC")
     found = Attempt(table.end(table="t", username="portl_barred", password="pw"), destination)
-    found.refused(portl.AuthenticationFailed, "permission denied for database", reaching.HINT_CONNECT, 0)
+    found.refused(portl.AuthenticationFailed, "permission denied for database", connect_errors.HINT_CONNECT, 0)
 
 
 def test_a_password_that_is_not_set_is_final(table: Db, destination: Db, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGPASSFILE", "/nonexistent")
     found = Attempt(table.end(table="t", password=None), destination)
-    found.refused(portl.AuthenticationFailed, "no password supplied", reaching.HINT_NO_PASSWORD, 0)
+    found.refused(portl.AuthenticationFailed, "no password supplied", connect_errors.HINT_NO_PASSWORD, 0)
 
 
 def test_nothing_listening_is_tried_again(destination: Db) -> None:
     found = Attempt(destination.end(table="t", port=free_port()), destination)
-    found.refused(portl.ConnectionFailed, "Connection refused", reaching.HINT_UNREACHABLE, 1)
+    found.refused(portl.ConnectionFailed, "Connection refused", connect_errors.HINT_UNREACHABLE, 1)
     retrying = next(event for event in found.events if isinstance(event, portl.Retrying))
     assert (retrying.what, retrying.attempt, retrying.attempts) == ("connecting to the source", 1, 2)
     assert retrying.pause > 0
@@ -110,35 +110,35 @@ def test_nothing_listening_is_tried_again(destination: Db) -> None:
 
 def test_an_unknown_host_is_tried_again(destination: Db) -> None:
     found = Attempt(destination.end(table="t", host="no-such-host.invalid"), destination)
-    found.refused(portl.ConnectionFailed, "no-such-host.invalid", reaching.HINT_UNREACHABLE, 1)
+    found.refused(portl.ConnectionFailed, "no-such-host.invalid", connect_errors.HINT_UNREACHABLE, 1)
 
 
 def test_a_server_that_does_not_answer_is_given_up_after_connect_timeout_and_tried_again(destination: Db) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         found = Attempt(destination.end(table="t", port=port, connect_timeout=1), destination)
-    found.refused(portl.ConnectionFailed, "timeout", reaching.HINT_UNREACHABLE, 1)
+    found.refused(portl.ConnectionFailed, "timeout", connect_errors.HINT_UNREACHABLE, 1)
 
 
 def test_a_role_without_a_free_connection_is_tried_again(table: Db, roles: Db, destination: Db) -> None:
     found = Attempt(table.end(table="t", username="portl_full", password="pw"), destination)
-    found.refused(portl.ConnectionFailed, "too many connections for role", reaching.HINT_FULL, 1)
+    found.refused(portl.ConnectionFailed, "too many connections for role", connect_errors.HINT_FULL, 1)
 
 
 def test_tls_required_of_a_server_that_has_none_is_final(table: Db, destination: Db) -> None:
     for sslmode in ("require", "verify-full"):
         found = Attempt(table.end(table="t", sslmode=sslmode), destination)
-        found.refused(portl.AuthenticationFailed, "", reaching.HINT_TLS, 0)
+        found.refused(portl.AuthenticationFailed, "", connect_errors.HINT_TLS, 0)
 
 
 def test_where_the_protocol_cannot_be_traced_a_refusal_is_final_all_the_same(
     table: Db, destination: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reaching, "TRACES", False)
+    monkeypatch.setattr(connect_errors, "TRACES", False)
     wrong = Attempt(table.end(table="t", password="wrong"), destination)
-    wrong.refused(portl.AuthenticationFailed, "password authentication failed", reaching.HINT_REFUSED, 0)
+    wrong.refused(portl.AuthenticationFailed, "password authentication failed", connect_errors.HINT_REFUSED, 0)
     nobody = Attempt(destination.end(table="t", port=free_port()), destination)
-    nobody.refused(portl.ConnectionFailed, "Connection refused", reaching.HINT_UNREACHABLE, 1)
+    nobody.refused(portl.ConnectionFailed, "Connection refused", connect_errors.HINT_UNREACHABLE, 1)
 
 
 #: Answers as a server does that is starting up (manual, 54.2.1 and 54.8): a real one starts too fast to be met at it.
@@ -162,13 +162,13 @@ while True:
 def test_a_server_that_is_starting_up_is_tried_again(
     traces: bool, destination: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reaching, "TRACES", traces)
+    monkeypatch.setattr(connect_errors, "TRACES", traces)
     with subprocess.Popen([sys.executable, "-c", STARTING_UP], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         port = int(process.stdout.readline())
         found = Attempt(destination.end(table="t", port=port), destination)
         process.kill()
-    found.refused(portl.ConnectionFailed, "starting up", reaching.HINT_STARTING, 1)
+    found.refused(portl.ConnectionFailed, "starting up", connect_errors.HINT_STARTING, 1)
 
 
 def test_a_server_that_comes_up_between_two_attempts_is_used(destination: Db) -> None:
@@ -426,16 +426,16 @@ def test_a_client_certificate_stands_in_for_a_password(tls: Server, certificates
 def test_a_certificate_of_another_authority_is_final(tls: Server, certificates: Path, destination: Db) -> None:
     source = tls_end(tls, sslmode="verify-ca", sslrootcert=str(certificates / "theirs.crt"))
     found = Attempt(source, destination)
-    found.refused(portl.AuthenticationFailed, "certificate verify failed", reaching.HINT_TLS, 0)
+    found.refused(portl.AuthenticationFailed, "certificate verify failed", connect_errors.HINT_TLS, 0)
 
 
 @pytest.mark.system
 def test_a_certificate_for_another_host_is_final(tls: Server, certificates: Path, destination: Db) -> None:
     source = tls_end(tls, host="127.0.0.1", sslmode="verify-full", sslrootcert=str(certificates / "ours.crt"))
-    Attempt(source, destination).refused(portl.AuthenticationFailed, "127.0.0.1", reaching.HINT_TLS, 0)
+    Attempt(source, destination).refused(portl.AuthenticationFailed, "127.0.0.1", connect_errors.HINT_TLS, 0)
 
 
 @pytest.mark.system
 def test_a_server_that_insists_on_tls_refuses_for_good(tls: Server, destination: Db) -> None:
     found = Attempt(tls_end(tls, sslmode="disable"), destination)
-    found.refused(portl.AuthenticationFailed, "pg_hba.conf", reaching.HINT_ROLE, 0)
+    found.refused(portl.AuthenticationFailed, "pg_hba.conf", connect_errors.HINT_ROLE, 0)
