@@ -37,7 +37,11 @@ SELECT pg_catalog.pg_is_in_recovery(),
        coalesce(has_table_privilege(c.oid, 'SELECT'), false),
        coalesce(pg_has_role(c.relowner, 'USAGE'), false),
        (SELECT min(k.conname)::text FROM pg_catalog.pg_constraint AS k
-         WHERE k.contype = 'f' AND k.conrelid = c.oid AND k.confrelid = c.oid)
+         WHERE k.contype = 'f' AND k.conrelid = c.oid AND k.confrelid = c.oid),
+       -- Rules for UPDATE, even disabled ones, and for INSERT (matchLocks in rewriteHandler.c).
+       ARRAY(SELECT r.rulename::text FROM pg_catalog.pg_rewrite AS r
+              WHERE r.ev_class = c.oid AND (r.ev_type = '2' OR r.ev_type = '3' AND r.ev_enabled IN ('O', 'A'))
+              ORDER BY r.rulename)
   FROM (SELECT $1::text AS name) AS wanted
   LEFT JOIN pg_catalog.pg_namespace AS n ON n.nspname = wanted.name
   LEFT JOIN pg_catalog.pg_class AS c ON c.oid = $2::oid
@@ -59,6 +63,8 @@ class _Facts:
     owns: bool
     #: A foreign key of the table to itself.
     self_reference: str | None
+    #: The rules of the table that keep the server from resolving conflicts.
+    rules: list[str]
 
 
 def examine(
@@ -243,6 +249,11 @@ class _Checks:
     def _conflict(self) -> list[Finding]:
         intent, key = self._intent, self._intent.key
         findings = []
+        if self._resolves and self._facts.rules and not intent.create:
+            rules = f"{intent.target.name} has rules for INSERT or UPDATE ({', '.join(self._facts.rules)})"
+            text = f"{rules}, so the server resolves no conflicts there"
+            remedy = "drop them, use triggers instead, or use `conflict: fail`"
+            findings.append(portl.problem("conflict", text, remedy))
         if self._resolves and key is not None:
             filled = {field.target.name for field in intent.fields}
             unfilled = [name for name in key.columns if name not in filled]

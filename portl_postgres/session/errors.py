@@ -50,7 +50,15 @@ _REMEDIES = {
     "57P04": "the database was dropped",
 }
 #: Codes outside the classes 22 and 23 that a single row can bring about.
-_ROW = {"44000", "54000", "P0001", "P0004"}
+_ROW = {"42501", "44000", "54000", "P0001", "P0004"}
+#: Where the server refuses a row that a policy does not allow, with the code of a missing privilege (execMain.c).
+_CHECKS_ROWS = "ExecWithCheckOptions"
+#: Where it refuses to make a value of more than 1 GB, with the code of a fault of its own.
+_ALLOCATES = "mcxt.c"
+HINT_TOO_LARGE = (
+    "the server makes no value of more than 1 GB, and bytea takes twice its bytes as text: leave the column out"
+    " (`exclude_columns`), or let the table travel in binary form (`route: relay`)"
+)
 
 HINT_PRIVILEGE = (
     "the source's role needs SELECT; the destination's needs INSERT, and UPDATE and SELECT for overwrite and merge, "
@@ -83,10 +91,12 @@ def translate(error: psycopg.Error, where: str, secrets: Iterable[portl.Secret] 
         return portl.ConnectionFailed(
             message, hint=_LOST.get(state or "", HINT_UNREACHABLE), sqlstate=state, transient=True
         )
-    if state == "42501":
+    if state == "42501" and error.diag.source_function != _CHECKS_ROWS:
         return portl.PermissionDenied(message, hint=HINT_PRIVILEGE, sqlstate=state)
-    if state is None or state[:2] in ("22", "23") or state in _ROW:
+    too_large = state == "XX000" and error.diag.source_file == _ALLOCATES
+    if state is None or state[:2] in ("22", "23") or state in _ROW or too_large:
         found = _row_error(error, message, state)
+        found.hint = HINT_TOO_LARGE if too_large else found.hint
         found.detail = _scrubbed(error.diag.message_detail, secrets)
         return found
     if state in ("42601", "42P18"):

@@ -35,7 +35,7 @@ from portl_postgres.config import PostgresSourceConfig, RowSecurity
 from portl_postgres.session import worker_sessions
 from portl_postgres.session.database import Database
 from portl_postgres.session.session import Session
-from portl_postgres.source import snapshot
+from portl_postgres.source import snapshot, unsendable
 from portl_postgres.source.checks import SEE_ALL, SourceExaminer, expected_rows
 from portl_postgres.source.chunks import Splitter
 from portl_postgres.source.queries import INSUFFICIENT_PRIVILEGE, Describer
@@ -406,11 +406,9 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         self._reading = copy, batches
         # Bytes that are no UTF-8 pass: the destination refuses their row, not the source the whole reading.
         passing = as_they_are(self._session) if binary else nullcontext()
-        with self._only_reading(), passing, closing(batches):
-            if reading.format.name == portl.ROWS.name:
-                yield from self._decoded(reading, batches)
-            else:
-                yield from batches
+        naming = unsendable.named(self._session, self._selection, reading, copy)
+        with self._only_reading(), passing, naming, closing(batches):
+            yield from self._decoded(reading, batches) if reading.format.name == portl.ROWS.name else batches
         snapshot.check_not_rewritten(self._session, self.label())
 
     @staticmethod

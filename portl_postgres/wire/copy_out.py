@@ -38,6 +38,8 @@ class CopyOut:
         self._token = token
         self._what = what
         self.read_out = read_out
+        #: Rows that have arrived for ``batches``.
+        self.arrived = 0
 
     def batches(
         self, *, binary: bool, rows: int, size: int | None, first_row: int = 1
@@ -69,6 +71,7 @@ class CopyOut:
                 piece.append(row)
                 piece_bytes += len(row)
                 count += 1
+                self.arrived += 1
                 if piece_bytes < PUT_BYTES and count < rows:
                     continue
                 pieces.append(b"".join(piece))
@@ -93,6 +96,7 @@ class CopyOut:
                 if found:
                     pieces.append(piece)
                     count += found
+                    self.arrived += found
                     batch_bytes += len(piece) - found * FRAME
                 if count and (not found or count >= rows or batch_bytes >= limit):
                     yield pieces, count, batch_bytes

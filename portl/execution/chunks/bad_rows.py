@@ -53,10 +53,23 @@ def located(
     return error
 
 
-def position(task: TableTask, chunk: int, row: int, batch: int) -> str:
+def named(error: DataError, task: TableTask, base: ChunkLine) -> None:
+    """Name the row that the source could not send.
+
+    Args:
+        error: the source's; its ``row`` is counted from where it began to read.
+        task: the plan for its table.
+        base: the chunk's line as it stood before.
+    """
+    masked(error, error.values, task.intent.mask)
+    row = base.rows + (error.row or 0)
+    error.message = f"{position(task, base.number, row)}{_named(error.values or {}, task)}: {error.message}"
+
+
+def position(task: TableTask, chunk: int, row: int, batch: int | None = None) -> str:
     """Return where a row stands in the source, for people; all numbers are counted from 1."""
     where = "the source" if len(task.split.chunks) == 1 else f"chunk {chunk:,}"
-    return f"row {row:,} of {where} (batch {batch:,})"
+    return f"row {row:,} of {where}" + (f" (batch {batch:,})" if batch is not None else "")
 
 
 def _named(values: dict[str, str | None], task: TableTask) -> str:

@@ -11,17 +11,18 @@ so memory is bounded whatever the size of a chunk.
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 
 import attrs
 
 from portl.config.models import DEFAULT_BATCH_ROWS
 from portl.connectors.exchange import Batch, Chunk, Reading
+from portl.execution.chunks.bad_rows import named
 from portl.execution.chunks.recovery import Recovery
 from portl.execution.chunks.transaction import ChunkTransaction
 from portl.execution.chunks.work import Assignment
 from portl.planning.delivery import Delivery, whole_bounds
-from portl.values.errors import DataError
+from portl.values.errors import DataError, OperationError
 from portl.values.runs import ChunkLine, ChunkState
 
 logger = logging.getLogger("portl.execution")
@@ -89,7 +90,7 @@ class ChunkLoad:
         return self._load()
 
     def _load(self) -> ChunkLine:
-        batches = self._worker.source.read(self._reading)
+        batches = self._read()
         try:
             self._transaction.begin()
             for batch in batches:
@@ -97,7 +98,7 @@ class ChunkLoad:
                 self._add(batch)
             self._commit(ChunkState.DONE)
         except DataError:
-            _close(batches)
+            batches.close()
             try:
                 self._keep_what_is_good()
             finally:
@@ -106,11 +107,23 @@ class ChunkLoad:
             raise
         except BaseException:
             # The token ends the reading in another way than an error does: by cancelling it.
-            _close(batches)
+            batches.close()
             if self._transaction.open:
                 self._transaction.rollback()
             raise
         return self.line
+
+    def _read(self) -> Generator[Batch, None, None]:
+        """Yield the chunk's batches; name the row that the source cannot send."""
+        batches = self._worker.source.read(self._reading)
+        try:
+            yield from batches
+        except DataError as error:
+            if error.row is None:
+                raise
+            named(error, self._assignment.work.task, self.line)
+            # No refusal of the destination's, which other batches could be tried for.
+            raise OperationError(error.message, hint=error.hint, sqlstate=error.sqlstate) from None
 
     def _add(self, batch: Batch) -> None:
         transaction = self._transaction
@@ -205,8 +218,3 @@ class ChunkLoad:
             keep = rest is not None
         if keep and done:
             transaction.settle(transaction.commit(ChunkState.PARTIAL, rest))
-
-
-def _close(batches: Iterator[Batch]) -> None:
-    if isinstance(batches, Generator):
-        batches.close()

@@ -19,6 +19,8 @@ from portl_postgres.sql.text import listed, quoted
 SUFFIX = "__rejected"
 #: What the server allows (manual, 4.1.1).
 NAME_BYTES = 63
+#: Bytes of the largest row that can be quarantined: as JSON it may take twice that, and the server's limit is 1 GB.
+LARGEST_ROW = 480 * 1024 * 1024
 #: Rows put into one statement.
 INSERT_ROWS = 500
 
@@ -103,6 +105,13 @@ class RejectedTable:
 
     def put(self, rejections: Sequence[Rejection]) -> list[str]:
         """Quarantine rows; return a line of JSON for each, for the quarantine's file."""
+        for rejection in rejections:
+            if rejection.row.size > LARGEST_ROW:
+                raise portl.OperationError(
+                    f"{rejection.position} is too large for the quarantine, which keeps a row as text:"
+                    f" {rejection.row.size:,} bytes; it was refused for this: {rejection.error.message}",
+                    hint="mend its cause, leave the row out in the source, or leave the column out (`exclude_columns`)",
+                )
         try:
             self._make()
             rows = [dict(zip(self._columns, cells, strict=True)) for cells in self._texts.of(rejections)]

@@ -14,6 +14,7 @@ from portl_postgres.catalog import drift
 from portl_postgres.catalog.drift import Fingerprint
 from portl_postgres.catalog.tables import table_details
 from portl_postgres.destination import due_key
+from portl_postgres.destination.writing.policies import POLICY_VIOLATION, Policies
 from portl_postgres.destination.writing.straight import TOO_SHORT
 from portl_postgres.session.session import Session
 from portl_postgres.sql.text import quoted
@@ -56,6 +57,8 @@ class TargetTable:
         self.verified = False
         #: True while constraints that wait for the end of a transaction do not.
         self._immediate = False
+        #: The policies of row security that decide on new rows; None: not looked at.
+        self._policies: Policies | None = None
 
     @property
     def relation(self) -> int | None:
@@ -72,6 +75,8 @@ class TargetTable:
                 self.recheck()
             return
         look = [self._look] if self._known is None else []
+        if table_details(self._intent.target).row_security and self._policies is None:
+            self._policies = Policies.of(self._session, self.name)
         what = "creating what is missing" if creating else "looking whether the table was altered"
         found = self._session.begin(then=[*creating, *look], what=what)
         if look:
@@ -113,8 +118,10 @@ class TargetTable:
             self._session.execute(check[0], what=f"writing to {self._intent.target.name}")
         self._immediate = bool(check)
 
-    def suspect(self, error: DataError) -> None:
-        """Take note of a refused row."""
+    def refused(self, error: DataError) -> None:
+        """Take note of a refused row, and name the policy that has refused it."""
+        if error.sqlstate == POLICY_VIOLATION and self._policies is not None:
+            self._policies.name(error)
         self._suspect = not self.verified and (error.sqlstate or "").startswith(_MISREAD)
 
     def restored(self, *, verified: bool) -> None:

@@ -157,7 +157,7 @@ class PostgresWriter(portl.Writer):
 
     def _explained(self, error: DataError) -> DataError:
         """Return a refusal with advice where the strategy does not resolve the conflict."""
-        self._table.suspect(error)
+        self._table.refused(error)
         if error.sqlstate == EXCLUSION_VIOLATION:
             error.hint = "an exclusion constraint is no key: no strategy resolves it; leave such rows out in the source"
         elif error.sqlstate == UNIQUE_VIOLATION and self._intent.key is not None and resolves(self._intent):

@@ -647,6 +647,33 @@ def test_row_security_at_the_destination_is_obeyed(source: Db, destination: Db, 
         destination.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
+@pytest.mark.parametrize("strategy", ["overwrite", "skip", "merge", "fail"])
+@pytest.mark.parametrize(
+    "rule",
+    ["ON INSERT TO t DO ALSO SELECT 1", "ON UPDATE TO t DO INSTEAD NOTHING", "ON DELETE TO t DO INSTEAD NOTHING"],
+)
+def test_a_rule_that_keeps_conflicts_from_being_resolved_is_found_by_the_plan(
+    source: Db, destination: Db, strategy: str, rule: str
+) -> None:
+    for db in (source, destination):
+        db.execute("CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'a')")
+    source.execute("INSERT INTO t VALUES (2, 'b')")
+    destination.execute(f"CREATE RULE ru AS {rule}")
+    if strategy == "fail":
+        destination.execute("TRUNCATE t")
+    if strategy != "fail" and "DELETE" not in rule:
+        assert problems(source, destination, strategy) == [
+            "conflict: public.t has rules for INSERT or UPDATE (ru), so the server resolves no conflicts there"
+            " -> drop them, use triggers instead, or use `conflict: fail`"
+        ]
+        destination.execute("ALTER TABLE t DISABLE RULE ru")
+        if "UPDATE" in rule:
+            assert problems(source, destination, strategy)
+            destination.execute("DROP RULE ru ON t")
+    run(source, destination, strategy)
+    assert rows(destination) == [(1, "a"), (2, "b")]
+
+
 def test_a_view_takes_rows_under_fail(source: Db, destination: Db) -> None:
     source.execute("CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'a'), (2, 'b')")
     destination.execute("CREATE TABLE base (id int PRIMARY KEY, v text); CREATE VIEW t AS SELECT * FROM base")

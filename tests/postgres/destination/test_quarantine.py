@@ -103,6 +103,89 @@ def test_each_kind_of_refusal_is_told_with_the_row_as_text(
     assert found == [(state, constraint, column, text, "row 1 of the source (batch 1)", 1)] * 2
 
 
+POLICIES = """
+CREATE POLICY "small ones" ON t USING (true) WITH CHECK (id < 10);
+CREATE POLICY mine ON t USING (true) WITH CHECK (v = 'mine');
+CREATE POLICY "no secrets" ON t AS RESTRICTIVE USING (true) WITH CHECK (v <> 'secret');
+CREATE POLICY reading ON t FOR SELECT USING (true);
+CREATE POLICY others ON t TO pg_monitor USING (true) WITH CHECK (true);
+"""
+
+
+@pytest.mark.parametrize("strategy", ["overwrite", "skip", "merge", "fail"])
+def test_a_row_that_a_policy_refuses_is_quarantined_with_the_policy_named(
+    source: Db, destination: Db, strategy: str
+) -> None:
+    source.execute("CREATE TABLE t (id int PRIMARY KEY, v text)")
+    source.execute("INSERT INTO t VALUES (1, 'a'), (2, 'secret'), (3, 'c'), (11, 'mine'), (12, 'd'), (13, NULL)")
+    destination.execute(
+        f"CREATE TABLE t (id int PRIMARY KEY, v text); ALTER TABLE t ENABLE ROW LEVEL SECURITY;{POLICIES}"
+    )
+    if strategy != "fail":
+        destination.execute("INSERT INTO t VALUES (1, 'old'), (12, 'old')")
+    role = f"portl_rls_{destination.connection.info.dbname}"
+    destination.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'rls-1'; GRANT ALL ON t TO {role}")
+    destination.execute(f"GRANT ALL ON SCHEMA public TO {role}; GRANT {role} TO CURRENT_USER")
+    try:
+        config = job(source, destination, conflict=strategy, ledger={"mode": "off"})
+        config["destination"] |= {"username": role, "password": "rls-1"}
+        refused = {"2": "no secrets", "12": "mine, small ones", "13": "mine, small ones"}
+        result = portl.migrate(config)
+        assert result.rows_rejected == len(refused)
+        found = rejected(destination, "row->>'id', constraint_name, sqlstate, reason")
+        assert {id: name for id, name, _, _ in found} == refused
+        assert {state for *_, state, _ in found} == {"42501"}
+        for id, name, _, reason in found:
+            assert "new row violates row-level security policy" in reason
+            assert (f'"{name}"' if id == "2" else f"no policy allows the row: {name}") in reason
+        there = dict(destination.execute("SELECT id, v FROM t"))
+        assert (there[3], there[11]) == ("c", "mine")
+        assert there.get(1) == ("old" if strategy == "skip" else "a")
+        assert 2 not in there
+        destination.execute("ALTER TABLE t DISABLE ROW LEVEL SECURITY")
+        assert retry_rejected(config).rows_rejected == 0
+        with pytest.raises(portl.DataError) as error:
+            destination.execute("ALTER TABLE t ENABLE ROW LEVEL SECURITY; DELETE FROM t")
+            portl.migrate(config | {"on_error": "fail"})
+        assert (error.value.row, error.value.constraint) == (2, "no secrets")
+    finally:
+        destination.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("on_error", ["fail", "quarantine"])
+def test_a_value_that_the_source_cannot_print_is_named_with_its_row(source: Db, destination: Db, on_error: str) -> None:
+    source.execute("CREATE TABLE t (id int PRIMARY KEY, v bytea); INSERT INTO t VALUES (1, ''), (2, 'x')")
+    source.execute("INSERT INTO t VALUES (3, convert_to(repeat('x', 540000000), 'UTF8')), (4, 'y')")
+    with pytest.raises(portl.OperationError) as refused:
+        portl.migrate(job(source, destination, route="rows", on_error=on_error))
+    error = refused.value
+    assert (error.sqlstate, error.transient) == ("XX000", False)
+    assert error.message.startswith("row 3 of the source with id = 3: v has 540000000 bytes: source ")
+    assert error.hint is not None
+    assert "bytea takes twice its bytes as text: leave the column out (`exclude_columns`), or let" in error.hint
+    with pytest.raises(portl.OperationError) as masked:
+        portl.migrate(job(source, destination, route="rows", mask=["id"]))
+    assert masked.value.message.startswith("row 3 of the source with id = ********: v has 540000000 bytes: source ")
+
+
+def test_a_refused_row_that_is_too_large_for_the_quarantine_is_named(
+    source: Db, destination: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("portl_postgres.destination.quarantine.table.LARGEST_ROW", 1000)
+    source.execute("CREATE TABLE t (id int PRIMARY KEY, v text)")
+    source.execute("INSERT INTO t VALUES (1, 'a'), (2, repeat('x', 1000)), (3, repeat('y', 900))")
+    destination.execute("CREATE TABLE t (id int PRIMARY KEY, v text CHECK (length(v) < 900))")
+    with pytest.raises(portl.OperationError) as refused:
+        portl.migrate(job(source, destination))
+    assert refused.value.message.startswith(
+        "row 2 of the source (batch 1) is too large for the quarantine, which keeps a row as text: 1,"
+    )
+    assert "t_v_check" in refused.value.message
+    source.execute("DELETE FROM t WHERE id = 2")
+    assert portl.migrate(job(source, destination)).rows_rejected == 1
+
+
 def test_unique_and_exclusion_violations_leave_the_first_row(source: Db, destination: Db) -> None:
     source.execute(
         "CREATE TABLE t (id int, r int4range); INSERT INTO t VALUES (1, '[1,5)'), (2, '[4,9)'), (1, '[20,30)')"
