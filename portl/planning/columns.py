@@ -90,10 +90,15 @@ class _Mapper:
         )
 
     def _without_columns(self, table: Table, target: Table) -> bool:
-        """Return whether rows without values are what the job is about: neither side has a column to be written."""
+        """Return whether the job copies rows without values: neither side has a column that is written.
+
+        Only between two sides of one dialect: elsewhere, no columns may mean that none are known, as of an empty file.
+        """
         source = self._config.source
-        chosen = source.columns is not None or bool(source.exclude_columns)
-        return not chosen and not any(column.writable for column in (*table.columns, *target.columns))
+        if source.columns is not None or source.exclude_columns or table.dialect is None:
+            return False
+        columns = (*table.columns, *target.columns)
+        return table.dialect == target.dialect and not any(column.writable for column in columns)
 
     def _chosen(self, table: Table) -> list[Column]:
         """Return the columns to read, in the order of the job or of the table."""

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import portl
+from portl.testing import memory
 from tests.servers import Db
 
 NUMBERS = count()
@@ -90,3 +91,11 @@ def test_a_name_that_is_not_there_is_a_problem_with_a_suggestion(source: Db, des
     assert [str(p) for p in plan.problems] == [
         "schema_mapping: the source has no column 'userid' -> did you mean 'user_id'?"
     ]
+
+
+def test_a_source_of_another_kind_that_knows_no_columns_is_a_problem(destination: Db) -> None:
+    memory.database("bare").create("t", [])
+    source = {"type": "memory", "database": "bare", "table": "t"}
+    plan = portl.plan({"source": source, "destination": destination.end(table="t")})
+    assert [str(p) for p in plan.problems] == ["source.columns: no column is left to copy"]
+    memory.forget("bare")
