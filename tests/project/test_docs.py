@@ -68,7 +68,10 @@ def test_a_whole_job_file_in_the_docs_runs(text: str, shop: tuple[Db, Db], tmp_p
 
 
 @pytest.mark.parametrize("text", fragments())
-def test_a_fragment_of_a_job_file_in_the_docs_is_accepted(text: str, tmp_path: Path) -> None:
+def test_a_fragment_of_a_job_file_in_the_docs_is_accepted(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_RUN_ID", "manual__2024-01-01")
     path = tmp_path / "job.yaml"
     head = "source: {type: postgres, table: t}\ndestination: {type: postgres, table: t}\n"
     path.write_text(head + text, encoding="utf-8")

@@ -47,7 +47,9 @@ def test_the_table_of_values_has_every_type() -> None:
 
 
 @pytest.mark.parametrize(
-    "contract", [portl.Source, portl.Destination, portl.Writer], ids=lambda contract: contract.__name__
+    "contract",
+    [portl.Side, portl.Source, portl.Destination, portl.Writer],
+    ids=lambda contract: contract.__name__,
 )
 def test_every_method_and_capability_stands_on_the_page(contract: type[Any]) -> None:
     is_public: Callable[[str], bool] = lambda name: not name.startswith("_")  # noqa: E731
@@ -55,7 +57,11 @@ def test_every_method_and_capability_stands_on_the_page(contract: type[Any]) -> 
         name
         for name, member in list(vars(contract).items())
         if is_public(name)
-        and (inspect.isfunction(member) or isinstance(member, property) or name in contract.__annotations__)
+        and (
+            inspect.isfunction(member)
+            or isinstance(member, (property, classmethod))
+            or name in contract.__annotations__
+        )
     ]
     section = re.search(rf"^### {contract.__name__}\n(.*?)(?=^##)", PAGE, re.DOTALL | re.MULTILINE)
     assert section is not None

@@ -27,6 +27,7 @@ CONTRACTS = (
     portl.Context,
     portl.Destination,
     portl.Ledger,
+    portl.Side,
     portl.Source,
     portl.TypeMapper,
     portl.Writer,
