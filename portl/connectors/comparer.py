@@ -13,7 +13,6 @@ of fixed values.
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation, localcontext
 from typing import Any, ClassVar
@@ -179,6 +178,8 @@ def _compared(text: str | None, type: Type) -> object:
 
 
 def _hashed(texts: Texts) -> str:
+    import hashlib  # takes 3 ms, and only a comparison needs it
+
     return hashlib.blake2b(repr(texts).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
