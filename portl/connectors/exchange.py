@@ -107,6 +107,8 @@ class Counts:
     updated: int = 0
     unchanged: int = 0
     skipped: int = 0
+    #: Of all these, rows that keep a value of their own in a column that cannot be set (``Intent.kept``).
+    kept: int = 0
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(
@@ -114,6 +116,7 @@ class Counts:
             updated=self.updated + other.updated,
             unchanged=self.unchanged + other.unchanged,
             skipped=self.skipped + other.skipped,
+            kept=self.kept + other.kept,
         )
 
 
@@ -188,6 +191,8 @@ class Examination:
     ordered: str | None = None
     #: Where rejected rows go, for display.
     rejected_to: str | None = None
+    #: Columns that keep the destination's value in rows that exist, although the strategy would replace it.
+    kept: tuple[str, ...] = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -212,6 +217,8 @@ class Intent:
     resumed: bool = False
     #: Where rejected rows go; None: they end the run.
     quarantine: Quarantine | None = None
+    #: Columns that keep the destination's value in rows that exist, although the strategy would replace it.
+    kept: frozenset[str] = frozenset()
     #: Columns of the destination whose values must not be shown.
     mask: frozenset[str] = frozenset()
     #: The job's name and the run's id, for the quarantine; empty if they are unknown.

@@ -161,6 +161,7 @@ class _Again:
             rows_updated=self._counts.updated,
             rows_unchanged=self._counts.unchanged,
             rows_skipped=self._counts.skipped,
+            rows_kept=self._counts.kept,
             rows_rejected=self._refused,
             bytes=self._bytes,
             seconds=time.monotonic() - self._started,

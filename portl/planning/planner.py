@@ -94,6 +94,7 @@ class _Planner:
                 cut = f"the run that is resumed is cut into {len(split.chunks):,} chunks"
                 intent = self._with_format(intent, cut)
         examination = self._destination.examine(intent)
+        intent = attrs.evolve(intent, kept=frozenset(examination.kept))
         findings = sorted([*self._findings, *examination.findings], key=lambda f: list(Severity).index(f.severity))
         return TableTask(
             intent=intent,

@@ -28,6 +28,8 @@ class TableResult:
     rows_skipped: int = 0
     #: Rows that were identical already; they are not rewritten.
     rows_unchanged: int = 0
+    #: Of all these, rows that keep a value of their own in a column that could not be set, as the plan has warned.
+    rows_kept: int = 0
     rows_rejected: int = 0
     #: Where rejected rows go, for display; None if a rejected row ends the run.
     rejected_to: str | None = None
@@ -117,6 +119,11 @@ class Result:
         return sum(table.rows_unchanged for table in self.tables)
 
     @property
+    def rows_kept(self) -> int:
+        """Rows that keep a value of their own in a column that could not be set."""
+        return sum(table.rows_kept for table in self.tables)
+
+    @property
     def rows_rejected(self) -> int:
         """Rows that were quarantined."""
         return sum(table.rows_rejected for table in self.tables)
@@ -133,6 +140,8 @@ class Result:
             count = getattr(self, f"rows_{label}")
             if count:
                 parts.append(f"{count:,} {label}")
+        if self.rows_kept:
+            parts.append(f"{self.rows_kept:,} with a value of their own")
         return ", ".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
@@ -143,6 +152,7 @@ class Result:
             "rows_updated",
             "rows_skipped",
             "rows_unchanged",
+            "rows_kept",
             "rows_rejected",
             "bytes",
         )
@@ -211,6 +221,7 @@ _COUNTS = (
     ("changed", "rows_updated"),
     ("same", "rows_unchanged"),
     ("skipped", "rows_skipped"),
+    ("own value", "rows_kept"),
     ("rejected", "rows_rejected"),
 )
 

@@ -47,6 +47,8 @@ class ChunkLine:
     updated: int = 0
     unchanged: int = 0
     skipped: int = 0
+    #: Of all these, rows that keep a value of their own in a column that cannot be set.
+    kept: int = 0
     rejected: int = 0
     finished: datetime | None = None
 
@@ -128,6 +130,7 @@ class Run:
                     ("updated", "updated"),
                     ("unchanged", "unchanged"),
                     ("skipped", "skipped"),
+                    ("kept", "kept"),
                     ("rejected", "rejected"),
                 )
             },

@@ -80,12 +80,15 @@ class TableComparison:
         self._destination = sides.destination
         self._mode = mode
         self.task = self._planned()
-        self.criteria = Criteria.of(self.task.intent)
+        intent = self.task.intent
+        self.criteria = Criteria.of(intent)
+        #: What is compared.
+        self._intent = attrs.evolve(intent, fields=tuple(f for f in intent.fields if f.target.name not in intent.kept))
         #: The digest that both sides compute.
         self.digest = ""
         repairable = {MISSING} if self.criteria.keeps_own else {MISSING, DIFFERENT}
         self._tally = Tally(
-            intent=self.task.intent, key=self.criteria.key, named=named, repairable=frozenset(repairable), spool=spool
+            intent=self._intent, key=self.criteria.key, named=named, repairable=frozenset(repairable), spool=spool
         )
 
     def _planned(self) -> TableTask:
@@ -110,7 +113,7 @@ class TableComparison:
     def run(self) -> TableVerification:
         """Compare, and return what was found."""
         started = time.monotonic()
-        intent = self.task.intent
+        intent = self._intent
         with closing(self._source.comparer(intent)) as left, closing(self._destination.comparer(intent)) as right:
             counts = self._compare(left, right)
         tally, limited = self._tally, self._config.source.limit is not None
@@ -169,7 +172,7 @@ class TableComparison:
 
     def _agree(self, left: Comparer, right: Comparer) -> None:
         """Settle with both sides what is compared, and how."""
-        intent = self.task.intent
+        intent = self._intent
         ours, theirs = self._both(left, right, lambda side: side.offers(intent))
         shared = (name for name, proof in ours.items() if theirs.get(name) == proof)
         self.digest = next(shared, "")

@@ -33,6 +33,8 @@ class Criteria:
     nulls_equal: bool
     #: False if two keys can be equal and print differently.
     exact: bool
+    #: Columns that are not compared, as rows that existed keep their own value there.
+    kept: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, intent: Intent) -> Criteria:
@@ -45,6 +47,7 @@ class Criteria:
             repeats=bool(key) and strategy is not Strategy.FAIL and not intent.distinct,
             nulls_equal=intent.key is not None and intent.key.nulls_equal,
             exact=all(intent.target.by_name[name].exact for name in key),
+            kept=tuple(sorted(intent.kept)),
         )
 
     @property
@@ -72,6 +75,8 @@ class Criteria:
             yield "`skip` leaves rows that were there before as they are: different rows do not count as a difference"
         if tally.different and self.strategy is Strategy.MERGE:
             yield "`merge` combines the source's values with those that were there: different rows do not count"
+        if self.kept:
+            yield f"not compared: {', '.join(self.kept)}, where rows that existed keep their own value"
         if tally.missing and rejected_to:
             yield f"rejected rows count as missing; they are in {rejected_to}"
         if tally.repeated:

@@ -167,10 +167,12 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         if self._inherited is not None:
             straight = self._inherited.straight
             return PostgresWriter(self._session, intent, self.context, before=(), after=(), straight=straight)
-        # The job of a plan that is executed at once differs from the one that was examined in its run alone.
+        # The job of a plan that is executed at once differs from the one that was examined in its run, and in what the
+        # examination has found out, alone.
         seen, examination = self._examined or (None, None)
-        if examination is None or seen is None or attrs.evolve(seen, run=intent.run) != intent:
+        if examination is None or seen is None or attrs.evolve(seen, run=intent.run, kept=intent.kept) != intent:
             examination = self.examine(intent)
+        intent = attrs.evolve(intent, kept=frozenset(examination.kept))
         self._examined = None
         self._writer = PostgresWriter(
             self._session, intent, self.context, before=examination.before, after=examination.after

@@ -13,7 +13,7 @@ from portl import ChunkLine, ChunkState, Run, RunState
 from portl_postgres.ledger.locks import Holders, lock_key
 
 #: The columns of a chunk line that count.
-COUNTS = ("rows", "bytes", "batches", "inserted", "updated", "unchanged", "skipped", "rejected")
+COUNTS = ("rows", "bytes", "batches", "inserted", "updated", "unchanged", "skipped", "kept", "rejected")
 
 
 def with_holders(runs: list[Run], holders: Holders) -> list[Run]:
@@ -70,5 +70,5 @@ def line_of(stored: Mapping[str, Any]) -> ChunkLine:
         state=ChunkState(stored["state"]),
         attempt=stored["attempt"],
         finished=_time(stored["finished"]),
-        **{name: stored[name] for name in COUNTS},
+        **{name: stored.get(name, 0) for name in COUNTS},  # earlier layouts lack some
     )

@@ -86,4 +86,5 @@ def plus(line: ChunkLine, counts: Counts) -> ChunkLine:
         updated=line.updated + counts.updated,
         unchanged=line.unchanged + counts.unchanged,
         skipped=line.skipped + counts.skipped,
+        kept=line.kept + counts.kept,
     )

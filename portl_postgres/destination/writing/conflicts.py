@@ -12,6 +12,8 @@ a later, smaller row may fill a gap on an earlier page. One set-based statement 
 * Two rows with one key: overwrite keeps the last, skip the first, merge applies them in their order, in rounds.
 * A row is found by the equality of its key's index, by which 1.0 is 1.00. Overwrite sets such columns of the key too,
   so that the row is the source's in every column.
+* A column that is GENERATED ALWAYS AS IDENTITY takes values by INSERT and by no UPDATE. Where such a value has to
+  change, the column is BY DEFAULT during the statement (``Merge.opened``).
 * A key that is deferrable cannot be the arbiter of ON CONFLICT (manual, INSERT): there the rows are joined and an
   UPDATE and an INSERT do the work.
 """
@@ -19,6 +21,8 @@ a later, smaller row may fill a gap on an earlier page. One set-based statement 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+
+import attrs
 
 from portl import Column, Conflict, Counts, Field, Intent, Strategy
 from portl_postgres.catalog.tables import ColumnDetails, details, table_details
@@ -192,6 +196,28 @@ class Merge:
         action = f"DO UPDATE SET {_set(assignments)} WHERE {self._differs(NEW)}"
         return self._counted_apart(f"{self._insert(rows)}{chosen} {target} {action}", also)
 
+    @property
+    def opened(self) -> Merge:
+        """The statements that set GENERATED ALWAYS AS IDENTITY columns, too, while these are BY DEFAULT."""
+        fields = tuple(
+            attrs.evolve(field, target=attrs.evolve(field.target, identity="by default"))
+            if field.target.name in identities(self._intent)
+            else field
+            for field in self._intent.fields
+        )
+        return Merge(attrs.evolve(self._intent, fields=fields), self._name, self._operators)
+
+    def altered(self, columns: Collection[str], generated: str) -> str:
+        """Return the statement that makes identity columns ``BY DEFAULT`` or ``ALWAYS``."""
+        actions = ", ".join(f"ALTER COLUMN {quoted(name)} SET GENERATED {generated}" for name in columns)
+        return f"ALTER TABLE {self._table} {actions}"
+
+    def meeting(self, columns: Collection[str]) -> str:
+        """Return the query for how many staged rows meet one that has another value in some columns."""
+        there, staged = ([f"{row}.{quoted(name)}" for name in columns] for row in (TARGET, STAGED))
+        differs = f"({', '.join(there)}) IS DISTINCT FROM ({', '.join(staged)})"
+        return f"SELECT count(*) FROM {self.rows} JOIN {self._table} AS {TARGET} ON {self._same_key()} WHERE {differs}"
+
     def _insert(self, rows: str) -> str:
         target = with_columns(f"{self._table} AS {TARGET}", self._columns)
         overriding = " OVERRIDING SYSTEM VALUE" if self._has_identity() else ""
@@ -326,6 +352,14 @@ def replaces(conflict: Conflict) -> bool:
     """Return whether a row that is there becomes the source's as a whole, its key included."""
     overwrites = conflict.strategy is Strategy.OVERWRITE
     return overwrites or (conflict.strategy is Strategy.MERGE and conflict.newest_by is not None)
+
+
+def identities(intent: Intent) -> tuple[str, ...]:
+    """Return the columns that overwriting a row sets although they are GENERATED ALWAYS AS IDENTITY."""
+    if intent.conflict.strategy is not Strategy.OVERWRITE or intent.key is None or intent.create:
+        return ()
+    fields = (field.target for field in intent.fields if field.target.identity == "always")
+    return tuple(column.name for column in fields if column.name not in intent.key.columns)
 
 
 def _set(assignments: Mapping[str, str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from portl import Batch, Counts, Intent, OperationError
 from portl_postgres.catalog.equality import key_operators
 from portl_postgres.catalog.tables import table_details
-from portl_postgres.destination.writing.conflicts import Merge, verdict
+from portl_postgres.destination.writing.conflicts import Merge, identities, verdict
 from portl_postgres.destination.writing.straight import Way
 from portl_postgres.destination.writing.transitions import Path, resolves
 from portl_postgres.session.session import Session
@@ -79,8 +79,9 @@ def merges_straight(intent: Intent) -> bool:
     """Return whether conflicts of a query's rows can be resolved without a staging table.
 
     The staging table tells rows with one key apart, and the function for ``json`` comes with it. Without it the rows
-    are counted by reading them a second time, which for a query of the user's could cost as much as the first.
+    are counted by reading them a second time, which for a query of the user's could cost as much as the first. Whether
+    identity columns have to be altered shows in the staging table.
     """
     format = intent.format
-    plain = isinstance(format, ServerFormat) and not format.own_sql
+    plain = isinstance(format, ServerFormat) and not format.own_sql and not identities(intent)
     return plain and not Merge(intent).repeats and "json" not in intent.conflict.columns.values()

@@ -7,10 +7,11 @@ of the transaction.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Collection
 from typing import Any
 
 from portl import Batch, Counts, Intent, Strategy
-from portl_postgres.destination.writing.conflicts import Merge, verdict
+from portl_postgres.destination.writing.conflicts import Merge, identities, verdict
 from portl_postgres.destination.writing.server_side import comparing, insert
 from portl_postgres.destination.writing.straight import Copying, Way
 from portl_postgres.destination.writing.transitions import resolves
@@ -120,14 +121,35 @@ class StagedWay(Way):
         resolving = resolves(self._intent)
         if strategy is Strategy.MERGE and resolving and merge.repeats:
             return self._merge_in_rounds(staged)
-        inserted, updated = self._run(merge.statement(merge.rows, filtered=self._filters))
+        kept = self._meeting([name for name in identities(self._intent) if name in self._intent.kept])
+        inserted, updated = self._resolve(merge)
         rest = staged - inserted - updated
         self._filters = rest >= staged * UNCHANGED_SHARE
         if strategy is Strategy.OVERWRITE and resolving and merge.repeats and rest:
             ((distinct,),) = self._session.query(f"SELECT count(*) FROM {merge.rows}")
             replaced = staged - distinct
-            return Counts(inserted=inserted, updated=updated + replaced, unchanged=rest - replaced)
-        return verdict(self._intent, staged, inserted, updated)
+            return Counts(inserted=inserted, updated=updated + replaced, unchanged=rest - replaced, kept=kept)
+        return verdict(self._intent, staged, inserted, updated) + Counts(kept=kept)
+
+    def _resolve(self, merge: Merge) -> tuple[int, int]:
+        """Take the rows over, with the values of GENERATED ALWAYS AS IDENTITY columns where these change."""
+        own = [name for name in identities(self._intent) if name not in self._intent.kept]
+        if not self._meeting(own):
+            return self._run(merge.statement(merge.rows, filtered=self._filters))
+        what = f"overwriting identity columns of {self._intent.target.name}"
+        self._session.execute(merge.altered(own, "BY DEFAULT"), what=what)
+        counts = self._run(merge.opened.statement(merge.rows, filtered=self._filters))
+        # A table with checks that wait cannot be altered.
+        self._session.execute("SET CONSTRAINTS ALL IMMEDIATE", what=what)
+        self._session.execute(merge.altered(own, "ALWAYS"), what=what)
+        return counts
+
+    def _meeting(self, columns: Collection[str]) -> int:
+        """Return how many rows meet one that has another value in some columns."""
+        if not columns or not resolves(self._intent):
+            return 0
+        ((found,),) = self._session.query(self.table.merge.meeting(columns), what="looking at identity columns")
+        return int(found)
 
     def _merge_in_rounds(self, staged: int) -> Counts:
         """Merge the rows with one key one after the other: as many statements as the most frequent key has rows."""
