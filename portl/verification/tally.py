@@ -62,9 +62,12 @@ class Tally:
             columns = {name: (a, b) for name, a, b in zip(names, ours, theirs, strict=True) if a != b}
         return RowDifference(
             kind=kind,
-            key={name: self._covered(name, row[name]) for name in self.key or names},
-            columns={name: (self._covered(name, a), self._covered(name, b)) for name, (a, b) in columns.items()},
+            key={name: self._shown(name, row[name]) for name in self.key or names},
+            columns={name: (self._shown(name, a), self._shown(name, b)) for name, (a, b) in columns.items()},
         )
 
-    def _covered(self, name: str, value: str | None) -> str | None:
-        return COVER if name in self.intent.mask and value is not None else value
+    def _shown(self, name: str, value: str | None) -> str | None:
+        """Return a value for the result: covered where the job masks it, bytes that are no text escaped."""
+        if value is None or name in self.intent.mask:
+            return None if value is None else COVER
+        return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from typing import Any
 
 import attrs
@@ -404,12 +404,13 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         binary = reading.format.name == BINARY
         batches = copy.batches(binary=binary, rows=reading.batch_rows, size=reading.batch_bytes)
         self._reading = copy, batches
-        # Bytes that are no UTF-8 pass: the destination refuses their row, not the source the whole reading.
-        passing = as_they_are(self._session) if binary else nullcontext()
-        naming = unsendable.named(self._session, self._selection, reading, copy)
-        with self._only_reading(), passing, naming, closing(batches):
+        with self._only_reading(), self._passing(reading.format), closing(batches):
             yield from self._decoded(reading, batches) if reading.format.name == portl.ROWS.name else batches
         snapshot.check_not_rewritten(self._session, self.label())
+
+    def _passing(self, format: Format) -> AbstractContextManager[None]:
+        """Let bytes that are no UTF-8 pass: the destination refuses their row, not the source the whole reading."""
+        return as_they_are(self._session) if format.name == BINARY else nullcontext()
 
     @staticmethod
     def _decoded(reading: Reading, batches: Iterable[CopyBatch]) -> Iterator[RowBatch]:
@@ -434,7 +435,8 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         options = "FORMAT binary" if binary else text_options(self._session)
         copy = CopyOut(self._session, f"COPY ({statement}) TO STDOUT ({options})", self.context.token, "reading")
         batches = copy.batches(binary=binary, rows=reading.batch_rows, size=reading.batch_bytes)
-        yield from self._decoded(reading, batches) if reading.format.name == portl.ROWS.name else batches
+        with self._passing(reading.format):
+            yield from self._decoded(reading, batches) if reading.format.name == portl.ROWS.name else batches
 
 
 def _shown(value: str | bytes | None) -> str | None:

@@ -120,4 +120,13 @@ def _arrays(wanted: Collection[Texts]) -> tuple[list[str], list[str]]:
 
 def _array(values: Iterable[str | None], type: str = "text") -> str:
     items = ",".join("NULL" if v is None else '"' + v.replace("\\", "\\\\").replace('"', '\\"') + '"' for v in values)
-    return f"{literal('{' + items + '}')}::{type}[]"
+    return f"{_literal('{' + items + '}')}::{type}[]"
+
+
+def _literal(text: str) -> str:
+    """Return a constant; bytes of a database in SQL_ASCII, which are surrogates in ``text``, come out as they are."""
+    try:
+        return literal(text)
+    except UnicodeEncodeError:
+        data = text.encode("utf-8", "surrogateescape")
+        return f"pg_catalog.convert_from(pg_catalog.decode('{data.hex()}', 'hex'), 'SQL_ASCII')"

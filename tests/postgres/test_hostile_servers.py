@@ -179,6 +179,34 @@ def test_bytes_pass_from_sql_ascii_to_sql_ascii(
         assert connection.execute("SELECT count(*) FROM t").fetchall() == [(40,)]
 
 
+@pytest.mark.parametrize("route", ["relay", "rows"])
+@pytest.mark.parametrize("column", ["text", "varchar(9)"])
+def test_rows_whose_keys_are_bytes_are_named_and_repaired(
+    ascii_database: AsciiDatabase, source: Db, route: str, column: str
+) -> None:
+    ends = {"source": ascii_database("portl_ascii"), "destination": ascii_database("portl_ascii_there", 0)}
+    ends |= {"route": route, "conflict": "overwrite", "chunk_rows": 10}
+    databases = []
+    for name in ("portl_ascii", "portl_ascii_there"):
+        dsn = psycopg.conninfo.make_conninfo(source.connection.info.dsn, dbname=name)
+        databases.append(psycopg.connect(dsn, password=source.endpoint.password, autocommit=True))
+    with databases[0] as there, databases[1] as here:
+        there.execute("UPDATE t SET x = x || '\\\"' || id")
+        for connection in (there, here):
+            connection.execute("ALTER TABLE t DROP CONSTRAINT t_pkey; ALTER TABLE t ADD PRIMARY KEY (x)")
+        here.execute(f"ALTER TABLE t ALTER x TYPE {column}".encode())
+        portl.migrate(ends)
+        here.execute("DELETE FROM t WHERE id = 3; UPDATE t SET id = 99 WHERE id = 4")
+        for mode in ("checksum", "full"):
+            found = portl.verify(ends, mode=mode).tables[0]
+            assert (found.missing, found.different, found.extra) == (1, 1, 0)
+            assert sorted(row.key["x"] or "" for row in found.rows) == ['b\\xe4d\\"3', 'good\\"4']
+            assert str(portl.verify(ends, mode=mode)).encode()
+        assert portl.verify(ends, repair=True).equal
+        rows = [c.execute("SELECT id, encode(convert_to(x, 'SQL_ASCII'), 'hex') FROM t ORDER BY id") for c in (there, here)]
+        assert rows[0].fetchall() == rows[1].fetchall()
+
+
 @pytest.mark.parametrize("open_transaction", [True, False])
 def test_a_caller_supplied_connection_is_usable_after_a_lock_could_not_be_had(
     source: Db, destination: Db, open_transaction: bool
