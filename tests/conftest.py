@@ -1,6 +1,7 @@
 """The fixtures that every test may use; the others stand in the modules of ``pytest_plugins``."""
 
 import os
+import signal
 
 import pytest
 from hypothesis import settings
@@ -10,6 +11,10 @@ from portl.connectors import registry
 
 pytest_plugins = ["tests.servers", "tests.killing", "tests.tiny"]
 pytest.register_assert_rewrite("tests.jobs", "tests.sessions")
+
+# A shell that runs the tests in the background has them ignore Ctrl-C, and with them every program that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Where a change is judged, the same examples each time; new ones are tried wherever else the tests run.
 settings.register_profile("judged", derandomize=True)

@@ -17,6 +17,8 @@ KEYED = f"{KEYLESS}; ALTER TABLE t ADD COLUMN id serial PRIMARY KEY"
 
 #: Patience that suits a test: many attempts, short pauses.
 PATIENT = {"attempts": 8, "max_delay": 0.3}
+#: One retry, at once: for a failure that stays.
+BRIEF = {"attempts": 2, "max_delay": 0.1}
 
 
 def job_of(source: dict[str, object], destination: dict[str, object], **keys: object) -> dict[str, Any]:

@@ -142,24 +142,30 @@ def load(name: str) -> Connector:
     if name not in found:
         raise PluginError(_missing(name, [*found, *_registered]))
     entry = found[name]
-    origin = f"{name!r} ({entry.value}, from the package {entry.dist.name if entry.dist else 'unknown'})"
     try:
         plugin = entry.load()
     except Exception as error:
-        raise PluginError(f"the connector {origin} failed to import: {type(error).__name__}: {error}") from error
+        text = f"the connector {_origin(entry)} failed to import: {type(error).__name__}: {error}"
+        raise PluginError(text) from error
     manager = pluggy.PluginManager(GROUP)
     manager.add_hookspecs(Hooks)
     manager.register(plugin)
     try:
         connector = manager.hook.portl_connector()
     except Exception as error:
-        raise PluginError(f"the hook of the connector {origin} failed: {type(error).__name__}: {error}") from error
+        text = f"the hook of the connector {_origin(entry)} failed: {type(error).__name__}: {error}"
+        raise PluginError(text) from error
     if not isinstance(connector, Connector):
         raise PluginError(
-            f"the plugin {origin} provides no connector: expected a portl.Connector from a function portl_connector "
-            f"marked @portl.hookimpl, found {connector!r}"
+            f"the plugin {_origin(entry)} provides no connector: expected a portl.Connector from a function "
+            f"portl_connector marked @portl.hookimpl, found {connector!r}"
         )
     return connector
+
+
+def _origin(entry: EntryPoint) -> str:
+    """Return where a connector comes from, for a message: reading the package's metadata takes milliseconds."""
+    return f"{entry.name!r} ({entry.value}, from the package {entry.dist.name if entry.dist else 'unknown'})"
 
 
 def _missing(name: str, names: list[str]) -> str:

@@ -6,6 +6,7 @@ exception and no local variable holds the job's values: any may be a secret.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -62,6 +63,7 @@ def structure(data: Any) -> tuple[MigrationConfig | None, Problems]:
         return None, _problems((), error)
 
 
+@functools.cache
 def _converter() -> cattrs.Converter:
     converter = cattrs.Converter(detailed_validation=True)
     converter.register_structure_hook_factory(attrs.has, lambda cls: _Model(cls, converter))

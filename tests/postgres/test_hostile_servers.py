@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 import portl
+from tests.jobs import BRIEF
 from tests.servers import Db
 
 
@@ -221,7 +222,9 @@ def test_a_caller_supplied_connection_is_usable_after_a_lock_could_not_be_had(
         with psycopg.connect(destination.connection.info.dsn, password=password) as holder:
             holder.execute("LOCK TABLE t IN ACCESS EXCLUSIVE MODE")
             with pytest.raises(portl.Error, match="lock timeout"):
-                portl.migrate({"source": source.end(table="t"), "destination": end}, destination=supplied)
+                portl.migrate(
+                    {"source": source.end(table="t"), "destination": end, "retry": BRIEF}, destination=supplied
+                )
         expected = psycopg.pq.TransactionStatus.INTRANS if open_transaction else psycopg.pq.TransactionStatus.IDLE
         assert supplied.info.transaction_status == expected
         assert supplied.autocommit is False

@@ -16,6 +16,7 @@ import pytest
 import portl
 from portl.values import errors
 from portl_postgres.demo.server import free_port
+from tests.jobs import BRIEF
 from tests.servers import Db
 
 TREE = {
@@ -133,7 +134,7 @@ def test_errors_of_the_source_carry_the_servers_code_and_words(rows: Db, destina
         "CREATE FUNCTION oops() RETURNS int LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'oops' USING HINT='h'; END $$"
     )
     for code, (query, kind, words) in CODES.items():
-        error = failure(job(rows, destination, source={"query": query, "statement_timeout": 0.3}))
+        error = failure(job(rows, destination, source={"query": query, "statement_timeout": 0.3}, retry=BRIEF))
         assert (error.sqlstate, type(error)) == (code, kind), query
         assert words in error.message
         assert error.message.startswith("source postgres@127.0.0.1:")

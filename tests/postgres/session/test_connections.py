@@ -16,6 +16,7 @@ import pytest
 import portl
 from portl_postgres.demo.server import Server, free_port
 from portl_postgres.session import connect_errors
+from tests.jobs import BRIEF
 from tests.servers import Db, system_binaries, temporary_folder
 
 FAST = {"attempts": 2, "max_delay": 0.1}
@@ -285,7 +286,7 @@ def test_a_timeout_of_the_role_does_not_end_a_job(table: Db, destination: Db) ->
 def test_a_statement_that_takes_longer_than_statement_timeout_is_ended(table: Db, destination: Db) -> None:
     source = table.end(query="SELECT id, pg_sleep(5)::text AS p FROM t", statement_timeout=0.2)
     with pytest.raises(portl.OperationError, match=r"statement timeout \(SQLSTATE 57014\)") as caught:
-        portl.migrate({"source": source, "destination": destination.end(table="t")})
+        portl.migrate({"source": source, "destination": destination.end(table="t"), "retry": BRIEF})
     assert caught.value.hint == "the statement was cancelled, or took longer than `statement_timeout` allows"
 
 
@@ -293,7 +294,8 @@ def test_a_lock_that_is_held_longer_than_lock_timeout_ends_the_job(table: Db, de
     destination.execute("CREATE TABLE t (id int PRIMARY KEY)")
     with psycopg.connect(destination.connection.info.dsn, password=destination.endpoint.password) as other:
         other.execute("LOCK TABLE t")
-        job = {"source": table.end(table="t"), "destination": destination.end(table="t", lock_timeout=0.2)}
+        end = destination.end(table="t", lock_timeout=0.2)
+        job = {"source": table.end(table="t"), "destination": end, "retry": BRIEF}
         with pytest.raises(portl.OperationError, match=r"lock timeout \(SQLSTATE 55P03\)") as caught:
             portl.migrate(job)
     assert "somebody else holds a lock" in (caught.value.hint or "")
