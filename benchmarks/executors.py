@@ -20,7 +20,7 @@ from benchmarks.works import job
 
 def _ready(number: int) -> int:
     """Import what a worker needs, once for each."""
-    import portl.execution.executors  # noqa: F401
+    import portl.execution.workers.executor  # noqa: F401
     import portl_postgres.plugin  # noqa: F401
 
     time.sleep(0.5)

@@ -1,5 +1,18 @@
-"""Carry a plan out: attempts, tables, chunks, workers, retries, bad rows, what comes after the rows.
+"""Carry a job out, from the first attempt to the last row.
 
-Imports ``planning`` and ``verification``. The ledger line of a chunk is written in the transaction of its rows, here
-and nowhere else; a change here is not done before the kill tests have passed.
+======================  ==============================================================================
+``attempts``            opens both sides, plans and carries out, again after a failure that passes
+``engine``              carries out a plan, table by table
+``table_run``           one table: its first transaction, its other chunks, what comes after the rows
+``first_transaction``   the first chunks of a table that portl creates
+``chunks``              one chunk
+``workers``             several chunks at the same time
+``record``              the run and its chunk lines, as the ledger has them
+``tracking``            what the observers are told
+``counting``            what the result says
+``rejected``            quarantined rows, written after all
+======================  ==============================================================================
+
+Imports ``planning`` and ``verification``. The ledger line of a chunk is written in the transaction of its rows, by
+``chunks.transaction`` and nowhere else; a change to this room is not done before the kill tests have passed.
 """

@@ -38,7 +38,6 @@ from typing import TYPE_CHECKING
 import attrs
 
 from portl.config.models import Verify
-from portl.connectors.ledger import Ledger
 from portl.connectors.retry import retrying
 from portl.planning.request import Request, Sides
 from portl.values.errors import (
@@ -160,7 +159,7 @@ class Attempts:
                 plan = self._planned(sides)
                 self._insist_undone(plan.tables[0])
                 plan.insist()
-        return self._carry_out(plan, sides, ledger)
+        return self._carry_out(plan, sides)
 
     def _insist_undone(self, task: TableTask) -> None:
         """Refuse to do once more what another process has done while this one was getting ready."""
@@ -172,7 +171,7 @@ class Attempts:
                 hint="nothing is left to do; run the job again if it is to be carried out once more",
             )
 
-    def _carry_out(self, plan: Plan, sides: Sides, ledger: Ledger | None) -> Result:
+    def _carry_out(self, plan: Plan, sides: Sides) -> Result:
         from portl.execution import engine  # see _prepare
 
         self._plan = plan
@@ -182,7 +181,7 @@ class Attempts:
         if reported is not None:
             self._finished = attrs.evolve(self._from_ledger(reported, plan), reported=True)
             return self._concluded(self._finished, sides, anew=True)
-        self._finished = engine.execute(plan, sides, ledger, self.request.context, self._started, self.executor)
+        self._finished = engine.execute(plan, sides, self.request.context, self._started, self.executor)
         return self._concluded(self._finished, sides)
 
     def _from_ledger(self, run: Run, plan: Plan) -> Result:

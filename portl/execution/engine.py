@@ -15,7 +15,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from portl.connectors.context import Context
-from portl.connectors.ledger import Ledger
 from portl.execution.counting import result_of
 from portl.execution.table_run import TableRun
 from portl.planning.plan import Plan
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 def execute(
     plan: Plan,
     sides: Sides,
-    ledger: Ledger | None,
     context: Context,
     started: float,
     executor: Executor | None = None,
@@ -40,8 +38,7 @@ def execute(
 
     Args:
         plan: without problems.
-        sides: both, open.
-        ledger: the destination's, with the lock of the job held; None: it has none.
+        sides: both, open, with the lock of the job held.
         context: the observers and the token.
         started: the ``time.monotonic()`` at which the run began.
         executor: what moves the chunks; None: threads.
@@ -54,7 +51,7 @@ def execute(
     )
     done: list[TableResult] = []
     for task in plan.tables:
-        run = TableRun(task, plan.config, sides, ledger, context)
+        run = TableRun(task, plan.config, sides, context)
         if executor is not None:
             run.use(executor)
         try:

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import attrs
 
-from portl.config.models import DestinationConfig, SourceConfig
-from portl.connectors.destination import Destination
 from portl.connectors.ledger import Ledger
-from portl.connectors.source import Source
 from portl.connectors.writer import Writer
 from portl.planning import delivery
 from portl.planning.delivery import Delivery
@@ -33,21 +30,18 @@ class RunRecord:
 
     Args:
         task: the table's.
-        sides: both, open.
-        ledger: the destination's, with the lock of the job held; None: it has none.
+        sides: both, open, with the lock of the job held.
         run_id: the caller's idempotency key.
     """
 
-    def __init__(self, task: TableTask, sides: Sides, ledger: Ledger | None, run_id: str | None) -> None:
+    def __init__(self, task: TableTask, sides: Sides, run_id: str | None) -> None:
         self._task = task
-        self._source: Source[SourceConfig] = sides.source
-        self._destination: Destination[DestinationConfig] = sides.destination
-        self.ledger = ledger
-        self._run_id = run_id
+        self._sides = sides
+        self.ledger = sides.ledger
         #: The new run, until ``enter`` has resumed another.
         self.run = Run(id=str(uuid.uuid4()), job=task.job, identity=task.identity, idempotency_key=run_id)
         self.lines: dict[int, ChunkLine] = {}
-        #: True once the ledger has the run, and this attempt as its last.
+        #: True once the ledger has the run, with this attempt as its last.
         self.entered = False
         #: Chunks that are copied again, with their quarantined rows.
         self.repeated: set[int] = set()
@@ -73,9 +67,9 @@ class RunRecord:
         """Resume the run that was interrupted, or prepare a new one, which ``start`` writes down.
 
         Returns:
-            What the observers are told of a run that is resumed.
+            The event of a run that is resumed.
         """
-        snapshot = self._source.snapshot()
+        snapshot = self._sides.source.snapshot()
         if self.ledger is not None:
             self.ledger.prepare()
         if self._task.run is None or self.ledger is None:
@@ -87,12 +81,12 @@ class RunRecord:
         self.run = attrs.evolve(
             self.run,
             snapshots=snapshots,
-            source=self._source.label(),
-            destination=self._destination.label(),
+            source=self._sides.source.label(),
+            destination=self._sides.destination.label(),
             resumable=self._task.delivery is Delivery.CHUNKS,
             chunks=tuple(ChunkLine(number=c.number, bounds=c.bounds) for c in self._task.split.chunks),
         )
-        self.lines = {line.number: line for line in self.run.chunks}
+        self.keep(self.run.chunks)
 
     def _resume(self, ledger: Ledger, earlier: Run, snapshot: Mapping[str, Any]) -> events.Resumed:
         attempt = earlier.attempt + 1
@@ -100,7 +94,7 @@ class RunRecord:
             earlier,
             attempt=attempt,
             snapshots={**earlier.snapshots, attempt: snapshot},
-            idempotency_key=self._run_id or earlier.idempotency_key,
+            idempotency_key=self.run.idempotency_key or earlier.idempotency_key,
         )
         ledger.resume(run)
         self.run, self.entered = run, True
@@ -108,7 +102,7 @@ class RunRecord:
         if self._task.recopy:
             self.repeated = {line.number for line in lines if line.rejected}
             lines = [delivery.again(line) if line.attempt < attempt else line for line in lines]
-        self.lines = {line.number: line for line in lines}
+        self.keep(lines)
         self.earlier_rows = sum(line.rows for line in lines)
         return events.Resumed(
             job=run.job,
@@ -119,24 +113,41 @@ class RunRecord:
             rows=self.earlier_rows,
         )
 
+    def keep(self, lines: Iterable[ChunkLine]) -> None:
+        """Note how chunks stand."""
+        self.lines.update((line.number, line) for line in lines)
+
+    def committed(self, line: ChunkLine) -> None:
+        """Note how a chunk stands after a COMMIT; the first one has written the run down."""
+        self.lines[line.number] = line
+        self.entered = self.ledger is not None
+
+    def begun(self, number: int) -> None:
+        """Note that a chunk is moved, perhaps again: what is delivered piece by piece starts over."""
+        line = self.lines[number]
+        if self._task.delivery is Delivery.REPEAT:
+            if line.rejected:
+                self.repeated.add(number)
+            self.lines[number] = delivery.again(line)
+
     def start(self, writer: Writer) -> None:
         """Write a new run down, in the first transaction of its rows."""
         if self.ledger is None or self.entered:
             return
-        self.run = attrs.evolve(self.run, incarnation=self._destination.incarnation())
+        self.run = attrs.evolve(self.run, incarnation=self._sides.destination.incarnation())
         self.ledger.start(self.run)
         earlier = self._task.found
         if earlier is not None and earlier.state is not RunState.DONE and any(line.rejected for line in earlier.chunks):
             writer.unreject(earlier.id)  # this run begins where that one did
 
     def refresh(self) -> None:
-        """Read the lines again: a server that crashed has lost its last commits, and the ledger has lost them too."""
+        """Read the lines again: with a server's last commits, lost in a crash, the ledger has lost their lines."""
         assert self.ledger is not None, "without one there is nothing to read"
         self.lines = {line.number: line for line in self.ledger.lines(self.run)}
 
     def see_what_stands(self, error: BaseException) -> None:
-        """Ask the ledger what is there: a COMMIT may have been carried out though nobody was told."""
-        if self.ledger is None or isinstance(error, CommitInDoubt) or not self._destination.holds():
+        """Ask the ledger what is there after a failure: a COMMIT may have been carried out though it got no answer."""
+        if self.ledger is None or isinstance(error, CommitInDoubt) or not self._sides.destination.holds():
             return
         try:
             self.refresh()
@@ -148,6 +159,6 @@ class RunRecord:
         self.entered = True
 
     def close(self, state: RunState, error: str) -> None:
-        """Write down how the attempt has ended, where that can be done."""
-        if self.ledger is not None and self._destination.holds():
+        """Write down how the attempt has ended, if there is a ledger and it can be reached."""
+        if self.ledger is not None and self._sides.destination.holds():
             self.ledger.close(self.run, state, error)

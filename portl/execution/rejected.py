@@ -1,8 +1,8 @@
-"""Take rows that were quarantined through again, after what they were refused for was repaired.
+"""Write quarantined rows to the destination after all, once what they were refused for is mended.
 
-A row stands in the quarantine as texts under the names of the destination's columns; one that was edited there goes as
-it stands. Rows go in the order in which they were quarantined, in halves down to those that are refused still, in
-transactions that remove from the quarantine what they bring. So nothing is lost and nothing comes twice.
+The quarantine has a row as texts under the names of the destination's columns; one that was edited there is written as
+it stands. Rows are written in the order in which they were quarantined, in halves down to those that are still refused,
+in transactions that remove from the quarantine what they write. So nothing is lost and nothing comes twice.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from portl.config.models import DestinationConfig
 from portl.connectors.destination import Destination
 from portl.connectors.exchange import ROWS, Counts, Intent, Rejected
 from portl.connectors.writer import Writer
+from portl.execution.chunks.progress import Tally
+from portl.execution.chunks.transaction import put
 from portl.planning import planner
 from portl.planning.plan import Plan
 from portl.planning.request import Job, Request
@@ -39,16 +41,17 @@ def retry_rejected(
     cancel: CancelToken | None = None,
     overrides: Mapping[str, str] | None = None,
 ) -> Result:
-    """Take a job's rejected rows through again; remove from the quarantine those that go through.
+    """Write a job's quarantined rows to the destination; remove from the quarantine those that are accepted.
 
-    The arguments are those of ``migrate``. The source is looked at for its columns; no row is read from it.
+    The arguments are those of ``migrate``. The source is asked for its columns; no row is read from it.
 
     Returns:
-        What was done: ``rows_read`` were tried, ``rows_rejected`` are refused still, with the reason as it is now.
+        What was done: ``rows_read`` were tried, ``rows_rejected`` are still refused, with the reason as it is now.
 
     Raises:
         PlanError: the plan of the job has problems.
-        LedgerError: the job was interrupted, so it has to be run to its end first; or it is running.
+        LedgerError: the job was interrupted and has to be finished first.
+        AlreadyRunning: the job is running.
     """
     request = Request.of(
         job, source=source, destination=destination, observers=observers, cancel=cancel, overrides=overrides
@@ -59,39 +62,29 @@ def retry_rejected(
         if task.run is not None:
             raise LedgerError(
                 f"the job {request.config.name!r} was interrupted, and its rejected rows come after the others",
-                hint="run the job to its end first, then take them through again",
+                hint="run the job to its end first, then retry them",
             )
         plan.insist()
-        ledger = sides.ledger
-        if ledger is None:
-            return _Again(plan, sides.destination).run()
-        ledger.lock(task.job)
-        try:
-            return _Again(plan, sides.destination).run()
-        finally:
-            ledger.unlock()
+        if sides.ledger is not None:
+            sides.ledger.lock(task.job)
+            sides.before_closing(sides.ledger.unlock)
+        return _Retry(plan, sides.destination).run()
 
 
-class _Again:
-    """One job's quarantine on its way back."""
+class _Retry:
+    """One job's quarantine on its way to the destination."""
 
     def __init__(self, plan: Plan, destination: Destination[DestinationConfig]) -> None:
         self._task: TableTask = plan.tables[0]
         self._config = plan.config
         self._destination = destination
-        self._token = destination.context.token
-        self._emit = destination.context.emit
         # Texts, in the format that every destination takes; rows that were edited may have a key twice.
         self._intent: Intent = attrs.evolve(
-            self._task.intent,
-            format=ROWS,
-            distinct=False,
-            quarantine=plan.config.quarantine,
-            job=plan.config.name,
+            self._task.intent, format=ROWS, distinct=False, quarantine=plan.config.quarantine, job=plan.config.name
         )
         self._started = time.monotonic()
-        self._counts = Counts()
-        self._tried = self._refused = self._bytes = 0
+        self._tally = Tally()
+        self._refused = 0
         self._writer: Writer
 
     def run(self) -> Result:
@@ -99,19 +92,20 @@ class _Again:
             raise OperationError(f"{self._destination.label()} quarantines no rows")
         if self._intent.create:
             raise SchemaError(
-                f"{self._intent.target.name} does not exist, so there is nothing to bring rejected rows to",
+                f"{self._intent.target.name} does not exist, so rejected rows have nowhere to go",
                 hint="run the job itself",
             )
+        token = self._destination.context.token
         self._writer = self._destination.writer(self._intent)
         try:
             last = 0
             while (found := self._portion(last)) is not None:
                 last = found
-            self._token.check()
+            token.check()
             self._writer.finish()
         except Error as error:
             self._give_up()
-            told = self._token.verdict(error)
+            told = token.verdict(error)
             told.committed = self._result()
             raise told from None
         except BaseException:
@@ -123,28 +117,29 @@ class _Again:
         try:
             self._writer.abandon()
         except Error as error:
-            self._emit(events.Warned(where="destination", message=f"tidying up failed too: {error.message}"))
+            warned = events.Warned(where="destination", message=f"tidying up failed too: {error.message}")
+            self._destination.context.emit(warned)
 
     def _portion(self, after: int) -> int | None:
-        """Take the next rows through in one transaction; return the last one's ``id``, None if there was none."""
-        writer = self._writer
+        """Write the next rows in one transaction; return the last one's ``id``, None if there was none."""
+        writer, tally = self._writer, self._tally
         writer.begin()
         try:
             rows = self._destination.rejected(self._intent, after=after, limit=PORTION_ROWS)
-            trial = _Trial(writer, self._token)
+            trial = _Trial(writer, self._destination.context.token)
             if rows:
-                trial.take(rows)
-                for rejected, error in trial.still:
+                trial.write(rows)
+                for rejected, error in trial.refused:
                     self._cover(rejected, error)
-                self._destination.settle(self._intent, trial.gone, trial.still)
+                self._destination.settle(self._intent, trial.accepted, trial.refused)
             counts = trial.counts + writer.commit()
         except BaseException:
             writer.rollback()
             raise
-        self._counts += counts
-        self._tried += len(rows)
-        self._refused += len(trial.still)
-        self._bytes += trial.bytes
+        tally.counts += counts
+        tally.rows += len(rows)
+        tally.bytes += trial.bytes
+        self._refused += len(trial.refused)
         return rows[-1].id if rows else None
 
     def _cover(self, rejected: Rejected, error: DataError) -> None:
@@ -152,65 +147,63 @@ class _Again:
         masked(error, values, self._intent.mask)
 
     def _result(self) -> Result:
+        tally = self._tally
         table = TableResult(
             source=self._task.rejected_to or "the quarantine",
             destination=self._intent.target.name,
             route=ROWS.route,
-            rows_read=self._tried,
-            rows_inserted=self._counts.inserted,
-            rows_updated=self._counts.updated,
-            rows_unchanged=self._counts.unchanged,
-            rows_skipped=self._counts.skipped,
-            rows_kept=self._counts.kept,
+            rows_read=tally.rows,
+            rows_inserted=tally.counts.inserted,
+            rows_updated=tally.counts.updated,
+            rows_unchanged=tally.counts.unchanged,
+            rows_skipped=tally.counts.skipped,
+            rows_kept=tally.counts.kept,
             rows_rejected=self._refused,
-            bytes=self._bytes,
+            bytes=tally.bytes,
             seconds=time.monotonic() - self._started,
         )
         return Result(name=self._config.name, tables=(table,), seconds=table.seconds)
 
 
 class _Trial:
-    """Rows taken through in one transaction, in halves where they are refused."""
+    """Rows written in one transaction, in halves where they are refused."""
 
     def __init__(self, writer: Writer, token: CancelToken) -> None:
         self._writer = writer
         self._token = token
-        self.gone: list[Rejected] = []
-        self.still: list[tuple[Rejected, DataError]] = []
+        self.accepted: list[Rejected] = []
+        self.refused: list[tuple[Rejected, DataError]] = []
         self.counts = Counts()
         self.bytes = 0
 
-    def take(self, rows: Sequence[Rejected]) -> None:
+    def write(self, rows: Sequence[Rejected]) -> None:
         """Write rows behind a savepoint; those that are refused stay out."""
-        self.still += [(row, DataError(row.trouble or "it is no row of this job")) for row in rows if row.row is None]
+        self.refused += [(row, DataError(row.trouble or "it is no row of this job")) for row in rows if row.row is None]
         whole = [row for row in rows if row.row is not None]
         if whole:
             self._writer.save()
-            self._halve(whole)
+            self._write(whole)
             self._writer.release()
 
-    def _halve(self, rows: Sequence[Rejected]) -> None:
+    def _write(self, rows: Sequence[Rejected]) -> None:
         self._token.check()
         error = self._attempt(rows)
         while error is not None and self._writer.reconsider(error):
             error = self._attempt(rows)
         if error is None:
-            self.gone += rows
+            self.accepted += rows
         elif len(rows) == 1:
-            self.still.append((rows[0], error))
+            self.refused.append((rows[0], error))
         else:
             middle = len(rows) // 2
-            self._halve(rows[:middle])
-            self._halve(rows[middle:])
+            self._write(rows[:middle])
+            self._write(rows[middle:])
 
     def _attempt(self, rows: Sequence[Rejected]) -> DataError | None:
         try:
-            sent = sum(self._writer.write(rejected.row) for rejected in rows if rejected.row is not None)
-            counts = self._writer.check()
+            sent, counts = put(self._writer, [rejected.row for rejected in rows if rejected.row is not None])
         except DataError as error:
-            self._writer.restore()
             return error
-        self._writer.save()
         self.bytes += sent
         self.counts += counts
         return None

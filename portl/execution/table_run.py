@@ -14,28 +14,26 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 
 from portl.config.models import MigrationConfig, OnError
 from portl.connectors.context import Context
-from portl.connectors.ledger import Ledger
-from portl.connectors.retry import retrying
-from portl.connectors.writer import Writer
 from portl.execution.chunks.load import ChunkLoad
 from portl.execution.chunks.progress import in_doubt
-from portl.execution.chunks.work import Assignment, Work, Worker
+from portl.execution.chunks.work import Assignment, Report, Sessions, Work
 from portl.execution.counting import counted
 from portl.execution.first_transaction import FirstTransaction
 from portl.execution.record import RunRecord
-from portl.execution.staffing import workers_for
 from portl.execution.tracking import Tracking
-from portl.execution.workers import WorkerPool
+from portl.execution.workers.count import worker_count
+from portl.execution.workers.pool import WorkerPool
+from portl.execution.workers.worker import ExtraWorker, MainWorker, Worker, persistently
 from portl.planning.delivery import Delivery
 from portl.planning.request import Sides
 from portl.planning.tasks import TableTask
-from portl.values.errors import Cancelled, CommitInDoubt, DataError, Error, Interrupted
+from portl.values.errors import Cancelled, DataError, Error, Interrupted
 from portl.values.events import Warned
 from portl.values.results import TableResult
 from portl.values.runs import ChunkLine, RunState
@@ -43,29 +41,36 @@ from portl.values.runs import ChunkLine, RunState
 if TYPE_CHECKING:
     from concurrent.futures import Executor  # for a type alone, it would take 5 ms
 
-    from portl.execution.executors import ExecutorMovers  # most runs have none, and it would take 10 ms
+    from portl.execution.workers.executor import ChunkExecutor  # most runs have none, and it would take 10 ms
 
+T = TypeVar("T")
 logger = logging.getLogger("portl.execution")
 
 
 class TableRun:
-    """One table on its way."""
+    """One table on its way.
 
-    def __init__(
-        self, task: TableTask, config: MigrationConfig, sides: Sides, ledger: Ledger | None, context: Context
-    ) -> None:
+    Args:
+        task: the table's.
+        config: the job.
+        sides: both, open, with the lock of the job held.
+        context: the observers and the token.
+    """
+
+    def __init__(self, task: TableTask, config: MigrationConfig, sides: Sides, context: Context) -> None:
         self._config = config
         self._sides = sides
         self._context = context
-        self._record = RunRecord(task, sides, ledger, config.run_id)
+        self._record = RunRecord(task, sides, config.run_id)
         self._task = attrs.evolve(task, intent=attrs.evolve(task.intent, run=self._record.id))
         self._tracking = Tracking(self._task, config, self._record, context)
-        self._writer: Writer
+        #: Those of the run, as soon as there is a writer.
+        self._sessions: Sessions
         #: The route that rows took last: one that refuses a row may give way to another.
         self._route = task.route
-        #: What has to be there before the rows was made.
+        #: True once what has to be there before the rows was made.
         self._made = False
-        self._movers: ExecutorMovers | None = None
+        self._executor: ChunkExecutor | None = None
 
     def use(self, executor: Executor) -> None:
         """Have the chunks moved by an executor, if there are several that can be; nothing is touched before.
@@ -78,11 +83,12 @@ class TableRun:
             why = "the job is one transaction" if task.delivery is Delivery.WHOLE else "it is not cut into chunks"
         elif task.ordered is not None:
             why = f"they come one after the other: {task.ordered}"
-        else:
-            if len(task.run.chunks if task.run is not None else task.split.chunks) > 1:
-                from portl.execution.executors import ExecutorMovers  # most runs have none, and it would take 10 ms
+        elif len(task.run.chunks if task.run is not None else task.split.chunks) > 1:
+            from portl.execution.workers.executor import ChunkExecutor  # most runs have none, and it would take 10 ms
 
-                self._movers = ExecutorMovers(executor, self._sides, self._context, self._work())
+            self._executor = ChunkExecutor(executor, self._sides, self._context, self._work())
+            return
+        else:
             return
         said = f"rows are moved by this process, not by the executor: {why}"
         self._context.emit(Warned(where="executor", message=said))
@@ -90,7 +96,9 @@ class TableRun:
     def carry_out(self) -> TableResult:
         """Move the rows; return what became of them."""
         self._tracking.announce()
-        self._writer = self._sides.destination.writer(self._task.intent)
+        source, destination = self._sides.source, self._sides.destination
+        writer, ledger = destination.writer(self._task.intent), self._sides.ledger
+        self._sessions = Sessions(source=source, destination=destination, writer=writer, ledger=ledger)
         try:
             resumed = self._record.enter()
             if resumed is not None:
@@ -106,27 +114,17 @@ class TableRun:
 
     def _whole(self) -> None:
         """Move everything in one transaction."""
-        record, ledger = self._record, self._record.ledger
-        self._writer.begin()
+        record = self._record
         try:
-            record.start(self._writer)
-            for line in record.todo:
-                self._load(line, transaction=False)
-            self._writer.finish()
-            if ledger is not None:
-                ledger.close(record.run, RunState.DONE)
-            try:
-                self._writer.commit()
-            except Error as error:
-                if error.transient:
-                    raise in_doubt(error, self._task, ledger, record.run, 1) from None
-                raise
-        except CommitInDoubt:
-            record.lines = {}
-            raise
+            with self._sessions.transaction(self._work(), 1):
+                record.start(self._sessions.writer)
+                for line in record.todo:
+                    self._load(line, transaction=False)
+                self._sessions.writer.finish()
+                if record.ledger is not None:
+                    record.ledger.close(record.run, RunState.DONE)
         except BaseException:
             record.lines = {}
-            self._writer.rollback()
             raise
 
     def _chunks(self) -> None:
@@ -137,14 +135,11 @@ class TableRun:
                 todo = todo[self._move_first(todo) :]
                 record.entered, self._made = record.ledger is not None, True
             count = self._workers(len(todo))
-            if count > 1 or (self._movers is not None and todo):
-                pool = WorkerPool(
-                    self._work(), self._sides, self._main_worker(), self._context, self._tracking, self._movers
-                )
-                pool.run(count, todo)
+            if count > 1 or (self._executor is not None and todo):
+                self._pool().run(count, todo)
             else:
                 for line in todo:
-                    self._retrying(lambda line=line: self._attempt(line), line)  # type: ignore[misc]
+                    self._move(line)
             if record.ledger is None:
                 break
             record.refresh()
@@ -155,10 +150,10 @@ class TableRun:
         """Do what comes after the rows and close the run, in one transaction."""
         record, ledger = self._record, self._record.ledger
         if ledger is None:
-            self._writer.finish()
+            self._sessions.writer.finish()
             return
         try:
-            self._writer.finish(lambda: ledger.close(record.run, RunState.DONE))
+            self._sessions.writer.finish(lambda: ledger.close(record.run, RunState.DONE))
         except Error as error:
             if not error.transient or self._sides.destination.holds():
                 raise
@@ -167,58 +162,40 @@ class TableRun:
 
     def _workers(self, chunks: int, *, tell: bool = True) -> int:
         """Return how many chunks move at the same time; tell the user where they are fewer than asked for."""
-        remote = self._movers is not None and not self._movers.near
-        count, said = workers_for(
-            chunks, self._task, self._config, self._sides, self._record.lines.values(), remote=remote
-        )
+        remote = self._executor is not None and not self._executor.near
+        lines = self._record.lines.values()
+        count, said = worker_count(chunks, self._task, self._config, self._sides, lines, remote=remote)
         if said is not None and tell:
             self._context.emit(said)
         return count
+
+    def _pool(self) -> WorkerPool:
+        """Return the workers: those of the executor, or else one with the sessions of the run and extra ones."""
+        work, sessions, executor = self._work(), self._sessions, self._executor
+
+        def worker(number: int, context: Context, report: Report) -> Worker:
+            if executor is not None:
+                return executor.worker(work, context, report)
+            if number == 0:
+                return MainWorker(sessions, work, context, report)
+            return ExtraWorker(self._sides, work, context, report)
+
+        return WorkerPool(work, self._sides, self._context, self._tracking, worker)
 
     def _work(self) -> Work:
         repeated = frozenset(self._record.repeated)
         return Work(task=self._task, config=self._config, run=self._record.run, repeated=repeated)
 
-    def _main_worker(self) -> Worker:
-        destination = self._sides.destination
-        return Worker(
-            source=self._sides.source,
-            writer=self._writer,
-            ledger=self._record.ledger,
-            savepoints=destination.savepoints,
-        )
-
-    def _load(self, line: ChunkLine, first: Callable[[], None] | None = None, *, transaction: bool = True) -> None:
-        """Move a chunk over the main connections."""
-        load = ChunkLoad(
-            Assignment(
-                work=self._work(),
-                worker=self._main_worker(),
-                line=line,
-                context=self._context,
-                report=self._tracking.progress,
-                first=first,
-                transaction=transaction,
-            )
-        )
-        try:
-            self._record.lines[line.number] = load.load()
-        finally:
-            self._route = load.route
-
     def _move_first(self, todo: Sequence[ChunkLine]) -> int:
         """Move what the first transaction takes; return how many chunks that were."""
-        moved = 1
 
-        def attempt() -> None:
-            nonlocal moved
-            together = self._move_together(todo) if self._takes_several(todo) else 0
-            if not together:
-                self._attempt(todo[0], lambda: self._record.start(self._writer))
-            moved = together or 1
+        def attempt() -> int:
+            moved = self._move_together(todo) if self._takes_several(todo) else 0
+            if not moved:
+                self._attempt(todo[0], lambda: self._record.start(self._sessions.writer))
+            return moved or 1
 
-        self._retrying(attempt, todo[0])
-        return moved
+        return self._persistently(attempt, todo[0])
 
     def _takes_several(self, todo: Sequence[ChunkLine]) -> bool:
         """Return whether the first transaction takes several chunks: what comes after it is one worker's, too.
@@ -227,15 +204,15 @@ class TableRun:
         """
         config = self._config
         chunks = self._task.delivery is Delivery.CHUNKS and config.chunk_rows is None
-        alone = self._movers is None and self._workers(len(todo), tell=False) == 1
-        return chunks and alone and self._writer.fresh and config.on_error is OnError.FAIL
+        alone = self._executor is None and self._workers(len(todo), tell=False) == 1
+        return chunks and alone and self._sessions.writer.fresh and config.on_error is OnError.FAIL
 
     def _move_together(self, todo: Sequence[ChunkLine]) -> int:
         """Move the first chunks in one transaction; return how many: none if a row was refused."""
-        first = FirstTransaction(self._work(), self._main_worker(), self._context, self._tracking.progress)
+        first = FirstTransaction(self._work(), self._sessions, self._context, self._tracking.progress)
         try:
-            first.load(todo, lambda: self._record.start(self._writer))
-            self._record.lines.update(first.lines)
+            first.load(todo, lambda: self._record.start(self._sessions.writer))
+            self._record.keep(first.lines.values())
         except DataError as error:
             logger.debug("the first chunks did not go together: %s", error.message)
             return 0
@@ -244,22 +221,32 @@ class TableRun:
         first.tell()
         return len(first.lines)
 
+    def _move(self, line: ChunkLine) -> None:
+        """Move one chunk over the sessions of the run."""
+        self._persistently(lambda: self._attempt(line), line)
+
+    def _persistently(self, attempt: Callable[[], T], line: ChunkLine) -> T:
+        return persistently(attempt, self._work().name(line), self._context, self._sides, self._tracking.retried)
+
     def _attempt(self, line: ChunkLine, first: Callable[[], None] | None = None) -> None:
         self._tracking.begun(line.number)
         self._load(self._record.lines[line.number], first)
 
-    def _retrying(self, attempt: Callable[[], None], line: ChunkLine) -> None:
-        """Move a chunk; again after a failure that leaves both sides whole."""
-
-        def again(error: BaseException) -> bool:
-            if not isinstance(error, Error) or not error.transient or isinstance(error, (Cancelled, CommitInDoubt)):
-                return False
-            whole = self._sides.source.holds() and self._sides.destination.holds()
-            if whole:
-                self._tracking.retried()
-            return whole
-
-        retrying(attempt, self._context, f"chunk {line.number} of {self._task.destination.name}", again=again)
+    def _load(self, line: ChunkLine, first: Callable[[], None] | None = None, *, transaction: bool = True) -> None:
+        assignment = Assignment(
+            work=self._work(),
+            sessions=self._sessions,
+            line=line,
+            context=self._context,
+            report=self._tracking.progress,
+            first=first,
+            transaction=transaction,
+        )
+        load = ChunkLoad(assignment)
+        try:
+            load.load()
+        finally:
+            self._route = load.route
 
     @property
     def onward(self) -> str | None:
@@ -286,7 +273,7 @@ class TableRun:
         self._record.see_what_stands(error)
         entered = self._record.entered and self._task.delivery is not Delivery.WHOLE
         try:
-            self._writer.abandon(resumable=entered and self._task.delivery is Delivery.CHUNKS)
+            self._sessions.writer.abandon(resumable=entered and self._task.delivery is Delivery.CHUNKS)
             if entered:
                 cancelled = isinstance(error, (Cancelled, KeyboardInterrupt)) or self._context.token.cancelled
                 self._record.close(RunState.CANCELLED if cancelled else RunState.FAILED, _words(error))

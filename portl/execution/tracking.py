@@ -1,23 +1,20 @@
-"""What is told of a table on its way: progress, rejected rows, retries; and the counts behind it."""
+"""What the observers are told of a table on its way: progress, rejected rows, and the counts behind them."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 
 from portl.config.models import MigrationConfig, OnError
 from portl.connectors.context import Context
 from portl.execution.chunks.progress import Progress, too_many
 from portl.execution.record import RunRecord
-from portl.planning import delivery
 from portl.planning.delivery import Delivery
 from portl.planning.tasks import TableTask
 from portl.values import events
-from portl.values.runs import ChunkLine
 
 
 class Tracking:
-    """Tells the observers; a ``Watcher`` of workers.
+    """Notes how the chunks get on, and tells the observers. Called in one thread.
 
     Args:
         task: the table's.
@@ -29,7 +26,7 @@ class Tracking:
     def __init__(self, task: TableTask, config: MigrationConfig, record: RunRecord, context: Context) -> None:
         self._task = task
         self._config = config
-        self._record = record
+        self.record = record
         self._context = context
         #: By chunk: rows and bytes that are written in a transaction that is still open.
         self._written: dict[int, tuple[int, int]] = {}
@@ -38,7 +35,7 @@ class Tracking:
         self.started = time.monotonic()
 
     def announce(self) -> None:
-        """Tell that the table begins."""
+        """Tell the observers that the table begins."""
         count = self._task.count
         self._context.emit(
             events.TableStarted(
@@ -51,20 +48,12 @@ class Tracking:
         )
 
     def begun(self, number: int) -> None:
-        """See ``Watcher.begun``."""
+        """Note that a chunk is moved, perhaps again: what was counted of it does not count any more."""
         self._written.pop(number, None)
-        if self._task.delivery is Delivery.REPEAT:
-            line = self._record.lines[number]
-            if line.rejected:
-                self._record.repeated.add(number)
-            self._record.lines[number] = delivery.again(line)
-
-    def keep(self, lines: Mapping[int, ChunkLine]) -> None:
-        """See ``Watcher.keep``."""
-        self._record.lines.update(lines)
+        self.record.begun(number)
 
     def retried(self) -> None:
-        """See ``Watcher.retried``."""
+        """Count a chunk that is tried again."""
         self.retries += 1
 
     def undone(self) -> None:
@@ -72,15 +61,18 @@ class Tracking:
         self._written.clear()
 
     def progress(self, progress: Progress) -> None:
-        """See ``Watcher.progress``."""
-        number, lines = progress.line.number, self._record.lines
+        """Note a COMMIT, or rows that are written, and tell the observers.
+
+        Raises:
+            OperationError: more rows are rejected than the job allows.
+        """
+        number, lines = progress.line.number, self.record.lines
         if progress.provisional:
             rows, size = self._written.get(number, (0, 0))
             self._written[number] = (rows + progress.rows, size + progress.bytes)
         else:
-            lines[number] = progress.line
+            self.record.committed(progress.line)
             self._written.pop(number, None)
-            self._record.entered = self._record.ledger is not None
         rows = sum(line.rows for line in lines.values()) + sum(rows for rows, _ in self._written.values())
         size = sum(line.bytes for line in lines.values()) + sum(size for _, size in self._written.values())
         if progress.rows or (progress.last_batch and not progress.rejected):
@@ -94,7 +86,7 @@ class Tracking:
                     bytes=progress.bytes,
                     total_rows=rows,
                     total_bytes=size,
-                    rows_per_second=(rows - self._record.earlier_rows) / max(1e-6, time.monotonic() - self.started),
+                    rows_per_second=(rows - self.record.earlier_rows) / max(1e-6, time.monotonic() - self.started),
                     provisional=progress.provisional or self._task.delivery is Delivery.WHOLE,
                 )
             )
@@ -102,7 +94,7 @@ class Tracking:
             self._rejected(progress)
 
     def _rejected(self, progress: Progress) -> None:
-        total = sum(line.rejected for line in self._record.lines.values())
+        total = sum(line.rejected for line in self.record.lines.values())
         place = self._task.rejected_to or ""
         self._context.emit(
             events.RowsRejected(

@@ -35,7 +35,7 @@ from portl_postgres.config import PostgresSourceConfig, RowSecurity
 from portl_postgres.session import worker_sessions
 from portl_postgres.session.database import Database
 from portl_postgres.session.session import Session
-from portl_postgres.source import snapshot, unsendable
+from portl_postgres.source import snapshot
 from portl_postgres.source.checks import SEE_ALL, SourceExaminer, expected_rows
 from portl_postgres.source.chunks import Splitter
 from portl_postgres.source.queries import INSUFFICIENT_PRIVILEGE, Describer

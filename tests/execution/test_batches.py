@@ -217,9 +217,9 @@ def test_the_events_say_what_was_committed(
 def test_when_the_very_first_batch_fails_no_half_made_table_remains(source: Db, destination: Db, route: str) -> None:
     source.execute("CREATE TABLE t (id int, v bigint); INSERT INTO t VALUES (1, 1), (2, 70000)")
     types = [{"column": "v", "to": "smallint"}]
-    end = destination.end(schema="fresh", table="t")
+    side = destination.end(schema="fresh", table="t")
     with pytest.raises(portl.DataError) as caught:
-        portl.migrate(job(source, destination, destination=end, types=types, route=route))
+        portl.migrate(job(source, destination, destination=side, types=types, route=route))
     assert (caught.value.row, caught.value.batch) == (2, 1)
     assert destination.execute("SELECT nspname::text FROM pg_namespace WHERE nspname = 'fresh'") == []
     assert left_behind(destination) == []

@@ -36,8 +36,8 @@ def shown(connection: psycopg.Connection[Any]) -> dict[str, str]:
 
 
 def job(**keys: object) -> dict[str, Any]:
-    end = {"type": "postgres", "table": "t"}
-    found: dict[str, Any] = {"source": dict(end), "destination": dict(end), **keys}
+    side = {"type": "postgres", "table": "t"}
+    found: dict[str, Any] = {"source": dict(side), "destination": dict(side), **keys}
     return found
 
 

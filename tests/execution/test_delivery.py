@@ -177,12 +177,12 @@ def test_what_an_observer_raises_ends_the_run_and_brings_no_row_again(
 
 
 @pytest.mark.parametrize("verify", ["count", "full"])
-@pytest.mark.parametrize("end", ["source", "destination"])
+@pytest.mark.parametrize("side", ["source", "destination"])
 def test_a_connection_that_is_lost_while_rows_are_compared_does_not_bring_them_again(
-    source: Db, destination: Db, end: str, verify: str
+    source: Db, destination: Db, side: str, verify: str
 ) -> None:
     source.execute(TABLE)
-    lost = source if end == "source" else destination
+    lost = source if side == "source" else destination
     seen: list[portl.Event] = []
 
     def observer(event: portl.Event) -> None:

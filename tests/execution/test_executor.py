@@ -24,8 +24,8 @@ from distributed import Client, LocalCluster, get_worker
 from psycopg import sql
 
 import portl
-from portl.execution import executors as workers
-from portl.execution.executors import Whereabouts
+from portl.execution.workers import executor as workers
+from portl.execution.workers.task import Whereabouts
 from portl.testing import memory
 from portl.values.secrets import carried
 from tests.jobs import Once, job_of, nothing_left, rows, through
@@ -682,7 +682,7 @@ def test_one_chunk_needs_no_worker(source: Db, destination: Db, pool: Executor) 
 
 
 def test_nothing_is_imported_for_executors_without_one() -> None:
-    code = "import portl.execution.engine, sys; print('portl.execution.executors' in sys.modules)"
+    code = "import portl.execution.engine, sys; print('portl.execution.workers.executor' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
 

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 import portl
-from portl.execution import first_transaction as opening
+from portl.execution import first_transaction
 from portl.planning import planner as planning
 from tests.jobs import KEYLESS, ROWS, Once, job_of, nothing_left, rows, through
 from tests.servers import Db
@@ -58,7 +58,7 @@ def test_the_first_chunks_of_a_new_table_are_one_transaction_whose_rows_are_froz
 def test_what_comes_after_the_first_seconds_goes_chunk_by_chunk(
     source: Db, destination: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(opening, "FIRST_SECONDS", 0.0)
+    monkeypatch.setattr(first_transaction, "FIRST_SECONDS", 0.0)
     source.execute(KEYLESS)
     portl.migrate(job(source.end(), destination.end()))
     assert transactions(destination) == chunks(destination) > 3
@@ -141,10 +141,10 @@ def test_its_commit_in_doubt_is_neither_repeated_nor_forgotten(source: Db, desti
     same(source, destination)
 
 
-@pytest.mark.parametrize("end", ["source", "destination"])
-def test_a_backend_that_dies_in_it_costs_nothing(source: Db, destination: Db, end: str) -> None:
+@pytest.mark.parametrize("side", ["source", "destination"])
+def test_a_backend_that_dies_in_it_costs_nothing(source: Db, destination: Db, side: str) -> None:
     source.execute(KEYLESS)
-    victim = source if end == "source" else destination
+    victim = source if side == "source" else destination
 
     def terminate() -> None:
         victim.execute(
@@ -165,5 +165,22 @@ def test_a_cancelled_one_leaves_nothing(source: Db, destination: Db) -> None:
         portl.migrate(job(source.end(), destination.end()), observers=[Once(3, token.cancel)], cancel=token)
     assert destination.value("SELECT to_regclass('t')") is None
     nothing_left(destination)
+    portl.migrate(job(source.end(), destination.end()))
+    same(source, destination)
+
+
+def test_a_table_that_cannot_be_created_is_told_in_the_words_of_the_server(source: Db, destination: Db) -> None:
+    source.execute(KEYLESS)
+    destination.execute("""
+        CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
+          IF EXISTS (SELECT FROM pg_event_trigger_ddl_commands() WHERE object_identity = 'public.t') THEN
+            RAISE 'no table today';
+          END IF;
+        END $$;
+        CREATE EVENT TRIGGER refuse ON ddl_command_end EXECUTE FUNCTION refuse();
+    """)
+    with pytest.raises(portl.Error, match="no table today"):
+        portl.migrate(job(source.end(), destination.end()))
+    destination.execute("DROP EVENT TRIGGER refuse")
     portl.migrate(job(source.end(), destination.end()))
     same(source, destination)

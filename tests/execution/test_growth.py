@@ -30,14 +30,14 @@ class Statements(logging.Handler):
         self.sent: list[tuple[str, str]] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        end, statement = re.fullmatch(r"(\w+) [^ ]+: (.*)", record.getMessage(), re.DOTALL).groups()  # type: ignore[union-attr]
-        self.sent.append((end, statement.strip()))
+        side, statement = re.fullmatch(r"(\w+) [^ ]+: (.*)", record.getMessage(), re.DOTALL).groups()  # type: ignore[union-attr]
+        self.sent.append((side, statement.strip()))
 
-    def of(self, end: str) -> int:
-        return sum(found == end for found, _ in self.sent)
+    def of(self, side: str) -> int:
+        return sum(found == side for found, _ in self.sent)
 
     def copies(self) -> Counter[str]:
-        return Counter(end for end, statement in self.sent if re.match("(BEGIN; )?COPY ", statement))
+        return Counter(side for side, statement in self.sent if re.match("(BEGIN; )?COPY ", statement))
 
     @property
     def exchanges(self) -> int:

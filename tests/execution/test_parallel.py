@@ -156,8 +156,8 @@ def test_auto_takes_as_many_workers_as_the_machines_can_serve(
 ) -> None:
     source.execute(f"{KEYED}; UPDATE t SET y = repeat('r', {width})")
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
-    for end in (PostgresSource, PostgresDestination)[:far]:
-        monkeypatch.setattr(end, "near", False)
+    for side in (PostgresSource, PostgresDestination)[:far]:
+        monkeypatch.setattr(side, "near", False)
     seen: set[str] = set()
     observe = lambda _: seen.update(t.name for t in threading.enumerate() if t.name.startswith("portl-worker"))  # noqa: E731
     portl.migrate(job(source, destination, parallel="auto"), observers=[observe])

@@ -271,3 +271,18 @@ def test_a_comparison_in_the_job_that_finds_something_ends_the_command_with_1(
     found = portl_cli("run", file)
     assert found.returncode == 1
     assert "1 rows missing" in found.stderr
+
+
+def test_a_row_stands_where_it_stood_before_the_run_was_resumed(source: Db, destination: Db) -> None:
+    source.execute(KEYED)
+    destination.execute(f"CREATE TABLE t (id int PRIMARY KEY, y text); {BAD}")
+    job = job_of(source.end(), destination.end())
+    with pytest.raises(portl.DataError) as caught:
+        portl.migrate(job)
+    error = caught.value
+    assert (error.chunk, error.batch, error.row) == (4, 3, 277)
+    assert error.message.startswith("row 277 of chunk 4 (batch 3) with id = 1777: ")
+    result = portl.migrate({**job, "on_error": "quarantine"})
+    assert (result.tables[0].attempt, result.rows_rejected) == (2, 1)
+    stands = destination.execute("SELECT source_position, chunk, batch, row_number FROM t__rejected")
+    assert stands == [("row 277 of chunk 4 (batch 3)", 4, 3, 277)]

@@ -30,8 +30,8 @@ def test_what_was_reported_as_done_survives_a_crash_of_the_server(server_folder:
             connection.execute("CREATE TABLE t AS SELECT g AS id, g AS x FROM generate_series(1, 1000) AS g")
             connection.execute("CREATE TABLE copied (id int PRIMARY KEY, x int)")
             connection.execute("GRANT SELECT ON t TO plain; GRANT ALL ON copied TO plain; CHECKPOINT")
-        end = {**server.parameters(), "type": "postgres", "username": "plain", "password": "plain"}
-        job = {"source": {**end, "table": "t"}, "destination": {**end, "table": "copied"}}
+        side = {**server.parameters(), "type": "postgres", "username": "plain", "password": "plain"}
+        job = {"source": {**side, "table": "t"}, "destination": {**side, "table": "copied"}}
         assert portl.migrate(job).rows_inserted == 1000
         server.stop("immediate")
         server.start()

@@ -24,11 +24,11 @@ from tests.servers import Db
 @pytest.mark.parametrize("parallel", [1, 3])
 @pytest.mark.parametrize("number", [1, 2, 3, 7])
 @pytest.mark.parametrize("after", [True, False], ids=["carried out", "not carried out"])
-@pytest.mark.parametrize("end", ["destination", "source"])
+@pytest.mark.parametrize("side", ["destination", "source"])
 def test_a_commit_whose_answer_is_lost_is_neither_repeated_nor_forgotten(
-    source: Db, destination: Db, after: bool, number: int, parallel: int, end: str
+    source: Db, destination: Db, after: bool, number: int, parallel: int, side: str
 ) -> None:
-    if end == "source" and (parallel == 3 or number > 1):
+    if side == "source" and (parallel == 3 or number > 1):
         pytest.skip("the source commits nothing on its own")
     source.execute(KEYLESS)
     with through(destination) as (proxy, there):
@@ -66,16 +66,16 @@ def test_without_a_ledger_a_commit_in_doubt_ends_a_job_that_must_not_be_repeated
 
 
 @pytest.mark.parametrize("parallel", [1, 3])
-@pytest.mark.parametrize("end", ["source", "destination"])
+@pytest.mark.parametrize("side", ["source", "destination"])
 @pytest.mark.parametrize("seed", range(4))
 def test_connections_that_are_cut_anywhere_cost_nothing(
-    source: Db, destination: Db, seed: int, end: str, parallel: int
+    source: Db, destination: Db, seed: int, side: str, parallel: int
 ) -> None:
-    draw = random.Random(f"{seed} {end} {parallel}")
+    draw = random.Random(f"{seed} {side} {parallel}")
     source.execute(KEYLESS)
     with through(source) as (reading, here), through(destination) as (writing, there):
-        proxy = reading if end == "source" else writing
-        big = (end == "source") == (draw.random() < 0.7)
+        proxy = reading if side == "source" else writing
+        big = (side == "source") == (draw.random() < 0.7)
         proxy.cut(after=draw.randint(2_000, 150_000), direction="down" if big else "up", reset=draw.random() < 0.5)
         result = portl.migrate(job_of(here, there, parallel=parallel))
     assert rows(destination, "t") == rows(source, "t")
@@ -84,10 +84,10 @@ def test_connections_that_are_cut_anywhere_cost_nothing(
 
 
 @pytest.mark.parametrize("parallel", [1, 3])
-@pytest.mark.parametrize("end", ["source", "destination"])
-def test_backends_that_are_terminated_are_replaced(source: Db, destination: Db, end: str, parallel: int) -> None:
+@pytest.mark.parametrize("side", ["source", "destination"])
+def test_backends_that_are_terminated_are_replaced(source: Db, destination: Db, side: str, parallel: int) -> None:
     source.execute(KEYLESS)
-    victim = source if end == "source" else destination
+    victim = source if side == "source" else destination
 
     def terminate() -> None:
         victim.execute(
@@ -100,7 +100,7 @@ def test_backends_that_are_terminated_are_replaced(source: Db, destination: Db, 
     assert seen.retries
     assert rows(destination, "t") == rows(source, "t")
     assert result.rows_inserted == ROWS
-    if end == "source":
+    if side == "source":
         assert result.tables[0].attempt == 2
         assert result.tables[0].older_chunks  # the snapshot went with its session, and the report says so
 
@@ -140,16 +140,16 @@ def restarted(server: Server, mode: str, seconds: float) -> Callable[[], None]:
     return restart
 
 
-def outage(source: Db, folder: Path, *, end: str, mode: str, seconds: float, parallel: int, **keys: object) -> None:
+def outage(source: Db, folder: Path, *, side: str, mode: str, seconds: float, parallel: int, **keys: object) -> None:
     with own_server(folder) as (server, connect):
         own = {"type": "postgres", **server.parameters()}
         with connect() as connection:
-            connection.execute(KEYLESS.encode() if end == "source" else b"SELECT")
-        if end == "destination":
+            connection.execute(KEYLESS.encode() if side == "source" else b"SELECT")
+        if side == "destination":
             source.execute(KEYLESS)
         restart = restarted(server, mode, seconds)
         seen = Once(3, restart)
-        here, there = (own, source.end()) if end == "source" else (source.end(), own)
+        here, there = (own, source.end()) if side == "source" else (source.end(), own)
         result = portl.migrate(job_of(here, there, parallel=parallel, **keys), observers=[seen])
         for thread in restart.threads:  # type: ignore[attr-defined]
             thread.join()
@@ -163,23 +163,23 @@ def outage(source: Db, folder: Path, *, end: str, mode: str, seconds: float, par
 
 @pytest.mark.parametrize("parallel", [1, 3])
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
-@pytest.mark.parametrize("end", ["source", "destination"])
+@pytest.mark.parametrize("side", ["source", "destination"])
 def test_a_server_that_restarts_is_waited_for(
-    source: Db, server_folder: Path, end: str, mode: str, parallel: int
+    source: Db, server_folder: Path, side: str, mode: str, parallel: int
 ) -> None:
-    if (mode, parallel) in [("fast", 3), ("immediate", 1)] and end == "source":
+    if (mode, parallel) in [("fast", 3), ("immediate", 1)] and side == "source":
         pytest.skip("part of the long suite")
-    outage(source, server_folder, end=end, mode=mode, seconds=0.5, parallel=parallel)
+    outage(source, server_folder, side=side, mode=mode, seconds=0.5, parallel=parallel)
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("parallel", [1, 3])
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
-@pytest.mark.parametrize("end", ["source", "destination"])
+@pytest.mark.parametrize("side", ["source", "destination"])
 def test_twenty_seconds_without_a_server_are_survived_with_the_default_settings(
-    source: Db, server_folder: Path, end: str, mode: str, parallel: int
+    source: Db, server_folder: Path, side: str, mode: str, parallel: int
 ) -> None:
-    outage(source, server_folder, end=end, mode=mode, seconds=20, parallel=parallel, retry={})
+    outage(source, server_folder, side=side, mode=mode, seconds=20, parallel=parallel, retry={})
 
 
 def test_a_server_that_does_not_come_back_ends_the_run_and_the_next_resumes_it(source: Db, server_folder: Path) -> None:
@@ -242,9 +242,9 @@ def test_a_statement_that_takes_too_long_is_tried_a_few_times_and_then_told(sour
         "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(1); RETURN NEW; END $$;"
         "CREATE TRIGGER slow BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION slow()"
     )
-    end = {**destination.end(), "statement_timeout": 0.3}
+    side = {**destination.end(), "statement_timeout": 0.3}
     with pytest.raises(portl.OperationError) as caught:
-        portl.migrate(job_of(source.end(), end, retry={"attempts": 2, "max_delay": 0.1}))
+        portl.migrate(job_of(source.end(), side, retry={"attempts": 2, "max_delay": 0.1}))
     assert caught.value.sqlstate == "57014"
     assert "statement_timeout" in str(caught.value)
     assert destination.value("SELECT count(*) FROM t") == 0
@@ -273,8 +273,8 @@ def test_a_lock_that_is_not_given_in_time_is_tried_again(source: Db, destination
                     other.rollback()
 
         seen = Release(2, seize)
-        end = {**destination.end(), "lock_timeout": 0.3}
-        result = portl.migrate(job_of(source.end(), end), observers=[seen])
+        side = {**destination.end(), "lock_timeout": 0.3}
+        result = portl.migrate(job_of(source.end(), side), observers=[seen])
     assert result.rows_inserted == ROWS
     assert [retry.what for retry in seen.retries] == ["chunk 3 of public.t"]
 
@@ -287,12 +287,12 @@ def test_a_role_with_few_connections_gets_fewer_workers(source: Db, destination:
     destination.execute(f"GRANT CREATE ON DATABASE {destination.connection.info.dbname} TO {name}")
     destination.execute(f"GRANT ALL ON SCHEMA public TO {name}")
     try:
-        end = destination.end(username=name, password="few", pool={"timeout": 0.1})
+        side = destination.end(username=name, password="few", pool={"timeout": 0.1})
         seen = Once(0, lambda: None)
-        result = portl.migrate(job_of(source.end(), end, parallel=4, chunk_rows=100), observers=[seen])
+        result = portl.migrate(job_of(source.end(), side, parallel=4, chunk_rows=100), observers=[seen])
         assert result.rows_inserted == ROWS
         warned = [event.message for event in seen.events if isinstance(event, portl.Warned)]
-        assert any("goes on with one worker less" in message for message in warned)
+        assert any("continuing with one worker less" in message for message in warned)
         assert rows(destination, "t") == rows(source, "t")
     finally:
         destination.execute(f"DROP OWNED BY {name} CASCADE; DROP ROLE {name}")

@@ -278,7 +278,7 @@ def test_whoever_resumes_a_run_gives_it_their_id(source: Db, destination: Db) ->
 def test_an_id_without_a_ledger_is_a_problem(source: Db, destination: Db) -> None:
     filled(source, destination, KEYED)
     job = job_of(source, destination, "overwrite", run_id="a", ledger={"mode": "off"})
-    with pytest.raises(portl.PlanError, match="run_id: there is no ledger to remember it"):
+    with pytest.raises(portl.PlanError, match="run_id: there is no ledger to record it"):
         portl.migrate(job)
     assert sums(destination) == (0, None)
 

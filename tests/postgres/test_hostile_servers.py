@@ -185,7 +185,8 @@ def test_bytes_pass_from_sql_ascii_to_sql_ascii(
 def test_rows_whose_keys_are_bytes_are_named_and_repaired(
     ascii_database: AsciiDatabase, source: Db, route: str, column: str
 ) -> None:
-    ends = {"source": ascii_database("portl_ascii"), "destination": ascii_database("portl_ascii_there", 0)}
+    ends: dict[str, Any] = {"source": ascii_database("portl_ascii")}
+    ends |= {"destination": ascii_database("portl_ascii_there", 0)}
     ends |= {"route": route, "conflict": "overwrite", "chunk_rows": 10}
     databases = []
     for name in ("portl_ascii", "portl_ascii_there"):
@@ -204,7 +205,9 @@ def test_rows_whose_keys_are_bytes_are_named_and_repaired(
             assert sorted(row.key["x"] or "" for row in found.rows) == ['b\\xe4d\\"3', 'good\\"4']
             assert str(portl.verify(ends, mode=mode)).encode()
         assert portl.verify(ends, repair=True).equal
-        rows = [c.execute("SELECT id, encode(convert_to(x, 'SQL_ASCII'), 'hex') FROM t ORDER BY id") for c in (there, here)]
+        rows = [
+            c.execute("SELECT id, encode(convert_to(x, 'SQL_ASCII'), 'hex') FROM t ORDER BY id") for c in (there, here)
+        ]
         assert rows[0].fetchall() == rows[1].fetchall()
 
 

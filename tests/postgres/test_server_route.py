@@ -227,7 +227,7 @@ REFUSALS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "rules": (
         "CREATE TABLE u (id int PRIMARY KEY, n int); CREATE RULE ru AS ON INSERT TO u DO ALSO NOTHING",
         "public.u has rules (ru), which COPY ignores",
-        {"source": {"columns": ["id", "n"]}},
+        {"source": {"columns": ["id", "n"]}, "conflict": "fail"},
     ),
     "texts to be read": (
         "CREATE TABLE u (id int PRIMARY KEY, name int)",

@@ -1,4 +1,13 @@
-"""One chunk on its way: read, written in a transaction with its ledger line, and what becomes of rows that are refused.
+"""One chunk on its way: read, written in a transaction with its ledger line, and what is done about bad rows.
 
-Imports ``planning`` and what lies below; nothing of the rest of ``execution``. ``load`` is where to begin.
+==================  ===============================================================================
+``work``            what there is to move, and over which sessions
+``load``            reads the chunk's batches; what is in memory; begin here
+``transaction``     the destination's transaction, and the chunk's line in it
+``recovery``        batches that were refused together, written again in smaller parts
+``bad_rows``        which row of a batch is bad
+``progress``        what is counted and reported
+==================  ===============================================================================
+
+Imports ``planning`` and what lies below; nothing of the rest of ``execution``.
 """

@@ -1,4 +1,4 @@
-"""Find the row for which rows were refused, and say in the error where it stands and what it holds."""
+"""Search for the bad row among rows that were refused, and name it in the error: where it stands, what it holds."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ def located(
     task: TableTask,
     base: ChunkLine,
 ) -> DataError:
-    """Return the error that names the first row of a refused batch that is at fault.
+    """Return the error that names the first bad row of a refused batch.
 
-    The smallest number of leading rows that is refused ends with that row: about log2(rows) trials by halving, each
-    rolled back. The server's own count of lines is not used: it is missing for foreign keys and wrong for rows too big.
+    The smallest number of leading rows that is refused ends with that row; halving finds it in about log2(rows) trials,
+    each rolled back. The server's own count of lines is not used: foreign keys have none, and for rows that are too big
+    it is wrong.
 
     Args:
         batch: as it was refused.
-        error: what was said.
-        refusal: tries a batch, undoes it, and returns what was said against it.
+        error: with which.
+        refusal: writes a batch, undoes it, and returns why it was refused; None if it was not.
         task: the plan for its table.
         base: the chunk's line as it stood before its first batch.
     """
@@ -43,12 +44,9 @@ def located(
             bad, error = middle, found
     if bad == batch.rows or good == 0:
         error = refusal(batch.take(0, bad)) or error
-    error.batch = base.batches + batch.number
-    error.chunk = base.number
-    error.row = base.rows + batch.first_row + bad - 1
+    where = placed(error, batch, bad - 1, task, base)
     error.values = batch.values(bad - 1, task.fields)
     masked(error, error.values, task.intent.mask)
-    where = position(task, base.number, error.row, error.batch)
     error.message = f"{where}{_named(error.values, task)}: {error.message}"
     return error
 
@@ -63,13 +61,28 @@ def named(error: DataError, task: TableTask, base: ChunkLine) -> None:
     """
     masked(error, error.values, task.intent.mask)
     row = base.rows + (error.row or 0)
-    error.message = f"{position(task, base.number, row)}{_named(error.values or {}, task)}: {error.message}"
+    error.message = f"{_position(task, base.number, row)}{_named(error.values or {}, task)}: {error.message}"
 
 
-def position(task: TableTask, chunk: int, row: int, batch: int | None = None) -> str:
-    """Return where a row stands in the source, for people; all numbers are counted from 1."""
+def placed(error: DataError, batch: Batch, row: int, task: TableTask, base: ChunkLine) -> str:
+    """Note in the error where a row stands in the source; return that for people, all numbers counted from 1.
+
+    Args:
+        error: the reason why it was refused.
+        batch: the row's.
+        row: its index in the batch.
+        task: see ``located``.
+        base: see ``located``.
+    """
+    error.chunk, error.batch = base.number, base.batches + batch.number
+    error.row = base.rows + batch.first_row + row
+    return f"{_position(task, base.number, error.row)} (batch {error.batch:,})"
+
+
+def _position(task: TableTask, chunk: int, row: int) -> str:
+    """Return where a row stands in the source, for people; the numbers are counted from 1."""
     where = "the source" if len(task.split.chunks) == 1 else f"chunk {chunk:,}"
-    return f"row {row:,} of {where}" + (f" (batch {batch:,})" if batch is not None else "")
+    return f"row {row:,} of {where}"
 
 
 def _named(values: dict[str, str | None], task: TableTask) -> str:

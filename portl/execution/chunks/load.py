@@ -47,7 +47,7 @@ class ChunkLoad:
 
     def __init__(self, assignment: Assignment) -> None:
         self._assignment = assignment
-        self._worker = assignment.worker
+        self._sessions = assignment.sessions
         self._piecewise = assignment.work.task.delivery is Delivery.REPEAT
         self._piece = min(FIRST_PIECE_BYTES, GROUP_BYTES)
         self._transaction = ChunkTransaction(assignment)
@@ -102,20 +102,18 @@ class ChunkLoad:
             try:
                 self._keep_what_is_good()
             finally:
-                if self._transaction.open:
-                    self._transaction.rollback()
+                self._transaction.rollback()
             raise
         except BaseException:
             # The token ends the reading in another way than an error does: by cancelling it.
             batches.close()
-            if self._transaction.open:
-                self._transaction.rollback()
+            self._transaction.rollback()
             raise
         return self.line
 
     def _read(self) -> Generator[Batch, None, None]:
         """Yield the chunk's batches; name the row that the source cannot send."""
-        batches = self._worker.source.read(self._reading)
+        batches = self._sessions.source.read(self._reading)
         try:
             yield from batches
         except DataError as error:
@@ -132,21 +130,21 @@ class ChunkLoad:
         self._group.append(batch)
         self._size += batch.size
         try:
-            transaction.tally.bytes += transaction.write([batch])
+            transaction.write([batch])
         except DataError as error:
             self._recover(error)
         if self._piecewise:
             if self._size >= self._piece or transaction.seconds >= PIECE_SECONDS:
                 self._commit(ChunkState.PARTIAL)
                 self._adapt(transaction.seconds)
-        elif self._size >= GROUP_BYTES and self._worker.savepoints:
+        elif self._size >= GROUP_BYTES and self._sessions.savepoints:
             self._secure()
             if self._assignment.undoes:
                 transaction.save()
             transaction.report_written()
 
     def _adapt(self, seconds: float) -> None:
-        """Let the next piece take about as long as one should: what a destination makes of rows takes its time, too."""
+        """Choose the size of the next piece so that it takes about PIECE_SECONDS, COMMIT included."""
         if seconds > PIECE_SECONDS:
             self._piece = max(self._piece // 2, LEAST_PIECE_BYTES)
         elif seconds < PIECE_SECONDS / 2:
@@ -173,7 +171,7 @@ class ChunkLoad:
             raise error
         whole = self._reading.format.then is not None
         recovery = Recovery(self._assignment, self._transaction, retried_whole=whole)
-        if self._worker.savepoints:
+        if self._sessions.savepoints:
             recovery.with_savepoints(group, error)
         elif self._piecewise:
             recovery.batch_by_batch(group, error)
@@ -188,14 +186,13 @@ class ChunkLoad:
         if transaction.open:
             self._secure()
         if not transaction.open:  # nothing was read, or each batch was committed by itself
-            if state is not ChunkState.DONE or self._worker.ledger is None:
+            if state is not ChunkState.DONE or self._sessions.ledger is None:
                 return
             transaction.begin()
         try:
             line = transaction.commit(state)
         except DataError as error:
-            if self._worker.savepoints:
-                transaction.rollback()  # nothing in it may be written down as done
+            if self._sessions.savepoints:
                 raise  # only what ``check`` cannot see: a trigger of COMMIT
             self._group, self._size = held, sum(batch.size for batch in held)
             self._recover(error)
@@ -205,16 +202,12 @@ class ChunkLoad:
 
     def _keep_what_is_good(self) -> None:
         """Commit the batches before the one that was refused, and write down what is left of the chunk."""
-        transaction, assignment = self._transaction, self._assignment
-        if not transaction.open:
-            return
+        transaction, task = self._transaction, self._assignment.work.task
         done = transaction.tally.rows
+        if not transaction.open or not done or not self._assignment.transaction:
+            return
         rest: Chunk | None = None
-        keep = assignment.transaction and self._piecewise
-        task = assignment.work.task
-        chunked = assignment.transaction and task.delivery is Delivery.CHUNKS
-        if chunked and done and self._worker.ledger is not None and task.split.divisible:
-            rest = self._worker.source.rest(self._reading, done)
-            keep = rest is not None
-        if keep and done:
+        if task.delivery is Delivery.CHUNKS and self._sessions.ledger is not None and task.split.divisible:
+            rest = self._sessions.source.rest(self._reading, done)
+        if rest is not None or self._piecewise:
             transaction.settle(transaction.commit(ChunkState.PARTIAL, rest))

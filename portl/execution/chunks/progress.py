@@ -45,8 +45,9 @@ class Tally:
     counts: Counts = attrs.field(factory=Counts)
     batches: set[int] = attrs.field(factory=set)
 
-    def add(self, batches: Sequence[Batch], counts: Counts) -> None:
-        """Count batches that are checked."""
+    def add(self, batches: Sequence[Batch], counts: Counts, sent: int = 0) -> None:
+        """Count batches that are checked, and ``sent`` bytes."""
+        self.bytes += sent
         self.rows += sum(batch.rows for batch in batches)
         self.batches.update(batch.number for batch in batches)
         self.counts += counts

@@ -1,6 +1,6 @@
-"""What becomes of batches that the destination has refused together: which go, which are bad, and which row is it.
+"""Write batches that the destination has refused together again, and find what is bad in them.
 
-With savepoints, batches are written again in halves, down to the batch, or the row, that is refused:
+With savepoints, they are written in halves, down to the batch, or the row, that is refused:
 
 * ``on_error: fail``: the batches before the bad one stay, and the user sees what they would have seen with one
   transaction a batch;
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from portl.config.models import OnError
 from portl.connectors.exchange import Batch, Rejection
-from portl.execution.chunks.bad_rows import located, position
+from portl.execution.chunks.bad_rows import located, placed
 from portl.execution.chunks.progress import too_many
 from portl.execution.chunks.transaction import ChunkTransaction
 from portl.execution.chunks.work import Assignment
@@ -28,45 +28,42 @@ logger = logging.getLogger("portl.execution")
 
 
 class Recovery:
-    """The way back to a good transaction.
+    """Leads back to a transaction without bad rows.
 
     Args:
         assignment: the chunk.
         transaction: its transaction.
-        retried_whole: True if another format takes the whole chunk after a refusal: then nothing is halved.
+        retried_whole: True if the whole chunk is read again, in another format, after a refusal: nothing is halved.
     """
 
     def __init__(self, assignment: Assignment, transaction: ChunkTransaction, *, retried_whole: bool) -> None:
         self._assignment = assignment
         self._transaction = transaction
-        self._writer = assignment.worker.writer
+        self._writer = assignment.sessions.writer
         self._retried_whole = retried_whole
 
     def with_savepoints(self, batches: Sequence[Batch], error: DataError) -> None:
         """Write batches that were refused together again; raise for the first that cannot go, or reject rows."""
         self._transaction.undo()
-        if self._writer.reconsider(error):
+        self._again(batches, error)
+
+    def _put(self, batches: Sequence[Batch]) -> None:
+        """Write batches; those that are refused again, in another way or in halves."""
+        self._assignment.context.token.check()
+        try:
+            self._transaction.put(batches)
+        except DataError as error:
+            self._again(batches, error)
+
+    def _again(self, batches: Sequence[Batch], error: DataError) -> None:
+        """Write batches that were refused together again: as long as the writer has another way, then in halves."""
+        while self._writer.reconsider(error):
             try:
                 self._transaction.put(batches)
                 return
             except DataError as second:
-                logger.debug("a transaction of %d batches failed; writing them in halves", len(batches))
                 error = second
-                self._writer.restore()
         self._halve(batches, error)
-
-    def _put(self, batches: Sequence[Batch]) -> None:
-        """Write some batches; those that are refused in halves."""
-        self._assignment.context.token.check()
-        while True:
-            try:
-                self._transaction.put(batches)
-                return
-            except DataError as error:
-                self._writer.restore()
-                if not self._writer.reconsider(error):
-                    self._halve(batches, error)
-                    return
 
     def _halve(self, batches: Sequence[Batch], error: DataError) -> None:
         """Write batches that were refused together in two halves; end at what cannot be halved."""
@@ -89,12 +86,10 @@ class Recovery:
     def _reject(self, row: Batch, error: DataError) -> None:
         """Keep a row for the quarantine; its reason names where it stands."""
         work, transaction = self._assignment.work, self._transaction
-        number = transaction.line.number
-        error.row = self._assignment.line.rows + row.first_row
-        error.batch, error.chunk = row.number, number
+        where = placed(error, row, 0, work.task, self._assignment.line)
         masked(error, row.values(0, work.task.fields), work.task.intent.mask)
-        where = position(work.task, number, error.row, row.number)
-        transaction.rejections.append(Rejection(row=row, error=error, chunk=number, position=where))
+        rejection = Rejection(row=row, error=error, chunk=transaction.line.number, position=where)
+        transaction.rejections.append(rejection)
         transaction.tally.batches.add(row.number)
         transaction.tally.rows += row.rows
         # The limit is that of the run; the caller adds up what the chunks report.
@@ -126,7 +121,7 @@ class Recovery:
                 raise self._named(self._refused(batches), error)
             self._transaction.begin()
             try:
-                self._transaction.tally.bytes += self._transaction.write(batches)
+                self._transaction.write(batches)
                 return
             except DataError as second:
                 error = second
@@ -146,12 +141,12 @@ class Recovery:
         return batches[-1]
 
     def _named(self, batch: Batch, error: DataError) -> DataError:
-        """Return the error that names the first row of a refused batch that is refused."""
+        """Return the error that names the bad row of a refused batch."""
         return located(batch, error, self._refusal, self._assignment.work.task, self._assignment.line)
 
     def _refusal(self, batch: Batch) -> DataError | None:
-        """Write a batch, undo it, and return what was said against it."""
-        behind = self._transaction.open and self._assignment.worker.savepoints
+        """Write a batch, undo it, and return why it was refused; None if it was not."""
+        behind = self._transaction.open and self._assignment.sessions.savepoints
         if not behind:
             self._transaction.begin()
         try:

@@ -1,15 +1,15 @@
 """The transaction at the destination that a chunk's rows go through: what is in it, and how it ends.
 
-=================  ===============================================================================================
-state              what is in it
-=================  ===============================================================================================
-closed             nothing; ``line`` says what of the chunk is committed
-open               rows that are checked (``tally``) and rows that are only written
-open, saved        the same, and the rows written since the savepoint can be undone by themselves
-=================  ===============================================================================================
+===========  ==============================================================  =========================================
+state        what is in it                                                   what leads out of it
+===========  ==============================================================  =========================================
+closed       nothing; ``line`` says what of the chunk is committed           ``begin``
+open         rows that are checked (``tally``), rows that are only written   ``save``; ``commit``, ``rollback``
+open, saved  the same; rows written since the savepoint can be undone alone  ``undo``; ``commit``, ``rollback``
+===========  ==============================================================  =========================================
 
-``begin`` opens it, ``save`` sets the savepoint, ``undo`` removes what is not checked, ``rollback`` everything.
-``commit`` quarantines the rows that were rejected and writes the chunk's line, ``settle`` takes note of that.
+``commit`` quarantines the rows that were rejected and writes the chunk's line; ``settle`` makes that line the current
+one and reports it.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
-from portl.connectors.exchange import Batch, Chunk, Rejection
-from portl.execution.chunks.progress import Progress, Tally, in_doubt, plus
+from portl.connectors.exchange import Batch, Chunk, Counts, Rejection
+from portl.connectors.writer import Writer
+from portl.execution.chunks.progress import Progress, Tally, plus
 from portl.execution.chunks.work import Assignment
 from portl.planning.delivery import whole_bounds
-from portl.values.errors import DataError, Error
+from portl.values.errors import DataError
 from portl.values.runs import ChunkLine, ChunkState
 
 logger = logging.getLogger("portl.execution")
@@ -39,7 +40,8 @@ class ChunkTransaction:
 
     def __init__(self, assignment: Assignment) -> None:
         self._assignment = assignment
-        self._writer = assignment.worker.writer
+        self._sessions = assignment.sessions
+        self._writer = assignment.sessions.writer
         self._before: Callable[[], None] | None = assignment.begin
         #: The chunk's line as it is committed.
         self.line = assignment.line
@@ -71,13 +73,9 @@ class ChunkTransaction:
         self._writer.save()
         self._saved = True
 
-    def write(self, batches: Sequence[Batch]) -> int:
-        """Write batches, which stay in memory in their smallest form; return the bytes that were sent."""
-        sent = 0
-        for batch in batches:
-            sent += self._writer.write(batch)
-            batch.release()
-        return sent
+    def write(self, batches: Sequence[Batch]) -> None:
+        """Write batches, which stay in memory in their smallest form."""
+        self.tally.bytes += written(self._writer, batches)
 
     def check(self, batches: Sequence[Batch]) -> None:
         """Have everything that was written checked, and count it.
@@ -88,11 +86,13 @@ class ChunkTransaction:
         self.tally.add(batches, self._writer.check())
 
     def put(self, batches: Sequence[Batch]) -> None:
-        """Write batches behind the savepoint and have them checked; on success the savepoint moves behind them."""
-        sent = self.write(batches)
-        self.check(batches)
-        self.tally.bytes += sent
-        self._writer.save()
+        """Write batches behind the savepoint, check and count them.
+
+        Raises:
+            DataError: a row is refused; nothing of them is there.
+        """
+        sent, counts = put(self._writer, batches)
+        self.tally.add(batches, counts, sent)
 
     def undo(self) -> None:
         """Remove what is written and not checked; a savepoint stands behind what is left."""
@@ -104,11 +104,11 @@ class ChunkTransaction:
         self.save()
 
     def rollback(self) -> None:
-        """Undo everything in it."""
+        """Undo everything in it, if it is open; what the caller has opened is the caller's to undo."""
+        if self.open and self._assignment.transaction:
+            self._writer.rollback()
         self.open = False
         self.tally = Tally()
-        if self._assignment.transaction:
-            self._writer.rollback()
 
     def commit(self, state: ChunkState, rest: Chunk | None = None) -> ChunkLine:
         """Quarantine what was rejected, write the chunk's line, and commit; return the line, for ``settle``.
@@ -118,24 +118,19 @@ class ChunkTransaction:
             rest: what is left of it, where that can be told.
 
         Raises:
-            DataError: a row is refused only now; the transaction is still open.
+            DataError: a row is refused only now; nothing of it is there.
             CommitInDoubt: the COMMIT got no answer.
         """
         if self.rejections:
             self._quarantine()
         line = self._counted(state, rest)
-        worker = self._assignment.worker
-        if worker.ledger is not None:
-            worker.ledger.record(self._assignment.work.run, line, None if self._assignment.alone else self.line)
+        if self._sessions.ledger is not None:
+            before = None if self._assignment.alone else self.line
+            self._sessions.ledger.record(self._assignment.work.run, line, before)
         if self._assignment.transaction:
-            try:
-                line = plus(line, self._writer.commit())
-            except Error as error:
-                if error.transient:
-                    self.open = False
-                    raise self._doubt(error) from None
-                raise
-        elif worker.savepoints:
+            self.open = False
+            return plus(line, self._sessions.commit(self._assignment.work, line.number))
+        if self._sessions.savepoints:
             self._writer.release()
         return line
 
@@ -148,20 +143,19 @@ class ChunkTransaction:
         while True:
             self.begin()
             try:
-                sent = self.write(batches)
+                sent = written(self._writer, batches)
                 counts = self._writer.check() + self._writer.commit()
             except DataError as error:
                 self.rollback()
                 if not self._writer.reconsider(error):
                     raise
                 continue
-            self.tally.add(batches, counts)
-            self.tally.bytes += sent
+            self.tally.add(batches, counts, sent)
             self.settle(self._counted(ChunkState.PARTIAL))
             return
 
     def settle(self, line: ChunkLine) -> None:
-        """Take note of a COMMIT, and report it."""
+        """Make a committed line the current one, and report it."""
         tally, rejected = self.tally, self.rejections
         self.line, self.tally, self.rejections = line, Tally(), []
         self.open = False
@@ -215,20 +209,39 @@ class ChunkTransaction:
         self._writer.save()
         for rejection in self.rejections:
             try:
-                sent = self._writer.write(rejection.row)
-                counts = self._writer.check()
+                sent, counts = put(self._writer, [rejection.row])
             except DataError:
-                self._writer.restore()
                 left.append(rejection)
             else:
-                self.tally.counts += counts
-                self.tally.bytes += sent
-                self._writer.save()
+                self.tally.add([], counts, sent)
         self.rejections = left
         if left:
             self._writer.reject(left)
 
-    def _doubt(self, error: Error) -> Error:
-        """Return what a COMMIT without an answer means."""
-        work = self._assignment.work
-        return in_doubt(error, work.task, self._assignment.worker.ledger, work.run, self.line.number)
+
+def written(writer: Writer, batches: Sequence[Batch]) -> int:
+    """Write batches, which stay in memory in their smallest form; return the bytes that were sent."""
+    sent = 0
+    for batch in batches:
+        sent += writer.write(batch)
+        batch.release()
+    return sent
+
+
+def put(writer: Writer, batches: Sequence[Batch]) -> tuple[int, Counts]:
+    """Write batches behind the savepoint and have them checked; the savepoint moves behind them.
+
+    Returns:
+        The bytes that were sent, and what became of the rows.
+
+    Raises:
+        DataError: a row is refused; nothing of them is there.
+    """
+    try:
+        sent = written(writer, batches)
+        counts = writer.check()
+    except DataError:
+        writer.restore()
+        raise
+    writer.save()
+    return sent, counts

@@ -1,26 +1,26 @@
-"""What the chunks of a table have in common, what one of them is moved with, and who moves it."""
+"""What the chunks of a table have in common, the sessions that move one of them, and one chunk to move."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
-from types import TracebackType
-from typing import Protocol, Self
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 import attrs
 
 from portl.config.models import DestinationConfig, MigrationConfig, SourceConfig
 from portl.connectors.context import Context
 from portl.connectors.destination import Destination
+from portl.connectors.exchange import Counts
 from portl.connectors.ledger import Ledger
 from portl.connectors.source import Source
 from portl.connectors.writer import Writer
-from portl.execution.chunks.progress import Progress
+from portl.execution.chunks.progress import Progress, in_doubt
 from portl.planning.tasks import TableTask
+from portl.values.errors import Error
 from portl.values.runs import ChunkLine, Run
 
-#: Seconds between two looks of a waiting thread at Ctrl-C.
-LOOK_SECONDS = 0.2
+#: Told of each COMMIT, and of rows that are written in a transaction that goes on.
+Report = Callable[[Progress], None]
 
 
 @attrs.frozen(kw_only=True)
@@ -32,6 +32,10 @@ class Work:
     run: Run
     #: Chunks that are copied again, with their quarantined rows.
     repeated: frozenset[int] = frozenset()
+
+    def name(self, line: ChunkLine) -> str:
+        """Return what messages call a chunk."""
+        return f"chunk {line.number} of {self.task.destination.name}"
 
     def slim(self) -> Work:
         """Return what it takes to move one chunk: no other chunks, no preview, nothing that reaches either side."""
@@ -49,27 +53,25 @@ class Work:
 
 
 @attrs.frozen(kw_only=True)
-class Worker:
-    """What moves a chunk: a source, a writer and, where there is one, the ledger on the writer's session."""
+class Sessions:
+    """What a worker moves chunks with: a session on each side."""
 
     source: Source[SourceConfig]
+    destination: Destination[DestinationConfig]
     writer: Writer
+    #: On the writer's session; None: there is none.
     ledger: Ledger | None
-    #: Parts of a transaction can be undone.
-    savepoints: bool
 
     @classmethod
     def opened(
         cls,
         stack: ExitStack,
         work: Work,
-        source: Source[SourceConfig] | None,
-        destination: Destination[DestinationConfig] | None,
+        source: Source[SourceConfig],
+        destination: Destination[DestinationConfig],
         context: Context,
-    ) -> Worker:
-        """Open a worker's own sessions on both sides; the stack closes them."""
-        assert source is not None, "asked for when the workers were counted"
-        assert destination is not None, "asked for when the workers were counted"
+    ) -> Sessions:
+        """Open worker sessions on both sides; the stack closes them."""
         stack.callback(source.close)
         source.open(context)
         stack.callback(destination.close)
@@ -78,28 +80,80 @@ class Worker:
         assert isinstance(ledger, Ledger), "the main connection has one"
         writer = destination.writer(work.task.intent)
         stack.callback(writer.abandon, resumable=True)
-        return cls(source=source, writer=writer, ledger=ledger, savepoints=destination.savepoints)
+        return cls(source=source, destination=destination, writer=writer, ledger=ledger)
+
+    @property
+    def savepoints(self) -> bool:
+        """True if parts of a transaction can be undone."""
+        return self.destination.savepoints
+
+    def hold(self) -> bool:
+        """Return whether the source still has its snapshot, and the destination its connection."""
+        return self.source.holds() and self.destination.holds()
+
+    @contextmanager
+    def transaction(self, work: Work, number: int) -> Iterator[None]:
+        """Open a transaction for several chunks and commit it; roll it back if anything in it fails.
+
+        Args:
+            work: the table's.
+            number: see ``commit``.
+        """
+        self.writer.begin()
+        try:
+            yield
+        except BaseException:
+            self.writer.rollback()
+            raise
+        self.commit(work, number)
+
+    def commit(self, work: Work, number: int) -> Counts:
+        """Commit the open transaction; return what ``Writer.check`` has not counted. No error leaves it open.
+
+        Args:
+            work: the table's.
+            number: the chunk that the ledger is asked about if there is no answer.
+
+        Raises:
+            DataError: a row is refused only now.
+            CommitInDoubt: the COMMIT got no answer.
+        """
+        try:
+            return self.writer.commit()
+        except BaseException as error:
+            if isinstance(error, Error) and error.transient:
+                raise in_doubt(error, work.task, self.ledger, work.run, number) from None
+            self.writer.rollback()
+            raise
+
+    def settled(self, work: Work, line: ChunkLine) -> ChunkLine:
+        """Return a chunk's line as this attempt has committed it; ``line`` if it has not.
+
+        Waits for a transaction whose COMMIT got no answer.
+        """
+        assert self.ledger is not None, "workers have one"
+        found = self.ledger.settled(work.run, line.number)
+        return found if found is not None and found.attempt == work.run.attempt else line
 
 
 @attrs.frozen(kw_only=True)
 class Assignment:
-    """One chunk to move: with what, for whom, and in whose transaction."""
+    """One chunk to move: over which sessions, for whom, and in whose transaction."""
 
     work: Work
-    worker: Worker
+    sessions: Sessions
     #: The chunk's line as it stands.
     line: ChunkLine
     #: Has the token.
     context: Context
-    #: Called after each COMMIT.
-    report: Callable[[Progress], None]
+    report: Report
     #: Called in the first transaction, before its rows; again if that is rolled back.
     first: Callable[[], None] | None = None
     #: False if the caller has opened the transaction and commits it.
     transaction: bool = True
-    #: False if another process may be at work on the same chunk, in the same attempt.
+    #: False if another process may be moving the same chunk, in the same attempt.
     alone: bool = True
-    #: False if nothing in the transaction is undone by itself: the caller deals with a refusal.
+    #: False if the caller deals with a refusal: then no part of the transaction is undone by itself.
     undoes: bool = True
 
     def begin(self) -> None:
@@ -107,38 +161,4 @@ class Assignment:
         if self.first is not None:
             self.first()
         if self.line.number in self.work.repeated:
-            self.worker.writer.unreject(self.work.run.id, self.line.number)
-
-
-class Mover(Protocol):
-    """Moves chunks, one at a time, in a thread of its own."""
-
-    @property
-    def own(self) -> bool:
-        """True if it has sessions of its own, which it opens again after a failure."""
-
-    def __enter__(self) -> Self:
-        """Begin; nothing is opened yet."""
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close what is its own."""
-
-    def open(self) -> None:
-        """Open what it moves chunks with."""
-
-    def move(self, line: ChunkLine, keep: Callable[[ChunkLine], None]) -> None:
-        """Move one chunk.
-
-        Args:
-            line: the chunk's as it stands.
-            keep: told how it stands now, also before an error is raised.
-        """
-
-
-class Movers(Protocol):
-    """Makes movers: an executor of the caller's (``portl.execution.executors``)."""
-
-    def mover(self, work: Work, context: Context, report: Callable[[Progress], None]) -> Mover:
-        """Return one that moves one chunk at a time."""
+            self.sessions.writer.unreject(self.work.run.id, self.line.number)

@@ -160,7 +160,7 @@ class RejectedTable:
             "column_name": error.column,
             "source_position": rejection.position,
             "chunk": rejection.chunk,
-            "batch": rejection.row.number,
+            "batch": error.batch if error.batch is not None else rejection.row.number,
             "row_number": error.row if error.row is not None else rejection.row.first_row,
             "row": {name: as_json(cell) for name, cell in row.items()},
         }

@@ -19,7 +19,7 @@ MOST_WORKERS = 4
 WIDE_BYTES = 2000
 
 
-def workers_for(
+def worker_count(
     chunks: int, task: TableTask, config: MigrationConfig, sides: Sides, lines: Iterable[ChunkLine], *, remote: bool
 ) -> tuple[int, Warned | None]:
     """Return how many chunks move at the same time, and what the user is told where they are fewer than asked for.

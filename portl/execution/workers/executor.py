@@ -1,0 +1,218 @@
+"""Chunks moved by an executor of the caller's: other threads, other processes, other machines.
+
+An executor is handed one ``PackedTask`` a chunk (``portl.execution.workers.task``). The run keeps what exists once: the
+lock of the job, the connection that holds the snapshot, the retries and the observers. Two things follow.
+
+* A receiver may die, be cut off, or move the same chunk as another, for some executors hand out again what they believe
+  lost. The ledger's line decides: it is written in the transaction of the rows, and only over the line that the task
+  was made with (``Ledger.record``). Whoever comes second is rolled back, and returns what the first has written.
+* A run that ends tells the servers to end what its tasks have under way (``Source.end_workers``): no message reaches
+  a function that runs in another process. What begins to write later finds the attempt closed.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, Executor, Future
+
+from portl.connectors.context import Context
+from portl.execution.chunks.work import Report, Work
+from portl.execution.workers.task import ChunkTask, Near, Outcome, PackedTask, Whereabouts, look_around, move_chunk
+from portl.execution.workers.worker import LOOK_SECONDS, Worker
+from portl.planning.request import Sides
+from portl.values import events
+from portl.values.errors import Cancelled, CommitInDoubt, ConfigError, Error, OperationError
+from portl.values.runs import ChunkLine
+
+logger = logging.getLogger("portl.execution")
+
+#: Seconds after which the user is told that the executor has not begun yet.
+PATIENCE_SECONDS = 10.0
+#: Seconds that a run which ends waits for its tasks; the ledger keeps them from writing later.
+END_SECONDS = 30.0
+
+
+class ChunkExecutor:
+    """An executor that was found fit to move chunks.
+
+    Args:
+        executor: the caller's; it is not shut down.
+        sides: both, open.
+        context: the run's.
+        work: what the chunks have in common, for a trial.
+
+    Raises:
+        ConfigError: if it does not run what it is given, or if the sides cannot be opened where it does.
+    """
+
+    def __init__(self, executor: Executor, sides: Sides, context: Context, work: Work) -> None:
+        self._executor = executor
+        self._sides = sides
+        self._context = context
+        self._ending = threading.Lock()
+        found = self._tried(work)
+        here = Whereabouts()
+        if found.obstacle is not None:
+            raise _unfit(found.obstacle)
+        if found.version != here.version:
+            raise _unfit(f"portl is {found.version} on {found.host}, and {here.version} here")
+        #: True if it runs in this process.
+        self.near = (found.host, found.process) == (here.host, here.process)
+
+    def worker(self, work: Work, context: Context, report: Report) -> ExecutorWorker:
+        """Return a worker of the pool that has this executor move its chunks."""
+        return ExecutorWorker(self, work, context, report)
+
+    def _tried(self, work: Work) -> Whereabouts:
+        """Have a task run that touches nothing."""
+        packed = self.packed("a trial", work, ChunkLine(number=0))
+        patience = time.monotonic() + PATIENCE_SECONDS
+        try:
+            future = self._executor.submit(look_around, packed)
+        except Exception as error:
+            raise _failed_trial(packed, "it takes nothing", error) from error
+        while True:
+            try:
+                return future.result(timeout=LOOK_SECONDS)
+            except Exception as error:
+                if future.done():
+                    raise _failed_trial(packed, "it runs nothing", error) from error
+            try:
+                self._context.token.check()
+                if time.monotonic() >= patience:
+                    patience = float("inf")
+                    said = f"waiting for the executor, which has run nothing for {PATIENCE_SECONDS:.0f} s"
+                    remedy = "check that it has workers, and that they are not all busy, perhaps with this very call"
+                    self._context.emit(events.Warned(where="executor", message=said, remedy=remedy))
+            except BaseException:
+                future.cancel()
+                raise
+
+    def packed(
+        self, name: str, work: Work, line: ChunkLine, *, doubt: bool = False, near: Near | None = None
+    ) -> PackedTask:
+        """Return the task to hand to the executor.
+
+        Raises:
+            ConfigError: a side is a connection of the caller's.
+        """
+        source, destination = self._sides.source.for_worker(), self._sides.destination.for_worker()
+        if source is None or destination is None:
+            side = self._sides.source if source is None else self._sides.destination
+            raise _unfit(
+                f"{side.label()} cannot be opened a second time: name it in the job instead of handing in a "
+                "connection, or leave `executor` out"
+            )
+        retry = self._context.retry
+        task = ChunkTask(
+            work=work, line=line, source=source, destination=destination, retry=retry, doubt=doubt, near=near
+        )
+        return PackedTask(name, task)
+
+    def submit(self, packed: PackedTask) -> Future[Outcome]:
+        """Hand a task to the executor."""
+        return self._executor.submit(move_chunk, packed)
+
+    def end(self, future: Future[Outcome]) -> None:
+        """End a task because the run ends, and wait for it."""
+        future.cancel()
+        patience = time.monotonic() + END_SECONDS
+        while time.monotonic() < patience:
+            left = self.end_workers()
+            if future.done() and not left:
+                return
+            wait = threading.Event()
+            future.add_done_callback(lambda _, wait=wait: wait.set())  # type: ignore[misc]
+            wait.wait(LOOK_SECONDS)
+        logger.warning("a worker did not end within %.0f s; the ledger takes nothing from it any more", END_SECONDS)
+
+    def end_workers(self) -> int:
+        """End what workers elsewhere have under way; return how many there were."""
+        if self.near:
+            return 0  # they heed the token
+        with self._ending:
+            return self._sides.source.end_workers() + self._sides.destination.end_workers()
+
+
+class ExecutorWorker(Worker):
+    """Has an executor move chunks, and waits for each."""
+
+    own = True
+
+    def __init__(self, executor: ChunkExecutor, work: Work, context: Context, report: Report) -> None:
+        super().__init__(work, context, report)
+        self._executor = executor
+        self._near = Near(context=context, report=report) if executor.near else None
+        #: True if a COMMIT got no answer: the next task asks the ledger what became of it.
+        self._doubt = False
+
+    def move(self, line: ChunkLine, keep: Callable[[ChunkLine], None]) -> None:
+        """See ``Worker.move``."""
+        packed = self._executor.packed(self._work.name(line), self._work, line, doubt=self._doubt, near=self._near)
+        outcome = self._outcome(packed)
+        for progress in outcome.progress:
+            self._report(progress)
+        for event in outcome.events:
+            self._context.emit(event)
+        if outcome.line is not None:
+            keep(outcome.line)
+        self._doubt = isinstance(outcome.error, CommitInDoubt)
+        if outcome.error is not None:
+            self._context.token.check()  # what failed because it was ended is no failure of its own
+            raise outcome.error
+
+    def _outcome(self, packed: PackedTask) -> Outcome:
+        """Have a task run; wait for its outcome, or for the end of the run."""
+        token = self._context.token
+        token.check()
+        try:
+            future = self._executor.submit(packed)
+        except Exception as error:
+            raise _lost(packed, error) from error
+        over = threading.Event()
+        future.add_done_callback(lambda _: over.set())
+        undo = token.subscribe(over.set)
+        try:
+            if not token.cancelled:
+                over.wait()
+        finally:
+            undo()
+        if not future.done():
+            self._executor.end(future)
+        try:
+            return future.result(timeout=0)
+        except BaseException as error:
+            if token.cancelled:
+                raise Cancelled("the run was cancelled") from None
+            if self._near is not None:
+                raise
+            self._executor.end_workers()  # what a dead worker had under way may live on at the servers
+            raise _lost(packed, error) from error
+
+
+def _unfit(text: str) -> ConfigError:
+    return ConfigError([f"executor: {text}"], origin="what was handed in")
+
+
+def _failed_trial(packed: PackedTask, what: str, error: Exception) -> ConfigError:
+    """Return the error for an executor that did not run the trial."""
+    if packed.obstacle is not None:
+        return _unfit(
+            f"chunks cannot go to another process: {packed.obstacle}; name both sides in the job instead of handing in "
+            "connections, or use an executor of threads"
+        )
+    said = f"{what}: {type(error).__name__}: {error}"
+    if isinstance(error, BrokenExecutor):
+        said += "; a process pool that does not fork needs `if __name__ == '__main__':` around the program"
+    return _unfit(said)
+
+
+def _lost(packed: PackedTask, error: BaseException) -> Error:
+    return OperationError(
+        f"the executor has lost {packed.name}: {type(error).__name__}: {error}",
+        hint="committed rows stay, and the ledger knows whether this chunk is among them: run the job again, with an "
+        "executor that works, to move the rest",
+    )

@@ -1,0 +1,189 @@
+"""The workers of a pool: each moves one chunk at a time.
+
+=====================  ========================================================  =====================================
+worker                 sessions                                                  after a failure that is retried
+=====================  ========================================================  =====================================
+``MainWorker``         those of the run, with the snapshot and the job's lock    moves the chunk over the same sessions
+``ExtraWorker``        worker sessions, which read the same snapshot             opens others if they are lost
+``ExecutorWorker``     none: an executor opens them where it runs the chunk      hands the chunk out again
+=====================  ========================================================  =====================================
+"""
+
+from __future__ import annotations
+
+import abc
+import logging
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import ClassVar, TypeVar
+
+from portl.connectors.context import Context
+from portl.connectors.retry import retrying
+from portl.execution.chunks.load import ChunkLoad
+from portl.execution.chunks.progress import Progress
+from portl.execution.chunks.work import Assignment, Report, Sessions, Work
+from portl.planning.request import Sides
+from portl.values.errors import CommitInDoubt, Error
+from portl.values.events import Warned
+from portl.values.runs import ChunkLine, ChunkState
+
+T = TypeVar("T")
+logger = logging.getLogger("portl.execution")
+
+#: Seconds after which a waiting thread looks again whether Ctrl-C was pressed.
+LOOK_SECONDS = 0.2
+
+
+class Worker(abc.ABC):
+    """Moves chunks, one at a time.
+
+    Args:
+        work: the table's.
+        context: has the token and the observers.
+        report: told of each COMMIT.
+    """
+
+    #: True if it has sessions of its own, and opens others after a failure.
+    own: ClassVar[bool]
+
+    def __init__(self, work: Work, context: Context, report: Report) -> None:
+        self._work = work
+        self._context = context
+        self._report = report
+
+    def open(self) -> None:
+        """Open sessions of its own: by default none."""
+
+    def close(self) -> None:
+        """Close them, whatever has become of them."""
+
+    @abc.abstractmethod
+    def move(self, line: ChunkLine, keep: Callable[[ChunkLine], None]) -> None:
+        """Move one chunk.
+
+        Args:
+            line: the chunk's as it stands.
+            keep: told how it stands if that was learnt from the ledger; what is committed here is reported.
+        """
+
+    def _load(self, sessions: Sessions, line: ChunkLine) -> ChunkLoad:
+        context, report = self._context, self._report
+        return ChunkLoad(Assignment(work=self._work, sessions=sessions, line=line, context=context, report=report))
+
+
+class MainWorker(Worker):
+    """Moves chunks over the sessions of the run, which it leaves open."""
+
+    own = False
+
+    def __init__(self, sessions: Sessions, work: Work, context: Context, report: Report) -> None:
+        super().__init__(work, context, report)
+        self._sessions = sessions
+
+    def move(self, line: ChunkLine, keep: Callable[[ChunkLine], None]) -> None:
+        """See ``Worker.move``."""
+        self._load(self._sessions, line).load()
+
+
+class ExtraWorker(Worker):
+    """Moves chunks over worker sessions, and opens others when they are lost."""
+
+    own = True
+
+    def __init__(self, sides: Sides, work: Work, context: Context, report: Report) -> None:
+        super().__init__(work, context, report)
+        self._sides = sides
+        self._stack = ExitStack()
+        self._sessions: Sessions | None = None
+        #: True if a COMMIT got no answer and the ledger was not asked yet what became of it.
+        self._doubt = False
+
+    def open(self) -> None:
+        """See ``Worker.open``."""
+        self._ready()
+
+    def close(self) -> None:
+        """See ``Worker.close``."""
+        stack, self._stack, self._sessions = self._stack, ExitStack(), None
+        try:
+            stack.close()
+        except Error as error:
+            logger.warning("closing a worker's sessions failed: %s", error.message)
+
+    def _ready(self) -> Sessions:
+        """Return sessions that work."""
+        if self._sessions is not None and not self._sessions.hold():
+            self.close()
+        if self._sessions is None:
+            source, destination = self._sides.source.for_worker(), self._sides.destination.for_worker()
+            assert source is not None, "asked for when the workers were counted"
+            assert destination is not None, "asked for when the workers were counted"
+            try:
+                self._sessions = Sessions.opened(self._stack, self._work, source, destination, self._context)
+            except BaseException:
+                self.close()
+                raise
+        return self._sessions
+
+    def move(self, line: ChunkLine, keep: Callable[[ChunkLine], None]) -> None:
+        """See ``Worker.move``."""
+        if self._doubt:
+            line = self._settled(line, keep)
+            if line.state is ChunkState.DONE:
+                return
+        load = self._load(self._ready(), line)
+        try:
+            load.load()
+        except CommitInDoubt:
+            self._doubt = True
+            self.close()
+            if self._settled(load.line, keep).state is not ChunkState.DONE:
+                raise
+
+    def _settled(self, line: ChunkLine, keep: Callable[[ChunkLine], None]) -> ChunkLine:
+        """Ask the ledger, over new sessions, what became of a chunk whose COMMIT got no answer.
+
+        As long as it cannot be asked, the doubt stays, and the next attempt at the chunk asks again.
+        """
+        found = self._ready().settled(self._work, line)
+        self._doubt = False
+        if found is not line:
+            keep(found)
+        if found.state is ChunkState.DONE:
+            self._report(Progress.of_done(found))
+            said = f"the COMMIT of chunk {found.number} got no answer; the ledger says that it was carried out"
+            self._context.emit(Warned(where=self._work.task.destination.name, message=said))
+        return found
+
+
+def persistently(
+    attempt: Callable[[], T],
+    name: str,
+    context: Context,
+    sides: Sides,
+    retried: Callable[[], None],
+    *,
+    own: bool = False,
+) -> T:
+    """Move a chunk; again after a failure that passes and leaves the snapshot.
+
+    Args:
+        attempt: moves it.
+        name: the chunk's, for people.
+        context: has the limits, the token and the observers.
+        sides: the run's.
+        retried: called before each further attempt.
+        own: True if the worker opens sessions of its own again: then the run's destination need not hold.
+    """
+
+    def again(error: BaseException) -> bool:
+        if not isinstance(error, Error) or not error.transient:
+            return False
+        if context.token.cancelled or (isinstance(error, CommitInDoubt) and not own):
+            return False
+        whole = sides.source.holds() and (own or sides.destination.holds())
+        if whole:
+            retried()
+        return whole
+
+    return retrying(attempt, context, name, again=again)
