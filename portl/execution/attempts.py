@@ -132,7 +132,7 @@ class Attempts:
         return plan
 
     def _worth_another(self, error: BaseException) -> bool:
-        """Tell whether a failed attempt should be followed by another, with both sides opened anew."""
+        """Return whether a failed attempt should be followed by another, with both sides opened anew."""
         if not isinstance(error, Error) or isinstance(error, Cancelled) or not error.transient:
             return False
         if error.exhausted and (self._connecting or not isinstance(error, ConnectionFailed)):
@@ -287,7 +287,7 @@ class Restart:
     _left: str | None = None
 
     def overtaken(self, found: Run | None, *, begun: bool) -> bool:
-        """Tell whether an earlier attempt has begun the run that was asked for, so that this one resumes it.
+        """Return whether an earlier attempt has begun the run that was asked for, so that this one resumes it.
 
         Args:
             found: the latest run that the ledger knows.

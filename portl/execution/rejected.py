@@ -1,4 +1,4 @@
-"""Write quarantined rows to the destination after all, once what they were refused for is mended.
+"""Write quarantined rows to the destination after all, once what they were refused for is fixed.
 
 The quarantine has a row as texts under the names of the destination's columns; one that was edited there is written as
 it stands. Rows are written in the order in which they were quarantined, in halves down to those that are still refused,

@@ -250,7 +250,7 @@ class TableRun:
 
     @property
     def onward(self) -> str | None:
-        """What running the job again would do, for people; None if nothing is there yet."""
+        """What running the job again would do, for display; None if nothing is there yet."""
         if not any(line.rows for line in self._record.lines.values()):
             return None
         resumes = self._record.entered and self._task.delivery is Delivery.CHUNKS

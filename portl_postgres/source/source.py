@@ -19,7 +19,6 @@ from portl import (
     Field,
     Finding,
     Format,
-    Kind,
     Reading,
     RowBatch,
     RowCount,
@@ -27,7 +26,6 @@ from portl import (
     Split,
     Splitting,
     Table,
-    Type,
 )
 from portl_postgres.catalog import addresses, tables
 from portl_postgres.catalog.tables import details, shown
@@ -35,9 +33,10 @@ from portl_postgres.config import PostgresSourceConfig, RowSecurity
 from portl_postgres.session import worker_sessions
 from portl_postgres.session.database import Database
 from portl_postgres.session.session import Session
-from portl_postgres.source import snapshot
+from portl_postgres.source import snapshot, unsendable
 from portl_postgres.source.checks import SEE_ALL, SourceExaminer, expected_rows
 from portl_postgres.source.chunks import Splitter
+from portl_postgres.source.decoding import decoded
 from portl_postgres.source.queries import INSUFFICIENT_PRIVILEGE, Describer
 from portl_postgres.source.selection import Selection
 from portl_postgres.source.sharing import SharedSnapshot
@@ -45,7 +44,6 @@ from portl_postgres.sql.text import literal, quoted
 from portl_postgres.verification import by_key, comparer
 from portl_postgres.wire import select_list, server_route
 from portl_postgres.wire.batches import BINARY, TEXT, CopyBatch
-from portl_postgres.wire.column_codecs import CopiedRows, rows_loader
 from portl_postgres.wire.copy import as_they_are, text_options
 from portl_postgres.wire.copy_out import CopyOut
 from portl_postgres.wire.messages import ended
@@ -404,19 +402,14 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         binary = reading.format.name == BINARY
         batches = copy.batches(binary=binary, rows=reading.batch_rows, size=reading.batch_bytes)
         self._reading = copy, batches
-        with self._only_reading(), self._passing(reading.format), closing(batches):
-            yield from self._decoded(reading, batches) if reading.format.name == portl.ROWS.name else batches
+        naming = unsendable.named(self._session, self._selection, reading, copy)
+        with self._only_reading(), self._passing(reading.format), naming, closing(batches):
+            yield from decoded(reading, batches) if reading.format.name == portl.ROWS.name else batches
         snapshot.check_not_rewritten(self._session, self.label())
 
     def _passing(self, format: Format) -> AbstractContextManager[None]:
         """Let bytes that are no UTF-8 pass: the destination refuses their row, not the source the whole reading."""
         return as_they_are(self._session) if format.name == BINARY else nullcontext()
-
-    @staticmethod
-    def _decoded(reading: Reading, batches: Iterable[CopyBatch]) -> Iterator[RowBatch]:
-        load = rows_loader([_sent_type(field) for field in reading.fields])
-        for batch in batches:
-            yield CopiedRows(batch, batch.bare, load)
 
     def comparer(self, intent: portl.Intent) -> portl.Comparer:
         """See ``Source.comparer``."""
@@ -436,15 +429,8 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         copy = CopyOut(self._session, f"COPY ({statement}) TO STDOUT ({options})", self.context.token, "reading")
         batches = copy.batches(binary=binary, rows=reading.batch_rows, size=reading.batch_bytes)
         with self._passing(reading.format):
-            yield from self._decoded(reading, batches) if reading.format.name == portl.ROWS.name else batches
+            yield from decoded(reading, batches) if reading.format.name == portl.ROWS.name else batches
 
 
 def _shown(value: str | bytes | None) -> str | None:
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
-
-
-def _sent_type(field: Field) -> Type:
-    found = details(field.sent)
-    if found is None or not select_list.keeps_type(field):
-        return Type(kind=Kind.TEXT)
-    return field.sent.type

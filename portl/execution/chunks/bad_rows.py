@@ -65,7 +65,7 @@ def named(error: DataError, task: TableTask, base: ChunkLine) -> None:
 
 
 def placed(error: DataError, batch: Batch, row: int, task: TableTask, base: ChunkLine) -> str:
-    """Note in the error where a row stands in the source; return that for people, all numbers counted from 1.
+    """Note in the error where a row stands in the source; return that for display, all numbers counted from 1.
 
     Args:
         error: the reason why it was refused.
@@ -80,7 +80,7 @@ def placed(error: DataError, batch: Batch, row: int, task: TableTask, base: Chun
 
 
 def _position(task: TableTask, chunk: int, row: int) -> str:
-    """Return where a row stands in the source, for people; the numbers are counted from 1."""
+    """Return where a row stands in the source, for display; the numbers are counted from 1."""
     where = "the source" if len(task.split.chunks) == 1 else f"chunk {chunk:,}"
     return f"row {row:,} of {where}"
 

@@ -23,7 +23,7 @@ class Progress:
     rows: int
     bytes: int
     rejected: int
-    #: The first row among them and why it was refused, for people.
+    #: The first row among them and why it was refused, for display.
     example: str | None = None
     #: True inside a transaction that is not committed yet.
     provisional: bool = False
@@ -75,7 +75,7 @@ def too_many(limit: int, place: str, last: str | None = None) -> Error:
     found = f"; the last: {last}" if last else ""
     return OperationError(
         f"more than {limit:,} row{'s' if limit != 1 else ''} rejected (see {place}){found}",
-        hint="mend what they have in common, or raise `quarantine.limit`",
+        hint="fix what they have in common, or raise `quarantine.limit`",
     )
 
 

@@ -118,7 +118,7 @@ class PackedTask:
     """A task on its way to its receiver; shows its name alone, in logs, on dashboards and in tracebacks.
 
     Args:
-        name: for people.
+        name: for display.
         task: packed when it is pickled, and only then; None: it was packed already.
         content: the packed task.
         id: tells the task from others, for executors that remember results.

@@ -169,7 +169,7 @@ def persistently(
 
     Args:
         attempt: moves it.
-        name: the chunk's, for people.
+        name: the chunk's, for display.
         context: has the limits, the token and the observers.
         sides: the run's.
         retried: called before each further attempt.

@@ -110,7 +110,7 @@ class RejectedTable:
                 raise portl.OperationError(
                     f"{rejection.position} is too large for the quarantine, which keeps a row as text:"
                     f" {rejection.row.size:,} bytes; it was refused for this: {rejection.error.message}",
-                    hint="mend its cause, leave the row out in the source, or leave the column out (`exclude_columns`)",
+                    hint="fix its cause, leave the row out in the source, or leave the column out (`exclude_columns`)",
                 )
         try:
             self._make()
