@@ -5,10 +5,12 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Mapping
+from functools import cache
 
 import attrs
 
 
+@cache
 def field_docs(model: type) -> Mapping[str, str]:
     """Return the documentation of a model's fields, from the comments above them in its source.
 
