@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import portl
-from tests.commands import command, portl_cli
+from tests.commands import command, portl_cli, portl_cli_in
 from tests.servers import Db
 
 JOB = """\
@@ -223,9 +223,8 @@ def completions(line: str, folder: Path) -> list[str]:
     """What a shell is offered for the last word of a line, as click's scripts for shells ask for it."""
     words = line.split(" ")
     asked = {"_PORTL_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
-    done = subprocess.run(
-        command(), capture_output=True, text=True, env={**os.environ, **asked}, cwd=folder, timeout=60, check=True
-    )
+    done = portl_cli_in(folder, **asked)
+    assert done.returncode == 0
     return done.stdout.split()
 
 

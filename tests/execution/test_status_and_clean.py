@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import portl
+from tests.commands import portl_cli_in as cli
 from tests.jobs import KEYED, Once, job_of
 from tests.servers import Db
 
@@ -26,11 +25,6 @@ def interrupted(source: Db, destination: Db) -> dict[str, Any]:
     with pytest.raises(portl.Cancelled):
         portl.migrate(job, observers=[Once(3, token.cancel)], cancel=token)
     return job
-
-
-def cli(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from portl.cli import main; main()", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=120, check=False)
 
 
 def test_status_says_how_far_a_run_came(interrupted: dict[str, Any]) -> None:

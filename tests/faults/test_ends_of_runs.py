@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ import psycopg_pool
 import pytest
 
 import portl
+from tests.commands import command, portl_cli
 from tests.jobs import KEYLESS, ROWS, Once, job_of, nothing_left, rows
 from tests.servers import Db
 
@@ -26,10 +26,6 @@ CREATE TABLE t (x int, y text);
 CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.001); RETURN NEW; END $$;
 CREATE TRIGGER slow BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION slow()
 """
-
-
-def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-c", "from portl.cli import main; main()", *map(str, arguments)]
 
 
 @pytest.mark.parametrize("parallel", [1, 3])
@@ -72,23 +68,20 @@ def test_rejected_rows_end_a_command_with_3_and_are_taken_through_after_a_repair
     path = tmp_path / "job.yaml"
     path.write_text(json.dumps(job), encoding="utf-8")
 
-    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=120, check=False)
-
-    done = run("run", path)
+    done = portl_cli("run", path)
     bad = source.value("SELECT count(*) FROM t WHERE x = 77")
     assert (done.returncode, f"{bad} rejected" in done.stdout) == (3, True), done
     assert destination.value("SELECT count(*) FROM t__rejected") == bad
     lines = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [line["row"]["x"] for line in lines] == ["77"] * bad
-    done = run("retry-rejected", path)
+    done = portl_cli("retry-rejected", path)
     assert (done.returncode, f"{bad} rejected" in done.stdout) == (3, True), done
     destination.execute("ALTER TABLE t DROP CONSTRAINT t_x_check")
-    done = run("retry-rejected", path)
+    done = portl_cli("retry-rejected", path)
     assert done.returncode == 0, done
     assert rows(destination, "t") == rows(source, "t")
     assert destination.value("SELECT count(*) FROM t__rejected") == 0
-    done = run("verify", path)
+    done = portl_cli("verify", path)
     assert done.returncode == 0, done
 
 

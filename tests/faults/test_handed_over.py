@@ -7,14 +7,13 @@ is run again.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import textwrap
 from typing import Any
 
 import pytest
 
 import portl
+from tests.commands import portl_cli, python
 from tests.servers import Db
 
 #: Runs a job in a process that kills itself before or after the call that is named.
@@ -84,7 +83,7 @@ def job_of(source: Db, destination: Db, conflict: object, **keys: object) -> dic
 def killed(job: dict[str, Any], step: str, moment: str) -> bool:
     """Run a job in a process that kills itself; return whether it came so far."""
     order = json.dumps({"job": job, "step": step, "moment": moment})
-    done = subprocess.run([sys.executable, "-c", CHILD], input=order, capture_output=True, text=True, check=False)
+    done = python(CHILD, text=order)
     assert done.returncode == -9 or done.stdout == "returned\n", done.stderr
     return done.returncode == -9
 
@@ -300,11 +299,11 @@ def test_the_command_line_prints_first_and_acknowledges_then(source: Db, destina
         f"sys.argv = ['portl', 'run', {str(path)!r}]\n"
         "main()\n"
     )
-    first = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    first = python(code)
     assert first.returncode == -9
     assert "3,000 rows read, 3,000 inserted" in first.stdout
-    call = [sys.executable, "-m", "portl", "run", str(path)]
-    second = subprocess.run([*call, "--run-id", "x"], capture_output=True, text=True, check=True)
+    second = portl_cli("run", path, "--run-id", "x")
+    assert second.returncode == 0
     assert "never delivered" in second.stderr
     assert "3,000 rows read, 3,000 inserted" in second.stdout
     assert sums(destination) == sums(source)

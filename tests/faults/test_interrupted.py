@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 
 import pytest
 
 import portl
+from tests.commands import python
 from tests.servers import Db
 
 # Kills its own process when some batches are committed, and more are on their way.
@@ -28,7 +27,7 @@ portl.migrate(json.loads(sys.argv[1]), observers=[kill])
 
 
 def killed(job: dict[str, object]) -> None:
-    done = subprocess.run([sys.executable, "-c", CHILD, json.dumps(job)], capture_output=True, timeout=60, check=False)
+    done = python(CHILD, json.dumps(job))
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
