@@ -101,7 +101,8 @@ class Retry:
 
     #: Attempts in total; 1 means no retry.
     attempts: int = attrs.field(default=5, validator=positive)
-    #: The longest pause between two attempts, in seconds. Pauses grow from about half a second, with jitter.
+    #: The longest pause between two attempts, in seconds. Pauses grow from about half a second. Jitter comes on top:
+    #: up to half a second, and at most as much again.
     max_delay: float = attrs.field(default=30.0, validator=positive)
 
 

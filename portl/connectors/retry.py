@@ -18,7 +18,7 @@ logger = logging.getLogger("portl.execution")
 
 #: Seconds of the first pause; each further one is twice as long, up to the job's ``retry.max_delay``.
 FIRST_PAUSE = 0.5
-#: Up to so many seconds are added, so that those who failed together do not retry together.
+#: Up to so many seconds are added, at most as many again, so that those who failed together do not retry together.
 JITTER = 0.5
 
 
@@ -103,9 +103,9 @@ class _Attempts:
         """Return the seconds until the next attempt."""
         import tenacity  # imported already
 
-        grown = tenacity.wait_exponential(multiplier=FIRST_PAUSE, max=self._context.retry.max_delay)
         state.attempt_number = self._failures
-        return float(grown(state) + tenacity.wait_random(0, JITTER)(state))
+        grown = tenacity.wait_exponential(multiplier=FIRST_PAUSE, max=self._context.retry.max_delay)(state)
+        return float(grown + tenacity.wait_random(0, min(JITTER, grown))(state))
 
     def report(self, state: tenacity.RetryCallState) -> None:
         """Report the failed attempt and the pause to the observers."""
