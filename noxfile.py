@@ -54,7 +54,7 @@ def build(session: nox.Session) -> None:
 
 @nox.session(python=HERE)
 def faults(session: nox.Session) -> None:
-    """Run the whole fault suite: about a quarter of an hour of kills, cuts and restarts."""
+    """Run what takes long: kills at many more moments, cuts, restarts, more drawn examples; about half an hour."""
     session.install(".[test]")
     session.run("pytest", "-m", "faults", *(session.posargs or ["-n", "2"]))
 

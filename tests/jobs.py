@@ -16,7 +16,7 @@ KEYLESS = f"CREATE TABLE t AS SELECT g % 700 AS x, repeat('r', g % 60) AS y FROM
 KEYED = f"{KEYLESS}; ALTER TABLE t ADD COLUMN id serial PRIMARY KEY"
 
 #: Patience that suits a test: many attempts, short pauses.
-PATIENT = {"attempts": 8, "max_delay": 0.3}
+PATIENT = {"attempts": 60, "max_delay": 0.1}
 #: One retry, at once: for a failure that stays.
 BRIEF = {"attempts": 2, "max_delay": 0.1}
 

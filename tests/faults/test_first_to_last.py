@@ -11,6 +11,9 @@ import pytest
 import portl
 from tests.servers import Db
 
+#: Every third statement, the first and the last with every run of the tests; each one with ``nox -s faults``.
+SOME_OR_ALL = pytest.mark.parametrize("step", [3, pytest.param(1, marks=pytest.mark.faults)], ids=["some", "each"])
+
 
 class Cut(logging.Handler):
     """Ends all of portl's connections when the n-th statement is about to be sent; counts the statements."""
@@ -56,24 +59,26 @@ def job_of(source: Db, destination: Db, number: int) -> dict[str, Any]:
     }
 
 
+@SOME_OR_ALL
 def test_a_run_survives_the_loss_of_its_connections_at_any_statement(
-    source: Db, destination: Db, cutting: Callable[[int | None], Cut]
+    source: Db, destination: Db, cutting: Callable[[int | None], Cut], step: int
 ) -> None:
     source.execute("CREATE TABLE t (id int, x text); INSERT INTO t SELECT g, 'x' FROM generate_series(1, 50) AS g")
     portl.migrate(job_of(source, destination, 0))  # makes the ledger
     counter = cutting(None)
     portl.migrate(job_of(source, destination, 1))
     assert counter.count > 20
-    for at in range(1, counter.count + 1):
+    for at in (*range(1, counter.count, step), counter.count):
         cutting(at)
         result = portl.migrate(job_of(source, destination, at + 1))
         assert result.rows_read == 50, at
         assert destination.value(f"SELECT count(*) FROM t{at + 1}") == 50, at
 
 
+@SOME_OR_ALL
 @pytest.mark.parametrize("call", ["plan", "verify", "status"])
 def test_a_look_survives_the_loss_of_its_connections_at_any_statement(
-    source: Db, destination: Db, cutting: Callable[[int | None], Cut], call: str
+    source: Db, destination: Db, cutting: Callable[[int | None], Cut], call: str, step: int
 ) -> None:
     source.execute("CREATE TABLE t (id int, x text); INSERT INTO t SELECT g, 'x' FROM generate_series(1, 50) AS g")
     config = job_of(source, destination, 0)
@@ -86,7 +91,7 @@ def test_a_look_survives_the_loss_of_its_connections_at_any_statement(
     counter = cutting(None)
     expected = calls[call]()
     assert counter.count >= 3
-    for at in range(1, counter.count + 1):
+    for at in (*range(1, counter.count, step), counter.count):
         cutting(at)
         assert calls[call]() == expected, at
 

@@ -20,8 +20,8 @@ from tests.jobs import nothing_left, rows
 from tests.killing import Victim
 from tests.servers import Db
 
-#: Moments for each kind of job: a few with every run of the tests, many with ``nox -s faults``.
-FEW, MANY = 2, 10
+#: Moments for each kind of job: one with every run of the tests, many with ``nox -s faults``.
+FEW, MANY = 1, 10
 
 
 SOURCE = """

@@ -135,7 +135,7 @@ def test_the_proxy_delays_and_refuses(source: Db, proxy: Proxy) -> None:
 
 
 NAME = "portl network"
-TIMEOUT = 2.0
+TIMEOUT = 1.0
 
 
 def job(source: Db, destination: Db, **keys: Any) -> dict[str, Any]:
@@ -209,7 +209,7 @@ def test_reading_from_a_server_that_falls_silent_ends(rows: Db, destination: Db,
         proxy.delay(0.0, rate=4_000_000)
         error = lost(job(rows, destination, reads=behind(proxy)))
     assert silent(error, "source")
-    assert "(network_timeout: 2 s)" in error.message
+    assert "(network_timeout: 1 s)" in error.message
     assert "no new connection is answered either" in error.message
 
 
@@ -291,7 +291,7 @@ def test_a_statement_that_psycopg_waits_for_ends(source: Db, destination: Db, pr
 def test_a_server_that_falls_silent_at_commit_ends(rows: Db, destination: Db, proxy: Proxy) -> None:
     destination.execute("""
         CREATE TABLE t (id bigint, x text);
-        CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(4); RETURN NULL; END $$;
+        CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(3); RETURN NULL; END $$;
         CREATE CONSTRAINT TRIGGER waits AFTER INSERT ON t DEFERRABLE INITIALLY DEFERRED
             FOR EACH ROW WHEN (NEW.id = 1) EXECUTE FUNCTION wait()
     """)
@@ -332,7 +332,7 @@ def test_waiting_for_a_connection_of_a_pool_is_cancelled_by_the_token(rows: Db, 
 
 
 def test_a_statement_that_takes_long_is_not_ended(source: Db, destination: Db, proxy: Proxy) -> None:
-    query = "SELECT 1 AS id, pg_sleep(6)::text AS x"
+    query = "SELECT 1 AS id, pg_sleep(3)::text AS x"
     config = job(source, destination, reads={"table": None, "query": query, **behind(proxy)})
     config["source"]["statement_timeout"] = 60
     assert portl.migrate(config).rows_inserted == 1
@@ -342,14 +342,14 @@ def test_a_wait_for_a_lock_is_not_ended(rows: Db, destination: Db, proxy: Proxy)
     destination.execute("CREATE TABLE t (id int, x text)")
     with psycopg.connect(destination.connection.info.dsn, password=destination.endpoint.password) as other:
         other.execute("LOCK TABLE t")
-        timer = threading.Timer(5, other.rollback)
+        timer = threading.Timer(3 * TIMEOUT, other.rollback)
         timer.start()
         assert portl.migrate(job(rows, destination, conflict="fail", writes=behind(proxy))).rows_inserted == 20000
         timer.join()
 
 
 def test_a_destination_whose_source_takes_long_is_not_ended(source: Db, destination: Db, proxy: Proxy) -> None:
-    query = "SELECT g AS id, pg_sleep(CASE WHEN g = 3000 THEN 5 ELSE 0 END)::text AS x FROM generate_series(1, 3001) g"
+    query = "SELECT g AS id, pg_sleep(CASE WHEN g = 3000 THEN 3 ELSE 0 END)::text AS x FROM generate_series(1, 3001) g"
     config = job(source, destination, reads={"table": None, "query": query}, writes=behind(proxy), batch_size=500)
     assert portl.migrate(config).rows_inserted == 3001
 

@@ -41,7 +41,7 @@ def quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(case=jobs(), existing=st.booleans(), route=st.sampled_from(["relay", "rows"]))
 def test_each_value_arrives_under_the_name_it_should(
     source: Db, destination: Db, case: dict[str, Any], existing: bool, route: str

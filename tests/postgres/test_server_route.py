@@ -417,10 +417,11 @@ def test_a_run_in_chunks_that_was_interrupted_goes_on_in_chunks(db: Db) -> None:
     assert rows(db, "u") == rows(db, "t")
 
 
-def test_killed_before_any_statement_it_ends_with_the_right_rows(db: Db, victim: Victim) -> None:
+@pytest.mark.parametrize("step", [14, pytest.param(2, marks=pytest.mark.faults)], ids=["some", "many"])
+def test_killed_before_any_statement_it_ends_with_the_right_rows(db: Db, victim: Victim, step: int) -> None:
     total = victim.run(job(db, "u"))["statements"]
     for strategy, prepare in (("overwrite", ""), ("merge", THERE)):
-        for statement in range(total, 10, -7):
+        for statement in range(total, 10, -step):
             db.execute("DROP TABLE u")
             if prepare:
                 db.execute(prepare.format(table="u"))

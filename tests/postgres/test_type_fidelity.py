@@ -52,7 +52,7 @@ def _check(source: Db, target: Db, types: Sequence[str], rows: Any, *, route: st
     assert target.execute(described, table) == source.execute(described, table)
 
 
-@settings(QUICK, max_examples=40)
+@settings(QUICK, max_examples=25)
 @given(table=tables(EVERY), route=st.sampled_from(["relay", "rows"]), existing=st.booleans())
 def test_values_of_any_types_arrive_unchanged(
     source: Db, destination: Db, table: Any, route: str, existing: bool

@@ -73,7 +73,17 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("fresh")
     venv.create(folder)
     programs = folder / ("Scripts" if os.name == "nt" else "bin")
-    call = [sys.executable, "-m", "pip", "--python", programs / "python", "install", "--quiet", f"{wheel}[cli]"]
+    call = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        programs / "python",
+        "install",
+        "--quiet",
+        "--no-compile",
+        f"{wheel}[cli]",
+    ]
     run(*call, PIP_DISABLE_PIP_VERSION_CHECK="1")
     return programs
 

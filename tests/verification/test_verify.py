@@ -319,15 +319,16 @@ def test_extra_rows_beside_a_key_are_listed_and_do_not_count(source: Db, destina
     assert (found.equal, counts(found)) == (True, (0, 0, 2))
 
 
-@pytest.mark.parametrize("ids", [[77_777], [1, 50_000, 100_000], list(range(1, 100_001, 777))])
-def test_one_changed_row_in_a_hundred_thousand_is_found(source: Db, destination: Db, ids: list[int]) -> None:
+def test_one_changed_row_in_a_hundred_thousand_is_found(source: Db, destination: Db) -> None:
     for db in (source, destination):
         users(db, 100_000)
         db.execute("ANALYZE t")
-    destination.execute("UPDATE t SET at = at + interval '1 microsecond' WHERE id = ANY(%s)", ids)
-    found = portl.verify(job(source, destination), named=1000)
-    assert sorted(int(row.key["id"] or 0) for row in found.tables[0].rows) == ids
-    assert {name for row in found.tables[0].rows for name in row.columns} == {"at"}
+    for ids in ([77_777], [1, 50_000, 100_000], list(range(1, 100_001, 777))):
+        destination.execute("UPDATE t SET at = at + interval '1 microsecond' WHERE id = ANY(%s)", ids)
+        found = portl.verify(job(source, destination), named=1000)
+        assert sorted(int(row.key["id"] or 0) for row in found.tables[0].rows) == ids
+        assert {name for row in found.tables[0].rows for name in row.columns} == {"at"}
+        destination.execute("UPDATE t SET at = at - interval '1 microsecond' WHERE id = ANY(%s)", ids)
 
 
 def test_values_swapped_between_two_rows_are_found(source: Db, destination: Db) -> None:

@@ -214,12 +214,13 @@ def check(source: Db, destination: Db, job: Job, route: str) -> None:
         assert result.rows_updated == expected.updated
 
 
+@pytest.mark.parametrize("examples", [12, pytest.param(100, marks=pytest.mark.faults)], ids=["few", "many"])
 @pytest.mark.parametrize("route", ["relay", "rows"])
 @pytest.mark.parametrize("strategy", ["overwrite", "skip", "fail", "merge"])
 def test_what_comes_out_is_what_the_model_says(
-    source: Db, destination: Db, monkeypatch: pytest.MonkeyPatch, strategy: str, route: str
+    source: Db, destination: Db, monkeypatch: pytest.MonkeyPatch, strategy: str, route: str, examples: int
 ) -> None:
-    @settings(max_examples=60 if strategy == "merge" else 30, deadline=None, database=None)
+    @settings(max_examples=2 * examples if strategy == "merge" else examples, deadline=None, database=None)
     @given(jobs(strategy))
     def run(job: Job) -> None:
         monkeypatch.setattr(chunkload, "GROUP_BYTES", job.group_bytes)

@@ -175,7 +175,7 @@ def test_a_backend_that_is_ended_says_so(source: Db) -> None:
     with session(source) as found:
         copy = CopyOut(
             found,
-            "COPY (SELECT g, pg_sleep(0.01) FROM generate_series(1, 30000) AS g) TO STDOUT (FORMAT binary)",
+            "COPY (SELECT g, pg_sleep(0.001) FROM generate_series(1, 300000) AS g) TO STDOUT (FORMAT binary)",
             portl.CancelToken(),
             "reading",
         )
