@@ -221,6 +221,28 @@ def test_a_table_that_two_jobs_make_at_the_same_moment_is_made_once_and_filled_b
     assert rows(destination, "t") == rows(source, "t")
 
 
+def test_a_key_that_another_job_builds_before_the_first_rows_is_not_built_twice(source: Db, destination: Db) -> None:
+    source.execute(KEYED)
+    one, other = (job_of(source.end(), destination.end(), name=name, conflict="overwrite") for name in ("one", "other"))
+    amid, seen = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        amid.set()
+        seen.wait(60)
+
+    def let_it_end(event: portl.Event) -> None:
+        if isinstance(event, portl.TableStarted):
+            seen.set()
+            thread.join()
+
+    thread = threading.Thread(target=portl.migrate, args=(one,), kwargs={"observers": [Once(2, hold)]})
+    thread.start()
+    amid.wait(60)
+    portl.migrate(other, observers=[let_it_end])
+    assert rows(destination, "t") == rows(source, "t")
+    assert destination.value("SELECT obj_description('t'::regclass)") is None
+
+
 @pytest.mark.parametrize("parallel", [1, 2])
 @pytest.mark.parametrize("conflict", ["overwrite", "fail"])
 def test_a_job_may_write_to_a_table_that_another_is_filling(

@@ -7,6 +7,7 @@ with the rows at hand, and wait again before the next ones.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import portl
 from portl import DataError, Intent
@@ -17,7 +18,7 @@ from portl_postgres.destination import due_key
 from portl_postgres.destination.writing.policies import POLICY_VIOLATION, Policies
 from portl_postgres.destination.writing.straight import TOO_SHORT
 from portl_postgres.session.session import Session
-from portl_postgres.sql.text import quoted
+from portl_postgres.sql.text import literal, quoted
 
 #: What CREATE TABLE says where two create one table: the table or its type is there, or rows of the catalogs collide.
 CREATED_TWICE = ("42P07", "42710", "23505")
@@ -78,7 +79,7 @@ class TargetTable:
         if table_details(self._intent.target).row_security and self._policies is None:
             self._policies = Policies.of(self._session, self.name)
         what = "creating what is missing" if creating else "looking whether the table was altered"
-        found = self._session.begin(then=[*creating, *look], what=what)
+        found = self._begin([*creating, *look], what)
         if look:
             self._known = drift.of(found[-1])
             drift.insist(self._intent.target.name, drift.planned(self._intent), self._known)
@@ -150,19 +151,21 @@ class TargetTable:
 
     def begin_last(self) -> None:
         """Open the transaction of what comes after the rows, and execute that."""
-        self._session.begin(then=self._last(), what="finishing the table")
+        self._begin(self._after, what="finishing the table")
 
-    def _last(self) -> list[str]:
-        """Return what is executed after the rows; another job that writes to the table may have built its key."""
+    def _begin(self, statements: list[str], what: str) -> list[list[tuple[Any, ...]]]:
+        """Open a transaction and execute statements in it; return the rows of each.
+
+        Another job that writes to the table may have built the key that is due, or be about to: it is awaited.
+        """
         key = due_key.build_key(self._intent.target)
-        if key not in self._after:
-            return self._after
-        ((built,),) = self._session.query(
-            "SELECT EXISTS (SELECT FROM pg_catalog.pg_index WHERE indrelid = to_regclass($1) AND indisprimary)",
-            self.name,
-            what="looking at the key",
-        )
-        return [statement for statement in self._after if statement != key] if built else self._after
+        if key not in statements:
+            return self._session.begin(then=statements, what=what)
+        built = f"SELECT EXISTS (SELECT FROM pg_catalog.pg_index WHERE indrelid = {literal(self.name)}::regclass"
+        alone = f"LOCK TABLE {self.name} IN ACCESS EXCLUSIVE MODE"
+        found = self._session.begin(then=[alone, f"{built} AND indisprimary)"], what=what)
+        left = [statement for statement in statements if statement != key] if found[-1][0][0] else statements
+        return self._session.queries(left, what=what) if left else []
 
     def finished(self) -> None:
         """Take note that what comes after the rows is done."""
