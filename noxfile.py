@@ -34,7 +34,8 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests against real servers; arguments go to pytest."""
     session.install(".[test]")
-    session.run("pytest", *(session.posargs or ["-n", "auto", "--dist", "loadfile"]))
+    # worksteal: the slowest files are ten times as long as others, and one that comes last would run alone.
+    session.run("pytest", *(session.posargs or ["-n", "auto", "--dist", "worksteal"]))
 
 
 @nox.session
@@ -56,7 +57,7 @@ def build(session: nox.Session) -> None:
 def faults(session: nox.Session) -> None:
     """Run what takes long: kills at many more moments, cuts, restarts, more drawn examples; about half an hour."""
     session.install(".[test]")
-    session.run("pytest", "-m", "faults", *(session.posargs or ["-n", "2"]))
+    session.run("pytest", "-m", "faults", *(session.posargs or ["-n", "auto", "--dist", "worksteal"]))
 
 
 @nox.session(python=HERE)

@@ -22,6 +22,14 @@ if os.environ.get("CI"):
     settings.load_profile("judged")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int | None:
+    """Return what ``-n auto`` means: some workers more than processors, as the tests wait for much of their time."""
+    if os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS"):
+        return None
+    return (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1) + 2
+
+
 @pytest.fixture
 def nothing_registered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the connectors that this process has registered: importing memory does so."""
