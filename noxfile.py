@@ -13,11 +13,14 @@ nox.needs_version = ">=2025.2.9"
 nox.options.sessions = ["lint", "types", "docs", f"tests-{HERE}"]
 nox.options.reuse_existing_virtualenvs = True
 
+#: Most of what is installed to look at the code is never imported, and compiling it takes as long as the rest.
+LEAN = "--no-compile"
+
 
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style, format, and the direction of imports."""
-    session.install(".[lint]")
+    session.install(LEAN, ".[lint]")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("lint-imports")
@@ -26,7 +29,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check types, strictly."""
-    session.install(".[types]")
+    session.install(LEAN, ".[types]")
     session.run("mypy")
 
 
@@ -41,7 +44,7 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation into site/, warnings being errors; ``nox -s docs -- serve`` shows it while one writes."""
-    session.install(*nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "docs"))
+    session.install(LEAN, *nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "docs"))
     session.env["NO_MKDOCS_2_WARNING"] = "1"  # of the theme's, to leave MkDocs: not ours to heed in each build
     session.run("mkdocs", *(session.posargs or ["build", "--quiet"]))
 
