@@ -20,8 +20,8 @@ from tests.jobs import nothing_left, rows
 from tests.killing import Victim
 from tests.servers import Db
 
-#: Moments for each kind of job: one with every run of the tests, many with ``nox -s faults``.
-FEW, MANY = 1, 10
+#: Moments for each kind of job: a few with every run of the tests, many with ``nox -s faults``.
+FEW, MANY = 2, 10
 
 
 SOURCE = """
@@ -148,8 +148,8 @@ def killed_again_and_again(source: Db, destination: Db, victim: Victim, what: st
     nothing_left(destination)
 
 
-@pytest.mark.parametrize("parallel", [1, 3])
-@pytest.mark.parametrize("what", CASES)
+# By one worker or by several, in turn; each kind by both with ``nox -s faults``.
+@pytest.mark.parametrize(("what", "parallel"), [(what, (1, 3)[at % 2]) for at, what in enumerate(CASES)])
 def test_a_job_that_was_killed_ends_with_the_right_rows(
     source: Db, destination: Db, victim: Victim, what: str, parallel: int
 ) -> None:
