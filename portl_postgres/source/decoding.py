@@ -12,10 +12,13 @@ from portl_postgres.wire.column_codecs import CopiedRows, rows_loader
 
 
 def decoded(reading: Reading, batches: Iterable[CopyBatch]) -> Iterator[RowBatch]:
-    """Yield batches whose rows are decoded when they are asked for."""
+    """Yield batches whose rows are decoded when they are asked for, none of which is kept."""
     load = rows_loader([_sent_type(field) for field in reading.fields])
-    for batch in batches:
-        yield CopiedRows(batch, batch.bare, load)
+
+    def rows(batch: CopyBatch) -> RowBatch:
+        return CopiedRows(batch, list(batch.bare), load)
+
+    return map(rows, batches)
 
 
 def _sent_type(field: Field) -> Type:

@@ -10,7 +10,7 @@ import psycopg
 from psycopg import pq
 
 import portl
-from portl_postgres.wire.messages import bare, framed
+from portl_postgres.wire.messages import Piece, bare, framed
 from portl_postgres.wire.row_text import unescape
 
 BINARY = "postgres-copy-binary"
@@ -26,14 +26,19 @@ class CopyBatch(portl.Batch):
 
     binary: bool
     #: Whole rows in each piece, about ``PUT_BYTES`` long.
-    pieces: list[bytes] = attrs.field(repr=False)
+    pieces: list[Piece] = attrs.field(repr=False)
     #: True if each row is in a CopyData message of its own, as the wire has it.
     framed: bool = False
 
     @property
-    def bare(self) -> list[bytes]:
-        """The pieces without the messages around the rows."""
-        return [b"".join(bare(piece)) for piece in self.pieces] if self.framed else self.pieces
+    def bare(self) -> Iterator[Piece]:
+        """The pieces without the messages around the rows. A row that is a piece by itself is not copied."""
+        if not self.framed:
+            yield from self.pieces
+            return
+        for piece in self.pieces:
+            rows = bare(piece)
+            yield rows[0] if len(rows) == 1 else b"".join(rows)
 
     def take(self, start: int, stop: int) -> CopyBatch:
         """See ``Batch.take``."""
@@ -49,7 +54,7 @@ class CopyBatch(portl.Batch):
     def split(self) -> list[bytes]:
         """Return the bytes of each row."""
         if self.framed:
-            return [row for piece in self.pieces for row in bare(piece)]
+            return [bytes(row) for piece in self.pieces for row in bare(piece)]
         data = b"".join(self.pieces)
         if not self.binary:
             return data.splitlines(keepends=True) if b"\r" not in data else [r + b"\n" for r in data.split(b"\n")[:-1]]

@@ -19,6 +19,7 @@ from operator import add, attrgetter, sub
 from typing import Any, Literal
 
 from portl import Batch, Kind, RowBatch, Type
+from portl_postgres.wire.messages import Piece
 from portl_postgres.wire.row_text import MIDNIGHT, Loader, dump, loader, unescape
 
 #: Rows that are taken together: more of them fall out of the processor's cache.
@@ -32,7 +33,7 @@ NULL = "\\N"
 _ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\b": "\\b", "\f": "\\f", "\v": "\\v"}
 _MUST_ESCAPE = str.maketrans(_ESCAPES)
 
-_LoadRows = Callable[[Iterable[bytes]], list[tuple[Any, ...]]]
+_LoadRows = Callable[[Iterable[Piece]], list[tuple[Any, ...]]]
 _Texts = list[str]
 _Load = Callable[[_Texts], Sequence[Any]]
 _Dump = Callable[[Sequence[Any]], Iterable[str]]
@@ -54,7 +55,7 @@ class CopiedRows(RowBatch):
         load: what decodes them.
     """
 
-    def __init__(self, batch: Batch, pieces: Sequence[bytes], load: _LoadRows) -> None:
+    def __init__(self, batch: Batch, pieces: Sequence[Piece], load: _LoadRows) -> None:
         # Not the parent's: it would set ``data``.
         self.number, self.first_row, self.rows, self.size = batch.number, batch.first_row, batch.rows, batch.size
         self._pieces = pieces
@@ -94,14 +95,14 @@ def rows_loader(types: Sequence[Type]) -> _LoadRows:
     loaders = [_column_loader(type) for type in types]
     width = len(loaders)
 
-    def portion(data: bytes) -> Iterable[tuple[Any, ...]]:
+    def portion(data: Piece) -> Iterable[tuple[Any, ...]]:
         if not width:
-            return repeat((), data.count(b"\n"))
-        texts = data.decode("utf-8", "surrogateescape").replace("\n", "\t").split("\t")
+            return repeat((), bytes(data).count(b"\n"))
+        texts = str(data, "utf-8", "surrogateescape").replace("\n", "\t").split("\t")
         del texts[-1]  # behind the last line
         return zip(*[load(texts[number::width]) for number, load in enumerate(loaders)], strict=True)
 
-    def load(pieces: Iterable[bytes]) -> list[tuple[Any, ...]]:
+    def load(pieces: Iterable[Piece]) -> list[tuple[Any, ...]]:
         rows: list[tuple[Any, ...]] = []
         for data in _portions(pieces):
             rows += portion(data)
@@ -110,15 +111,15 @@ def rows_loader(types: Sequence[Type]) -> _LoadRows:
     return load
 
 
-def _portions(pieces: Iterable[bytes]) -> Iterator[bytes]:
+def _portions(pieces: Iterable[Piece]) -> Iterator[Piece]:
     """Join pieces up to a size at which the loops pay and the memory for what is in between stays small."""
-    gathered: list[bytes] = []
+    gathered: list[Piece] = []
     size = 0
     for piece in pieces:
         gathered.append(piece)
         size += len(piece)
         if size >= PORTION_BYTES:
-            yield b"".join(gathered)
+            yield piece if len(gathered) == 1 else b"".join(gathered)
             gathered, size = [], 0
     if gathered:
         yield b"".join(gathered)
@@ -126,9 +127,9 @@ def _portions(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 def _column_loader(type: Type) -> _Load:
     """Return what makes values of the fields of one column."""
-    single, bulk = loader(type), _bulk_loader(type)
-    #: Numbers, dates and the like hold no character that would be escaped.
-    escapes = single is None or type.kind in (Kind.ARRAY, Kind.BINARY)
+    single, bulk = (_escaped_binary if type.kind is Kind.BINARY else loader(type)), _bulk_loader(type)
+    #: Numbers, dates and the like hold no character that would be escaped, or always the same.
+    escapes = single is None or type.kind is Kind.ARRAY
 
     def load(texts: _Texts) -> Sequence[Any]:
         if not (escapes and "\\" in "".join(texts)):
@@ -156,6 +157,11 @@ def _column_loader(type: Type) -> _Load:
         return [single(text) for text in texts]
 
     return load
+
+
+def _escaped_binary(text: str) -> bytes:
+    """Read a ``bytea`` as COPY writes it, with a second backslash before the x: what is large is not searched."""
+    return bytes.fromhex(text[3:])
 
 
 def _mapped(convert: Callable[[str], Any]) -> _Load:
@@ -251,7 +257,7 @@ def _without_backslashes(text: str) -> str:
 
 
 def rows_dumper(types: Sequence[Type]) -> Callable[[Sequence[Sequence[Any]]], Iterator[bytes]]:
-    """Return what yields rows as lines of COPY's text format, ``PORTION_ROWS`` of them at a time.
+    """Return what yields rows as lines of COPY's text format, ``PORTION_ROWS`` of them and a line's end at a time.
 
     Args:
         types: of the columns that they are for; without one, a value is written by its own type alone.
@@ -261,6 +267,7 @@ def rows_dumper(types: Sequence[Type]) -> Callable[[Sequence[Sequence[Any]]], It
     def dump_rows(rows: Sequence[Sequence[Any]]) -> Iterator[bytes]:
         for start in range(0, len(rows), PORTION_ROWS):
             yield _dump_portion(rows[start : start + PORTION_ROWS], dumpers).encode("utf-8", "surrogateescape")
+            yield b"\n"  # apart, for it would take a copy of a large row
 
     return dump_rows
 
@@ -271,7 +278,7 @@ def _dump_portion(rows: Sequence[Sequence[Any]], dumpers: Sequence[Mapping[type,
     except ValueError:  # rows of different lengths: the server says which one is wrong
         columns = []
     lines = map("\t".join, zip(*columns, strict=True)) if columns else ("\t".join(map(dump_field, row)) for row in rows)
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def _dump_column(values: Sequence[Any], dumpers: Mapping[type, _Dump]) -> Iterable[str]:
@@ -348,7 +355,7 @@ _BULK_DUMP: dict[type, _Dump] = {
     Decimal: lambda values: map(str, values),
     bool: lambda values: ["t" if value else "f" for value in values],
     str: _escaped,
-    bytes: lambda values: ["\\\\x" + value.hex() for value in values],
+    bytes: lambda values: ("\\\\x" + value.hex() for value in values),
     dt.date: lambda values: map(dt.date.isoformat, values),
     dt.time: lambda values: map(dt.time.isoformat, values),
     dt.datetime: _dump_times,

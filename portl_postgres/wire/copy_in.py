@@ -15,7 +15,7 @@ from portl_postgres.session.waiting import ready
 from portl_postgres.wire.batches import CopyBatch
 from portl_postgres.wire.column_codecs import CopiedRows, rows_dumper
 from portl_postgres.wire.copy import HEADER, PUT_BYTES, drain, flush, receive, unfinished, wait_result
-from portl_postgres.wire.messages import Pace, bare, error_of, framed, twin, unwrapped
+from portl_postgres.wire.messages import BUFFER_BYTES, Pace, Piece, bare, error_of, framed, twin, unwrapped
 
 TRAILER = b"\xff\xff"
 #: Spares the process a signal when the server is gone; where the system has no such flag, Python ignores the signal.
@@ -85,14 +85,15 @@ class CopyIn:
         if batch.framed and self._unwrapped:
             with self._session.translated(self._what), twin(self._session) as wire:
                 for piece in batch.pieces:
-                    self._send(wire, framed(b"".join(bare(piece))) if self._pace.slow else piece)
+                    joined = self._pace.slow and len(piece) <= BUFFER_BYTES
+                    self._send(wire, framed(b"".join(bare(piece))) if joined else piece)
             self._pace.sent(batch.size)
         else:
             for piece in batch.bare:
-                self._put(piece)
+                self._put_all(piece)
         return batch.size
 
-    def _send(self, wire: socket.socket, messages: bytes) -> None:
+    def _send(self, wire: socket.socket, messages: Piece) -> None:
         """Send whole messages past libpq, which holds nothing back at this moment."""
         vigil = self._session.vigil
         vigil.sent = (vigil.sent or 0) + len(messages)
@@ -119,13 +120,19 @@ class CopyIn:
         """Count what was sent; tell whether anything is left of the message."""
         sent = self._sent
         if sent:
-            self._unsent = self._unsent[sent[0] :]
+            # A view of nothing would keep a large message in memory.
+            self._unsent = self._unsent[sent[0] :] if sent[0] < len(self._unsent) else memoryview(b"")
             self._sent = []
         return bool(self._unsent)
 
-    def _put_all(self, data: bytes) -> int:
-        for start in range(0, len(data), PUT_BYTES):
-            self._put(data[start : start + PUT_BYTES])
+    def _put_all(self, data: Piece) -> int:
+        """Send rows in messages that libpq can buffer: where one ends need not be where a row does."""
+        if len(data) <= BUFFER_BYTES:
+            self._put(data)
+            return len(data)
+        with memoryview(data) as view:
+            for start in range(0, len(data), PUT_BYTES):
+                self._put(view[start : start + PUT_BYTES])
         return len(data)
 
     @property
@@ -133,7 +140,7 @@ class CopyIn:
         """True if the server has said something, which it does in the middle of a COPY only to refuse or to warn."""
         return ready(self._session.pgconn.socket, 0)[0]
 
-    def _put(self, data: bytes) -> None:
+    def _put(self, data: Piece) -> None:
         pgconn = self._session.pgconn
         vigil = self._session.vigil
         vigil.sent = (vigil.sent or 0) + len(data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Generator, Iterator
+from itertools import starmap
 
 import psycopg
 from psycopg import pq
@@ -15,7 +16,7 @@ from portl_postgres.session.waiting import ready
 from portl_postgres.wire.batches import CopyBatch
 from portl_postgres.wire.copy import HEADER, PUT_BYTES, drain, flush, receive, unfinished, wait_result
 from portl_postgres.wire.copy_in import TRAILER
-from portl_postgres.wire.messages import FRAME, POLL_SECONDS, Frames, error_of, unwrapped
+from portl_postgres.wire.messages import FRAME, POLL_SECONDS, Frames, Piece, error_of, unwrapped
 
 
 class CopyOut:
@@ -46,24 +47,29 @@ class CopyOut:
     ) -> Generator[CopyBatch, None, None]:
         """Yield batches of ``rows`` rows; a batch ends early when it holds ``size`` bytes."""
         limit = size if size is not None else 1 << 62
-        number = 1
+        number = 0
         wire = self._send()
-        with contextlib.closing((self._messages if wire else self._joined)(rows, limit, binary)) as found:
-            for pieces, count, held in found:
-                yield CopyBatch(
-                    number=number,
-                    first_row=first_row,
-                    rows=count,
-                    size=held,
-                    binary=binary,
-                    pieces=pieces,
-                    framed=wire,
-                )
-                number, first_row = number + 1, first_row + count
 
-    def _joined(self, rows: int, limit: int, binary: bool) -> Generator[tuple[list[bytes], int, int], None, None]:
+        def batch(pieces: list[Piece], count: int, held: int) -> CopyBatch:
+            nonlocal number, first_row
+            number, first_row = number + 1, first_row + count
+            return CopyBatch(
+                number=number,
+                first_row=first_row - count,
+                rows=count,
+                size=held,
+                binary=binary,
+                pieces=pieces,
+                framed=wire,
+            )
+
+        with contextlib.closing((self._messages if wire else self._joined)(rows, limit, binary)) as found:
+            # Not a loop: its variables would keep a batch in memory while the next one is read.
+            yield from starmap(batch, found)
+
+    def _joined(self, rows: int, limit: int, binary: bool) -> Generator[tuple[list[Piece], int, int], None, None]:
         """Yield the pieces of each batch, its rows and its bytes, as libpq hands them over."""
-        pieces: list[bytes] = []
+        pieces: list[Piece] = []
         piece: list[bytes | memoryview] = []
         piece_bytes = batch_bytes = count = 0
         with contextlib.closing(self._rows(binary)) as found:
@@ -74,22 +80,22 @@ class CopyOut:
                 self.arrived += 1
                 if piece_bytes < PUT_BYTES and count < rows:
                     continue
-                pieces.append(b"".join(piece))
+                pieces.append(row if len(piece) == 1 else b"".join(piece))
                 batch_bytes += piece_bytes
-                piece, piece_bytes = [], 0
+                piece, piece_bytes, row = [], 0, b""
                 if count >= rows or batch_bytes >= limit:
                     yield pieces, count, batch_bytes
                     pieces, batch_bytes, count = [], 0, 0
         if count:
             yield [*pieces, b"".join(piece)], count, batch_bytes + piece_bytes
 
-    def _messages(self, rows: int, limit: int, binary: bool) -> Generator[tuple[list[bytes], int, int], None, None]:
+    def _messages(self, rows: int, limit: int, binary: bool) -> Generator[tuple[list[Piece], int, int], None, None]:
         """Yield the same as ``_joined``, as the wire has it."""
         with self._session.translated(self._what), unfinished(self._session):
             frames = Frames(self._session, self._token, HEADER if binary else b"")
         left = False
         try:
-            pieces: list[bytes] = []
+            pieces: list[Piece] = []
             batch_bytes = count = 0
             while True:
                 piece, found = frames.piece(rows - count)
@@ -98,6 +104,7 @@ class CopyOut:
                     count += found
                     self.arrived += found
                     batch_bytes += len(piece) - found * FRAME
+                del piece  # ``pieces`` has it, until the batch is handed on
                 if count and (not found or count >= rows or batch_bytes >= limit):
                     yield pieces, count, batch_bytes
                     pieces, batch_bytes, count = [], 0, 0
@@ -135,12 +142,13 @@ class CopyOut:
                     row: bytes | memoryview = data
                     if first:
                         first = False
-                        row = bytes(data).removeprefix(HEADER)
+                        row = data[len(HEADER) :] if data[: len(HEADER)] == HEADER else data
                     # The trailer is a message of its own, except after no row at all.
                     if binary and len(row) == 2 and row == TRAILER:
                         continue
                     if row:
                         yield row
+                    del data, row  # or a long one would stay in memory beside the next
                 elif length == 0:
                     with vigil.waiting():
                         while not ready(fileno, POLL_SECONDS)[0]:

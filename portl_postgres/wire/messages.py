@@ -3,7 +3,8 @@
 libpq hands over one row a call and makes an object of each; with what Python does around it a narrow row costs more
 here than at either server. But on a connection that nothing wraps, a stream of CopyData messages is the same in both
 directions. So it is taken from the socket as it comes, and only the lengths are looked at, to count the rows and to
-cut between them. Rows of one length, as fixed-width columns have them, are counted in runs.
+cut between them. Rows of one length, as fixed-width columns have them, are counted in runs. A row that is longer than
+the buffer gets one of its own length, which is handed on as it is: a large value is in memory once.
 
 Whether TLS, GSSAPI or anything else wraps the connection shows in the first bytes of the server's answer, before
 anybody has read them: where they are not those of a message that is expected, libpq does the work (``copying``).
@@ -44,7 +45,10 @@ _HEAD = struct.Struct("!BI")
 _TRAILER_LENGTH = 6
 _TRAILER = b"d\0\0\0\x06\xff\xff"
 
-#: Bytes that are read ahead, unless a row is longer.
+#: Rows, with or without the messages around them.
+Piece = bytes | bytearray | memoryview
+
+#: Bytes that are read ahead. A message that is longer gets a buffer of its own.
 BUFFER_BYTES = 64 * 1024
 #: Bytes gathered before they are handed on, unless the batch is full before.
 PIECE_BYTES = 32 * 1024
@@ -155,13 +159,14 @@ def _run(data: bytearray, position: int, end: int, most: int, special: int) -> t
     return step, found
 
 
-def bare(piece: bytes) -> list[bytes]:
-    """Return the rows of whole CopyData messages without what is before each."""
-    rows, position, end = [], 0, len(piece)
-    unpack = _HEAD.unpack_from
+def bare(piece: Piece) -> list[Piece]:
+    """Return the rows of whole CopyData messages without what is before each; a large one is not copied."""
+    rows: list[Piece] = []
+    position, end, unpack = 0, len(piece), _HEAD.unpack_from
+    found = piece if end <= BUFFER_BYTES else memoryview(piece)
     while position < end:
         following = position + 1 + unpack(piece, position)[1]
-        rows.append(piece[position + FRAME : following])
+        rows.append(found[position + FRAME : following])
         position = following
     return rows
 
@@ -235,7 +240,7 @@ class Frames:
         """Release the socket, which remains libpq's."""
         self._socket.close()
 
-    def piece(self, most: int) -> tuple[bytes, int]:
+    def piece(self, most: int) -> tuple[Piece, int]:
         """Return the next rows, ``most`` of them at most, as whole messages, and their number; none after the last.
 
         Raises:
@@ -244,6 +249,9 @@ class Frames:
         """
         position, count = self._start, 0
         while not self.finished:
+            if self._header:
+                self._leave_header_out()
+                position = self._start
             if not self._header:
                 position, found = walk(self._data, position, self._end, most - count, binary=self._binary)
                 count += found
@@ -262,28 +270,45 @@ class Frames:
                 position -= self._fill(position)
         if self.finished:
             self._settle()
-        found_rows = bytes(memoryview(self._data)[self._start : position])
+        rows: Piece
+        if position - self._start == len(self._data):
+            fresh = bytearray(BUFFER_BYTES)
+            # No call stands between these, and so no Ctrl-C.
+            rows, self._data = self._data, fresh
+            self._start = self._end = 0
+            return rows, count
+        rows = bytes(memoryview(self._data)[self._start : position])
         self._start = position
-        return found_rows, count
+        return rows, count
+
+    def _leave_header_out(self) -> None:
+        """Take the header out of the first row's message, or pass over a message that is the header alone."""
+        start, left_out = self._start, len(self._header)
+        if self._end - start < FRAME + left_out:
+            return
+        kind, length = _HEAD.unpack_from(self._data, start)
+        if kind != ROW:
+            return
+        # What was the message's head stays one of a whole message until it is passed over.
+        _HEAD.pack_into(self._data, start + left_out, ROW, length - left_out)
+        self._start += left_out if length > 4 + left_out else FRAME + left_out
+        self._header = b""
 
     def _interrupted(self, position: int) -> bool:
-        """Return whether there is a whole message that is not a row, or is a row to examine."""
+        """Return whether there is a whole message that is not a row, or is as short as the trailer."""
         if self._end - position < FRAME:
             return False
         kind, length = _HEAD.unpack_from(self._data, position)
-        special = kind != ROW or bool(self._header) or (self._binary and length == _TRAILER_LENGTH)
+        special = kind != ROW or (self._binary and length == _TRAILER_LENGTH)
         return special and position + 1 + length <= self._end
 
     def _take_other(self) -> bytes:
-        """Take the message at the start, which is no plain row; return it if it is a row all the same."""
+        """Take the message at the start; return it if it is a row after all, one without columns."""
         kind, length = _HEAD.unpack_from(self._data, self._start)
         message = bytes(self._data[self._start : self._start + 1 + length])
         self._start += len(message)
         if kind == ROW:
-            if self._header:
-                message = framed(message[FRAME:].removeprefix(self._header))
-                self._header = b""
-            return b"" if message in (_TRAILER, framed(b"")) else message
+            return message if message != _TRAILER else b""
         self._kept += message
         self.finished = kind == _READY
         if len(self._kept) > _KEPT_BYTES:
@@ -312,8 +337,8 @@ class Frames:
             moved = self._start
             rest = self._data[moved:]
             length, size = len(rest), BUFFER_BYTES
-            while size <= length:  # a row longer than the buffer
-                size *= 2
+            if length >= FRAME:
+                size = max(size, 1 + _HEAD.unpack_from(rest)[1])
             if size != len(self._data):
                 self._data = bytearray(size)
             # No call stands between these, and so no Ctrl-C.

@@ -20,6 +20,8 @@ STATEMENTS, EXCHANGES = 7, 6
 SMALL_SOURCE, SMALL_DESTINATION = 13, 25
 #: What a message adds to what it carries: its kind and its length (manual, 55.7).
 HEADER = 5
+#: Bytes of a large value: many times what a chunk may hold in memory otherwise.
+LARGE = 40_000_000
 
 
 class Statements(logging.Handler):
@@ -203,3 +205,45 @@ def test_decoded_rows_do_not_stay_in_memory_until_their_commit(source: Db, desti
     peaks = {route: run_alone({**ends, **keys, "route": route})["peak_kib"] / 1024 for route in ("rows", "relay")}
     assert destination.value("SELECT count(*) FROM t") == 300_000
     assert peaks["rows"] - peaks["relay"] < 50, peaks
+
+
+def large(db: Db, rows: int) -> None:
+    db.execute("CREATE TABLE t (id int PRIMARY KEY, b bytea); ALTER TABLE t ALTER b SET STORAGE EXTERNAL")
+    if rows:
+        db.execute(f"INSERT INTO t SELECT 0, decode(repeat('ab', {LARGE}), 'hex')")
+        db.execute(f"INSERT INTO t SELECT g, b FROM t, generate_series(1, {rows} - 1) AS g")
+    db.execute("ANALYZE t")
+
+
+@pytest.mark.parametrize(
+    ("keys", "there", "values"),
+    [
+        ({"route": "relay", "parallel": 1}, False, 1),
+        ({"route": "relay", "parallel": 1}, True, 1),
+        ({"route": "relay", "parallel": 2}, False, 2),
+        (
+            {"route": "rows", "parallel": 1},
+            False,
+            7,
+        ),  # a text of twice the length, a value, a text again
+    ],
+    ids=["straight", "staged", "parallel", "rows"],
+)
+def test_a_large_value_is_in_memory_once(
+    source: Db, destination: Db, keys: dict[str, object], there: bool, values: int
+) -> None:
+    """However many follow each other; with several workers, once for each."""
+    peaks = {}
+    for rows in (0, 1, 3):
+        for db in (source, destination):
+            empty(db)
+        large(source, rows)
+        if there:
+            large(destination, 0)
+            destination.execute("INSERT INTO t VALUES (0, 'other')")
+        found = run_alone({"source": source.end(table="t"), "destination": destination.end(table="t"), **keys})
+        assert found["rows"] == rows
+        peaks[rows] = found["peak_kib"] * 1024
+    assert destination.execute("SELECT DISTINCT length(b), count(*) FROM t GROUP BY 1") == [(LARGE, 3)]
+    assert peaks[1] - peaks[0] < (values + 0.5) * LARGE, peaks
+    assert peaks[3] - peaks[0] < (values + 0.5) * LARGE, peaks

@@ -96,6 +96,7 @@ class ChunkLoad:
             for batch in batches:
                 self._assignment.context.token.check()
                 self._add(batch)
+                del batch  # or it would stay in memory while the next one is read
             self._commit(ChunkState.DONE)
         except DataError:
             batches.close()
