@@ -34,7 +34,7 @@ class ColumnDetails:
     modifier: int = -1
     #: The major version of the server that the column is, or will be, on.
     version: int
-    #: The settings of the session that reads or writes it by which a text becomes a date or a time.
+    #: The settings of the session that has described it by which a text becomes a date or a time.
     settings: Mapping[str, str] = attrs.field(factory=dict, hash=False)
     #: The kinds of objects that the default depends on, except built-in ones: function, relation, type, other.
     default_needs: tuple[str, ...] = ()

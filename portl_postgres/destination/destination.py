@@ -26,7 +26,7 @@ from portl_postgres.session.database import Database
 from portl_postgres.session.session import Session
 from portl_postgres.sql.text import quoted
 from portl_postgres.verification.comparer import DestinationComparer
-from portl_postgres.wire import server_route
+from portl_postgres.wire import select_list, server_route
 from portl_postgres.wire.batches import BINARY, TEXT
 
 
@@ -163,7 +163,9 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         return examination
 
     def writer(self, intent: Intent) -> portl.Writer:
-        """See ``Destination.writer``."""
+        """See ``Destination.writer``. A text that becomes a date or a time is read as the source reads it."""
+        if read_by := select_list.settings(intent.fields):
+            self._session.settings(read_by)
         if self._inherited is not None:
             straight = self._inherited.straight
             return PostgresWriter(self._session, intent, self.context, before=(), after=(), straight=straight)

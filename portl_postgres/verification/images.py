@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
 
 from portl import Column, Field, Risk
 from portl_postgres.catalog.tables import details
@@ -29,9 +28,6 @@ _BY_BINARY_FORM = {
 }
 #: NaN comes in several binary forms, which print alike.
 _FLOATS = {"float4": "float4send", "float8": "float8send"}
-
-#: Types whose text means something else under another DateStyle or TimeZone.
-_CLOCKS = {"date", "timestamp", "timestamptz", "timetz"}
 
 
 def native(column: Column) -> str:
@@ -86,45 +82,11 @@ def produced(field: Field, version: int) -> str:
     if found is Way.TEXT:
         return f"CAST({value} AS text)"
     wanted = native(field.target)
-    here, there = _settings(field)
-    if here == there:
-        if found is Way.CAST:
-            return f"CAST({value} AS {wanted})"
-        text = f"CAST({value} AS text)"
-        return f"CASE WHEN {_valid(text, wanted)} THEN CAST(CAST({text} AS {wanted}) AS text) ELSE {text} END"
-    result, parsed = "portl_value", f"CAST(portl_text AS {wanted})"
-    if found is Way.TRIED:
-        parsed = f"CASE WHEN {_valid('portl_text', wanted)} THEN {parsed} END"
-        result = "coalesce(CAST(portl_value AS text), portl_text)"
-    # CASE and OFFSET 0 fix the order (manual, 4.2.14): the user's SQL and the output know the source's settings alone.
-    return (
-        f"(SELECT CASE WHEN {_set(here)} THEN {result} END"
-        f" FROM (SELECT portl_text, CASE WHEN {_set(there)} THEN {parsed} END AS portl_value"
-        f" FROM (SELECT CAST({value} AS text) AS portl_text OFFSET 0) AS portl_sent OFFSET 0) AS portl_read)"
-    )
-
-
-def _valid(text: str, type: str) -> str:
-    return f"pg_catalog.pg_input_is_valid({text}, {literal(type)})"
-
-
-def _set(settings: Mapping[str, str]) -> str:
-    """Return an expression that changes settings until the end of the transaction, and is true."""
-    values = (f"pg_catalog.set_config({literal(name)}, {literal(value)}, true)" for name, value in settings.items())
-    return f"{' || '.join(values)} IS NOT NULL"
-
-
-def _settings(field: Field) -> tuple[Mapping[str, str], Mapping[str, str]]:
-    """Return the settings that decide what a text means, at the source and at the destination, which reads it.
-
-    Both are empty where it means the same whatever they are.
-    """
-    source, target = details(field.source), details(field.target)
-    if source is None or target is None or select_list.item(field).obstacle is None:
-        return {}, {}
-    if not _CLOCKS & {part.name for part in target.pg.parts()}:
-        return {}, {}
-    return source.settings, target.settings
+    if found is Way.CAST:
+        return f"CAST({value} AS {wanted})"
+    text = f"CAST({value} AS text)"
+    valid = f"pg_catalog.pg_input_is_valid({text}, {literal(wanted)})"
+    return f"CASE WHEN {valid} THEN CAST(CAST({text} AS {wanted}) AS text) ELSE {text} END"
 
 
 def judged_by_text(field: Field, version: int) -> bool:

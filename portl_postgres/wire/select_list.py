@@ -7,7 +7,7 @@ end the whole stream without saying which row it was, one at the destination can
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import attrs
 
@@ -19,6 +19,8 @@ from portl_postgres.sql.text import quoted
 _WHOLE = {Kind.SMALLINT, Kind.INT, Kind.BIGINT}
 _REALS = {Kind.FLOAT, Kind.DOUBLE}
 _CLOCKS = {Kind.DATE, Kind.TIME, Kind.TIMETZ, Kind.TIMESTAMP, Kind.TIMESTAMPTZ, Kind.INTERVAL}
+#: Types whose text means something else under another DateStyle or TimeZone.
+_READ_BY_SETTINGS = {"date", "timestamp", "timestamptz", "timetz"}
 
 
 @attrs.frozen
@@ -120,6 +122,20 @@ def keeps_value(field: Field) -> bool:
 def text_obstacle(fields: Sequence[Field]) -> str | None:
     """Return which of these fields the destination has to read from its text; None if it has to read none."""
     return next((found for f in fields if (found := item(f).obstacle) is not None and not _same(f)), None)
+
+
+def settings(fields: Sequence[Field]) -> Mapping[str, str]:
+    """Return the source's settings by which texts among these fields become dates and times; none if there are none.
+
+    Both sides read such a text by them: the destination when it is copied, the source when it is compared.
+    """
+    for field in fields:
+        source, target = details(field.source), details(field.target)
+        if source is None or target is None or text_obstacle([field]) is None:
+            continue
+        if _READ_BY_SETTINGS & {part.name for part in target.pg.parts()}:
+            return source.settings
+    return {}
 
 
 def _same(field: Field) -> bool:
