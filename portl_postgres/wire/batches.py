@@ -42,7 +42,7 @@ class CopyBatch(portl.Batch):
 
     def take(self, start: int, stop: int) -> CopyBatch:
         """See ``Batch.take``."""
-        rows = self.split()[start:stop]
+        rows = self._split()[start:stop]
         return attrs.evolve(
             self,
             first_row=self.first_row + start,
@@ -53,8 +53,12 @@ class CopyBatch(portl.Batch):
 
     def split(self) -> list[bytes]:
         """Return the bytes of each row."""
+        return list(map(bytes, self._split()))
+
+    def _split(self) -> Sequence[Piece]:
+        """Return the rows; a large one is not copied where it came as a message."""
         if self.framed:
-            return [bytes(row) for piece in self.pieces for row in bare(piece)]
+            return [row for piece in self.pieces for row in bare(piece)]
         data = b"".join(self.pieces)
         if not self.binary:
             return data.splitlines(keepends=True) if b"\r" not in data else [r + b"\n" for r in data.split(b"\n")[:-1]]
@@ -67,7 +71,7 @@ class CopyBatch(portl.Batch):
 
     def values(self, row: int, fields: Sequence[portl.Field]) -> dict[str, str | None]:
         """See ``Batch.values``. Binary values are shown as text where psycopg knows how, else in hexadecimal."""
-        data = self.split()[row]
+        data = bytes(self._split()[row])
         if self.binary:
             found = [_readable(value, field) for value, field in zip(binary_values(data), fields, strict=True)]
         else:
@@ -109,6 +113,7 @@ def _readable(value: bytes | None, field: portl.Field) -> str | None:
     if loader is None:
         return "\\x" + value.hex()
     try:
-        return str(loader(oid, None).load(value))
+        found = loader(oid, None).load(value)
+        return "\\x" + found.hex() if isinstance(found, bytes) else str(found)
     except (psycopg.Error, ValueError, OverflowError):
         return "\\x" + value.hex()

@@ -171,7 +171,7 @@ def bare(piece: Piece) -> list[Piece]:
     return rows
 
 
-def framed(row: bytes) -> bytes:
+def framed(row: Piece) -> bytes:
     """Return the CopyData message of a row."""
     return _HEAD.pack(ROW, len(row) + 4) + row
 

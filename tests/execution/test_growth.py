@@ -247,3 +247,20 @@ def test_a_large_value_is_in_memory_once(
     assert destination.execute("SELECT DISTINCT length(b), count(*) FROM t GROUP BY 1") == [(LARGE, 3)]
     assert peaks[1] - peaks[0] < (values + 0.5) * LARGE, peaks
     assert peaks[3] - peaks[0] < (values + 0.5) * LARGE, peaks
+
+
+def test_rejected_rows_become_texts_a_few_at_a_time(source: Db, destination: Db) -> None:
+    """They are kept as they came until then, and each as a text takes several times that."""
+    peaks = {}
+    for rows in (1, 3):
+        for db in (source, destination):
+            empty(db)
+        large(source, rows)
+        destination.execute("CREATE TABLE t (id int PRIMARY KEY, b bytea CHECK (length(b) < 1000))")
+        keys = {"name": f"{rows} rows", "on_error": "quarantine", "parallel": 1}
+        found = run_alone({"source": source.end(table="t"), "destination": destination.end(table="t"), **keys})
+        peaks[rows] = found["peak_kib"] * 1024
+    look = "SELECT length(\"row\" ->> 'b'), count(*) FROM t__rejected GROUP BY 1"
+    assert destination.execute(look) == [(2 + 2 * LARGE, 4)]
+    assert peaks[1] < 14 * LARGE, peaks
+    assert peaks[3] - peaks[1] < 5 * LARGE, peaks

@@ -87,7 +87,10 @@ class Recovery:
         """Keep a row for the quarantine; its reason names where it stands."""
         work, transaction = self._assignment.work, self._transaction
         where = placed(error, row, 0, work.task, self._assignment.line)
-        masked(error, row.values(0, work.task.fields), work.task.intent.mask)
+        if work.task.intent.mask:
+            masked(error, row.values(0, work.task.fields), work.task.intent.mask)
+        # The frames in which it was raised hold the batches that were written then.
+        error.with_traceback(None).__context__ = None
         rejection = Rejection(row=row, error=error, chunk=transaction.line.number, position=where)
         transaction.rejections.append(rejection)
         transaction.tally.batches.add(row.number)

@@ -109,7 +109,8 @@ class RowTexts:
             raise
         query = f"SELECT {', '.join(columns)} FROM {table} ORDER BY n"
         out = CopyOut(session, f"COPY ({query}) TO STDOUT (FORMAT text, ENCODING 'UTF8')", self._token, what)
-        found = [_line_cells(bytes(line)) for line in out.rows(binary=False)]
+        del data  # what comes back takes several times that
+        found = [_line_cells(line) for line in out.rows(binary=False)]
         session.execute(f"DROP TABLE {table}", what=what)
         return found
 
@@ -154,11 +155,18 @@ def _cell(data: bytes | None) -> Cell:
     return data if "\0" in text else text
 
 
-def _line_cells(line: bytes) -> list[Cell]:
+def _line_cells(line: bytes | memoryview) -> list[Cell]:
     """Return the values of a line of COPY's text format."""
-    fields = line.removesuffix(b"\n").split(b"\t")
+    fields = bytes(line[:-1]).split(b"\t")
+    return [None if field == b"\\N" else _cell(_unescaped(field)) for field in fields]
+
+
+def _unescaped(field: bytes) -> bytes:
+    """Take COPY's backslashes out of a field."""
+    if field.startswith(b"\\\\") and field.find(b"\\", 2) < 0:
+        return field[1:]  # a ``bytea``, which may be large
     # Latin-1 has one character for each byte, and the bytes of UTF-8's longer characters are no backslashes.
-    return [None if field == b"\\N" else _cell(unescape(field.decode("latin-1")).encode("latin-1")) for field in fields]
+    return unescape(field.decode("latin-1")).encode("latin-1") if b"\\" in field else field
 
 
 def as_json(cell: Cell) -> str | dict[str, str] | None:

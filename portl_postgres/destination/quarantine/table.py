@@ -6,7 +6,7 @@ import copy
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import portl
@@ -21,8 +21,8 @@ SUFFIX = "__rejected"
 NAME_BYTES = 63
 #: Bytes of the largest row that can be quarantined: as JSON it may take twice that, and the server's limit is 1 GB.
 LARGEST_ROW = 480 * 1024 * 1024
-#: Rows put into one statement.
-INSERT_ROWS = 500
+#: Rows put into one statement, and bytes of them after which no more follow.
+INSERT_ROWS, INSERT_BYTES = 500, 8 * 1024 * 1024
 
 COLUMNS = {
     "id": "bigint",
@@ -85,6 +85,20 @@ def insist(session: Session, schema: str, name: str) -> None:
         )
 
 
+def _portions(rejections: Sequence[Rejection]) -> Iterator[list[Rejection]]:
+    """Yield rejections that are put into one statement: as texts, rows take several times their memory."""
+    portion: list[Rejection] = []
+    size = 0
+    for rejection in rejections:
+        portion.append(rejection)
+        size += rejection.row.size
+        if len(portion) == INSERT_ROWS or size >= INSERT_BYTES:
+            yield portion
+            portion, size = [], 0
+    if portion:
+        yield portion
+
+
 class RejectedTable:
     """The quarantine's table of one job.
 
@@ -104,7 +118,7 @@ class RejectedTable:
         self._job = session.readable(intent.job)
 
     def put(self, rejections: Sequence[Rejection]) -> list[str]:
-        """Quarantine rows; return a line of JSON for each, for the quarantine's file."""
+        """Quarantine rows; return a line of JSON for each, for the quarantine's file if the job names one."""
         for rejection in rejections:
             if rejection.row.size > LARGEST_ROW:
                 raise portl.OperationError(
@@ -114,14 +128,18 @@ class RejectedTable:
                 )
         try:
             self._make()
-            rows = [dict(zip(self._columns, cells, strict=True)) for cells in self._texts.of(rejections)]
-            records = [self._record(r, row) for r, row in zip(rejections, rows, strict=True)]
-            for start in range(0, len(records), INSERT_ROWS):
-                self._insert(records[start : start + INSERT_ROWS])
+            return [line for portion in _portions(rejections) for line in self._put(portion)]
         except DataError as error:
             # Nobody must take this for a refusal of the rows at hand.
             raise portl.OperationError(f"rejected rows could not be quarantined: {error.message}") from None
-        return [json.dumps(record, ensure_ascii=False) for record in records]
+
+    def _put(self, rejections: Sequence[Rejection]) -> list[str]:
+        """Quarantine some rows; return a line for each if the job names a file."""
+        rows = [dict(zip(self._columns, cells, strict=True)) for cells in self._texts.of(rejections)]
+        records = [self._record(r, row) for r, row in zip(rejections, rows, strict=True)]
+        self._insert(records)
+        wanted = self._intent.quarantine is not None and self._intent.quarantine.file is not None
+        return [json.dumps(record, ensure_ascii=False) for record in records] if wanted else []
 
     def remove(self, run: str, chunk: int | None) -> None:
         """Remove what a run, or one of its chunks, has quarantined.
@@ -169,14 +187,18 @@ class RejectedTable:
         names = [name for name in COLUMNS if name != "id"]
         # What the server's encoding has no form for is escaped: the type json keeps that as it is.
         plain = self._session.speaks_unicode
-        texts = [{**record, "row": json.dumps(record["row"], ensure_ascii=not plain)} for record in records]
-        arrays = [[None if t[name] is None else str(t[name]) for t in texts] for name in names]
+        rows = [json.dumps(record["row"], ensure_ascii=not plain) for record in records]
+        arrays = [[None if r[name] is None else str(r[name]) for r in records] for name in names if name != "row"]
+        # Each row is a parameter of its own: to escape a large text as an item of an array takes several copies.
+        columns = [f"${n}::text[]" for n in range(1, len(arrays) + 1)]
+        columns.append(f"ARRAY[{', '.join(f'${len(arrays) + n}::text' for n in range(1, len(rows) + 1))}]")
         casts = ", ".join(f"v.{quoted(name)}::{COLUMNS[name]}" for name in names)
         tag = self._session.execute(
             f"INSERT INTO {self._table} ({listed(names)}) SELECT {casts}"
-            f" FROM unnest({', '.join(f'${n}::text[]' for n in range(1, len(names) + 1))})"
+            f" FROM unnest({', '.join(columns)})"
             f" WITH ORDINALITY AS v({listed(names)}, portl_n) ORDER BY v.portl_n",
             *arrays,
+            *rows,
             what=f"quarantining rows in {self._table}",
         )
         self._insist_on(len(records), tag, "quarantined in")
