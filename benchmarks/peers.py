@@ -90,6 +90,16 @@ def pgcopydb(bench: Bench, table: str) -> None:
         _call(call, environment(bench.source))
 
 
+def pgcopydb_whole(bench: Bench, database: str) -> None:
+    """Copy a whole database with pgcopydb."""
+    if shutil.which("pgcopydb") is None:
+        raise Missing("pgcopydb is not on the PATH")
+    with tempfile.TemporaryDirectory(prefix="portl-bench-") as folder:
+        call = ["pgcopydb", "clone", "--dir", f"{folder}/work", "--no-owner", "--no-acl", "--table-jobs", "2"]
+        call += ["--index-jobs", "2", "--source", url(bench.source, database), "--target", url(bench.target, database)]
+        _call(call, environment(bench.source))
+
+
 PEERS = (
     Peer(name="pgcopydb", run=pgcopydb, note="the same table; two workers"),
     Peer(

@@ -121,22 +121,22 @@ def servers(binaries: Path | None) -> Iterator[tuple[Server, Server]]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def connect(server: Server, **more: Any) -> psycopg.Connection[Any]:
+def connect(server: Server, database: str = "postgres", **more: Any) -> psycopg.Connection[Any]:
     """Connect to a server, in autocommit mode."""
     return psycopg.connect(
         host=server.host,
         port=server.port,
         user=server.user,
         password=server.password,
-        dbname="postgres",
+        dbname=database,
         autocommit=True,
         **more,
     )
 
 
-def execute(server: Server, *statements: str) -> None:
+def execute(server: Server, *statements: str, database: str = "postgres") -> None:
     """Execute statements, each in a transaction of its own."""
-    with connect(server) as connection:
+    with connect(server, database) as connection:
         for statement in statements:
             connection.execute(statement.encode())
 
@@ -149,9 +149,9 @@ def value(server: Server, query: str) -> Any:
         return row[0]
 
 
-def url(server: Server) -> str:
+def url(server: Server, database: str = "postgres") -> str:
     """Return the address of a server for tools that take one."""
-    return f"postgresql://{server.user}:{server.password}@{server.host}:{server.port}/postgres"
+    return f"postgresql://{server.user}:{server.password}@{server.host}:{server.port}/{database}"
 
 
 def environment(server: Server, more: Mapping[str, str] | None = None) -> dict[str, str]:

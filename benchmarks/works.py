@@ -13,6 +13,7 @@ from functools import partial
 import portl
 from benchmarks import peers
 from benchmarks.alone import run_alone
+from benchmarks.databases import whole
 from benchmarks.link import link
 from benchmarks.measuring import Missing, Reach, Way, Work
 from benchmarks.servers import MIXED, NARROW, WIDE, Bench, Table, execute, pipe, psql, value
@@ -427,6 +428,7 @@ WORKS: dict[str, Callable[[Bench], Iterator[Work]]] = {
     "one-database": one_database,
     "tools": other_tools,
     "pgbench": pgbench,
+    "database": whole,
     "rows-route": rows_route,
     "link": far_away,
     "processor": processor,

@@ -20,13 +20,18 @@ if TYPE_CHECKING:  # for type checkers and the docs; a program reads _HOMES, and
     from portl.config.models import LedgerConfig as LedgerConfig
     from portl.config.models import LedgerMode as LedgerMode
     from portl.config.models import MigrationConfig as MigrationConfig
+    from portl.config.models import ObjectGroup as ObjectGroup
+    from portl.config.models import Objects as Objects
     from portl.config.models import OnError as OnError
+    from portl.config.models import OnTableError as OnTableError
     from portl.config.models import Quarantine as Quarantine
     from portl.config.models import Resume as Resume
     from portl.config.models import Retry as Retry
     from portl.config.models import Route as Route
     from portl.config.models import SourceConfig as SourceConfig
     from portl.config.models import Strategy as Strategy
+    from portl.config.models import TableChoice as TableChoice
+    from portl.config.models import Tables as Tables
     from portl.config.models import TypeRule as TypeRule
     from portl.config.models import Verify as Verify
     from portl.config.validators import FieldError as FieldError
@@ -55,6 +60,8 @@ if TYPE_CHECKING:  # for type checkers and the docs; a program reads _HOMES, and
     from portl.connectors.exchange import Split as Split
     from portl.connectors.exchange import Splitting as Splitting
     from portl.connectors.ledger import Ledger as Ledger
+    from portl.connectors.objects import SchemaObject as SchemaObject
+    from portl.connectors.objects import Stage as Stage
     from portl.connectors.registry import Installed as Installed
     from portl.connectors.registry import hookimpl as hookimpl
     from portl.connectors.registry import installed as installed
@@ -127,10 +134,12 @@ if TYPE_CHECKING:  # for type checkers and the docs; a program reads _HOMES, and
     from portl.values.masking import masked as masked
     from portl.values.results import Result as Result
     from portl.values.results import TableResult as TableResult
+    from portl.values.results import TableResults as TableResults
     from portl.values.runs import ChunkLine as ChunkLine
     from portl.values.runs import ChunkState as ChunkState
     from portl.values.runs import Run as Run
     from portl.values.runs import RunState as RunState
+    from portl.values.runs import RunTable as RunTable
     from portl.values.secrets import Secret as Secret
     from portl.verification.verify import verify as verify
 
@@ -138,8 +147,9 @@ if TYPE_CHECKING:  # for type checkers and the docs; a program reads _HOMES, and
 _HOMES = {
     "portl.api": "migrate plan",
     "portl.config.models": (
-        "MERGE_WORDS Auto Conflict CreateTable DestinationConfig LedgerConfig LedgerMode MigrationConfig OnError "
-        "Quarantine Resume Retry Route SourceConfig Strategy TypeRule Verify"
+        "MERGE_WORDS Auto Conflict CreateTable DestinationConfig LedgerConfig LedgerMode MigrationConfig ObjectGroup "
+        "Objects OnError OnTableError Quarantine Resume Retry Route SourceConfig Strategy TableChoice Tables TypeRule "
+        "Verify"
     ),
     "portl.config.validators": "FieldError",
     "portl.connectors.comparer": "BucketSum Comparer Comparison RowLine Texts",
@@ -151,6 +161,7 @@ _HOMES = {
         "Split Splitting"
     ),
     "portl.connectors.ledger": "Ledger",
+    "portl.connectors.objects": "SchemaObject Stage",
     "portl.connectors.registry": "Installed hookimpl installed register",
     "portl.connectors.retry": "retrying",
     "portl.connectors.side": "Side TableEntry",
@@ -178,8 +189,8 @@ _HOMES = {
     ),
     "portl.values.findings": "Finding Severity note problem warning",
     "portl.values.masking": "masked",
-    "portl.values.results": "Result TableResult",
-    "portl.values.runs": "ChunkLine ChunkState Run RunState",
+    "portl.values.results": "Result TableResult TableResults",
+    "portl.values.runs": "ChunkLine ChunkState Run RunState RunTable",
     "portl.values.secrets": "Secret",
     "portl.verification.verify": "verify",
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import enum
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 
@@ -98,9 +98,18 @@ def _params(instance: PostgresEnd, attribute: attrs.Attribute[Any], value: dict[
 
 
 def _table_or_query(instance: PostgresSourceConfig, attribute: attrs.Attribute[Any], value: str | None) -> None:
-    if (value is None) == (instance.query is None):
-        found = "neither" if value is None else "both"
-        raise FieldError((), f"expected either `table` or `query`, found {found}")
+    if value is not None and instance.query is not None:
+        raise FieldError((), "expected either `table` or `query`, found both")
+
+
+def _alone(instance: PostgresSourceConfig, attribute: attrs.Attribute[Any], value: bool) -> None:
+    if value and instance.query is not None:
+        raise FieldError(attribute.name, "needs `table`: write ONLY into the query")
+
+
+def _name_if_any(instance: object, attribute: attrs.Attribute[Any], value: str) -> None:
+    if value != attribute.default:
+        check_name(attribute.name, value)
 
 
 def _not_empty(instance: object, attribute: attrs.Attribute[Any], value: str | None) -> None:
@@ -211,14 +220,25 @@ class PostgresSourceConfig(PostgresEnd, SourceConfig):
     #: off: a policy that would hide rows from the role is a problem; on: the rows that the policies let it see are
     #: meant, and no others.
     row_security: RowSecurity = RowSecurity.OFF
+    #: True: rows of tables that inherit from `table` are not read with it.
+    only: bool = attrs.field(default=False, validator=_alone)
+
+    @property
+    def lacks(self) -> FieldError | None:
+        """See ``SourceConfig.lacks``."""
+        if self.table is not None or self.query is not None:
+            return None
+        return FieldError((), "expected either `table` or `query`, found neither")
 
 
 @attrs.frozen(kw_only=True)
 class PostgresDestinationConfig(PostgresEnd, DestinationConfig):
     """A table to write to."""
 
+    ONE_TABLE: ClassVar[tuple[str, ...]] = ("table",)
+
     #: The table; exactly as it is called, in `schema`.
-    table: str = attrs.field(validator=_name)
+    table: str = attrs.field(default="", validator=_name_if_any)
     #: The primary key of a table that this run creates. By default the source's.
     primary_key: tuple[str, ...] | None = attrs.field(default=None, validator=[_names, _columns])
     #: lz4 or pglz, for the text, json and bytea columns of a table that this run creates.
@@ -227,3 +247,5 @@ class PostgresDestinationConfig(PostgresEnd, DestinationConfig):
     unlogged: bool = False
     #: True: enums, domains and composite types that the destination lacks are created; false: they are a problem.
     create_types: bool = True
+    #: True: rows are compared with those of `table` alone, not with those of tables that inherit from it.
+    only: bool = False

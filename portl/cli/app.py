@@ -96,9 +96,10 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("job", type=JobFile())
+@click.option("--table", metavar="NAME", help="With --dry-run, for a job of many tables: show this one in full.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Rows that succeed or fail together.")
 @run_options
-def run(job: Path, batch_size: int | None, overrides: dict[str, str], **options: Any) -> int:
+def run(job: Path, table: str | None, batch_size: int | None, overrides: dict[str, str], **options: Any) -> int:
     """Run a job, or resume it if it was interrupted.
 
     \b
@@ -112,11 +113,20 @@ def run(job: Path, batch_size: int | None, overrides: dict[str, str], **options:
     """
     if batch_size is not None:
         overrides["batch_size"] = str(batch_size)
-    return carry_out(lambda: job, overrides=overrides, **options)
+    if table is not None and not options["dry_run"]:
+        raise click.UsageError("--table needs --dry-run")
+    return carry_out(lambda: job, overrides=overrides, table=table, **options)
 
 
 def carry_out(
-    job: Callable[[], Path | Mapping[str, Any]], *, dry_run: bool, sql: bool, verbose: bool, as_json: bool, **how: Any
+    job: Callable[[], Path | Mapping[str, Any]],
+    *,
+    dry_run: bool,
+    sql: bool,
+    verbose: bool,
+    as_json: bool,
+    table: str | None = None,
+    **how: Any,
 ) -> int:
     """Plan or run a job, and return the exit code.
 
@@ -126,6 +136,7 @@ def carry_out(
         sql: with ``dry_run``.
         verbose: True to log as well.
         as_json: True to print events as JSON.
+        table: with ``dry_run``, the one table of many to show.
         how: arguments of ``portl.plan`` and ``portl.migrate``.
     """
     if sql and not dry_run:
@@ -137,10 +148,12 @@ def carry_out(
     def work() -> int:
         if dry_run:
             plan = portl.plan(job(), observers=[output.observe], **how)
-            output.plan(plan, sql=sql)
+            output.plan(plan, sql=sql, table=table)
             return FAILED if plan.problems else DONE
         with output.progress():
             result = portl.migrate(job(), observers=[output.observe], **how)  # ``observe`` prints it when it is done
+        if any(table.error is not None for table in result.tables):
+            return FAILED
         return REJECTED if result.rows_rejected else DONE
 
     return guarded(output, work, verbose=verbose)

@@ -27,13 +27,14 @@ SCHEMA = "portl.schema.json"
 MOST_TABLES = 20
 
 _EXCLUDE, _ADD = "exclude", "add"
+_ALL = "all"
 
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False), default="job.yaml")
 @click.option("--from", "source", metavar="URL", help="Where the rows come from: postgresql://reader@host/shop.")
 @click.option("--to", "destination", metavar="URL", help="Where they go.")
-@click.option("--table", metavar="NAME", help="The table to read: users, sales.orders.")
+@click.option("--table", metavar="NAME", help="The table to read: users, sales.orders; a pattern; or all.")
 @click.option("--to-table", metavar="NAME", help="The table to write to; by default the same name.")
 @click.option(
     "--conflict",
@@ -116,6 +117,8 @@ class _Interview:
         reading = self._connect("source", "URL of the source")
         table = self._table(reading)
         writing = self._connect("destination", "URL of the destination")
+        if _many(reading, table):
+            return self._write_many(reading, writing, table)
         job = {
             "name": escaped(self._wanted.file.stem),
             "source": _keys("source", reading, table),
@@ -128,7 +131,24 @@ class _Interview:
         if not self._agreed(plan):
             self._output.say("nothing was written", "warning")
             return FAILED if plan.problems else DONE
-        self._save(job, proposal)
+        self._save(job, proposal.because)
+        return DONE
+
+    def _write_many(self, reading: _Side, writing: _Side, tables: str) -> int:
+        """Write a job for all tables, or for those that a pattern matches."""
+        job = {
+            "name": escaped(self._wanted.file.stem),
+            "source": {"type": reading.connector.name, **escaped(reading.keys)},
+            "destination": {"type": writing.connector.name, **escaped(writing.keys)},
+            "tables": tables if tables == _ALL else escaped([tables]),
+            "conflict": self._wanted.conflict or portl.Strategy.OVERWRITE.value,
+        }
+        plan = portl.plan(job)
+        self._output.plan(plan)
+        if not self._agreed(plan):
+            self._output.say("nothing was written", "warning")
+            return FAILED if plan.problems else DONE
+        self._save(job, "Tables that do not exist are created, and have no rows to conflict with.")
         return DONE
 
     def _check(self) -> None:
@@ -204,8 +224,11 @@ class _Interview:
         self._list(offered)
         while True:
             only = offered[0].name if len(offered) == 1 and not new else None
-            asked = f"{question} (number, name or part of a name)" if offered else question
+            ways = "number, name or part of a name" if new else "number, name, part of a name, pattern with *, or all"
+            asked = f"{question} ({ways})" if offered else question
             answer = self._ask(asked, default=default or only)
+            if not new and _many(side, answer):
+                return answer
             try:
                 chosen = _chosen(side, answer, offered)
             except portl.ConfigError as error:
@@ -267,7 +290,7 @@ class _Interview:
         question = f"The plan has problems. Write {file} anyway?" if plan.problems else f"Write {file}?"
         return click.confirm(question, default=not plan.problems, err=True)
 
-    def _save(self, job: Mapping[str, Any], proposal: Proposal) -> None:
+    def _save(self, job: Mapping[str, Any], because: str) -> None:
         file, names = self._wanted.file, variables(job)
         calls = {
             f"portl run {file.name} --dry-run": "shows what would be done",
@@ -280,9 +303,13 @@ class _Interview:
             head += ["", f"Before a run, set in the environment: {', '.join(names)}"]
         comments = {
             "schema_mapping": ["Columns with other names at the destination. All others keep their names."],
+            "tables": [
+                "all, or a list of names, patterns with * and ?, and mappings with keys of their own; see also",
+                "exclude, schemas and objects (what comes with tables: indexes, foreign keys, views, ...).",
+            ],
             "conflict": [
                 "What happens to a row whose key exists already: overwrite, skip, fail or merge.",
-                proposal.because,
+                because,
             ],
         }
         if "exclude_columns" in job["source"]:
@@ -309,6 +336,13 @@ class _Interview:
 def _keys(name: str, side: _Side, table: str) -> dict[str, Any]:
     chosen = named(name, side.connector, table)
     return {"type": side.connector.name, **escaped(side.keys), **escaped(chosen)}
+
+
+def _many(side: _Side, answer: str) -> bool:
+    """Return whether an answer means many tables: a pattern, or all, unless a table is called so."""
+    names = {entry.name for entry in side.tables or ()}
+    called = answer in names or any(name.endswith(f".{answer}") for name in names)
+    return bool(names) and not called and (answer == _ALL or "*" in answer or "?" in answer)
 
 
 def _chosen(side: _Side, answer: str, offered: Sequence[portl.TableEntry]) -> str | None:

@@ -8,23 +8,17 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
 import portl
+from portl.cli.progress import ProgressDisplay
 from portl.cli.text import render_status
-from portl.values.text import Line, human_bytes, printable
-
-if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
-#: Seconds between two lines of progress if there is no bar; not fewer, as logs are stored.
-PROGRESS_SECONDS = 2.0
+from portl.values.text import Line, printable
 
 _STYLES = {
     "title": "bold",
@@ -57,14 +51,10 @@ class Output:
         self._as_json = as_json
         self._out = _console(stderr=False)
         self._err = _console(stderr=True)
-        self._bar: Progress | None = None
         #: The error of the attempt that failed last.
         self._last_error: str | None = None
-        #: The expected number of rows, for display, and when progress was last printed, if there is no bar.
-        self._expected = ""
-        self._printed = float("-inf")
-        self._task: TaskID | None = None
-        self._with_bar = self._err.is_terminal and not as_json and not verbose
+        bars = self._err.is_terminal and not as_json and not verbose
+        self._progress = ProgressDisplay(self._err, self.say, bars=bars)
 
     def observe(self, event: portl.Event) -> None:
         """Show an event."""
@@ -89,67 +79,32 @@ class Output:
             rows = f"{event.rows:,} row{'s' if event.rows != 1 else ''} of chunk {event.chunk:,} rejected"
             first = f": {event.example}" if event.rows == 1 else f"; the first: {event.example}"
             self.say(f"{rows}{first if event.example else ''} (see {event.place})", "warning")
+        elif isinstance(event, portl.Started):
+            self._progress.started(event)
         elif isinstance(event, portl.TableStarted):
-            self._begin(event)
+            self._progress.begin(event)
         elif isinstance(event, portl.BatchCommitted):
-            self._advance(event)
+            self._progress.advance(event)
+        elif isinstance(event, portl.TableDone):
+            self._progress.done(event.result.destination)
         elif isinstance(event, portl.Done):
             # Here, and not after the call: only then does the ledger record that the result was delivered.
-            if self._bar is not None:
-                self._bar.stop()
+            self._progress.stop()
             self.result(event.result)
-
-    def _begin(self, event: portl.TableStarted) -> None:
-        self.say(f"{event.source} -> {event.destination} ({event.route})", "plain")
-        self._expected = (
-            f" of {'' if event.rows_exact else 'about '}{event.rows_expected:,}" if event.rows_expected else ""
-        )
-        if self._bar is not None:
-            total = event.rows_expected if event.rows_exact or event.rows_expected else None
-            self._task = self._bar.add_task("", total=total, rate="", size="")
-
-    def _advance(self, event: portl.BatchCommitted) -> None:
-        rate = f"{event.rows_per_second:,.0f} rows/s"
-        if self._bar is not None and self._task is not None:
-            task = next(task for task in self._bar.tasks if task.id == self._task)
-            # With an estimate that is too low, the bar must not show 100 % before the end.
-            total = max(task.total, event.total_rows) if task.total is not None else None
-            size = human_bytes(event.total_bytes)
-            self._bar.update(self._task, completed=event.total_rows, total=total, rate=rate, size=size)
-        elif not self._err.is_terminal and time.monotonic() - self._printed >= PROGRESS_SECONDS:
-            self._printed = time.monotonic()
-            rows = f"{event.total_rows:,}{self._expected} rows"
-            self.say(f"{rows}, {human_bytes(event.total_bytes)}, {rate}", "plain")
 
     @contextmanager
     def progress(self) -> Iterator[None]:
-        """Show a progress bar if there is a terminal."""
-        if not self._with_bar:
+        """Show progress bars if there is a terminal."""
+        with self._progress.shown():
             yield
-            return
-        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-        columns = (
-            BarColumn(bar_width=20),
-            TaskProgressColumn(),
-            TextColumn("{task.completed:,.0f} rows"),
-            TextColumn("{task.fields[size]}"),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(compact=True),
-        )
-        with Progress(*columns, console=self._err, transient=True) as bar:
-            self._bar = bar
-            try:
-                yield
-            finally:
-                self._bar = None
-
-    def plan(self, plan: portl.Plan, *, sql: bool = False) -> None:
-        """Print a plan, with ``sql`` including its statements."""
+    def plan(self, plan: portl.Plan, *, sql: bool = False, table: str | None = None) -> None:
+        """Print a plan, with ``sql`` including its statements; of many tables, ``table`` alone in full."""
         if self._as_json:
             self.json({"event": "plan", **plan.to_dict()})
             return
-        self.lines(plan.lines(width=min(100, max(60, self._out.width if self._out.is_terminal else 80)), sql=sql))
+        width = min(100, max(60, self._out.width if self._out.is_terminal else 80))
+        self.lines(plan.lines(width=width, sql=sql, table=table))
 
     def result(self, result: portl.Result) -> None:
         """Print the result of a run."""

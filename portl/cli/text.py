@@ -10,6 +10,8 @@ from portl.values.text import WIDTH, Line, printable, wrapped
 
 #: How many runs are shown.
 MOST_RUNS = 10
+#: How many tables of a run are shown that are not done.
+MOST_TABLES = 10
 
 
 def render_status(status: Status, width: int = WIDTH) -> list[Line]:
@@ -40,6 +42,8 @@ def _run(run: Run, width: int, *, named: bool, latest: bool) -> Iterator[Line]:
     yield from wrapped("  ", f"{run.began}  {state:<11}  {facts}", width, style)
     if named:
         yield from wrapped("    ", printable(run.job), width, "dim")
+    if latest and run.tables:
+        yield from _tables(run, width)
     if run.holder and run.locked:
         yield from wrapped("    ", f"held by {printable(run.holder)}", width)
     if run.error and state != "done":
@@ -47,3 +51,17 @@ def _run(run: Run, width: int, *, named: bool, latest: bool) -> Iterator[Line]:
     if latest and state in ("failed", "interrupted", "cancelled"):
         again = "running the job again resumes it" if run.resumable else "running the job again starts over"
         yield from wrapped("    -> ", again, width)
+
+
+def _tables(run: Run, width: int) -> Iterator[Line]:
+    """Yield how far the tables of a run are: those that are not done, the furthest first."""
+    found = [(table.name, run.of(table).chunks) for table in run.tables]
+    left = [(name, lines) for name, lines in found if any(line.state is not ChunkState.DONE for line in lines)]
+    yield from wrapped("    ", f"{len(found) - len(left):,} of {len(found):,} tables have all their rows", width)
+    left.sort(key=lambda found: -sum(line.rows for line in found[1]))
+    for name, lines in left[:MOST_TABLES]:
+        done = sum(line.state is ChunkState.DONE for line in lines)
+        text = f"{name}: {done:,} of {len(lines):,} chunks, {sum(line.rows for line in lines):,} rows"
+        yield from wrapped("      ", printable(text), width)
+    if len(left) > MOST_TABLES:
+        yield Line(f"      … and {len(left) - MOST_TABLES:,} more (--json shows all)", "dim")

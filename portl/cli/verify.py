@@ -15,6 +15,8 @@ from portl.values.text import Line, cut, printable, wrapped
 
 #: A value is cut at this many characters.
 VALUE_WIDTH = 30
+#: Of more tables than this, only those that differ are shown.
+SHOWN = 10
 
 
 @click.command()
@@ -45,7 +47,8 @@ def verify(job: Path, mode: str | None, repair: bool, as_json: bool, verbose: bo
 
 def render(found: portl.Verification) -> Iterator[Line]:
     """Yield the result as lines of text."""
-    for table in found.tables:
+    shown = [table for table in found.tables if not table.equal or table.notes or len(found.tables) <= SHOWN]
+    for table in shown:
         yield from wrapped("", printable(f"{table.source} -> {table.destination} ({table.mode})"))
         yield Line(f"  {'rows':<10} {table.rows_source:,} at the source, {table.rows_destination:,} at the destination")
         for name in ("missing", "different", "extra", "repeated"):
@@ -59,6 +62,8 @@ def render(found: portl.Verification) -> Iterator[Line]:
         named, differing = len(table.rows), table.missing + table.different + table.extra
         if 0 < named < differing:
             yield Line(f"  … and {differing - named:,} more")
+    if len(shown) < len(found.tables):
+        yield Line(f"{len(found.tables) - len(shown):,} tables are equal", "good")
     summary = printable(f"{found.name}: {found.summary()} in {found.seconds:.2f} s")
     yield from wrapped("", summary, style="good" if found.equal else "problem")
 

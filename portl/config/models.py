@@ -143,6 +143,25 @@ class Verify(enum.StrEnum):
     FULL = "full"
 
 
+class ObjectGroup(enum.StrEnum):
+    """Objects that come with the tables that a run creates."""
+
+    TYPES = "types"
+    EXTENSIONS = "extensions"
+    SEQUENCES = "sequences"
+    FUNCTIONS = "functions"
+    INDEXES = "indexes"
+    CONSTRAINTS = "constraints"
+    FOREIGN_KEYS = "foreign_keys"
+    COMMENTS = "comments"
+    STATISTICS = "statistics"
+    TRIGGERS = "triggers"
+    RULES = "rules"
+    POLICIES = "policies"
+    VIEWS = "views"
+    GRANTS = "grants"
+
+
 @attrs.frozen(kw_only=True)
 class LedgerConfig:
     """Where the destination remembers which chunks are done."""
@@ -184,6 +203,11 @@ class SourceConfig:
     #: At most this many rows.
     limit: int | None = attrs.field(default=None, validator=not_negative)
 
+    @property
+    def lacks(self) -> FieldError | None:
+        """What is missing to read one table; None: nothing. A job of many tables names them elsewhere (``tables``)."""
+        return None
+
 
 class Route(enum.StrEnum):
     """How rows may travel."""
@@ -205,12 +229,73 @@ class CreateTable(enum.StrEnum):
 class DestinationConfig:
     """The keys of every destination. A connector's own class adds more."""
 
+    #: The keys without a default of use that a job of one table has to have; a job of many names its tables elsewhere.
+    ONE_TABLE: ClassVar[tuple[str, ...]] = ()
+
     #: The connector's name.
     type: str
     #: auto: a missing table is created from the source's columns; never: a missing table is a problem.
     create_table: CreateTable = CreateTable.AUTO
     #: True: columns that the destination's table lacks are added.
     add_columns: bool = False
+
+    @property
+    def lacks(self) -> FieldError | None:
+        """What is missing to write one table; None: nothing."""
+        missing = next((name for name in self.ONE_TABLE if not getattr(self, name)), None)
+        return FieldError(missing, "missing; it is required") if missing is not None else None
+
+
+class Tables(enum.StrEnum):
+    """Takes the place of a list of tables."""
+
+    ALL = "all"
+
+
+class Objects(enum.StrEnum):
+    """Takes the place of a list of groups of objects."""
+
+    ALL = "all"
+    NONE = "none"
+
+
+class OnTableError(enum.StrEnum):
+    """What happens to the other tables when one fails."""
+
+    STOP = "stop"
+    CONTINUE = "continue"
+
+
+#: What comes with the tables that a run creates, if the job does not say.
+DEFAULT_OBJECTS = (
+    ObjectGroup.TYPES,
+    ObjectGroup.INDEXES,
+    ObjectGroup.CONSTRAINTS,
+    ObjectGroup.FOREIGN_KEYS,
+    ObjectGroup.SEQUENCES,
+    ObjectGroup.COMMENTS,
+    ObjectGroup.STATISTICS,
+)
+
+
+@attrs.frozen(kw_only=True)
+class TableChoice:
+    """An entry of ``tables``: a name, a pattern, or a query, with what this job says of it alone."""
+
+    #: A table's name, or a pattern with * and ?, with or without a schema; None: the entry has a query.
+    table: str | None = None
+    #: The job as it is for this entry, without the table; None: as it is for all others.
+    job: MigrationConfig | None = attrs.field(default=None, repr=False)
+
+    @property
+    def pattern(self) -> bool:
+        """True if it may stand for several tables."""
+        return self.table is not None and any(letter in self.table for letter in "*?")
+
+
+def _for_many(instance: MigrationConfig, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value != attribute.default and instance.tables is None:
+        raise FieldError(attribute.name, "needs `tables`: this job has one table")
 
 
 def _positive_or_auto(instance: object, attribute: attrs.Attribute[Any], value: int | Auto) -> None:
@@ -228,6 +313,19 @@ class MigrationConfig:
     source: SourceConfig
     #: Where rows go: `type` and the keys of that connector.
     destination: DestinationConfig
+    #: Many tables instead of one: all, or a list of names, of patterns with * and ?, or of mappings with `table` or
+    #: `query` and any key that holds for it alone. Then `source` has neither table nor query.
+    tables: Tables | tuple[TableChoice, ...] | None = None
+    #: Names and patterns of tables to leave out, with or without a schema.
+    exclude: tuple[str, ...] = attrs.field(default=(), validator=_for_many)
+    #: Source schema to destination schema. Schemas that are not listed keep their names.
+    schemas: dict[str, str] | None = attrs.field(default=None, validator=_for_many)
+    #: What comes with the tables that the run creates: all, none, or a list of types, extensions, sequences,
+    #: functions, indexes, constraints, foreign_keys, comments, statistics, triggers, rules, policies, views. What an
+    #: object needs comes with it.
+    objects: Objects | tuple[ObjectGroup, ...] = attrs.field(default=DEFAULT_OBJECTS, validator=_for_many)
+    #: stop: the first table that fails ends the run; continue: the other tables go on.
+    on_table_error: OnTableError = attrs.field(default=OnTableError.STOP, validator=_for_many)
     #: Source column to destination column. Columns that are not listed keep their names.
     schema_mapping: dict[str, str] = attrs.field(factory=dict, validator=to_different_columns)
     #: What happens to a row whose key exists already: overwrite, skip, fail or merge, as a word or under the key

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar, TypeVar
 
 from portl.config.models import DestinationConfig, LedgerConfig, Strategy
 from portl.connectors.comparer import Comparer
 from portl.connectors.exchange import ROWS, Examination, Field, Intent, Rejected
 from portl.connectors.ledger import Ledger
+from portl.connectors.objects import SchemaObject
 from portl.connectors.side import Side
 from portl.connectors.writer import Writer
 from portl.schema.conversions import Conversion, conversion
@@ -61,6 +63,39 @@ class Destination(Side[D]):
     def examine(self, intent: Intent) -> Examination:
         """Return problems, the DDL, and how rows are written. Writes nothing."""
         return Examination()
+
+    def objects(self) -> Collection[str] | None:
+        """Return the labels of the objects there are; None: it creates no other database's objects."""
+        return None
+
+    def references(self) -> Mapping[str, Collection[str]]:
+        """Return, for each table with foreign keys, by name, the other tables that these refer to."""
+        return {}
+
+    def unfit(self, objects: Sequence[SchemaObject]) -> list[Finding]:
+        """Return what keeps these objects from being created here."""
+        return []
+
+    def make(self, objects: Sequence[SchemaObject], first: Callable[[], None] | None = None) -> None:
+        """Create objects, in their order, in transactions of its own: each is there as a whole or not at all.
+
+        Args:
+            objects: of a source of the same dialect; none of them exists, or it may be repeated.
+            first: called in the first transaction.
+        """
+        raise NotImplementedError
+
+    def expect(self, table: Table) -> None:
+        """Take ``table`` for the one that will be there: this run creates it as it is at the source, without keys."""
+        raise NotImplementedError
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """Return one transaction for the rows of several tables, for writers that neither begin nor commit."""
+        raise NotImplementedError
+
+    def finisher(self, intent: Intent) -> Writer:
+        """Return a writer whose ``finish`` does what comes after the rows, for a table that others have written to."""
+        return self.writer(intent)
 
     @abc.abstractmethod
     def writer(self, intent: Intent) -> Writer:

@@ -174,6 +174,8 @@ class Reading:
     batch_rows: int
     #: Bytes after which a batch ends early; None: never.
     batch_bytes: int | None = None
+    #: False if the engine calls ``Source.check`` before it commits what several readings have brought.
+    check: bool = True
 
 
 @attrs.frozen(kw_only=True)

@@ -103,6 +103,11 @@ class Ledger(abc.ABC):
                 line; the transaction must be rolled back.
         """
 
+    def record_all(self, run: Run, lines: Sequence[ChunkLine]) -> None:
+        """Write the lines of several chunks that are done, in the transaction of their rows; see ``record``."""
+        for line in lines:
+            self.record(run, line)
+
     @abc.abstractmethod
     def settled(self, run: Run, number: int) -> ChunkLine | None:
         """Return a chunk's line after a COMMIT in doubt, once that transaction has ended; None: no such run."""

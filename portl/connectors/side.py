@@ -10,6 +10,7 @@ import attrs
 
 from portl.config.models import DestinationConfig, SourceConfig
 from portl.connectors.context import Context
+from portl.values.errors import OperationError
 from portl.values.secrets import Secret
 
 C = TypeVar("C", bound=SourceConfig | DestinationConfig)
@@ -25,6 +26,9 @@ class TableEntry:
     kind: str = "table"
     #: Approximate number of rows; None: unknown.
     rows: int | None = None
+    #: The keys of ``source`` that read it, and those of ``destination`` that write to one of the same name.
+    reading: Mapping[str, Any] = attrs.field(factory=dict, eq=False)
+    writing: Mapping[str, Any] = attrs.field(factory=dict, eq=False)
 
 
 class Side(abc.ABC, Generic[C]):
@@ -77,6 +81,27 @@ class Side(abc.ABC, Generic[C]):
         """
         fields: dict[str, Any] = attrs.asdict(self.config)
         return {name: value for name, value in fields.items() if not isinstance(value, Secret)}
+
+    def listing(self) -> Sequence[TableEntry]:
+        """Return the tables there are, over an open side, for a job that moves many.
+
+        Raises:
+            OperationError: the connector does not list any.
+        """
+        raise OperationError(f"{self.label()}: its tables cannot be listed", hint="write a job for each table")
+
+    def over(self, base: Self) -> Self:
+        """Return this side over the sessions of ``base``, which is open. What is returned is not opened or closed.
+
+        What this side has found out of its table stays known. One such side at a time is used.
+
+        Raises:
+            OperationError: the connector moves one table a job.
+        """
+        raise OperationError(f"{self.label()}: the connector moves one table a job")
+
+    def look_ahead(self, sides: Sequence[Self]) -> None:
+        """Look at the tables of several sides over this one's sessions at once, so that they need not one by one."""
 
     def for_worker(self) -> Self | None:
         """Return another instance, not yet open, for a worker; None: there can be none.

@@ -22,6 +22,7 @@ from portl.connectors.exchange import (
     Split,
     Splitting,
 )
+from portl.connectors.objects import SchemaObject
 from portl.connectors.side import Side
 from portl.schema.tables import Column, Table
 from portl.values.errors import SchemaError
@@ -77,6 +78,14 @@ class Source(Side[S]):
     def split(self, splitting: Splitting) -> Split:
         """Return how to read it in chunks. Must be cheap: it is part of every plan."""
         return Split()
+
+    def objects(self, schemas: Mapping[str, str]) -> tuple[Sequence[SchemaObject], Sequence[Finding]]:
+        """Return the objects that there are beside rows, tables included, each after all that it needs; and findings.
+
+        Args:
+            schemas: source schema to destination schema, for the names in statements.
+        """
+        return (), ()
 
     def snapshot(self) -> Mapping[str, Any]:
         """Return what distinguishes the state that is read from later ones, as plain data for the ledger."""
@@ -142,6 +151,9 @@ class Source(Side[S]):
                 number, first, data = number + 1, first + len(data), []
         if data:
             yield RowBatch(number=number, first_row=first, rows=len(data), size=_estimate(data), data=data)
+
+    def check(self) -> None:
+        """Raise if what was read with ``Reading.check`` false was not all that the state holds."""
 
     def _limited(self) -> Iterator[tuple[Any, ...]]:
         return islice(self.rows(), self.config.limit)

@@ -127,7 +127,7 @@ class Attempts:
         from portl.planning import planner  # see _prepare
 
         plan = planner.plan(self.request, sides, exact=False, restart=self._restart.wanted)
-        if self._restart.overtaken(plan.tables[0].found, begun=self._begun):
+        if plan.tables and self._restart.overtaken(plan.tables[0].found, begun=self._begun):
             plan = planner.plan(self.request, sides, exact=False, restart=False)
         return plan
 
@@ -188,15 +188,20 @@ class Attempts:
         """Return the result of a run that is done, from its lines."""
         from portl.execution.counting import counted, result_of  # see _prepare
 
-        table = counted(run, plan.tables[0], plan.config.batch_size, self._started)
-        return result_of(plan, (table,), self._started)
+        parts = [run.of(table) for table in run.tables] or [run]
+        by_name = {table.name: part for table, part in zip(run.tables, parts, strict=False)}
+        tables = (
+            counted(by_name.get(task.destination.name, run), task, plan.config.batch_size, self._started)
+            for task in plan.tables
+        )
+        return result_of(plan, tuple(tables), self._started)
 
     def _acknowledge(self, result: Result, sides: Sides) -> None:
         """Tell the ledger, as the last thing of all, that the outcome is handed over; where that matters."""
         assert self._plan is not None, "there is a result"
         sides.close_source()
         ledger = sides.ledger
-        if ledger is None or self._plan.tables[0].intent.idempotent:
+        if ledger is None or all(task.intent.idempotent for task in self._plan.tables):
             return
         try:
             ledger.acknowledge(result.tables[0].run)
@@ -234,6 +239,9 @@ class Attempts:
         """Compare both sides, the source in the state that was read, or, if that is lost, as it is now."""
         from portl.verification.compare import compare  # most jobs never need it
 
+        if self.request.config.tables is not None:
+            return self._tables_verified(result, sides, anew=anew)
+
         if anew:
             said = "compares with the source as it is now: the state that was read went with a lost connection"
             self.request.context.emit(Warned(where="verify", message=said))
@@ -258,6 +266,25 @@ class Attempts:
                 found,
             )
         return attrs.evolve(result, verification=found)
+
+    def _tables_verified(self, result: Result, sides: Sides, *, anew: bool) -> Result:
+        """Compare each of many tables."""
+        from portl.verification.tables import compare_tables  # most jobs never need it
+
+        found = compare_tables(self.request.config, sides, self.request.config.verify)
+        by_name = {verified.destination: verified for verified in found}
+        tables = tuple(attrs.evolve(t, verification=by_name.get(t.destination)) for t in result.tables)
+        wrong = [
+            t.verification
+            for t in tables
+            if t.verification is not None
+            and not t.verification.equal
+            and (t.verification.missing != t.rows_rejected or t.verification.different)
+        ]
+        if wrong:
+            names = ", ".join(verified.destination for verified in wrong)
+            raise VerificationFailed(f"{len(wrong):,} tables are not what the job should have made: {names}", wrong[0])
+        return attrs.evolve(result, tables=tables)
 
     def _after_doubt(self, sides: Sides) -> None:
         """Ask the ledger what became of a COMMIT that got lost. If it was the last one, the run is finished."""

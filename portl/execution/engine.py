@@ -49,6 +49,8 @@ def execute(
     context.emit(
         events.Started(name=plan.config.name, source=plan.source, destination=plan.destination, tables=len(plan.tables))
     )
+    if plan.config.tables is not None:
+        return _tables(plan, sides, context, started)
     done: list[TableResult] = []
     for task in plan.tables:
         run = TableRun(task, plan.config, sides, context)
@@ -70,3 +72,23 @@ def execute(
             raise told
         done.append(finished)
     return result_of(plan, tuple(done), started)
+
+
+def _tables(plan: Plan, sides: Sides, context: Context, started: float) -> Result:
+    """Carry out a plan of many tables."""
+    from portl.execution.database.run import DatabaseRun  # most jobs have one table
+
+    run = DatabaseRun(plan, sides, context)
+    try:
+        return result_of(plan, run.carry_out(), started)
+    except KeyboardInterrupt as error:
+        interrupted = Interrupted.of(error)
+        interrupted.committed = result_of(plan, run.results(), started)
+        interrupted.hint = run.onward
+        raise interrupted from None
+    except Error as error:
+        told = context.token.verdict(error)
+        told.committed = result_of(plan, run.results(), started)
+        if isinstance(told, Cancelled):
+            told.hint = run.onward
+        raise told

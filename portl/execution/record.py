@@ -20,7 +20,7 @@ from portl.planning.request import Sides
 from portl.planning.tasks import TableTask
 from portl.values import events
 from portl.values.errors import CommitInDoubt, Error, Superseded
-from portl.values.runs import ChunkLine, ChunkState, Run, RunState
+from portl.values.runs import ChunkLine, ChunkState, Run, RunState, RunTable
 
 logger = logging.getLogger("portl.execution")
 
@@ -32,14 +32,17 @@ class RunRecord:
         task: the table's.
         sides: both, open, with the lock of the job held.
         run_id: the caller's idempotency key.
+        tables: those of a job that has many; ``task`` is then any of them, with the chunks of all.
     """
 
-    def __init__(self, task: TableTask, sides: Sides, run_id: str | None) -> None:
+    def __init__(self, task: TableTask, sides: Sides, run_id: str | None, tables: tuple[RunTable, ...] = ()) -> None:
         self._task = task
         self._sides = sides
         self.ledger = sides.ledger
         #: The new run, until ``enter`` has resumed another.
-        self.run = Run(id=str(uuid.uuid4()), job=task.job, identity=task.identity, idempotency_key=run_id)
+        self.run = Run(
+            id=str(uuid.uuid4()), job=task.job, identity=task.identity, idempotency_key=run_id, tables=tables
+        )
         self.lines: dict[int, ChunkLine] = {}
         #: True once the ledger has the run, with this attempt as its last.
         self.entered = False
@@ -130,14 +133,17 @@ class RunRecord:
                 self.repeated.add(number)
             self.lines[number] = delivery.again(line)
 
-    def start(self, writer: Writer) -> None:
+    def start(self, writer: Writer | None = None) -> None:
         """Write a new run down, in the first transaction of its rows."""
         if self.ledger is None or self.entered:
             return
-        self.run = attrs.evolve(self.run, incarnation=self._sides.destination.incarnation())
+        if not self.run.tables:
+            self.run = attrs.evolve(self.run, incarnation=self._sides.destination.incarnation())
         self.ledger.start(self.run)
         earlier = self._task.found
-        if earlier is not None and earlier.state is not RunState.DONE and any(line.rejected for line in earlier.chunks):
+        if writer is None or earlier is None or earlier.state is RunState.DONE:
+            return
+        if any(line.rejected for line in earlier.chunks):
             writer.unreject(earlier.id)  # this run begins where that one did
 
     def refresh(self) -> None:

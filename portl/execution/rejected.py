@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
-from portl.config.models import DestinationConfig
+from portl.config.models import DestinationConfig, MigrationConfig
 from portl.connectors.destination import Destination
 from portl.connectors.exchange import ROWS, Counts, Intent, Rejected
 from portl.connectors.writer import Writer
@@ -58,6 +58,8 @@ def retry_rejected(
     )
     with request.reported(), request.opened() as sides:
         plan = planner.plan(request, sides, exact=False, restart=False)
+        if not plan.tables:
+            plan.insist()
         task = plan.tables[0]
         if task.run is not None:
             raise LedgerError(
@@ -68,19 +70,28 @@ def retry_rejected(
         if sides.ledger is not None:
             sides.ledger.lock(task.job)
             sides.before_closing(sides.ledger.unlock)
-        return _Retry(plan, sides.destination).run()
+        if plan.config.tables is None:
+            return _Retry(plan, plan.config, task, sides.destination).run()
+        started = time.monotonic()
+        done: list[TableResult] = []
+        for task in plan.tables:
+            table = sides.tables[task.destination.name]
+            done += _Retry(plan, table.config, task, table.destination).run().tables
+        return Result(name=plan.config.name, tables=tuple(done), seconds=time.monotonic() - started)
 
 
 class _Retry:
-    """One job's quarantine on its way to the destination."""
+    """One table's quarantine on its way to the destination."""
 
-    def __init__(self, plan: Plan, destination: Destination[DestinationConfig]) -> None:
-        self._task: TableTask = plan.tables[0]
+    def __init__(
+        self, plan: Plan, config: MigrationConfig, task: TableTask, destination: Destination[DestinationConfig]
+    ) -> None:
+        self._task = task
         self._config = plan.config
         self._destination = destination
         # Texts, in the format that every destination takes; rows that were edited may have a key twice.
         self._intent: Intent = attrs.evolve(
-            self._task.intent, format=ROWS, distinct=False, quarantine=plan.config.quarantine, job=plan.config.name
+            self._task.intent, format=ROWS, distinct=False, quarantine=config.quarantine, job=plan.config.name
         )
         self._started = time.monotonic()
         self._tally = Tally()

@@ -11,6 +11,7 @@ from portl.execution.record import RunRecord
 from portl.planning.delivery import Delivery
 from portl.planning.tasks import TableTask
 from portl.values import events
+from portl.values.runs import ChunkLine, RunTable
 
 
 class Tracking:
@@ -21,9 +22,18 @@ class Tracking:
         config: the job.
         record: where the chunks' lines are kept.
         context: has the observers.
+        part: the table's part of a run that has many; None: the run has one table.
     """
 
-    def __init__(self, task: TableTask, config: MigrationConfig, record: RunRecord, context: Context) -> None:
+    def __init__(
+        self,
+        task: TableTask,
+        config: MigrationConfig,
+        record: RunRecord,
+        context: Context,
+        part: RunTable | None = None,
+    ) -> None:
+        self._part = part
         self._task = task
         self._config = config
         self.record = record
@@ -33,6 +43,19 @@ class Tracking:
         self.retries = 0
         #: The ``time.monotonic()`` at which the table began.
         self.started = time.monotonic()
+
+    @property
+    def lines(self) -> list[ChunkLine]:
+        """Those of the table."""
+        lines, part = self.record.lines, self._part
+        return [*lines.values()] if part is None else [lines[n] for n in part.numbers]
+
+    @property
+    def earlier_rows(self) -> int:
+        """Rows that earlier attempts have moved."""
+        if self._part is None:
+            return self.record.earlier_rows
+        return sum(line.rows for line in self.lines if line.attempt != self.record.run.attempt)
 
     def announce(self) -> None:
         """Tell the observers that the table begins."""
@@ -66,15 +89,16 @@ class Tracking:
         Raises:
             OperationError: more rows are rejected than the job allows.
         """
-        number, lines = progress.line.number, self.record.lines
+        number = progress.line.number
         if progress.provisional:
             rows, size = self._written.get(number, (0, 0))
             self._written[number] = (rows + progress.rows, size + progress.bytes)
         else:
             self.record.committed(progress.line)
             self._written.pop(number, None)
-        rows = sum(line.rows for line in lines.values()) + sum(rows for rows, _ in self._written.values())
-        size = sum(line.bytes for line in lines.values()) + sum(size for _, size in self._written.values())
+        lines = self.lines
+        rows = sum(line.rows for line in lines) + sum(rows for rows, _ in self._written.values())
+        size = sum(line.bytes for line in lines) + sum(size for _, size in self._written.values())
         if progress.rows or (progress.last_batch and not progress.rejected):
             self._context.emit(
                 events.BatchCommitted(
@@ -86,7 +110,7 @@ class Tracking:
                     bytes=progress.bytes,
                     total_rows=rows,
                     total_bytes=size,
-                    rows_per_second=(rows - self.record.earlier_rows) / max(1e-6, time.monotonic() - self.started),
+                    rows_per_second=(rows - self.earlier_rows) / max(1e-6, time.monotonic() - self.started),
                     provisional=progress.provisional or self._task.delivery is Delivery.WHOLE,
                 )
             )
@@ -94,7 +118,7 @@ class Tracking:
             self._rejected(progress)
 
     def _rejected(self, progress: Progress) -> None:
-        total = sum(line.rejected for line in self.record.lines.values())
+        total = sum(line.rejected for line in self.lines)
         place = self._task.rejected_to or ""
         self._context.emit(
             events.RowsRejected(

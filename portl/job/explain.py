@@ -10,7 +10,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import attrs
 
 from portl.config.documentation import field_docs
-from portl.config.models import Auto, MigrationConfig
+from portl.config.models import Auto, MigrationConfig, TableChoice
 from portl.connectors import registry
 from portl.values.errors import ConfigError
 from portl.values.secrets import Secret
@@ -87,7 +87,7 @@ def _below(model: type, prefix: str, connector: str | None) -> list[Explanation]
     hints = get_type_hints(model)
     found = []
     for field in attrs.fields(model):
-        nested = next((kind for kind in _kinds(hints[field.name]) if attrs.has(kind)), None)
+        nested = next((kind for kind in _kinds(hints[field.name]) if attrs.has(kind) and kind is not TableChoice), None)
         of_a_connector = field.name in ("source", "destination") and connector is None
         below = _below(nested, f"{prefix}{field.name}.", connector) if nested and not of_a_connector else []
         short = next((item for item in below if item.key.endswith(f".{getattr(nested, 'SHORTHAND', '')}")), None)

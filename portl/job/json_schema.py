@@ -20,6 +20,8 @@ from portl.config.models import (
     MigrationConfig,
     SourceConfig,
     Strategy,
+    TableChoice,
+    Tables,
     TypeRule,
 )
 from portl.connectors import registry
@@ -40,6 +42,8 @@ def schema_of_jobs() -> dict[str, Any]:
         "$schema": DIALECT,
         "title": "portl job",
         **builder.model(MigrationConfig),
+        "if": {"not": {"required": ["tables"]}},
+        "then": {"properties": {"destination": {"allOf": builder.required()}}},
         "$defs": {"variable": {"type": "string", "pattern": r"\$\{"}, **builder.definitions},
     }
 
@@ -48,6 +52,14 @@ class _Builder:
     def __init__(self, connectors: list[Connector]) -> None:
         self._connectors = connectors
         self.definitions: dict[str, Any] = {}
+
+    def required(self) -> list[dict[str, Any]]:
+        """Return what a job of one table has to say of the destination, by its type."""
+        models = {c.name: c.destination_config.ONE_TABLE for c in self._connectors if c.destination_config}
+        return [
+            {"if": {"properties": {"type": {"const": name}}}, "then": {"required": list(keys)}}
+            for name, keys in models.items()
+        ]
 
     def model(self, cls: type) -> dict[str, Any]:
         """Return the schema of an attrs class."""
@@ -73,6 +85,10 @@ class _Builder:
             return self._side("source" if hint is SourceConfig else "destination")
         if hint is Conflict:
             return {"anyOf": [self._value(Strategy), self._named("conflict", Conflict)]}
+        if hint == Tables | tuple[TableChoice, ...] | None:
+            entry = {"type": "object", "properties": {"table": {"type": "string"}, "query": {"type": "string"}}}
+            names = {"type": "array", "items": {"anyOf": [{"type": "string"}, entry]}}
+            return {"anyOf": [{"enum": [word.value for word in Tables]}, names]}
         if hint == tuple[TypeRule, ...]:
             rules = {"type": "array", "items": self._named("type_rule", TypeRule)}
             return {"anyOf": [rules, {"type": "object", "additionalProperties": {"type": "string"}}]}

@@ -15,7 +15,7 @@ from portl.job.document import Path as KeyPath
 from portl.job.document import Tree, YAMLProblem
 from portl.job.environment import interpolated
 from portl.job.scalars import shown
-from portl.job.structuring import structure
+from portl.job.structuring import misplaced, structure
 from portl.values.errors import ConfigError
 
 
@@ -36,6 +36,8 @@ def load(
     if isinstance(job, MigrationConfig):
         if overrides:
             raise ConfigError(["overrides need a file or a dict, not a MigrationConfig"])
+        if problems := misplaced(job):
+            raise ConfigError([f"{'.'.join(map(str, path))}: {text}" for path, text in problems], origin="job")
         return job
     if isinstance(job, Mapping):
         return _finish(_Loader(tree=Tree(_plain(job))), overrides, "job")

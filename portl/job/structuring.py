@@ -9,13 +9,24 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, cast, get_args, get_origin, get_type_hints
 
 import attrs
 import cattrs
 from cattrs.errors import AttributeValidationNote, IterableValidationNote
 
-from portl.config.models import Auto, Conflict, DestinationConfig, MigrationConfig, SourceConfig, TypeRule
+from portl.config.models import (
+    Auto,
+    Conflict,
+    DestinationConfig,
+    MigrationConfig,
+    ObjectGroup,
+    Objects,
+    SourceConfig,
+    TableChoice,
+    Tables,
+    TypeRule,
+)
 from portl.config.validators import FieldError
 from portl.connectors import registry
 from portl.job.document import Path as KeyPath
@@ -32,12 +43,16 @@ from portl.job.scalars import (
     structure_scalar,
     structure_secret,
 )
+from portl.job.tables import choices, with_jobs
 from portl.values.errors import PluginError
 from portl.values.secrets import Secret
 from portl.values.text import nearest
 
 #: Keys that the message for an unknown one lists; of more than these, the list hides what else is wrong.
 MOST_KEYS = 8
+
+_TABLES = Tables | tuple[TableChoice, ...] | None
+_OBJECTS = Objects | tuple[ObjectGroup, ...]
 
 #: Problems, each with the path of the key that it is about.
 Problems = list[tuple[KeyPath, str]]
@@ -57,16 +72,38 @@ def structure(data: Any) -> tuple[MigrationConfig | None, Problems]:
     Args:
         data: plain data, its variables replaced.
     """
+    many = isinstance(data, Mapping) and data.get("tables") is not None
+    config, problems = _structured(data, many=many)
+    if config is None or not many:
+        return config, problems
+    config, problems = with_jobs(config, data, functools.partial(_structured, many=True))
+    return config, [*problems, *misplaced(config)]
+
+
+def _structured(data: Any, *, many: bool) -> tuple[MigrationConfig | None, Problems]:
     try:
-        return _converter().structure(data, MigrationConfig), []
+        return _converter(many=many).structure(data, MigrationConfig), []
     except Exception as error:
         return None, _problems((), error)
 
 
+def misplaced(config: MigrationConfig) -> Problems:
+    """Return what is missing to read and write one table, or what a job of many tables has too much."""
+    found: Problems = []
+    for name, side in (("source", config.source), ("destination", config.destination)):
+        lacks = side.lacks
+        if config.tables is None and lacks is not None:
+            found.append(((name, *lacks.path), lacks.text))
+        elif config.tables is not None and lacks is None:
+            found.append(((name,), "names a table, and so does `tables`: remove one of the two"))
+    return found
+
+
 @functools.cache
-def _converter() -> cattrs.Converter:
+def _converter(*, many: bool) -> cattrs.Converter:
+    """Return what structures a job; one of ``many`` tables names none in ``source`` and ``destination``."""
     converter = cattrs.Converter(detailed_validation=True)
-    converter.register_structure_hook_factory(attrs.has, lambda cls: _Model(cls, converter))
+    converter.register_structure_hook_factory(attrs.has, lambda cls: _Model(cls, converter, many=many))
     # cattrs looks for a hook by class before any other, and finds that of a base class too: an enum of strings is a
     # string to it, and a bool is an int.
     for kind in (str, int, float, Path):
@@ -78,11 +115,13 @@ def _converter() -> cattrs.Converter:
     for side, base in (("source", SourceConfig), ("destination", DestinationConfig)):
         converter.register_structure_hook_func(_exactly(base), _Side(side, base, converter))
     converter.register_structure_hook_func(lambda cls: cls == int | Auto, lambda value, _: _number_or_auto(value))
-    conflict = _Model(Conflict, converter)
+    conflict = _Model(Conflict, converter, many=many)
     converter.register_structure_hook_func(
         _exactly(Conflict),
         lambda value, cls: conflict(value, cls) if isinstance(value, (Mapping, Conflict)) else _strategy(value),
     )
+    converter.register_structure_hook_func(lambda cls: cls == _TABLES, lambda value, _: choices(value))
+    converter.register_structure_hook_func(lambda cls: cls == _OBJECTS, lambda value, cls: _groups(value, converter))
     rules = tuple[TypeRule, ...]
     converter.register_structure_hook_func(
         lambda cls: cls == rules,
@@ -135,9 +174,10 @@ class _Model:
     ignored. Only then is the object made.
     """
 
-    def __init__(self, cls: type, converter: cattrs.Converter) -> None:
+    def __init__(self, cls: type, converter: cattrs.Converter, *, many: bool) -> None:
         self._cls = cls
         self._converter = converter
+        self._complete = issubclass(cls, (SourceConfig, DestinationConfig)) and not many
         self._types = get_type_hints(cls)
         self._fields = {field.name: field for field in attrs.fields(cls) if field.init}
 
@@ -195,7 +235,15 @@ class _Model:
                     raise
             except Exception as error:
                 found += _problems((), error)
-        return found
+        return [*found, *self._lacks(trial)]
+
+    def _lacks(self, trial: Any) -> Problems:
+        """Return what is missing to read or write one table, as far as the fields that are right tell."""
+        try:
+            lacks = trial.lacks if self._complete else None
+        except AttributeError:
+            return []
+        return _problems((), lacks) if lacks is not None else []
 
 
 def _default(field: attrs.Attribute[Any], instance: object) -> Any:
@@ -242,6 +290,16 @@ def _number_or_auto(value: Any) -> int | Auto:
         return as_integer(value)
     except Mismatch as error:
         problem = str(error).replace("a whole number", "a whole number or auto", 1)
+    raise Mismatch(problem)
+
+
+def _groups(value: Any, converter: cattrs.Converter) -> Objects | tuple[ObjectGroup, ...]:
+    if isinstance(value, (list, tuple)):
+        return cast("tuple[ObjectGroup, ...]", _sequence(value, tuple[ObjectGroup, ...], converter))
+    try:
+        return Objects(as_choice(value, Objects))
+    except Mismatch as error:
+        problem = f"{error}, or a list"
     raise Mismatch(problem)
 
 

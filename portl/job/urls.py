@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from portl.config.validators import FieldError
@@ -20,11 +20,12 @@ def job_from_urls(
     source: str | Secret,
     destination: str | Secret,
     *,
-    table: str,
+    table: str | None = None,
     to_table: str | None = None,
+    tables: str | Sequence[str] | None = None,
     name: str | None = None,
 ) -> dict[str, Any]:
-    """Return the job that copies a table, as the dict that ``portl.migrate``, ``plan`` and ``verify`` take.
+    """Return the job that copies a table, or many, as the dict that ``portl.migrate``, ``plan`` and ``verify`` take.
 
     You can add any other key to it. Its passwords are of the type ``Secret``, so it can be printed.
 
@@ -33,6 +34,7 @@ def job_from_urls(
         destination: the URL of the database that it goes to.
         table: its name, as the connector spells names: for PostgreSQL ``users`` or ``sales.orders``.
         to_table: its name at the destination; by default the same.
+        tables: instead of ``table``: the word ``all``, or names and patterns, as the key ``tables`` has them.
         name: the job's name; by default always the same for a table, so that an interrupted run is resumed.
 
     Raises:
@@ -41,6 +43,16 @@ def job_from_urls(
     """
     reads, source_keys = side_of("source", source)
     writes, destination_keys = side_of("destination", destination)
+    if (table is None) == (tables is None):
+        raise ConfigError(["expected either table or tables"], origin="tables")
+    if table is None:
+        wanted: Any = tables if isinstance(tables, str) else list(tables or ())
+        return {
+            "name": "copy of many tables" if name is None else name,
+            "source": {"type": reads.name, **escaped(source_keys)},
+            "destination": {"type": writes.name, **escaped(destination_keys)},
+            "tables": escaped(wanted),
+        }
     chosen = named("source", reads, table)
     written = named("destination", writes, to_table if to_table is not None else table)
     called = ".".join(str(value) for value in chosen.values())

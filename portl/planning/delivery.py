@@ -58,4 +58,6 @@ def begun(lines: Sequence[ChunkLine]) -> bool:
 
 def job_name(config: MigrationConfig, destination: Destination[DestinationConfig]) -> str:
     """Return a job's name in the ledger. Its own name is not enough: as a default, other jobs may have the same."""
+    if config.tables is not None:
+        return f"{config.name} -> many tables"
     return f"{config.name} -> {destination.target()}"

@@ -9,12 +9,13 @@ import attrs
 
 from portl.config.models import MigrationConfig
 from portl.connectors.ledger import Ledger
+from portl.connectors.objects import SchemaObject
 from portl.planning.tasks import TableTask, standing
 from portl.planning.text import render_plan
-from portl.values.errors import Error
+from portl.values.errors import ConfigError, Error
 from portl.values.findings import Finding, Severity, problem
 from portl.values.results import Result
-from portl.values.text import Line
+from portl.values.text import Line, nearest
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor  # importing it takes 5 ms
@@ -28,22 +29,30 @@ class Plan:
     source: str
     destination: str
     tables: tuple[TableTask, ...]
+    #: What is created beside rows, each after all that it needs; empty for a job of one table.
+    objects: tuple[SchemaObject, ...] = ()
+    #: What was found that concerns no single table.
+    findings: tuple[Finding, ...] = ()
     #: Executes the plan; None for a copy, which lacks the caller's connections and observers.
     _execute: Callable[[Plan, Executor | None], Result] | None = attrs.field(default=None, repr=False, eq=False)
 
     @property
     def problems(self) -> tuple[Finding, ...]:
         """What keeps the plan from running."""
-        return tuple(f for task in self.tables for f in task.findings if f.severity is Severity.PROBLEM)
+        return self._found(Severity.PROBLEM)
 
     @property
     def warnings(self) -> tuple[Finding, ...]:
         """What the user should know before running it."""
-        return tuple(f for task in self.tables for f in task.findings if f.severity is Severity.WARNING)
+        return self._found(Severity.WARNING)
+
+    def _found(self, severity: Severity) -> tuple[Finding, ...]:
+        found = [*self.findings, *(finding for task in self.tables for finding in task.findings)]
+        return tuple(finding for finding in found if finding.severity is severity)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the caller's observers, token and connections: a copy can be shown, but not executed."""
-        kept = ("config", "source", "destination", "tables")
+        kept = ("config", "source", "destination", "tables", "objects", "findings")
         return {**{name: getattr(self, name) for name in kept}, "_execute": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -78,6 +87,10 @@ class Plan:
     def departs(self, now: Plan) -> list[str]:
         """Return in what this plan differs from one made now, for display."""
         found = []
+        if [task.destination.name for task in self.tables] != [task.destination.name for task in now.tables]:
+            return ["the tables"]
+        if [made.label for made in self.objects] != [made.label for made in now.objects]:
+            found.append("the objects to create")
         for mine, its in zip(self.tables, now.tables, strict=True):
             same = {
                 "the statements before or after the rows": (mine.examination.before, mine.examination.after)
@@ -108,21 +121,39 @@ class Plan:
             "source": self.source,
             "destination": self.destination,
             "problems": len(self.problems),
+            "findings": [finding.to_dict() for finding in self.findings],
+            "objects": [made.to_dict() for made in self.objects],
             "tables": [task.to_dict() for task in self.tables],
         }
 
-    def text(self, *, sql: bool = False, width: int = 80) -> str:
+    def text(self, *, sql: bool = False, width: int = 80, table: str | None = None) -> str:
         """Return the plan as text.
 
         Args:
             sql: True to include the statements to be executed.
             width: in characters; statements may be longer.
-        """
-        return "\n".join(line.text for line in self.lines(sql=sql, width=width))
+            table: of many, the one to show in full, by its name at either side.
 
-    def lines(self, *, sql: bool = False, width: int = 80) -> list[Line]:
+        Raises:
+            ConfigError: the plan has no such table.
+        """
+        return "\n".join(line.text for line in self.lines(sql=sql, width=width, table=table))
+
+    def lines(self, *, sql: bool = False, width: int = 80, table: str | None = None) -> list[Line]:
         """Return the plan as lines, each with its style. The arguments are those of ``text``."""
-        return render_plan(self.config, (self.source, self.destination), self.tables, width, sql=sql)
+        shown = self.tables
+        if table is not None:
+            shown = tuple(task for task in self.tables if table in (task.destination.name, task.source.name))
+            if not shown:
+                near = nearest(table, [task.destination.name for task in self.tables])
+                said = f"the plan has no table {table!r}" + (f"; did you mean {near!r}?" if near else "")
+                raise ConfigError([said], origin="table")
+        elif self.config.tables is not None:
+            from portl.planning.overview import render_tables  # most jobs have one table
+
+            sides = self.source, self.destination
+            return render_tables(self.config.name, sides, self.tables, self.objects, self.findings, width, sql=sql)
+        return render_plan(self.config, (self.source, self.destination), shown, width, sql=sql)
 
     def __str__(self) -> str:
         return self.text()

@@ -2,30 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
-import attrs
-
-from portl.config.models import DestinationConfig, MigrationConfig, OnError, SourceConfig, Strategy
-from portl.connectors.destination import Destination
-from portl.connectors.exchange import ROWS, Intent, Split, Splitting
-from portl.connectors.ledger import Ledger
-from portl.connectors.source import Source
-from portl.planning.columns import map_columns
-from portl.planning.keys import choose_key, distinct, report_nulls
 from portl.planning.plan import Plan
 from portl.planning.request import Request, Sides
-from portl.planning.resume import Resumption
-from portl.planning.route import choose_format, snapshot_need
-from portl.planning.tasks import TableTask
-from portl.values.findings import Finding, Severity
-from portl.values.masking import COVER
-
-PREVIEW_ROWS = 5
-
-#: Bytes in a chunk to aim at: a COMMIT, and the pause in the stream around it, cost little at this size, and little is
-#: redone after a crash. What is kept in memory is less: ``portl.execution.chunks.load.GROUP_BYTES``.
-CHUNK_BYTES = 64 * 1024 * 1024
+from portl.planning.table import plan_table
 
 
 def plan(request: Request, sides: Sides, *, exact: bool, restart: bool) -> Plan:
@@ -38,129 +17,9 @@ def plan(request: Request, sides: Sides, *, exact: bool, restart: bool) -> Plan:
         restart: see ``plan_table``.
     """
     config, source, destination = request.config, sides.source, sides.destination
+    if config.tables is not None:
+        from portl.planning.database.planner import plan_tables  # most jobs have one table
+
+        return plan_tables(config, sides, restart=restart)
     task = plan_table(config, source, destination, sides.kept, exact=exact, restart=restart)
     return Plan(config=config, source=source.label(), destination=destination.label(), tables=(task,))
-
-
-def plan_table(
-    config: MigrationConfig,
-    source: Source[SourceConfig],
-    destination: Destination[DestinationConfig],
-    ledger: Ledger | Finding,
-    *,
-    exact: bool,
-    restart: bool = False,
-) -> TableTask:
-    """Return the task for the job's table.
-
-    Args:
-        config: the job.
-        source: an open source.
-        destination: an open destination.
-        ledger: the destination's, or why it has none.
-        exact: True to count the rows and to fetch a preview, False for an estimate alone.
-        restart: True to begin again where a run was interrupted.
-    """
-    return _Planner(config, source, destination, ledger).plan(exact=exact, restart=restart)
-
-
-class _Planner:
-    def __init__(
-        self,
-        config: MigrationConfig,
-        source: Source[SourceConfig],
-        destination: Destination[DestinationConfig],
-        ledger: Ledger | Finding,
-    ) -> None:
-        self._config = config
-        self._source = source
-        self._destination = destination
-        self._ledger = ledger if isinstance(ledger, Ledger) else None
-        self._findings: list[Finding] = [ledger] if isinstance(ledger, Finding) else []
-
-    def plan(self, *, exact: bool, restart: bool) -> TableTask:
-        intent, ignored = self._intent()
-        intent = self._with_format(intent, snapshot_need(self._config))
-        self._findings += self._source.examine(intent.fields)
-        readable = not any(f.severity is Severity.PROBLEM and f.where.startswith("source") for f in self._findings)
-        split = self._split(intent) if readable else Split()
-        resumption = Resumption.of(self._config, self._source, self._destination, self._ledger, intent, split, restart)
-        self._findings += resumption.findings
-        if resumption.run is not None:
-            # What is copied again meets rows that are there: then the key has to be there too.
-            intent = attrs.evolve(intent, resumed=not resumption.recopy)
-            split = attrs.evolve(split, chunks=resumption.chunks)
-            if intent.format.own_state and len(split.chunks) > 1:
-                cut = f"the run that is resumed is cut into {len(split.chunks):,} chunks"
-                intent = self._with_format(intent, cut)
-        examination = self._destination.examine(intent)
-        intent = attrs.evolve(intent, kept=frozenset(examination.kept))
-        findings = sorted([*self._findings, *examination.findings], key=lambda f: list(Severity).index(f.severity))
-        return TableTask(
-            intent=intent,
-            findings=tuple(dict.fromkeys(findings)),
-            examination=examination,
-            count=self._source.count(exact=exact) if readable else None,
-            preview=self._preview(intent) if readable and exact else (),
-            read=self._source.statement(intent.fields, intent.format) if intent.fields or readable else None,
-            split=split,
-            delivery=resumption.delivery,
-            job=resumption.job,
-            identity=resumption.identity,
-            ledger=self._ledger.place if self._ledger is not None else None,
-            run=resumption.run,
-            found=resumption.found,
-            reported=resumption.reported,
-            recopy=resumption.recopy,
-            ignored=ignored,
-        )
-
-    def _intent(self) -> tuple[Intent, tuple[tuple[str, str], ...]]:
-        """Return the intent, its format still to be chosen, and the columns that are not read, with the reasons."""
-        config = self._config
-        table, existing = self._source.describe(), self._destination.describe()
-        mapping = map_columns(config, self._source, self._destination, table, existing)
-        created = existing is None
-        key, findings = choose_key(config.conflict, self._destination.strategies, mapping.target, created=created)
-        nulls = report_nulls(key, config.conflict, table, mapping.fields)
-        self._findings += [*mapping.findings, *findings, *nulls]
-        intent = Intent(
-            source=table,
-            target=mapping.target,
-            fields=mapping.fields,
-            create=created,
-            add=mapping.added,
-            conflict=config.conflict,
-            key=key,
-            distinct=distinct(table, mapping.fields, key),
-            quarantine=config.quarantine if config.on_error is OnError.QUARANTINE else None,
-            mask=mapping.mask,
-            job=config.name,
-        )
-        return intent, mapping.ignored
-
-    def _with_format(self, intent: Intent, own_state: str | None) -> Intent:
-        """Return an intent with the format that suits it; see ``choose_format``."""
-        found = choose_format(self._config.route, self._source, self._destination, intent, own_state)
-        if isinstance(found, Finding):
-            self._findings.append(found)
-            found = ROWS
-        return attrs.evolve(intent, format=found)
-
-    def _split(self, intent: Intent) -> Split:
-        return self._source.split(
-            Splitting(
-                fields=intent.fields,
-                chunk_rows=self._config.chunk_rows,
-                chunk_bytes=sys.maxsize if intent.format.own_state else CHUNK_BYTES,
-                any_order=intent.distinct or intent.key is None or self._config.conflict.strategy is Strategy.FAIL,
-            )
-        )
-
-    def _preview(self, intent: Intent) -> tuple[tuple[str | None, ...], ...]:
-        """Return the first rows as texts, without the values that the job masks."""
-        hidden = [field.target.name in intent.mask for field in intent.fields]
-        return tuple(
-            tuple(COVER if hide and text is not None else text for hide, text in zip(hidden, row, strict=True))
-            for row in self._source.preview(intent.fields, PREVIEW_ROWS)
-        )

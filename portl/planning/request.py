@@ -28,6 +28,16 @@ Job = str | os.PathLike[str] | Mapping[str, Any] | MigrationConfig
 
 
 @attrs.frozen(kw_only=True)
+class TableSides:
+    """Both sides of one table of a job that has many."""
+
+    #: The job of this table.
+    config: MigrationConfig
+    source: Source[SourceConfig]
+    destination: Destination[DestinationConfig]
+
+
+@attrs.frozen(kw_only=True)
 class Sides:
     """Both sides of a job, open."""
 
@@ -35,6 +45,8 @@ class Sides:
     destination: Destination[DestinationConfig]
     #: The job's settings for the ledger.
     wanted: LedgerConfig
+    #: Both sides of each table of a job that has many, over the sessions of these, by the destination's name.
+    tables: dict[str, TableSides] = attrs.field(factory=dict, init=False, repr=False)
     #: What to do when the sides are closed, in reverse order.
     _source_end: ExitStack = attrs.field(factory=ExitStack, init=False, repr=False)
     _destination_end: ExitStack = attrs.field(factory=ExitStack, init=False, repr=False)

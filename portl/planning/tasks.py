@@ -46,6 +46,11 @@ class TableTask:
     reported: Run | None = None
     #: True: chunks of earlier attempts are copied again.
     recopy: bool = False
+    #: True if the table is created with the objects of the source, before all rows.
+    made: bool = False
+    #: The destination's names of the tables of the job that must have their rows before this one: foreign keys refer to
+    #: them.
+    waits_for: frozenset[str] = frozenset()
     #: Columns of the source that are not read, and why.
     ignored: tuple[tuple[str, str], ...] = ()
 
@@ -132,10 +137,7 @@ class TableTask:
             "resumes": self.run is not None,
             "reports": self.reported.id if self.reported is not None else None,
             "preview": [list(row) for row in self.preview],
-            "findings": [
-                {"severity": f.severity.value, "where": f.where, "message": f.message, "remedy": f.remedy}
-                for f in self.findings
-            ],
+            "findings": [finding.to_dict() for finding in self.findings],
         }
 
 

@@ -26,6 +26,20 @@ class Finding:
     #: What to do about it.
     remedy: str | None = None
 
+    @property
+    def rank(self) -> int:
+        """Where it stands among others: problems come first."""
+        return list(Severity).index(self.severity)
+
+    def to_dict(self) -> dict[str, str | None]:
+        """Return plain data, ready for JSON."""
+        return {
+            "severity": self.severity.value,
+            "where": self.where,
+            "message": self.message,
+            "remedy": self.remedy,
+        }
+
     def __str__(self) -> str:
         text = f"{self.where}: {self.message}"
         return f"{text} -> {self.remedy}" if self.remedy else text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, SupportsIndex, overload
 
 import attrs
 
@@ -60,6 +60,10 @@ class TableResult:
     ledger: str | None = None
     #: The run's id in the ledger; empty if no plan was made.
     run: str = ""
+    #: Why the table failed, where the others went on (``on_table_error: continue``).
+    error: str | None = None
+    #: What comparing both sides has shown, in a job of many tables that asks for it.
+    verification: TableVerification | None = None
 
     @property
     def rows_per_second(self) -> float:
@@ -71,6 +75,27 @@ class TableResult:
         return attrs.asdict(self)
 
 
+class TableResults(tuple[TableResult, ...]):
+    """The results of tables, by position or by the table's name at the destination or at the source."""
+
+    __slots__ = ()
+
+    @overload
+    def __getitem__(self, key: SupportsIndex | str) -> TableResult: ...
+
+    @overload
+    def __getitem__(self, key: slice) -> tuple[TableResult, ...]: ...
+
+    def __getitem__(self, key: SupportsIndex | str | slice) -> TableResult | tuple[TableResult, ...]:
+        if not isinstance(key, str):
+            return super().__getitem__(key)
+        for name in ("destination", "source"):
+            for table in self:
+                if getattr(table, name) == key:
+                    return table
+        raise KeyError(key)
+
+
 @attrs.frozen(kw_only=True)
 class Result:
     """What a run has done, in total and for each table. The totals are the sums over ``tables``.
@@ -79,7 +104,8 @@ class Result:
     """
 
     name: str
-    tables: tuple[TableResult, ...]
+    #: ``tables[0]``, or ``tables["sales.orders"]``.
+    tables: TableResults = attrs.field(converter=TableResults)
     #: From the beginning of planning to the end.
     seconds: float
     #: What comparing both sides has shown, if the job asks for it.
@@ -167,7 +193,11 @@ class Result:
 
     def lines(self, width: int = WIDTH) -> list[Line]:
         """Return the result as lines: each table with the labels of its plan, or all of them as rows of one table."""
-        lines = list(self._facts(width) if self.source else _totals(self.tables, width))
+        one = self.source and len(self.tables) == 1
+        lines = list(self._facts(width) if one else _totals(self.tables, width))
+        for table in self.tables:
+            if table.error is not None:
+                lines += wrapped(f"{printable(table.destination)} failed: ", printable(table.error), width, "problem")
         for table in self.tables:
             lines += _attempts(table, width)
         for place in sorted({table.rejected_to for table in self.tables if table.rejected_to and table.rows_rejected}):

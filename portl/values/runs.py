@@ -54,6 +54,27 @@ class ChunkLine:
 
 
 @attrs.frozen(kw_only=True)
+class RunTable:
+    """A table of a run that has many."""
+
+    #: As the destination and the source call it.
+    name: str
+    source: str
+    #: The numbers of its chunks: the first, and the last.
+    first: int
+    last: int
+    #: True if the run creates it with the objects of the source.
+    made: bool = False
+    #: See ``Run.incarnation``.
+    incarnation: str | None = None
+
+    @property
+    def numbers(self) -> range:
+        """The numbers of its chunks."""
+        return range(self.first, self.last + 1)
+
+
+@attrs.frozen(kw_only=True)
 class Run:
     """One execution of a job, with all its attempts."""
 
@@ -90,6 +111,13 @@ class Run:
     acknowledged: bool = False
     #: In the order of their numbers; empty if they were not requested.
     chunks: tuple[ChunkLine, ...] = ()
+    #: Those of a job of many tables; empty for a job of one.
+    tables: tuple[RunTable, ...] = ()
+
+    def of(self, table: RunTable) -> Run:
+        """Return the part of the run that is one table's."""
+        lines = self.chunks[table.first - 1 : table.last]
+        return attrs.evolve(self, chunks=lines, tables=(), incarnation=table.incarnation)
 
     @property
     def began(self) -> str:
@@ -135,4 +163,18 @@ class Run:
                 )
             },
             "bytes": sum(line.bytes for line in lines),
+            "tables": [table_progress(self, table) for table in self.tables],
         }
+
+
+def table_progress(run: Run, table: RunTable) -> dict[str, Any]:
+    """Return how far a table of a run is, as plain data."""
+    lines = run.of(table).chunks
+    return {
+        "table": table.name,
+        "source": table.source,
+        "chunks": len(lines),
+        "chunks_done": sum(line.state is ChunkState.DONE for line in lines),
+        "rows_read": sum(line.rows for line in lines),
+        "rows_rejected": sum(line.rejected for line in lines),
+    }

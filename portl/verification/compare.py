@@ -20,8 +20,8 @@ import attrs
 from portl.config.models import MigrationConfig, Strategy, Verify
 from portl.connectors.comparer import BucketSum, Comparer, Comparison, RowLine
 from portl.planning.plan import Plan, PlanError
-from portl.planning.planner import plan_table
-from portl.planning.request import Sides
+from portl.planning.request import Sides, TableSides
+from portl.planning.table import plan_table
 from portl.planning.tasks import TableTask
 from portl.values.differences import DIFFERENT, MISSING, TableVerification
 from portl.values.errors import Error, PermissionDenied, SchemaError
@@ -44,7 +44,7 @@ FETCH_AT_ONCE = 50_000
 _FATAL = ("source", "column", "types", "schema_mapping", "exclude_columns", "mask")
 
 
-def compare(config: MigrationConfig, sides: Sides, mode: Verify, named: int = NAMED) -> TableVerification:
+def compare(config: MigrationConfig, sides: Sides | TableSides, mode: Verify, named: int = NAMED) -> TableVerification:
     """Compare two open sides; after a run, the source in the state that the run has read.
 
     Args:
@@ -73,7 +73,7 @@ class TableComparison:
     """
 
     def __init__(
-        self, config: MigrationConfig, sides: Sides, mode: Verify, named: int, spool: TextIO | None = None
+        self, config: MigrationConfig, sides: Sides | TableSides, mode: Verify, named: int, spool: TextIO | None = None
     ) -> None:
         self._config = config
         self._source = sides.source

@@ -15,7 +15,7 @@ from portl.connectors.exchange import ROWS, Batch, Chunk, Intent, Reading
 from portl.connectors.source import Source
 from portl.connectors.writer import Writer
 from portl.planning.plan import Plan, PlanError
-from portl.planning.request import Sides
+from portl.planning.request import Sides, TableSides
 from portl.values.errors import DataError, OperationError
 from portl.values.findings import Severity
 from portl.verification.compare import TableComparison
@@ -24,7 +24,7 @@ from portl.verification.compare import TableComparison
 PORTION = 5000
 
 
-def repair(config: MigrationConfig, sides: Sides, comparison: TableComparison, spool: TextIO) -> int:
+def repair(config: MigrationConfig, sides: Sides | TableSides, comparison: TableComparison, spool: TextIO) -> int:
     """Copy the rows again whose keys are in the spool; return how many were written.
 
     Args:
@@ -62,7 +62,7 @@ def _portions(lines: Iterable[str], size: int) -> Iterator[dict[Texts, int]]:
 class _Repair:
     """Fetches rows by their keys and writes them, one portion of keys in each transaction."""
 
-    def __init__(self, sides: Sides, comparison: TableComparison) -> None:
+    def __init__(self, sides: Sides | TableSides, comparison: TableComparison) -> None:
         self._source = sides.source
         self._destination = sides.destination
         self._key = comparison.criteria.key

@@ -20,6 +20,7 @@ from portl.values.events import Observer
 from portl.values.runs import ChunkState, RunState
 from portl.verification.compare import NAMED, TableComparison, compare
 from portl.verification.repair import repair as copy_again
+from portl.verification.tables import compare_tables, tables_of
 
 
 def verify(
@@ -66,6 +67,8 @@ def verify(
     config = request.config
     chosen = _mode(mode, config, repair=repair)
     started = time.monotonic()
+    if config.tables is not None:
+        return _many(request, chosen, named, repair=repair, started=started)
     unfinished, table, repaired = _repair(request, chosen, named) if repair else ([], None, 0)
     if table is None or repaired:
         # After a repair, open both sides again: the source's snapshot is as old as the comparison.
@@ -75,6 +78,27 @@ def verify(
     table = attrs.evolve(table, notes=(*unfinished, *table.notes))
     seconds = time.monotonic() - started
     return Verification(name=config.name, tables=(table,), repaired=repaired, seconds=seconds)
+
+
+def _many(request: Request, mode: Verify, named: int, *, repair: bool, started: float) -> Verification:
+    """Compare the tables of a job that has many; copy rows again, table by table, if ``repair``."""
+    config = request.config
+    repaired = 0
+    if repair:
+        with request.reported(), request.opened() as sides, _locked(config, sides):
+            for table in tables_of(config, sides):
+                with _spool() as spool:
+                    comparison = TableComparison(table.config, table, mode, named, spool)
+                    found = comparison.run()
+                    if found.missing or found.different:
+                        repaired += copy_again(table.config, table, comparison, spool)
+    unfinished, tables = request.looking(
+        lambda sides: (_unfinished(config, sides), compare_tables(config, sides, mode, named))
+    )
+    first, *others = tables
+    tables = (attrs.evolve(first, notes=(*unfinished, *first.notes)), *others)
+    seconds = time.monotonic() - started
+    return Verification(name=config.name, tables=tables, repaired=repaired, seconds=seconds)
 
 
 def _repair(request: Request, mode: Verify, named: int) -> tuple[list[str], TableVerification, int]:

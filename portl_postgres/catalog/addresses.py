@@ -12,6 +12,7 @@ from portl_postgres.catalog.tables import KINDS, shown
 from portl_postgres.config import PostgresSourceConfig, SSLMode
 from portl_postgres.conninfo import SECRET_KEYWORDS, parse_url
 from portl_postgres.session.database import Database
+from portl_postgres.session.session import Session
 from portl_postgres.sql.text import bound, statement
 
 #: The schemes of its URLs (manual, 32.1.1.2, Connection URIs).
@@ -86,6 +87,37 @@ def tables(keys: Mapping[str, Any], context: portl.Context, role: str) -> list[p
         portl.TableEntry(name=shown(schema, name), kind=KINDS[kind], rows=None if estimate < 0 else round(estimate))
         for schema, name, kind, estimate in rows
     ]
+
+
+def listing(session: Session) -> list[portl.TableEntry]:
+    """Return the relations of a database, over an open session, with the keys that read and write each."""
+    return [
+        portl.TableEntry(
+            name=shown(schema, name),
+            kind=KINDS[kind],
+            rows=None if estimate < 0 else round(estimate),
+            reading={"schema": schema, "table": name, "only": kind == "r"},
+            writing={"schema": schema, "table": name, "only": kind == "r"},
+        )
+        for schema, name, kind, estimate in session.query(bound(statement("listing")), what="looking for tables")
+    ]
+
+
+def references(session: Session) -> dict[str, set[str]]:
+    """Return, for each table with foreign keys, the other tables that these refer to; all by name."""
+    found: dict[str, set[str]] = {}
+    for schema, name, other_schema, other in session.query(
+        "SELECT n.nspname::text, c.relname::text, fn.nspname::text, f.relname::text"
+        " FROM pg_catalog.pg_constraint AS k"
+        " JOIN pg_catalog.pg_class AS c ON c.oid = k.conrelid"
+        " JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace"
+        " JOIN pg_catalog.pg_class AS f ON f.oid = k.confrelid"
+        " JOIN pg_catalog.pg_namespace AS fn ON fn.oid = f.relnamespace"
+        " WHERE k.contype = 'f' AND k.conrelid <> k.confrelid",
+        what="looking at foreign keys",
+    ):
+        found.setdefault(shown(schema, name), set()).add(shown(other_schema, other))
+    return found
 
 
 def _config(keys: Mapping[str, Any]) -> PostgresSourceConfig:

@@ -96,20 +96,20 @@ class PgSequence:
 
 def read_sequences(session: Session, rows: Sequence[tuple[Any, ...]]) -> dict[str, PgSequence]:
     """Return the sequences behind columns, by the columns' names, from rows of ``sql/sequences.sql``."""
+    return {row[0]: found for row, found in zip(rows, each_sequence(session, rows), strict=True)}
+
+
+def each_sequence(session: Session, rows: Sequence[tuple[Any, ...]]) -> list[PgSequence]:
+    """Return a sequence for each row of ``sql/sequences.sql``."""
     readable = [row[1] for row in rows if row[8]]
     queries = [f"SELECT last_value, is_called FROM {name}" for name in readable]
     found = session.queries(queries, what="reading sequences") if queries else []
     positions = {name: position for name, (position,) in zip(readable, found, strict=True)}
-    sequences = {}
-    for column, name, start, increment, low, high, cache, cycle, may_read, may_update in rows:
+    sequences = []
+    for _, name, start, increment, low, high, cache, cycle, may_read, may_update in rows:
         last, called = positions.get(name, (None, False))
-        sequences[column] = PgSequence(
-            name=name,
-            options=SequenceOptions(
-                start=start, increment=increment, minimum=low, maximum=high, cache=cache, cycle=cycle
-            ),
-            last=last,
-            called=called,
-            may_set=may_read and may_update,
+        options = SequenceOptions(start=start, increment=increment, minimum=low, maximum=high, cache=cache, cycle=cycle)
+        sequences.append(
+            PgSequence(name=name, options=options, last=last, called=called, may_set=may_read and may_update)
         )
     return sequences

@@ -10,7 +10,7 @@ import attrs
 
 from portl import Column, Key, SchemaError, Table
 from portl_postgres.catalog.equality import exact
-from portl_postgres.catalog.sequences import PgSequence, read_sequences
+from portl_postgres.catalog.sequences import PgSequence, each_sequence
 from portl_postgres.catalog.types import Domain, PgType, generic
 from portl_postgres.session.session import Session
 from portl_postgres.sql.text import Expression, bound, literal, quoted, statement
@@ -71,29 +71,83 @@ class TableDetails:
     unfinished: bool = False
 
 
-def read_table(session: Session, schema: str, name: str) -> Table | None:
-    """Return a table, view or foreign table as the catalogs have it; None if there is none of that name."""
-    relation = Expression(
-        "SELECT c.oid FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace"
-        f" WHERE n.nspname = {literal(schema)} AND c.relname = {literal(name)} AND c.relkind = ANY ('{{r,p,v,m,f}}')"
+def read_table(session: Session, schema: str, name: str, *, alone: bool = False) -> Table | None:
+    """Return a table, view or foreign table as the catalogs have it; None if there is none of that name.
+
+    Args:
+        session: on the database.
+        schema: exactly as it is called.
+        name: exactly as it is called.
+        alone: True to ignore the tables that inherit from it.
+    """
+    return read_tables(session, [(schema, name)], alone=alone).get((schema, name))
+
+
+def read_tables(
+    session: Session, names: Sequence[tuple[str, str]], *, alone: bool = False
+) -> dict[tuple[str, str], Table]:
+    """Return several tables as ``read_table`` does, by schema and name, in one exchange."""
+    wanted = ", ".join(f"({literal(schema)}, {literal(name)})" for schema, name in names)
+    relations = (
+        "SELECT c.oid, n.nspname, c.relname FROM pg_catalog.pg_class AS c"
+        " JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace"
+        f" WHERE (n.nspname, c.relname) IN ({wanted}) AND c.relkind = ANY ('{{r,p,v,m,f}}')"
     )
     its_types = Expression(
-        "ARRAY(SELECT a.atttypid FROM pg_catalog.pg_attribute AS a"
-        f" WHERE a.attrelid = ({relation}) AND a.attnum > 0 AND NOT a.attisdropped)"
+        f"ARRAY(SELECT DISTINCT a.atttypid FROM pg_catalog.pg_attribute AS a JOIN ({relations}) AS c"
+        " ON c.oid = a.attrelid WHERE a.attnum > 0 AND NOT a.attisdropped)"
     )
-    found, columns, types, keys, sequences = session.bare(
+
+    def each(query: str, values: str = "oid", first: str = "r.oid") -> str:
+        inner = bound(statement(query), *(Expression(f"portl_r.{value}") for value in values.split()))
+        first = first.replace("r.", "portl_r.")
+        return f"SELECT {first}, portl_x.* FROM ({relations}) AS portl_r CROSS JOIN LATERAL ({inner}) AS portl_x"
+
+    relation_rows, columns, types, keys, sequences = session.bare(
         [
-            bound(statement("relation"), schema, name),
-            bound(statement("columns"), relation),
+            each("relation", "nspname relname", "r.nspname::text, r.relname::text"),
+            each("columns"),
             bound(statement("types"), its_types),
-            bound(statement("keys"), relation),
-            bound(statement("sequences"), relation),
+            each("keys"),
+            each("sequences"),
         ],
-        what=f"looking at {quoted(schema, name)}",
+        what=f"looking at {quoted(*names[0])}" + (f" and {len(names) - 1:,} more" if len(names) > 1 else ""),
     )
-    if not found:
-        return None
-    oid, kind, hidden, estimate, comment, may_select, children, triggers, rules, foreign_keys = found[0]
+    by_type = _types(types)
+    of_columns, of_keys = _grouped(columns), _grouped(keys)
+    positions: dict[int, dict[str, PgSequence]] = {}
+    found = each_sequence(session, [row[1:] for row in sequences])
+    for (oid, column, *_), sequence in zip(sequences, found, strict=True):
+        positions.setdefault(oid, {})[column] = sequence
+    of_columns, of_keys = _grouped(columns), _grouped(keys)
+    made = {}
+    for schema, name, *row in relation_rows:
+        oid = row[0]
+        row[6] = [] if alone else row[6]
+        parts = of_columns.get(oid, []), of_keys.get(oid, []), by_type, positions.get(oid, {})
+        made[schema, name] = _table(schema, name, row, *parts, session)
+    return made
+
+
+def _grouped(rows: Sequence[tuple[Any, ...]]) -> dict[int, list[tuple[Any, ...]]]:
+    """Return rows by their first column, without it."""
+    found: dict[int, list[tuple[Any, ...]]] = {}
+    for first, *rest in rows:
+        found.setdefault(first, []).append(tuple(rest))
+    return found
+
+
+def _table(
+    schema: str,
+    name: str,
+    found: Sequence[Any],
+    columns: Sequence[tuple[Any, ...]],
+    keys: Sequence[tuple[Any, ...]],
+    types: dict[int, PgType],
+    sequences: dict[str, PgSequence],
+    session: Session,
+) -> Table:
+    oid, kind, hidden, estimate, comment, may_select, children, triggers, rules, foreign_keys = found
     details = TableDetails(
         schema=schema,
         name=name,
@@ -110,7 +164,7 @@ def read_table(session: Session, schema: str, name: str) -> Table | None:
     all_keys = [_key(row, details.children) for row in keys]
     return Table(
         name=shown(schema, name),
-        columns=tuple(_columns(columns, _types(types), read_sequences(session, sequences), session)),
+        columns=tuple(_columns(columns, types, sequences, session)),
         keys=tuple(key for key in all_keys if key.unfit is None),
         unfit_keys=tuple(key for key in all_keys if key.unfit is not None),
         comment=comment,

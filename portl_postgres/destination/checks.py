@@ -113,6 +113,15 @@ def examine(
     )
 
 
+def examine_expected(session: Session, config: PostgresDestinationConfig, intent: Intent) -> Examination:
+    """See ``Destination.examine``, for a table that is created with the objects of the source."""
+    return Examination(
+        findings=tuple(quarantine.examine(session, intent)),
+        write=tuple(_write_statements(intent, config, nested=session.nested)),
+        rejected_to=shown(*table_name(intent)) if intent.quarantine else None,
+    )
+
+
 class _Checks:
     """The checks of one job.
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any, ClassVar
 
 import attrs
@@ -15,12 +15,13 @@ from portl_postgres.catalog import addresses, conversions, tables, types
 from portl_postgres.catalog.conversions import Typed
 from portl_postgres.catalog.tables import details, table_details
 from portl_postgres.config import PostgresDestinationConfig
-from portl_postgres.destination import checks, due_key, new_table
+from portl_postgres.destination import checks, due_key, expected, new_table
 from portl_postgres.destination.new_table import Proposal
 from portl_postgres.destination.quarantine.table import RejectedTable
 from portl_postgres.destination.writing.writer import PostgresWriter
 from portl_postgres.ledger.choice import ledger_of
 from portl_postgres.ledger.ledger import PostgresLedger
+from portl_postgres.objects import making
 from portl_postgres.session import worker_sessions
 from portl_postgres.session.database import Database
 from portl_postgres.session.session import Session
@@ -60,6 +61,8 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         #: The job that was examined last, and what was found.
         self._examined: tuple[Intent, Examination] | None = None
         self._writer: PostgresWriter | None = None
+        #: The table as this run creates it with the objects of the source.
+        self._expected: Table | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         if self.handle is not None:
@@ -87,6 +90,36 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
     def tables(cls, keys: Mapping[str, Any], context: portl.Context) -> Sequence[portl.TableEntry]:
         """See ``Destination.tables``."""
         return addresses.tables(keys, context, "destination")
+
+    def over(self, base: PostgresDestination) -> PostgresDestination:
+        """See ``Destination.over``. Its writers execute nothing before or after the rows: ``finisher`` does."""
+        made = PostgresDestination(self.config, base.handle)
+        made.context = base.context
+        made._session_, made._database_, made._mark = base._session, base._database, base._mark
+        made._database_here = base._identified
+        made._inherited = _Inherited(straight=False, shares_pool=True)
+        made._expected, made._examined = self._expected, self._examined
+        return made
+
+    def expect(self, table: Table) -> None:
+        """See ``Destination.expect``."""
+        self._expected = expected.expected(table, self.config)
+
+    def objects(self) -> Collection[str]:
+        """See ``Destination.objects``."""
+        return making.existing(self._session)
+
+    def references(self) -> Mapping[str, Collection[str]]:
+        """See ``Destination.references``."""
+        return addresses.references(self._session)
+
+    def unfit(self, objects: Sequence[portl.SchemaObject]) -> list[Finding]:
+        """See ``Destination.unfit``."""
+        return making.unfit(self._session, objects)
+
+    def make(self, objects: Sequence[portl.SchemaObject], first: Callable[[], None] | None = None) -> None:
+        """See ``Destination.make``."""
+        making.make(self._session, objects, first)
 
     def connect(self, context: portl.Context) -> None:
         """See ``Destination.connect``."""
@@ -120,12 +153,16 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
 
     def describe(self) -> Table | None:
         """See ``Destination.describe``."""
+        if self._expected is not None:
+            return self._expected
         with self._session.scope():
-            table = tables.read_table(self._session, self.config.schema, self.config.table)
+            table = tables.read_table(self._session, self.config.schema, self.config.table, alone=self.config.only)
         return table if table is None else due_key.as_it_will_be(table)
 
     def propose(self, source: Table, columns: Mapping[str, Column]) -> Table:
         """See ``Destination.propose``."""
+        if self._expected is not None:
+            return self._expected
         self._proposal = new_table.propose(self._session, source, columns, self.config)
         return self._proposal.table
 
@@ -158,7 +195,10 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
 
     def examine(self, intent: Intent) -> Examination:
         """See ``Destination.examine``."""
-        examination = checks.examine(self._session, self.config, intent, self._proposal)
+        if self._expected is not None:
+            examination = checks.examine_expected(self._session, self.config, intent)
+        else:
+            examination = checks.examine(self._session, self.config, intent, self._proposal)
         self._examined = intent, examination
         return examination
 
@@ -181,6 +221,23 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         )
         return self._writer
 
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """See ``Destination.transaction``."""
+        self._session.begin(later=True)
+        try:
+            yield
+        except BaseException:
+            if not self._session.broken:
+                self._session.rollback()
+            raise
+        self._session.commit()
+
+    def finisher(self, intent: Intent) -> portl.Writer:
+        """See ``Destination.finisher``."""
+        after = self._examined[1].after if self._examined is not None else self.examine(intent).after
+        return PostgresWriter(self._session, intent, self.context, before=(), after=after, straight=True)
+
     def rejected(self, intent: Intent, *, after: int = 0, limit: int = 1000) -> Sequence[Rejected]:
         """See ``Destination.rejected``."""
         return RejectedTable(self._session, intent, self.context.token).read(after, limit)
@@ -198,7 +255,7 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
     @property
     def _name(self) -> str:
         """The table's name, quoted."""
-        return quoted(self.config.schema, self.config.table)
+        return ("ONLY " if self.config.only else "") + quoted(self.config.schema, self.config.table)
 
     def ledger(self, wanted: LedgerConfig) -> PostgresLedger | Finding:
         """See ``Destination.ledger``."""
@@ -220,7 +277,9 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         seen = self._writer.relation if self._writer is not None else None
         if seen:
             return str(seen)
-        ((found,),) = self._session.query("SELECT pg_catalog.to_regclass($1)::oid::text", self._name)
+        ((found,),) = self._session.query(
+            "SELECT pg_catalog.to_regclass($1)::oid::text", quoted(self.config.schema, self.config.table)
+        )
         return None if found is None else str(found)
 
     def leftover(self, *, remove: bool = False) -> str | None:
@@ -230,7 +289,9 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
             return None
         ((count,),) = self._session.query(f"SELECT count(*) FROM {self._name}")
         if remove:
-            self._session.execute(f"DROP TABLE {self._name}", what="dropping the unfinished table")
+            self._session.execute(
+                f"DROP TABLE {quoted(self.config.schema, self.config.table)}", what="dropping the unfinished table"
+            )
         return f"the table {self.target()}, with {count:,} rows and without its key"
 
     @property

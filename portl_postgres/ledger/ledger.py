@@ -28,9 +28,10 @@ from typing import Any, TypeVar
 
 import portl
 from portl import ChunkLine, Run, RunState
+from portl_postgres.ledger.lines import all_done, one_line
 from portl_postgres.ledger.location import LAYOUT, Location, Locations
 from portl_postgres.ledger.locks import Holders, JobLock, end, holders_of, lock_key, who_holds, writers
-from portl_postgres.ledger.rows import COUNTS, line_of, run_of, snapshots, with_holders
+from portl_postgres.ledger.rows import COUNTS, line_of, run_of, snapshots, tables_text, with_holders
 from portl_postgres.session.session import Session
 from portl_postgres.sql.text import bound, literal, statement
 
@@ -104,11 +105,12 @@ class PostgresLedger(portl.Ledger):
             self._query(
                 f"WITH run AS (INSERT INTO {place.of_migrations} (id, job, identity, fingerprint, attempt, state,"
                 " source, destination, snapshots, resumable, incarnation, ledger, started, taken, host, pid, version,"
-                " idempotency_key)"
+                " idempotency_key, tables)"
                 " VALUES ($1::uuid, $2, $3::json, $4, $5, $6, $7, $8, $9::json, $10, $11, $12::regclass::oid,"
                 # The latest run is the one that was started last: a clock that was set back must not hide it.
                 " greatest(pg_catalog.statement_timestamp(), (SELECT max(started) + interval '1 microsecond'"
-                f" FROM {place.of_migrations} WHERE job = $2)), pg_catalog.statement_timestamp(), $13, $14, $15, $16)"
+                f" FROM {place.of_migrations} WHERE job = $2)), pg_catalog.statement_timestamp(), $13, $14, $15,"
+                " $16, $19::json)"
                 " RETURNING id)"
                 f" INSERT INTO {place.of_chunks} (run, number, bounds)"
                 " SELECT run.id, n, b::json FROM run, unnest($17::int4[], $18::text[]) AS c(n, b)",
@@ -128,6 +130,7 @@ class PostgresLedger(portl.Ledger):
                 self._key(run),
                 [line.number for line in run.chunks],
                 [None if line.bounds is None else json.dumps(line.bounds) for line in run.chunks],
+                tables_text(run),
             )
         self._homes[run.id] = place
 
@@ -176,25 +179,10 @@ class PostgresLedger(portl.Ledger):
     def record(self, run: Run, line: ChunkLine, before: ChunkLine | None = None) -> None:
         """See ``Ledger.record``."""
         place = self._home(run)
-        running = unwritten = ""
-        expected: list[object] = []
-        if before is not None:
-            running = f" AND state = '{RunState.RUNNING.value}'"
-            first = 6 + len(COUNTS)
-            unwritten = (
-                f" AND (c.attempt <> $2 OR (c.attempt, c.state, c.rows) = (${first}, ${first + 1}, ${first + 2}))"
-            )
-            expected = [before.attempt, before.state.value, before.rows]
-        counts = ", ".join(f"{name} = ${n}" for n, name in enumerate(COUNTS, 6))
+        expected = () if before is None else (before.attempt, before.state.value, before.rows)
         with self._transaction():
             found = self._query(
-                # The run's row first: whoever upgrades the tables locks them in this order.
-                f"WITH held AS (SELECT id FROM {place.of_migrations}"
-                f" WHERE id = $1::uuid AND attempt = $2{running} FOR SHARE)"
-                f" UPDATE {place.of_chunks} AS c SET attempt = $2, bounds = $4::json, state = $5, {counts},"
-                " written = pg_catalog.clock_timestamp(),"
-                " finished = CASE WHEN $5 = 'done' THEN pg_catalog.clock_timestamp() END"
-                f" FROM held WHERE c.run = held.id AND c.number = $3{unwritten} RETURNING 1",
+                one_line(place, shared=before is not None),
                 run.id,
                 run.attempt,
                 line.number,
@@ -205,6 +193,20 @@ class PostgresLedger(portl.Ledger):
             )
             if not found:
                 raise self._superseded(place, run, line.number)
+
+    def record_all(self, run: Run, lines: Sequence[ChunkLine]) -> None:
+        """See ``Ledger.record_all``."""
+        place = self._home(run)
+        with self._transaction():
+            found = self._query(
+                all_done(place),
+                run.id,
+                run.attempt,
+                [line.number for line in lines],
+                *([getattr(line, name) for line in lines] for name in COUNTS),
+            )
+            if len(found) != len(lines):
+                raise self._superseded(place, run, lines[0].number)
 
     def settled(self, run: Run, number: int) -> ChunkLine | None:
         """See ``Ledger.settled``."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from portl import ChunkLine, ChunkState, Run, RunState
+from portl import ChunkLine, ChunkState, Run, RunState, RunTable
 from portl_postgres.ledger.locks import Holders, lock_key
 
 #: The columns of a chunk line that count.
@@ -30,6 +30,11 @@ def with_holders(runs: list[Run], holders: Holders) -> list[Run]:
 def snapshots(snapshots: Mapping[int, Mapping[str, Any]]) -> str:
     """Return the snapshots of a run, by attempt, as the ledger stores them."""
     return json.dumps({str(attempt): dict(snapshot) for attempt, snapshot in sorted(snapshots.items())})
+
+
+def tables_text(run: Run) -> str | None:
+    """Return the tables of a run as the ledger stores them."""
+    return json.dumps([attrs.asdict(table) for table in run.tables]) if run.tables else None
 
 
 def _time(text: str | None) -> datetime | None:
@@ -59,6 +64,7 @@ def run_of(stored: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> Run
         # Earlier layouts did not record it: such runs count as acknowledged.
         acknowledged=stored.get("acknowledged", "earlier") is not None,
         chunks=tuple(line_of(line) for line in lines),
+        tables=tuple(RunTable(**table) for table in stored.get("tables") or ()),
     )
 
 

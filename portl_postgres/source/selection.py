@@ -13,6 +13,7 @@ from portl import Chunk, Field, Format, Reading, Table
 from portl_postgres.config import PostgresSourceConfig
 from portl_postgres.session.session import Session
 from portl_postgres.source.ranges import BLOCK, KEY, Order, block_order, column_order, relation_of
+from portl_postgres.sql.text import literal, quoted
 from portl_postgres.wire import select_list
 from portl_postgres.wire.batches import BINARY
 from portl_postgres.wire.copy import text_options
@@ -125,6 +126,20 @@ class Selection:
             "columns": chosen,
             "exclude_columns": list(config.exclude_columns),
             "limit": config.limit,
+            **({"only": True} if config.only else {}),
             "split_by": config.split_by,
             "row_security": config.row_security.value,
         }
+
+
+def origin(config: PostgresSourceConfig) -> str:
+    """Return what stands behind FROM for a table."""
+    return ("ONLY " if config.only else "") + quoted(config.schema, config.table or "")
+
+
+def search_path(config: PostgresSourceConfig) -> str:
+    """Return an expression for the search path with the schema of the job before all others."""
+    own = f"quote_ident({literal(config.schema)})"
+    path = "current_setting('search_path')"
+    # An empty path is printed as the name without a letter.
+    return f"{own} || CASE WHEN btrim({path}) NOT IN ('', '\"\"') THEN ', ' || {path} ELSE '' END"

@@ -28,10 +28,10 @@ _COUNTERS = (
 _RESTART = "run the job with `--restart`: it begins again"
 
 
-def taken(session: Session, table: Table) -> Mapping[str, Any]:
-    """Return the snapshot that the transaction reads, when it was taken, and facts of the table in it."""
+def taken(session: Session, table: Table | None) -> Mapping[str, Any]:
+    """Return the snapshot that the transaction reads, when it was taken, and facts of the table, if there is one."""
     wanted = [_SNAPSHOT]
-    if table.kind != "query":
+    if table is not None and table.kind != "query":
         wanted.append(bound(_COUNTERS, table_details(table).oid))
     ((snapshot, when),), *facts = session.queries(wanted, what="looking at the snapshot")
     found: dict[str, Any] = {"snapshot": snapshot, "taken": when}

@@ -29,21 +29,21 @@ from portl import (
 )
 from portl_postgres.catalog import addresses, tables
 from portl_postgres.catalog.tables import details, shown
-from portl_postgres.config import PostgresSourceConfig, RowSecurity
+from portl_postgres.config import PostgresSourceConfig
+from portl_postgres.objects import reading
 from portl_postgres.session import worker_sessions
 from portl_postgres.session.database import Database
 from portl_postgres.session.session import Session
-from portl_postgres.source import snapshot, unsendable
+from portl_postgres.source import ahead, formats, snapshot, unsendable
 from portl_postgres.source.checks import SEE_ALL, SourceExaminer, expected_rows
 from portl_postgres.source.chunks import Splitter
 from portl_postgres.source.decoding import decoded
 from portl_postgres.source.queries import INSUFFICIENT_PRIVILEGE, Describer
-from portl_postgres.source.selection import Selection
+from portl_postgres.source.selection import Selection, origin, search_path
 from portl_postgres.source.sharing import SharedSnapshot
-from portl_postgres.sql.text import literal, quoted
 from portl_postgres.verification import by_key, comparer
 from portl_postgres.wire import select_list, server_route
-from portl_postgres.wire.batches import BINARY, TEXT, CopyBatch
+from portl_postgres.wire.batches import BINARY, CopyBatch
 from portl_postgres.wire.copy import as_they_are, text_options
 from portl_postgres.wire.copy_out import CopyOut
 from portl_postgres.wire.messages import ended
@@ -76,11 +76,45 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         self._expected: int | None = None
         self._shared = SharedSnapshot()
         self._database_here: server_route.Database | None = None
+        #: True if the table is known to be small and readable, so that it is one chunk.
+        self._plain = False
 
     @property
     def _session(self) -> Session:
         assert self._session_ is not None, "open() comes first"
         return self._session_
+
+    def listing(self) -> Sequence[portl.TableEntry]:
+        """See ``Source.listing``: a parent of other tables is read alone, a partitioned table as a whole."""
+        return addresses.listing(self._session)
+
+    def over(self, base: PostgresSource) -> PostgresSource:
+        """See ``Source.over``."""
+        made = PostgresSource(self.config, base.handle)
+        made.context = base.context
+        made._session_, made._shared = base._session, base._shared
+        made._database, made._owns_database = base._database, False
+        made._database_here = base._where
+        made._selected = attrs.evolve(self._selected, orders={}) if self._selected is not None else None
+        made._expected, made._plain = self._expected, self._plain
+        if self.config.where is not None or self.config.query is not None:
+            made._session.query(f"SELECT set_config('search_path', {search_path(self.config)}, true)")
+        return made
+
+    def look_ahead(self, sides: Sequence[PostgresSource]) -> None:
+        """See ``Source.look_ahead``."""
+        alone = [side for side in sides if side.config.table is not None and side._selected is None]
+        found = ahead.look(self._session, [side.config for side in alone])
+        for side in alone:
+            seen = found.get((side.config.schema, side.config.table or ""))
+            if seen is not None:
+                side._selected = Selection(side.config, seen.table, origin(side.config))
+                side._expected, side._plain = seen.rows, seen.plain and side.config.where is None
+
+    def objects(self, schemas: Mapping[str, str]) -> tuple[Sequence[portl.SchemaObject], Sequence[Finding]]:
+        """See ``Source.objects``."""
+        found = reading.read(self._session, schemas)
+        return found.objects, found.findings
 
     @classmethod
     def tables(cls, keys: Mapping[str, Any], context: portl.Context) -> Sequence[portl.TableEntry]:
@@ -102,7 +136,7 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         if self._shared.travelled:
             worker_sessions.wear(self._session, self._shared.mark)
         self._stack.callback(self._end)
-        settings = [*_IN_ORDER, f"SELECT set_config('search_path', {self._path()}, true)"]
+        settings = [*_IN_ORDER, f"SELECT set_config('search_path', {search_path(self.config)}, true)"]
         if self._session.nested:
             settings.insert(0, "SET LOCAL transaction_read_only = on")
         if self._shared.snapshot is None:
@@ -111,13 +145,6 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
             self._session.begin(_TRANSACTION)
             self._shared.take_over(self._session, self.label())
             self._session.queries(settings)
-
-    def _path(self) -> str:
-        """Return an expression for the search path with the schema of the job before all others."""
-        own = f"quote_ident({literal(self.config.schema)})"
-        path = "current_setting('search_path')"
-        # An empty path is printed as the name without a letter.
-        return f"{own} || CASE WHEN btrim({path}) NOT IN ('', '\"\"') THEN ', ' || {path} ELSE '' END"
 
     def _end(self) -> None:
         if self._session_ is None:
@@ -160,7 +187,7 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         return self._selected
 
     def _describe_table(self, schema: str, name: str) -> tuple[Table, str]:
-        table = tables.read_table(self._session, schema, name)
+        table = tables.read_table(self._session, schema, name, alone=self.config.only)
         if table is None:
             near = tables.near_names(self._session, schema, name)
             hint = f"did you mean {' or '.join(near)}? " if near else ""
@@ -168,7 +195,7 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
                 f"{self.label()}: there is no table or view {shown(schema, name)}",
                 hint=f"{hint}the key `table` holds the name alone, and `schema` its schema (here {schema!r})",
             )
-        return table, quoted(schema, name)
+        return table, origin(self.config)
 
     def _describe_query(self, query: str) -> tuple[Table, str]:
         try:
@@ -194,6 +221,8 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
 
     def examine(self, fields: Sequence[Field]) -> list[Finding]:
         """See ``Source.examine``."""
+        if self._plain:
+            return []
         looked = SourceExaminer(self._session, self.config, self.describe(), self._describer)
         select = self._selection.select(self._session, fields)
         found = looked.examine(fields, origin=self._selection.origin, rows=self._source(), select=select)
@@ -205,34 +234,10 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         """See ``Source.formats``: binary where it means the same at the other side, text otherwise."""
         if any(details(field.target) is None for field in fields):
             return (portl.ROWS,)
-        relays = self._relays(fields)
-        server = self._server(fields, relays[0])
-        return (*([server] if server is not None else []), *relays, portl.ROWS)
-
-    def _server(self, fields: Sequence[Field], then: Format) -> Format | None:
-        """Return the format for a destination in this very database; None if this is none that can be written to."""
-        name = self._where.format
-        if name is None:
-            return None
-        return server_route.ServerFormat(
-            name=name,
-            route="server",
-            reason="both sides are one database, and rows stay inside the server",
-            obstacle=self._server_obstacle(),
-            own_state=True,
-            then=then,
-            place=server_route.place(self._session),
-            own_sql=server_route.own_sql(self.config, self.describe(), fields),
-            converts=not all(select_list.keeps_value(field) for field in fields),
-            select=self._selection.select(self._session, fields),
-        )
-
-    def _server_obstacle(self) -> str | None:
-        if self._session.nested:
-            return "the source's connection is inside a transaction of the caller's"
-        if self.config.row_security is RowSecurity.ON:
-            return "the policies that count are those of the source's role"
-        return None
+        # One of many tables does not go by itself: all are read in one state.
+        where = self._where if self._owns_database else None
+        offer = formats.Offer(self._session, self.config, self._selection, where)
+        return (*offer.formats(fields), portl.ROWS)
 
     @property
     def _where(self) -> server_route.Database:
@@ -240,15 +245,6 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         if self._database_here is None:
             self._database_here = server_route.database(self._session)
         return self._database_here
-
-    @staticmethod
-    def _relays(fields: Sequence[Field]) -> Sequence[Format]:
-        obstacle = select_list.binary_obstacle(fields)
-        text = Format(name=TEXT, route="relay", reason=f"COPY text passed through: {obstacle}")
-        if obstacle is not None:
-            return (text,)
-        binary = Format(name=BINARY, route="relay", reason="COPY binary passed through undecoded")
-        return (binary, attrs.evolve(text, reason="COPY text passed through"))
 
     def statement(self, fields: Sequence[Field], format: Format) -> str | None:
         """See ``Source.statement``."""
@@ -259,6 +255,8 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
     def split(self, splitting: Splitting) -> Split:
         """See ``Source.split``."""
         table = self.describe()
+        if self._plain and splitting.chunk_rows is None and self.config.limit is None:
+            return Split(chunks=(Chunk(rows=self._expected),), reason="it is smaller than a chunk")
         with self._only_reading():
             select = self._selection.select(self._session, splitting.fields)
             return Splitter(self._session, table, self.config, self._selection.origin, select, splitting).split()
@@ -269,7 +267,8 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
 
     def identity(self) -> Mapping[str, Any]:
         """See ``Source.identity``: which rows of which database, however it is reached."""
-        return {"system": self._system(), "database": self._where.name, **self._selection.identity}
+        of_table = self._selection.identity if self.config.lacks is None else {}
+        return {"system": self._system(), "database": self._where.name, **of_table}
 
     def _source(self) -> str:
         """Return what follows FROM."""
@@ -285,7 +284,7 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
 
     def snapshot(self) -> Mapping[str, Any]:
         """See ``Source.snapshot``."""
-        return snapshot.taken(self._session, self.describe())
+        return snapshot.taken(self._session, self.describe() if self.config.lacks is None else None)
 
     def resumable(self, lines: Sequence[ChunkLine], run: Run, *, repeatable: bool) -> list[Finding]:
         """See ``Source.resumable``."""
@@ -308,7 +307,8 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
             return None
         made = PostgresSource(self.config, self.handle)
         made._database, made._owns_database = self._database, False
-        made._selected = attrs.evolve(self._selection, orders=dict(self._selection._orders))
+        if self.config.lacks is None:
+            made._selected = attrs.evolve(self._selection, orders=dict(self._selection._orders))
         made._shared = self._shared.handed_on(self._session)
         return made
 
@@ -405,6 +405,11 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         naming = unsendable.named(self._session, self._selection, reading, copy)
         with self._only_reading(), self._passing(reading.format), naming, closing(batches):
             yield from decoded(reading, batches) if reading.format.name == portl.ROWS.name else batches
+        if reading.check:
+            self.check()
+
+    def check(self) -> None:
+        """See ``Source.check``."""
         snapshot.check_not_rewritten(self._session, self.label())
 
     def _passing(self, format: Format) -> AbstractContextManager[None]:

@@ -136,7 +136,7 @@ def test_a_wrong_call_repeats_no_url(users: Db, destination: Db) -> None:
     conninfo = portl_cli("copy", secret, secret, "host=h password=hunter2", "--table", "t")
     assert "hunter2" not in conninfo.stderr
     missing = portl_cli("copy", url(users), url(destination))
-    assert (missing.returncode, "Missing option '--table'" in missing.stderr) == (2, True)
+    assert (missing.returncode, "name a table with --table, a schema with --schema" in missing.stderr) == (2, True)
 
 
 def test_a_role_that_may_only_read_is_told_so_in_the_plan(users: Db, destination: Db) -> None:

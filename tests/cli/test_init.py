@@ -428,3 +428,24 @@ def test_an_older_server_is_asked_in_the_same_way(system: Db, destination: Db, t
     assert done.returncode == 0, done.stderr
     assert "source: connected, 1 table\n" in done.stderr
     assert portl_cli("run", file, **secrets(system, destination)).returncode == 0
+
+
+@pytest.mark.parametrize(("table", "written"), [("all", "all"), ("use*", ["use*"])])
+def test_many_tables_are_a_job_too(users: Db, destination: Db, tmp_path: Path, table: str, written: object) -> None:
+    file = tmp_path / "job.yaml"
+    done = portl_cli("init", file, "--from", url(users), "--to", url(destination), "--table", table)
+    assert done.returncode == 0, done.stderr
+    job = YAML(typ="safe", pure=True).load(file.read_text())
+    assert job["tables"] == written
+    jsonschema.validate(job, json.loads((tmp_path / "portl.schema.json").read_text()))
+    run = portl_cli("run", file, **secrets(users, destination))
+    assert (run.returncode, destination.value("SELECT count(*) FROM users")) == (0, 300), run.stderr
+
+
+def test_on_a_terminal_all_tables_can_be_chosen(users: Db, destination: Db, tmp_path: Path) -> None:
+    users.execute("CREATE TABLE others (id int PRIMARY KEY)")
+    screen = Terminal("init", tmp_path / "job.yaml", "--from", url(users), "--to", url(destination))
+    screen.answer("pattern with *, or all", "all")
+    screen.answer("Write ", "y")
+    assert screen.end() == 0, screen.shown
+    assert "tables    2: 2 new, 0 there already" in screen.shown

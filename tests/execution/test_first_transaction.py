@@ -9,7 +9,7 @@ import pytest
 
 import portl
 from portl.execution import first_transaction
-from portl.planning import planner as planning
+from portl.planning import table as planning
 from tests.jobs import KEYLESS, ROWS, Once, job_of, nothing_left, rows, through
 from tests.servers import Db
 

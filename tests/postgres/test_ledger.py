@@ -711,7 +711,7 @@ def test_a_ledger_of_the_first_layout_is_read_and_then_upgraded_with_what_is_in_
         assert destination.value("SELECT obj_description('portl.migrations'::regclass)").endswith("layout 1")
         second = next_attempt(found)
         book.resume(second)
-        assert destination.value("SELECT obj_description('portl.migrations'::regclass)").endswith("layout 4")
+        assert destination.value("SELECT obj_description('portl.migrations'::regclass)").endswith("layout 5")
         book.record(second, done(2))
         book.close(second, RunState.DONE)
         totals = destination.execute("SELECT total_rows, total_bytes FROM portl.migrations ORDER BY started")
@@ -777,7 +777,7 @@ def test_several_processes_make_or_upgrade_one_ledger(destination: Db, old: bool
     with ledger(destination) as book:
         assert made <= {run.id for run in book.runs()}
     assert destination.value("SELECT count(*) FROM portl.chunks") == 20 + (3 if old else 0)
-    assert destination.value("SELECT obj_description('portl.migrations'::regclass)").endswith("layout 4")
+    assert destination.value("SELECT obj_description('portl.migrations'::regclass)").endswith("layout 5")
 
 
 def test_workers_write_their_lines_at_the_same_time(destination: Db) -> None:

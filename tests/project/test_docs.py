@@ -46,6 +46,8 @@ def shop(source: Db, destination: Db, monkeypatch: pytest.MonkeyPatch) -> tuple[
     """)
     monkeypatch.setenv("SHOP_PASSWORD", source.endpoint.password)
     monkeypatch.setenv("ANALYTICS_PASSWORD", destination.endpoint.password)
+    monkeypatch.setenv("SOURCE_URL", url(source))
+    monkeypatch.setenv("DESTINATION_URL", url(destination))
     return source, destination
 
 
@@ -64,7 +66,7 @@ def test_a_whole_job_file_in_the_docs_runs(text: str, shop: tuple[Db, Db], tmp_p
     source, destination = shop
     path = tmp_path / "job.yaml"
     path.write_text(here(text, source, destination), encoding="utf-8")
-    assert portl.migrate(path).rows_inserted == 2
+    assert portl.migrate(path).rows_inserted == (6 if "tables: all" in text else 2)
 
 
 @pytest.mark.parametrize("text", fragments())
@@ -73,7 +75,8 @@ def test_a_fragment_of_a_job_file_in_the_docs_is_accepted(
 ) -> None:
     monkeypatch.setenv("AIRFLOW_RUN_ID", "manual__2024-01-01")
     path = tmp_path / "job.yaml"
-    head = "source: {type: postgres, table: t}\ndestination: {type: postgres, table: t}\n"
+    table = "" if text.startswith("tables:") else ", table: t"
+    head = f"source: {{type: postgres{table}}}\ndestination: {{type: postgres{table}}}\n"
     path.write_text(head + text, encoding="utf-8")
     config = load(path)
     assert isinstance(config.source, PostgresSourceConfig)

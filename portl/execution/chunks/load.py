@@ -61,6 +61,7 @@ class ChunkLoad:
             chunk=Chunk(number=assignment.line.number, bounds=whole_bounds(assignment.line).rest),
             batch_rows=size or DEFAULT_BATCH_ROWS,
             batch_bytes=None if size else BATCH_BYTES,
+            check=assignment.check,
         )
 
     @property

@@ -155,6 +155,8 @@ class Assignment:
     alone: bool = True
     #: False if the caller deals with a refusal: then no part of the transaction is undone by itself.
     undoes: bool = True
+    #: False if the caller checks what was read, before it commits: ``Source.check``.
+    check: bool = True
 
     def begin(self) -> None:
         """Do what comes before the rows, in their transaction."""

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 from portl.config.models import Auto, MigrationConfig
 from portl.planning.delivery import Delivery
-from portl.planning.planner import CHUNK_BYTES
 from portl.planning.request import Sides
+from portl.planning.table import CHUNK_BYTES
 from portl.planning.tasks import TableTask
 from portl.values.events import Warned
 from portl.values.runs import ChunkLine

@@ -108,7 +108,11 @@ class ExtraWorker(Worker):
         try:
             stack.close()
         except Error as error:
-            logger.warning("closing a worker's sessions failed: %s", error.message)
+            self._complain(error)
+
+    @staticmethod
+    def _complain(error: Error) -> None:
+        logger.warning("closing a worker's sessions failed: %s", error.message)
 
     def _ready(self) -> Sessions:
         """Return sessions that work."""

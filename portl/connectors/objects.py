@@ -1,0 +1,61 @@
+"""What a database holds beside its rows: indexes, constraints, views, functions and whatever else is around tables."""
+
+from __future__ import annotations
+
+import builtins
+import enum
+
+import attrs
+
+from portl.config.models import ObjectGroup
+
+
+class Stage(enum.IntEnum):
+    """When an object is created, relative to the rows."""
+
+    #: Before the rows: the tables, and what they are made of.
+    BEFORE = 1
+    #: As soon as its table has its rows: keys and indexes.
+    INDEXES = 2
+    #: Once all tables have theirs: foreign keys.
+    CONSTRAINTS = 3
+    #: At the end: what reacts to rows, or shows them.
+    AFTER = 4
+
+
+@attrs.frozen(kw_only=True)
+class SchemaObject:
+    """An object of a database, or a property of one that a statement of its own sets."""
+
+    #: table, index, foreign key, …
+    kind: str
+    #: As messages name it: with its schema, or with the table that it belongs to.
+    name: str
+    #: None: a table, or a property of one, which comes with it whatever the job asks for.
+    group: ObjectGroup | None
+    #: The table, view or sequence that it is or belongs to, as ``Table.name`` has it; None: it stands alone.
+    table: str | None
+    stage: Stage
+    #: What creates it, in this order, in the language of the connector.
+    statements: tuple[str, ...]
+    #: The positions in the same list of the objects that have to exist before it, all of them smaller than its own.
+    needs: frozenset[int] = frozenset()
+    #: True if executing the statements a second time changes nothing: then nobody looks whether it exists.
+    repeatable: bool = False
+    #: True for a property of another object, such as a comment: it comes only where that object does.
+    property: bool = False
+
+    def to_dict(self) -> dict[str, object]:
+        """Return plain data, ready for JSON."""
+        return {
+            "kind": self.kind,
+            "name": self.name,
+            "table": self.table,
+            "stage": self.stage.name.lower(),
+            "statements": list(self.statements),
+        }
+
+    @builtins.property
+    def label(self) -> str:
+        """Its kind and its name, by which it is recognised at the destination, too."""
+        return f"{self.kind} {self.name}"

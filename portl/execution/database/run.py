@@ -1,0 +1,300 @@
+"""Carry out a plan of many tables.
+
+==========  ==========================================================================================================
+stage       what is done
+==========  ==========================================================================================================
+before      types, schemas, sequences, tables are created; the first transaction starts the run in the ledger
+rows        workers take chunks of all tables, the largest first; as soon as a table has its rows, its keys and
+            indexes are built
+after       foreign keys, then views, triggers, policies, comments and the like; sequences are set; the run is closed
+==========  ==========================================================================================================
+
+Whether an object exists decides whether it is created: so what a run has created before it was interrupted is there for
+the next attempt, and nothing is needed to record it. Rows are recorded chunk by chunk, as for one table.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import closing
+
+import attrs
+
+from portl.config.models import Auto, OnTableError
+from portl.connectors.context import Context
+from portl.connectors.objects import SchemaObject, Stage
+from portl.execution.chunks.progress import Progress
+from portl.execution.chunks.work import Report, Work
+from portl.execution.counting import counted
+from portl.execution.database.tables import Piece, Queue, TableWork
+from portl.execution.database.worker import TableWorker
+from portl.execution.record import RunRecord
+from portl.execution.tracking import Tracking
+from portl.execution.workers.count import MOST_WORKERS
+from portl.execution.workers.crew import Crew
+from portl.execution.workers.pool import opened
+from portl.execution.workers.worker import persistently
+from portl.planning.database.planner import in_stage, run_tables
+from portl.planning.plan import Plan
+from portl.planning.request import Sides
+from portl.values import events
+from portl.values.errors import Cancelled, CommitInDoubt, Error
+from portl.values.results import TableResult
+from portl.values.runs import ChunkLine, RunState
+
+logger = logging.getLogger("portl.execution")
+
+
+class DatabaseRun:
+    """A plan of many tables on its way.
+
+    Args:
+        plan: without problems.
+        sides: both, open, with the lock of the job held, and the sides of each table.
+        context: the observers and the token.
+    """
+
+    def __init__(self, plan: Plan, sides: Sides, context: Context) -> None:
+        self._plan = plan
+        self._config = plan.config
+        self._sides = sides
+        self._context = context
+        first = plan.tables[0]
+        tables = first.run.tables if first.run is not None else run_tables(plan.tables, sides)
+        split = attrs.evolve(first.split, chunks=tuple(c for task in plan.tables for c in task.split.chunks))
+        whole = attrs.evolve(first, split=split)
+        self._record = RunRecord(whole, sides, plan.config.run_id, tables)
+        self._crew = Crew(context)
+        self._tables: list[TableWork] = []
+        #: The lines of chunks as the workers have committed them.
+        self._committed: dict[int, ChunkLine] = {}
+
+    def carry_out(self) -> tuple[TableResult, ...]:
+        """Move everything; return what became of each table."""
+        try:
+            resumed = self._record.enter()
+            if resumed is not None:
+                self._context.emit(resumed)
+            self._begin()
+            self._rows()
+            self._end()
+        except BaseException as error:
+            self._give_up(error)
+            raise
+        return self.results()
+
+    def _begin(self) -> None:
+        """Create what comes before the rows, and start the run in the ledger."""
+        record, destination = self._record, self._sides.destination
+        objects = in_stage(self._plan.objects, Stage.BEFORE)
+        for task in self._plan.tables:
+            if task.examination.before:
+                name = task.destination.name
+                statements = task.examination.before
+                objects.append(
+                    SchemaObject(
+                        kind="table", name=name, group=None, table=name, stage=Stage.BEFORE, statements=statements
+                    )
+                )
+        if objects:
+            destination.make(objects, None if record.entered else record.start)
+        elif not record.entered:
+            record.start()
+        record.entered = True
+        parts = {part.name: part for part in record.run.tables}
+        after = self._by_table()
+        for task in self._plan.tables:
+            part, sides = parts[task.destination.name], self._sides.tables[task.destination.name]
+            task = attrs.evolve(task, intent=attrs.evolve(task.intent, run=record.id))
+            run = attrs.evolve(record.run, chunks=(), tables=(), identity={})
+            self._tables.append(
+                TableWork(
+                    task=task,
+                    part=part,
+                    sides=sides,
+                    work=Work(task=task, config=sides.config, run=run),
+                    tracking=Tracking(task, sides.config, record, self._context, part),
+                    after=tuple(after.get(task.source.name, ())) if task.made else (),
+                )
+            )
+
+    def _by_table(self) -> dict[str, list[SchemaObject]]:
+        """Return what is created after a table's rows, by the source's name; of partitions, with their parents."""
+        names = {task.source.name for task in self._plan.tables}
+        found: dict[str, list[SchemaObject]] = {}
+        for made in in_stage(self._plan.objects, Stage.INDEXES):
+            if made.table in names:
+                found.setdefault(made.table, []).append(made)
+        return found
+
+    def _rows(self) -> None:
+        """Move the rows of all tables."""
+        todo = {line.number: line for line in self._record.todo}
+        queue = Queue(self._tables, todo, self._done)
+        for table in self._tables:
+            if any(n in todo for n in table.part.numbers):
+                table.tracking.announce()
+        try:
+            self._crew.run(self._count(), lambda number, context: self._work(queue, context))
+        finally:
+            self._record.keep(self._committed.values())
+        self._context.token.check()
+
+    def _done(self, table: TableWork) -> None:
+        """Tell the observers that all rows of a table are there."""
+        self._crew.tell(lambda: self._context.emit(events.TableDone(result=self._result(table))))
+
+    def _count(self) -> int:
+        """Return how many workers there are."""
+        wanted = self._config.parallel
+        count = MOST_WORKERS if isinstance(wanted, Auto) else wanted
+        room = [found for found in (self._sides.source.room(), self._sides.destination.room()) if found is not None]
+        return max(1, min([count, *room]))
+
+    def _work(self, queue: Queue, context: Context) -> None:
+        """Do what is in the queue until nothing is left."""
+        worker = TableWorker(self._sides, self._tables[0], context, self._reporting)
+        with closing(worker):
+            if not opened(worker, self._sides, context):
+                return
+            while True:
+                with queue.taken(self._crew.stop) as piece:
+                    if piece is None:
+                        return
+                    self._do(worker, piece, context)
+
+    def _do(self, worker: TableWorker, piece: Piece, context: Context) -> None:
+        if len(piece.tables) > 1 and self._together(worker, piece, context):
+            return
+        for number, table in enumerate(piece.tables):
+            lines = piece.lines if len(piece.tables) == 1 else piece.lines[number : number + 1]
+            objects = piece.objects if len(piece.tables) == 1 else table.after
+            try:
+                self._one(worker, table, attrs.evolve(piece, lines=lines, objects=objects if piece.objects else ()))
+            except Error as error:
+                if not self._goes_on(error, context):
+                    raise
+                table.failure = error
+                said = f"{table.task.destination.name} has failed, the other tables go on: {error.message}"
+                context.emit(events.Warned(where=table.task.destination.name, message=said, remedy=error.hint))
+
+    def _together(self, worker: TableWorker, piece: Piece, context: Context) -> bool:
+        """Move several small tables, or create what comes after them; return False if each has to go by itself."""
+        first = piece.tables[0]
+        name = f"{first.task.destination.name} and {len(piece.tables) - 1} more"
+
+        def attempt() -> None:
+            if piece.objects:
+                worker.make(piece.objects)
+            else:
+                for table in piece.tables:
+                    self._crew.tell(lambda table=table: table.tracking.begun(table.part.first))  # type: ignore[misc]
+                worker.move_together(piece.tables, piece.lines)
+
+        try:
+            self._persistently(attempt, name, first, context)
+        except Error as error:
+            if isinstance(error, Cancelled) or error.transient:
+                raise
+            logger.debug("%s did not go together: %s", name, error.message)
+            return False
+        return True
+
+    def _one(self, worker: TableWorker, table: TableWork, piece: Piece) -> None:
+        """Do what there is to do with one table."""
+        if table.failure is not None:
+            return
+        context = self._crew.context()
+        for line in piece.lines:
+            self._move(worker, table, line, context)
+        if piece.objects:
+            self._persistently(lambda: worker.make(piece.objects), piece.objects[0].label, table, context)
+        if piece.finish:
+            self._persistently(lambda: worker.finish(table), table.task.destination.name, table, context)
+
+    def _goes_on(self, error: Error, context: Context) -> bool:
+        """Return whether the other tables go on after this error of one."""
+        wanted = self._config.on_table_error is OnTableError.CONTINUE
+        ends = isinstance(error, (Cancelled, CommitInDoubt)) or error.transient or context.token.cancelled
+        return wanted and not ends
+
+    def _move(self, worker: TableWorker, table: TableWork, line: ChunkLine, context: Context) -> None:
+        def attempt() -> None:
+            self._crew.tell(lambda: table.tracking.begun(line.number))
+            worker.move_of(table, self._committed.get(line.number, line), self._keep)
+
+        self._persistently(attempt, table.work.name(line), table, context)
+
+    def _persistently(self, attempt: Callable[[], None], name: str, table: TableWork, context: Context) -> None:
+        persistently(attempt, name, context, self._sides, lambda: self._crew.tell(table.tracking.retried), own=True)
+
+    def _keep(self, line: ChunkLine) -> None:
+        self._committed[line.number] = line
+
+    def _reporting(self, table: TableWork) -> Report:
+        def report(progress: Progress) -> None:
+            if not progress.provisional:
+                self._keep(progress.line)
+            self._crew.tell(lambda: table.tracking.progress(progress))
+
+        return report
+
+    def _end(self) -> None:
+        """Create what comes once all rows are there, and close the run."""
+        failed = {table.task.source.name for table in self._tables if table.failure is not None}
+        names = {task.source.name for task in self._plan.tables}
+        rest = [
+            found
+            for found in self._plan.objects
+            if found.stage in (Stage.CONSTRAINTS, Stage.AFTER)
+            or (found.stage is Stage.INDEXES and found.table not in names)
+        ]
+        kept = [found for found in rest if found.table not in failed]
+        if kept:
+            self._sides.destination.make(kept)
+        ledger = self._record.ledger
+        assert ledger is not None, "many tables need one"
+        if failed:
+            said = f"{len(failed):,} tables failed: {', '.join(sorted(failed))}"
+            ledger.close(self._record.run, RunState.FAILED, said)
+            return
+        ledger.close(self._record.run, RunState.DONE)
+
+    def results(self) -> tuple[TableResult, ...]:
+        """Return what became of each table so far."""
+        return tuple(map(self._result, self._tables))
+
+    def _result(self, table: TableWork) -> TableResult:
+        tracking = table.tracking
+        run = attrs.evolve(self._record.run, chunks=tuple(tracking.lines))
+        result = counted(
+            run,
+            table.task,
+            table.sides.config.batch_size,
+            tracking.started,
+            retries=tracking.retries,
+            rows_before=tracking.earlier_rows,
+        )
+        return attrs.evolve(result, error=table.failure.message if table.failure is not None else None)
+
+    @property
+    def onward(self) -> str | None:
+        """What running the job again would do, for display; None if nothing is there yet."""
+        return "run the job again to go on from there" if self._record.entered else None
+
+    def _give_up(self, error: BaseException) -> None:
+        """Write down how the attempt has ended, as far as the destination can be reached."""
+        self._record.see_what_stands(error)
+        ended = isinstance(error, (Cancelled, KeyboardInterrupt)) or self._context.token.cancelled
+        state = RunState.CANCELLED if ended else RunState.FAILED
+        if not self._record.entered:
+            return
+        try:
+            if self._tables:
+                # The session of the run comes to rest: what was on its way when the run was cancelled is over.
+                table = self._tables[0]
+                table.sides.destination.writer(table.work.task.intent).abandon(resumable=True)
+            self._record.close(state, str(error))
+        except Error as second:
+            logger.warning("the end of the run could not be written down: %s", second.message)

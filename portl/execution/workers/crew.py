@@ -1,0 +1,93 @@
+"""Threads that do the same at the same time; what happens is told in the thread that waits for them."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+
+from portl.connectors.context import Context
+from portl.execution.workers.worker import LOOK_SECONDS
+from portl.values import events
+from portl.values.cancel import CancelToken
+from portl.values.errors import Cancelled, Error
+
+
+class Crew:
+    """Several threads; once one has failed, all end.
+
+    Args:
+        context: the run's, whose observers are told in the thread that calls ``run``.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._outer = context
+        #: Ends all once one has failed.
+        self.stop = CancelToken()
+        self._told: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._failures: list[BaseException] = []
+
+    def context(self) -> Context:
+        """Return a context for one of the threads."""
+        return Context(token=self.stop, emit=self.emit, retry=self._outer.retry)
+
+    def tell(self, call: Callable[[], None]) -> None:
+        """Have ``call`` called in the thread that waits."""
+        self._told.put(call)
+
+    def emit(self, event: events.Event) -> None:
+        """Have the observers receive an event."""
+        self.tell(lambda: self._outer.emit(event))
+
+    def run(self, count: int, work: Callable[[int, Context], None]) -> None:
+        """Call ``work`` with a number, counted from 0, in each of ``count`` threads.
+
+        Raises:
+            BaseException: the first failure, after all threads have ended.
+        """
+        undo = self._outer.token.subscribe(self.stop.cancel)
+        threads = [
+            threading.Thread(target=self._one, args=(number, work), name=f"portl-worker-{number}", daemon=True)
+            for number in range(count)
+        ]
+        try:
+            for thread in threads:
+                thread.start()
+            self._listen(len(threads))
+        except BaseException:
+            self.stop.cancel()
+            raise
+        finally:
+            for thread in threads:
+                if thread.ident is not None:  # Ctrl-C may come before all were started
+                    thread.join()
+            undo()
+        if self._failures:
+            raise self._worst()
+
+    def _one(self, number: int, work: Callable[[int, Context], None]) -> None:
+        try:
+            work(number, self.context())
+        except BaseException as error:
+            self._failures.append(error)
+            self.stop.cancel()
+        finally:
+            self._told.put(None)
+
+    def _listen(self, running: int) -> None:
+        while running:
+            try:
+                told = self._told.get(timeout=LOOK_SECONDS)
+            except queue.Empty:
+                continue
+            if told is None:
+                running -= 1
+            else:
+                told()
+
+    def _worst(self) -> BaseException:
+        """Return the failure to raise: not the echo of another, and a lasting one before one that passes."""
+        token = self._outer.token
+        real = [e for e in self._failures if not isinstance(e, Cancelled) or token.cancelled] or self._failures
+        lasting = [e for e in real if not (isinstance(e, Error) and e.transient)]
+        return (lasting or real)[0]

@@ -1,0 +1,102 @@
+"""Structure the entries of ``tables``: each is the job as the file has it, with what the entry says of its own.
+
+An entry may have every key of a job of one table. Those of the source and of the job stand side by side in it; they are
+told apart by their names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from portl.config.models import MigrationConfig, TableChoice, Tables
+from portl.job.document import Path as KeyPath
+from portl.job.document import Written
+from portl.job.scalars import Mismatch, as_text, but
+
+#: Keys that hold for the whole job.
+_WHOLE = frozenset(
+    {"name", "source", "tables", "exclude", "schemas", "objects", "on_table_error"}
+    | {"retry", "parallel", "atomic", "run_id", "resume", "ledger"}
+)
+_OWN = frozenset(field.name for field in attrs.fields(MigrationConfig)) - _WHOLE
+
+Problems = list[tuple[KeyPath, str]]
+Structure = Callable[[Mapping[str, Any]], tuple[MigrationConfig | None, Problems]]
+
+
+def choices(value: Any) -> Tables | tuple[TableChoice, ...]:
+    """Return the entries, as yet without their jobs.
+
+    Raises:
+        Mismatch: it is neither the word ``all`` nor a list.
+    """
+    text = value.text if isinstance(value, Written) else value
+    if isinstance(text, str) and text.strip() == Tables.ALL.value:
+        return Tables.ALL
+    if not isinstance(value, (list, tuple)):
+        raise Mismatch(f"expected the word all or a list, {but(value)}")
+    if not value:
+        raise Mismatch("expected at least one table, found an empty list")
+    return tuple(item if isinstance(item, TableChoice) else TableChoice(table=_name(item)) for item in value)
+
+
+def _name(item: Any) -> str | None:
+    found = item.get("table") if isinstance(item, Mapping) else item
+    return None if isinstance(item, Mapping) and found is None else as_text(found)
+
+
+def with_jobs(
+    config: MigrationConfig, data: Mapping[str, Any], structure: Structure
+) -> tuple[MigrationConfig, Problems]:
+    """Return the job with the jobs of its entries, and what is wrong with these.
+
+    Args:
+        config: the job.
+        data: the same as plain data.
+        structure: structures a job of plain data.
+    """
+    if config.tables is None or isinstance(config.tables, Tables):
+        return config, []
+    top = {key: value for key, value in data.items() if key not in _WHOLE - {"source"}}
+    found: list[TableChoice] = []
+    problems: Problems = []
+    for number, (choice, item) in enumerate(zip(config.tables, data["tables"], strict=True)):
+        made, wrong = _entry(choice, item, top, structure)
+        found.append(made)
+        problems += [(("tables", number, *path), text) for path, text in wrong]
+    return attrs.evolve(config, tables=tuple(found)), problems
+
+
+def _entry(
+    choice: TableChoice, item: Any, top: Mapping[str, Any], structure: Structure
+) -> tuple[TableChoice, Problems]:
+    if not isinstance(item, Mapping):
+        return choice, []
+    problems: Problems = [((key,), "holds for the whole job: write it at the top") for key in item if key in _WHOLE]
+    if (choice.table is None) == ("query" not in item):
+        found = "neither" if choice.table is None else "both"
+        problems.append(((), f"expected either `table` or `query`, found {found}"))
+    own = {key: value for key, value in item.items() if key in _OWN}
+    reading = {key: value for key, value in item.items() if key not in _OWN and key not in _WHOLE and key != "table"}
+    if problems or not (own or reading):
+        return choice, problems
+    job = {**top, **own, "source": {**top["source"], **reading}}
+    if isinstance(own.get("destination"), Mapping):
+        job["destination"] = {**top["destination"], **own["destination"]}
+    config, wrong = structure(job)
+    mine = [(path, text) for path, text in wrong if _in_entry(path, item, reading)]
+    problems += [(path[1:] if path[:1] == ("source",) else path, text) for path, text in mine]
+    return attrs.evolve(choice, job=config), problems
+
+
+def _in_entry(path: Sequence[str | int], item: Mapping[str, Any], reading: Mapping[str, Any]) -> bool:
+    """Return whether a problem is one of the entry's; what is wrong at the top is reported there."""
+    if path[:1] == ("source",):
+        return len(path) < 2 or path[1] in reading
+    if path[:1] == ("destination",):
+        given = item.get("destination")
+        return isinstance(given, Mapping) and (len(path) < 2 or path[1] in given)
+    return bool(path) and path[0] in item

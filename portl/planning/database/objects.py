@@ -1,0 +1,157 @@
+"""Choose the objects that come with the tables that a run creates.
+
+Of a table that exists nothing is touched. What an object needs comes with it, whatever the job asks for; what it needs
+and is not there keeps it out, and the plan says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+
+import attrs
+
+from portl.config.models import MigrationConfig, ObjectGroup, Objects, Tables
+from portl.connectors.objects import SchemaObject
+from portl.values.findings import Finding, warning
+
+#: Groups whose properties follow the rows: contents of materialized views, positions of sequences.
+_CURRENT = (ObjectGroup.VIEWS, ObjectGroup.SEQUENCES)
+
+
+@attrs.frozen(kw_only=True)
+class ChosenObjects:
+    """What is created."""
+
+    #: Each after all that it needs.
+    objects: tuple[SchemaObject, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+
+def groups(config: MigrationConfig) -> frozenset[ObjectGroup]:
+    """Return the groups of objects that a job asks for."""
+    if isinstance(config.objects, Objects):
+        return frozenset(ObjectGroup) if config.objects is Objects.ALL else frozenset()
+    return frozenset(config.objects)
+
+
+def choose(
+    config: MigrationConfig,
+    objects: Sequence[SchemaObject],
+    there: Collection[str],
+    created: Collection[str],
+    *,
+    resumed: bool = False,
+) -> ChosenObjects:
+    """Return the objects that a run creates.
+
+    Args:
+        config: the job.
+        objects: those of the source, tables included, each after all that it needs.
+        there: labels of those that the destination has.
+        created: the source's names of the tables that the run creates as they are.
+        resumed: True if some of what is there may be of an earlier attempt, which had no time for its properties.
+    """
+    return _Choice(config, objects, there, created, resumed=resumed).chosen()
+
+
+class _Choice:
+    def __init__(
+        self,
+        config: MigrationConfig,
+        objects: Sequence[SchemaObject],
+        there: Collection[str],
+        created: Collection[str],
+        *,
+        resumed: bool,
+    ) -> None:
+        self._resumed = resumed
+        self._groups = groups(config)
+        self._all = config.objects is Objects.ALL
+        self._whole = self._all and config.tables is Tables.ALL
+        self._objects = objects
+        self._there = there
+        self._tables = _with_parts(objects, created)
+        self._inside: set[int] = set()
+        #: The tables, views and sequences that are inside.
+        self._owners: set[str] = set(self._tables)
+        #: By the label of what is missing: what is left out for it.
+        self._left: dict[str, list[str]] = {}
+
+    def chosen(self) -> ChosenObjects:
+        for position, found in enumerate(self._objects):
+            if self._wanted(found):
+                self._add(position, found)
+        inside = (self._objects[n] for n in sorted(self._inside))
+        made = tuple(found for found in inside if found.repeatable or found.label not in self._there)
+        return ChosenObjects(objects=_renumbered(made, self._objects), findings=tuple(self._findings()))
+
+    def _wanted(self, found: SchemaObject) -> bool:
+        """Return whether the job asks for an object."""
+        if found.kind == "table":
+            return found.table in self._tables
+        if found.group is not None and found.group not in self._groups:
+            return False
+        if found.property:
+            new = self._resumed or found.group in _CURRENT or any(self._new(need) for need in found.needs)
+            return new and all(need in self._inside for need in found.needs)
+        if found.table in self._owners:
+            return True
+        free = found.table is None or found.group in (ObjectGroup.VIEWS, ObjectGroup.SEQUENCES)
+        return free and (self._all or found.group in (ObjectGroup.VIEWS, ObjectGroup.EXTENSIONS))
+
+    def _new(self, position: int) -> bool:
+        """Return whether the destination does not have an object yet."""
+        return self._objects[position].label not in self._there
+
+    def _add(self, position: int, found: SchemaObject) -> None:
+        """Add an object and what it needs, unless that takes a table that the job does not create."""
+        new: set[int] = set()
+        todo = [position]
+        while todo:
+            number = todo.pop()
+            needed = self._objects[number]
+            if number in new or number in self._inside or (needed.label in self._there and number != position):
+                continue
+            if number != position and needed.table is not None and not self._may_come(needed):
+                if self._whole or found.table in self._tables:
+                    self._left.setdefault(f"table {needed.table}", []).append(found.label)
+                return
+            new.add(number)
+            todo += needed.needs
+        self._inside |= new
+        self._owners |= {table for n in new if (table := self._objects[n].table) is not None}
+
+    def _may_come(self, needed: SchemaObject) -> bool:
+        """Return whether an object may be created because another needs it: all but other tables and what is theirs."""
+        return needed.table in self._owners or needed.group in (ObjectGroup.VIEWS, ObjectGroup.SEQUENCES)
+
+    def _findings(self) -> Iterator[Finding]:
+        """Yield a finding for each object that keeps others out."""
+        for need, labels in self._left.items():
+            verb = "is" if len(labels) == 1 else "are"
+            said = f"{_some(labels)} {verb} left out: the destination has no {need}, and the job does not create it"
+            yield warning("objects", said, "add the table to `tables`")
+
+
+def _with_parts(objects: Sequence[SchemaObject], created: Collection[str]) -> set[str]:
+    """Return the tables that are created, with the partitions of those that are partitioned, at any depth."""
+    tables = set(created)
+    partitions = {found.table for found in objects if found.kind == "partition"}
+    for found in objects:  # a table comes after the one that it is a partition of
+        parents = {objects[need].table for need in found.needs if objects[need].kind == "table"}
+        if found.kind == "table" and found.table in partitions and parents & tables:
+            tables.add(str(found.table))
+    return tables
+
+
+def _some(labels: Sequence[str]) -> str:
+    return ", ".join(labels[:4]) + (f" and {len(labels) - 4:,} more" if len(labels) > 4 else "")
+
+
+def _renumbered(made: Sequence[SchemaObject], objects: Sequence[SchemaObject]) -> tuple[SchemaObject, ...]:
+    """Return objects whose needs are positions in the new list."""
+    new = {id(found): number for number, found in enumerate(made)}
+    return tuple(
+        attrs.evolve(found, needs=frozenset(new[id(objects[n])] for n in found.needs if id(objects[n]) in new))
+        for found in made
+    )

@@ -1,0 +1,337 @@
+"""Plan a job of many tables: the tables, the objects that come with them, and which run is resumed or reported.
+
+The run of such a job is one in the ledger, with the chunks of all tables numbered through (``Run.tables``). A run that
+is resumed keeps its tables; what the source has got since is for the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from portl.config.models import Conflict, MigrationConfig, Resume, Strategy, Tables
+from portl.connectors.exchange import Chunk
+from portl.connectors.ledger import Ledger
+from portl.connectors.objects import SchemaObject, Stage
+from portl.planning.database.objects import ChosenObjects, choose, groups
+from portl.planning.database.selection import Chosen
+from portl.planning.database.selection import choose as choose_tables
+from portl.planning.delivery import Delivery, begun, job_name, whole_bounds
+from portl.planning.plan import Plan
+from portl.planning.request import Sides, TableSides
+from portl.planning.resume import Resumption, changes
+from portl.planning.table import plan_table
+from portl.planning.tasks import TableTask
+from portl.values.findings import Finding, note, problem, warning
+from portl.values.runs import ChunkState, Run, RunState, RunTable
+
+
+def plan_tables(config: MigrationConfig, sides: Sides, *, restart: bool) -> Plan:
+    """Return what a run would do.
+
+    Args:
+        config: the job.
+        sides: both, open; gets the sides of each table.
+        restart: True to begin again where a run was interrupted.
+    """
+    return _Planner(config, sides).plan(restart=restart)
+
+
+class _Planner:
+    def __init__(self, config: MigrationConfig, sides: Sides) -> None:
+        self._config = config
+        self._sides = sides
+        self._ledger: Ledger | None = sides.ledger
+        self._job = job_name(config, sides.destination)
+        self._findings: list[Finding] = []
+        #: The run that is resumed.
+        self._run: Run | None = None
+
+    def plan(self, *, restart: bool) -> Plan:
+        config, sides = self._config, self._sides
+        chosen, findings = choose_tables(config, sides.source.listing())
+        self._findings += [*findings, *self._unsuitable()]
+        identity = self._identity()
+        found = self._ledger.find(self._job) if self._ledger is not None else None
+        if found is not None and not restart:
+            self._run = self._resumed(found, identity)
+        if self._run is not None:
+            chosen = self._kept(chosen, self._run)
+        objects, created = self._objects(chosen, found)
+        tasks = self._tasks(chosen, created, found, identity)
+        self._findings += _twice(tasks)
+        tasks = self._in_order(tasks)
+        if not tasks and not any(finding.severity.value == "problem" for finding in self._findings):
+            self._findings.append(problem("tables", "there is no table to copy"))
+        reported = None if restart or self._run is not None else self._reported(found, identity, tasks)
+        if reported is not None:
+            # Nothing is copied, so nothing that would keep rows from being copied matters.
+            tasks = [attrs.evolve(task, reported=reported, findings=()) for task in tasks]
+        return Plan(
+            config=config,
+            source=sides.source.label(),
+            destination=sides.destination.label(),
+            tables=tuple(tasks),
+            objects=objects.objects,
+            findings=tuple(sorted([*self._findings, *objects.findings], key=lambda f: f.rank)),
+        )
+
+    def _unsuitable(self) -> list[Finding]:
+        """Return problems for what a job of many tables cannot have."""
+        config, kept = self._config, self._sides.kept
+        found = []
+        if isinstance(kept, Finding):
+            said = f"many tables need a ledger, which says how far each is: {kept.message}"
+            found.append(problem("ledger", said, kept.remedy or "set `ledger.mode` to auto"))
+        elif (hidden := kept.hidden()) is not None:
+            where, remedy = hidden
+            found.append(problem("ledger", f"{where}: an interrupted run of this job could not be found", remedy))
+        if config.atomic:
+            found.append(problem("atomic", "many tables are not copied in one transaction", "remove `atomic`"))
+        if config.resume is Resume.RECOPY:
+            found.append(problem("resume", "`recopy` is for jobs of one table", "use `resume: continue`"))
+        return found
+
+    def _identity(self) -> Mapping[str, Any]:
+        """Return everything in the job that decides which rows arrive, and how."""
+        config = self._config
+        entries: Any = (
+            "all"
+            if isinstance(config.tables, Tables) or config.tables is None
+            else [
+                [choice.table, *([_difference(config, choice.job)] if choice.job is not None else [])]
+                for choice in config.tables
+            ]
+        )
+        return {
+            "source": dict(self._sides.source.identity()),
+            "destination": {k: v for k, v in self._sides.destination.identity().items() if v},
+            "tables": entries,
+            "exclude": list(config.exclude),
+            "schemas": dict(config.schemas or {}),
+            "conflict": config.conflict.strategy.value,
+        }
+
+    def _resumed(self, found: Run, identity: Mapping[str, Any]) -> Run | None:
+        """Return the run to resume, if the latest one was interrupted."""
+        if found.state is RunState.DONE or not found.tables:
+            return None
+        done = sum(line.state is ChunkState.DONE for line in found.chunks)
+        state = f"the run of {found.began} was interrupted with {done:,} of {len(found.chunks):,} chunks done"
+        different = changes(found.identity, identity)
+        if different:
+            said = f"{state}, and the job has changed since: {', '.join(different)}"
+            self._findings.append(problem("resume", said, "change it back to resume the run, or use `--restart`"))
+            return None
+        self._findings.append(note("resume", f"{state}: it is resumed"))
+        return found
+
+    def _kept(self, chosen: Sequence[Chosen], run: Run) -> list[Chosen]:
+        """Return the tables of a run that is resumed."""
+        names = {table.source for table in run.tables}
+        found = [table for table in chosen if table.entry is None or table.entry.name in names]
+        gone = names - {table.entry.name for table in found if table.entry is not None} - {"query"}
+        if gone:
+            said = f"the run that is resumed has tables that the source has not any more: {', '.join(sorted(gone))}"
+            self._findings.append(problem("resume", said, "`--restart` begins a new run"))
+        new = len(chosen) - len(found)
+        if new:
+            self._findings.append(note("tables", f"{new:,} tables are new at the source: the next run copies them"))
+        return found
+
+    def _objects(self, chosen: Sequence[Chosen], latest: Run | None) -> tuple[ChosenObjects, set[str]]:
+        """Return what is created, and the source's names of the tables among that."""
+        config, sides = self._config, self._sides
+        there = sides.destination.objects()
+        if there is None:
+            return ChosenObjects(), set()
+        objects, findings = sides.source.objects(config.schemas or {})
+        if not objects:
+            return ChosenObjects(findings=tuple(findings)), set()
+        made = {table.source for table in self._run.tables if table.made} if self._run is not None else set()
+        tables = {found.table: found.label for found in objects if found.kind == "table" and found.table is not None}
+        created = {
+            table.entry.name
+            for table in chosen
+            if table.entry is not None
+            and table.as_it_is
+            and (tables.get(table.entry.name) not in {None, *there} or table.entry.name in made)
+        }
+        self._findings += self._unfinished(objects, there, latest)
+        found = choose(config, objects, there, created, resumed=self._run is not None)
+        wanted = groups(config)
+        kept = [f for f in findings if f.severity.value != "note" or wanted]
+        unfit = sides.destination.unfit(found.objects) if found.objects else []
+        return attrs.evolve(found, findings=(*kept, *found.findings, *unfit)), created
+
+    def _unfinished(self, objects: Sequence[SchemaObject], there: Collection[str], latest: Run | None) -> list[Finding]:
+        """Return a problem for each table without its key that a run has created which is not resumed."""
+        if latest is None or latest.state is RunState.DONE or self._run is not None:
+            return []
+        made = {table.source: table.name for table in latest.tables if table.made}
+        tables = {found.table for found in objects if found.kind == "table" and found.label in there}
+        lacking = dict.fromkeys(
+            made[found.table]
+            for found in objects
+            if found.table in made
+            and found.table in tables
+            and found.stage is Stage.INDEXES
+            and found.group is None
+            and found.label not in there
+        )
+        return [
+            problem(
+                "resume",
+                f"the interrupted run of {latest.began} has created {name}, and not its key yet",
+                f"resume that run; or DROP TABLE {name}, and run the job again",
+            )
+            for name in lacking
+        ]
+
+    def _tasks(
+        self, chosen: Sequence[Chosen], created: Collection[str], found: Run | None, identity: Mapping[str, Any]
+    ) -> list[TableTask]:
+        """Return a task for each table, with its chunks numbered through."""
+        place, target = self._sides.source, self._sides.destination
+        reading = [type(place)(table.config.source, place.handle).over(place) for table in chosen]
+        place.look_ahead(reading)
+        tasks = []
+        first = 1
+        for table, source in zip(chosen, reading, strict=True):
+            destination = type(target)(table.config.destination, target.handle).over(target)
+            name, config = destination.target(), table.config
+            run = self._part(name)
+            if run is not None and begun(run.chunks):
+                self._findings += self._resuming(source, destination, run)
+            made = table.entry is not None and table.entry.name in created
+            if made:
+                destination.expect(source.describe())
+                # Nothing is there that a row could meet; the source's keys come after the rows.
+                config = attrs.evolve(config, conflict=Conflict(strategy=Strategy.FAIL))
+            lines = run.chunks if run is not None else ()
+            resumption = Resumption(
+                delivery=Delivery.CHUNKS,
+                job=self._job,
+                identity=identity,
+                run=run if run is not None and (begun(lines) or made) else None,
+                chunks=tuple(Chunk(number=line.number, bounds=whole_bounds(line).whole) for line in lines),
+                found=found,
+            )
+            task = plan_table(config, source, destination, self._sides.kept, exact=False, resumption=resumption)
+            if run is None:
+                chunks = [attrs.evolve(chunk, number=first + n) for n, chunk in enumerate(task.split.chunks)]
+            else:
+                chunks = [*resumption.chunks]
+            first += len(chunks)
+            split = attrs.evolve(task.split, chunks=tuple(chunks))
+            tasks.append(attrs.evolve(task, split=split, run=self._run, made=made))
+            self._sides.tables[name] = TableSides(config=table.config, source=source, destination=destination)
+        return tasks
+
+    def _in_order(self, tasks: Sequence[TableTask]) -> list[TableTask]:
+        """Return the tasks with what each waits for: tables that foreign keys of the destination refer to."""
+        if all(task.made or task.intent.create for task in tasks):
+            return list(tasks)
+        refers = self._sides.destination.references()
+        names = {task.destination.name for task in tasks if not task.made}
+        waits = {name: frozenset(refers.get(name, ())) & names - {name} for name in names}
+        left = {name for name in names if waits[name]}
+        while ready := {name for name in left if not waits[name] & left}:
+            left -= ready
+        if left:
+            said = f"foreign keys between these tables form a circle: {', '.join(sorted(left))}"
+            said += "; a row that refers to one that is not there yet is refused"
+            remedy = "if new rows refer to each other, drop one of the foreign keys, and create it again after the run"
+            self._findings.append(warning("destination", said, remedy))
+            waits = {name: others - left if name in left else others for name, others in waits.items()}
+        return [attrs.evolve(task, waits_for=waits.get(task.destination.name, frozenset())) for task in tasks]
+
+    def _part(self, name: str) -> Run | None:
+        """Return a table's part of the run that is resumed."""
+        if self._run is None:
+            return None
+        return next((self._run.of(table) for table in self._run.tables if table.name == name), None)
+
+    def _resuming(self, source: Any, destination: Any, run: Run) -> list[Finding]:
+        """Return what keeps a table that was begun from being gone on with."""
+        name, remedy = destination.target(), "`--restart` begins a new run"
+        if run.incarnation not in (None, destination.incarnation()):
+            return [problem("resume", f"the table {name} has been replaced by another since the run began", remedy)]
+        if destination.incarnation() is None:
+            return [problem("resume", f"the table {name} is gone, and with it the rows of the run", remedy)]
+        if any(line.inserted for line in run.chunks) and destination.empty():
+            return [problem("resume", f"the table {name} is empty, and had rows of the run", remedy)]
+        if all(line.state is ChunkState.DONE for line in run.chunks):
+            return []
+        return [*source.resumable(run.chunks, run, repeatable=self._config.conflict.idempotent)]
+
+    def _reported(self, latest: Run | None, identity: Mapping[str, Any], tasks: Sequence[TableTask]) -> Run | None:
+        """Return the finished run that is reported instead of being repeated; see ``portl.planning.resume``."""
+        config = self._config
+        if config.run_id is not None and self._ledger is not None:
+            named = self._ledger.find(self._job, idempotency_key=config.run_id)
+            if named is not None and named.state is RunState.DONE:
+                said = f"the run {config.run_id!r} of {named.began} is done: it is reported, and nothing is copied"
+                self._findings.append(warning("run_id", said, "run the job with another id to copy rows again"))
+                return named
+        if latest is None or latest.state is not RunState.DONE or latest.acknowledged:
+            return None
+        if all(task.intent.idempotent or task.made for task in tasks) or changes(latest.identity, identity):
+            return None
+        said = f"the run of {latest.began} is done, but its result was never delivered: it is reported now"
+        self._findings.append(warning("ledger", f"{said}, and nothing is copied", "run the job again to copy again"))
+        return latest
+
+
+def run_tables(tasks: Sequence[TableTask], sides: Sides) -> tuple[RunTable, ...]:
+    """Return what the ledger keeps of the tables of a new run."""
+    found = []
+    for task in tasks:
+        name = task.destination.name
+        there = not task.made and not task.intent.create
+        found.append(
+            RunTable(
+                name=name,
+                source="query" if task.source.kind == "query" else task.source.name,
+                first=task.split.chunks[0].number,
+                last=task.split.chunks[-1].number,
+                made=task.made,
+                incarnation=sides.tables[name].destination.incarnation() if there else None,
+            )
+        )
+    return tuple(found)
+
+
+def in_stage(objects: Sequence[SchemaObject], *stages: Stage) -> list[SchemaObject]:
+    """Return the objects of some stages, in their order."""
+    return [found for found in objects if found.stage in stages]
+
+
+def _difference(config: MigrationConfig, job: MigrationConfig) -> dict[str, Any]:
+    """Return what the job of an entry has that the others do not, as plain data."""
+    found = {}
+    for side in ("source", "destination"):
+        mine, general = getattr(job, side), getattr(config, side)
+        for field in attrs.fields(type(mine)):
+            value = getattr(mine, field.name)
+            if value != getattr(general, field.name, None):
+                found[f"{side}.{field.name}"] = str(value)
+    for name in ("schema_mapping", "conflict", "types"):
+        if getattr(job, name) != getattr(config, name):
+            found[name] = str(getattr(job, name))
+    return found
+
+
+def _twice(tasks: Sequence[TableTask]) -> list[Finding]:
+    """Return a problem for each table that two entries write to."""
+    seen: dict[str, str] = {}
+    found = []
+    for task in tasks:
+        name = task.destination.name
+        if name in seen:
+            said = f"{seen[name]} and {task.source.name} both go to {name}"
+            found.append(problem("tables", said, "name another table in `destination` of one of the entries"))
+        seen[name] = task.source.name
+    return found

@@ -1,0 +1,150 @@
+"""Render a plan of many tables: totals, problems, the largest tables."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from portl.connectors.objects import SchemaObject, Stage
+from portl.planning.tasks import TableTask
+from portl.values.findings import Finding, Severity
+from portl.values.text import Line, aligned, printable, wrapped
+
+#: Tables that are shown by name: the largest.
+SHOWN = 12
+#: Tables that a finding names, where many have the same.
+NAMED = 4
+
+#: Kinds that are parts of others.
+_SILENT = ("owned by", "default", "partition")
+
+_HEADS = {Severity.PROBLEM: "problems", Severity.WARNING: "warnings", Severity.NOTE: "notes"}
+_STAGES = {
+    Stage.BEFORE: "before the rows",
+    Stage.INDEXES: "as soon as a table has its rows",
+    Stage.CONSTRAINTS: "once all tables have theirs",
+    Stage.AFTER: "at the end",
+}
+
+
+def render_tables(
+    name: str,
+    sides: tuple[str, str],
+    tables: Sequence[TableTask],
+    objects: Sequence[SchemaObject],
+    findings: Sequence[Finding],
+    width: int,
+    *,
+    sql: bool,
+) -> list[Line]:
+    """Return a plan of many tables as lines of at most ``width`` characters, statements excepted.
+
+    Args:
+        name: the job's.
+        sides: the labels of source and destination.
+        tables: the tasks.
+        objects: what is created beside rows.
+        findings: what concerns no single table.
+        width: in characters.
+        sql: True to include the statements that create objects.
+    """
+    lines = [Line(f"plan {printable(name)}", "title")]
+    grouped = _grouped(tables, findings)
+    lines += _findings(grouped, (Severity.PROBLEM,), width)
+    if len(lines) > 1:
+        lines.append(Line())
+    for label, text in _facts(sides, tables, objects):
+        lines += wrapped(f"  {label:<10}", printable(text), width)
+    lines += _findings(grouped, (Severity.WARNING, Severity.NOTE), width)
+    lines += _largest(tables, width)
+    if sql:
+        lines += _sql(objects)
+    count = sum(len(names) or 1 for finding, names in grouped.items() if finding.severity is Severity.PROBLEM)
+    verdict = f"{count} problem{'s' if count != 1 else ''}: this plan does not run" if count else "ready to run"
+    return [*lines, Line(), Line(verdict, "problem" if count else "good")]
+
+
+def _facts(
+    sides: tuple[str, str], tables: Sequence[TableTask], objects: Sequence[SchemaObject]
+) -> Iterator[tuple[str, str]]:
+    new = sum(task.made or task.intent.create for task in tables)
+    rows = sum(task.count.rows for task in tables if task.count is not None)
+    chunks = sum(len(task.split.chunks) for task in tables)
+    yield "from", sides[0]
+    yield "to", sides[1]
+    yield "tables", f"{len(tables):,}: {new:,} new, {len(tables) - new:,} there already"
+    yield "rows", f"about {rows:,}, in {chunks:,} chunk{'s' if chunks != 1 else ''}"
+    kinds = Counter(found.kind for found in objects if not found.property and found.kind not in _SILENT)
+    made = ", ".join(f"{count:,} {kind if count == 1 else _plural(kind)}" for kind, count in kinds.items())
+    yield "creates", made or "nothing"
+    ledger = next((task.ledger for task in tables if task.ledger is not None), None)
+    yield "ledger", ledger or "none"
+
+
+def _plural(kind: str) -> str:
+    return {"index": "indexes", "policy": "policies", "statistics": "statistics"}.get(kind, f"{kind}s")
+
+
+def _grouped(tables: Sequence[TableTask], findings: Sequence[Finding]) -> dict[Finding, list[str]]:
+    """Return each finding once, with the tables that have it; the tables' own names in it are the same for all."""
+    found: dict[Finding, list[str]] = {finding: [] for finding in findings}
+    for task in tables:
+        for finding in task.findings:
+            found.setdefault(_general(finding, task), []).append(task.destination.name)
+    return found
+
+
+def _general(finding: Finding, task: TableTask) -> Finding:
+    """Return a finding without the name of its table."""
+    message = finding.message
+    for name in (task.destination.name, task.source.name):
+        message = message.replace(name, "the table")
+    return Finding(severity=finding.severity, where=finding.where, message=message, remedy=finding.remedy)
+
+
+def _findings(grouped: dict[Finding, list[str]], wanted: Sequence[Severity], width: int) -> Iterator[Line]:
+    for severity in wanted:
+        chosen = [(finding, names) for finding, names in grouped.items() if finding.severity is severity]
+        if not chosen:
+            continue
+        yield Line()
+        yield Line(f"{_HEADS[severity]} ({len(chosen)})", "head")
+        for finding, names in chosen:
+            text = printable(f"{finding.where}: {finding.message}")
+            yield from wrapped("  - ", text, width, severity.value)
+            if names:
+                more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+                yield from wrapped("    in ", printable(", ".join(names[:NAMED]) + more), width)
+            if finding.remedy:
+                yield from wrapped("    -> ", printable(finding.remedy), width)
+
+
+def _largest(tables: Sequence[TableTask], width: int) -> Iterator[Line]:
+    if not tables:
+        return
+    by_size = sorted(tables, key=lambda task: -(task.count.rows if task.count is not None else 0))
+    rows: list[tuple[str, ...]] = [("table", "rows, about", "chunks", "route", "conflict")]
+    for task in by_size[:SHOWN]:
+        count = f"{task.count.rows:,}" if task.count is not None else "unknown"
+        how = "new" if task.made or task.intent.create else task.conflict
+        rows.append((_moved(task), count, f"{len(task.split.chunks):,}", task.route, how))
+    yield Line()
+    yield Line("tables" if len(tables) <= SHOWN else f"tables (the {SHOWN} largest of {len(tables):,})", "head")
+    for number, text in enumerate(aligned(rows, width - 2)):
+        yield Line(f"  {text}", "plain" if number else "dim")
+
+
+def _moved(task: TableTask) -> str:
+    source, target = printable(task.source.name), printable(task.destination.name)
+    return target if source == target or task.source.kind == "query" else f"{source} -> {target}"
+
+
+def _sql(objects: Sequence[SchemaObject]) -> Iterator[Line]:
+    for stage, head in _STAGES.items():
+        texts = [text for found in objects if found.stage is stage for text in found.statements]
+        if texts:
+            yield Line()
+            yield Line(head, "head")
+            for text in texts:
+                for line in f"{text};".splitlines():
+                    yield Line(f"  {printable(line)}", "dim")

@@ -1,0 +1,39 @@
+"""A table that a run creates with the objects of the source: what its rows have to know of it before it is there."""
+
+from __future__ import annotations
+
+import attrs
+
+from portl import Column, Table
+from portl_postgres.catalog.tables import TableDetails, details, shown
+from portl_postgres.catalog.types import PgType
+from portl_postgres.config import PostgresDestinationConfig
+
+#: Oids from here on are a database's own (FirstNormalObjectId in transam.h): at the destination they are others.
+_OWN_OIDS = 16384
+
+
+def expected(table: Table, config: PostgresDestinationConfig) -> Table:
+    """Return the source's table as it will be at the destination while rows are written to it.
+
+    Keys come after the rows, and sequences are set by statements of their own; so the table has neither.
+    """
+    return attrs.evolve(
+        table,
+        name=shown(config.schema, config.table),
+        columns=tuple(map(_column, table.columns)),
+        keys=(),
+        unfit_keys=(),
+        details=TableDetails(schema=config.schema, name=config.table),
+    )
+
+
+def _column(column: Column) -> Column:
+    found = details(column)
+    if found is not None:
+        found = attrs.evolve(found, pg=_elsewhere(found.pg), sequence=None)
+    return attrs.evolve(column, default=None, identity=None, details=found)
+
+
+def _elsewhere(pg: PgType) -> PgType:
+    return attrs.evolve(pg, oid=0) if pg.oid >= _OWN_OIDS else pg

@@ -1,0 +1,132 @@
+"""Read all objects of a database from its catalogs, in one exchange."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import attrs
+
+import portl
+from portl import Finding, SchemaObject
+from portl_postgres.catalog.tables import shown
+from portl_postgres.objects.graph import Found, Graph
+from portl_postgres.objects.kinds import RELATIONS
+from portl_postgres.objects.renaming import renamed
+from portl_postgres.session.session import Session
+from portl_postgres.sql.text import bound, literal
+
+#: The queries, each with rows of class, oid, kind, schema, name, relation and statements.
+_QUERIES = (
+    "schemas",
+    "extensions",
+    "collations",
+    "types",
+    "functions",
+    "sequences",
+    "tables",
+    "attached",
+    "defaults",
+    "constraints",
+    "indexes",
+    "statistics",
+    "views",
+    "triggers",
+    "rules",
+    "policies",
+    "comments",
+)
+
+
+@attrs.frozen(kw_only=True)
+class DatabaseObjects:
+    """The objects of a database."""
+
+    #: Each after all that it needs.
+    objects: tuple[SchemaObject, ...]
+    #: Labels of objects that need each other, so that none can be the first.
+    circle: tuple[str, ...]
+    #: Labels of what is there and not carried over.
+    others: tuple[str, ...]
+    #: Functions whose bodies, which are not changed, name a schema that is renamed.
+    bodies: tuple[str, ...]
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What the user should know of them."""
+        found = []
+        if self.circle:
+            found.append(portl.problem("objects", f"these need each other: {', '.join(self.circle)}"))
+        if self.bodies:
+            names = ", ".join(self.bodies)
+            said = f"the bodies of functions are not changed, and these name a schema that is renamed: {names}"
+            found.append(portl.warning("schemas", said, "change them at the destination"))
+        if self.others:
+            found.append(portl.note("objects", f"portl does not create these: {', '.join(self.others)}"))
+        return found
+
+
+@cache
+def _query(name: str) -> str:
+    text = files("portl_postgres").joinpath("sql", "objects", f"{name}.sql").read_text(encoding="utf-8")
+    return bound(text)
+
+
+def read(session: Session, schemas: Mapping[str, str] | None = None) -> DatabaseObjects:
+    """Return the objects of the database that a session is on. Names in their statements are qualified.
+
+    Args:
+        session: on the database.
+        schemas: schemas that have other names where the objects are to be created.
+    """
+    found = session.looking(
+        ["SET LOCAL search_path = ''", *map(_query, (*_QUERIES, "positions", "others", "dependencies"))],
+        what="reading the objects of the database",
+    )
+    *rows, positions, others, depends = found[1:]
+    rows.append(_positions(session, positions))
+    objects = [
+        Found(
+            address=(int(row[0]), int(row[1])),
+            kind=row[2],
+            schema=row[3],
+            name=row[4],
+            relation=int(row[5]),
+            statements=tuple(row[6]),
+        )
+        for each in rows
+        for row in each
+    ]
+    tables = {o.relation: shown(o.schema, o.name) for o in objects if o.kind in RELATIONS}
+    objects, bodies = renamed(objects, schemas or {})
+    numbers = (tuple(map(int, row)) for row in depends)
+    graph = Graph(objects, (((a, b), (c, d), (e, f)) for a, b, c, d, e, f in numbers), tables)
+    ordered, circle = graph.ordered()
+    left = (f"{row[2]} {row[3]}.{row[4]}" if row[3] else f"{row[2]} {row[4]}" for row in others)
+    return DatabaseObjects(objects=ordered, circle=circle, others=tuple(left), bodies=bodies)
+
+
+def _positions(session: Session, rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Return rows of ``sql/objects/positions.sql`` with the statement that sets a sequence where it is now.
+
+    One that was used at the destination is not moved back.
+    """
+    if not rows:
+        return []
+    reads = " UNION ALL ".join(
+        f"SELECT {n}, p.last_value, p.is_called, s.seqincrement > 0 FROM {row[6][0]} AS p,"
+        f" pg_catalog.pg_sequence AS s WHERE s.seqrelid = p.tableoid"
+        for n, row in enumerate(rows)
+    )
+    (found,) = session.queries([reads], what="reading sequences")
+    statements = {}
+    for number, last, called, ascending in found:
+        name = rows[number][6][0]
+        behind = f"last_value {'<' if ascending else '>'} {last}"
+        statements[number] = (
+            f"SELECT pg_catalog.setval({literal(name)}::regclass, {last}, {'true' if called else 'false'})"
+            f" FROM {name} WHERE NOT is_called OR {behind}"
+        )
+    return [(*row[:6], (statements[number],)) for number, row in enumerate(rows)]

@@ -1,0 +1,60 @@
+"""Rename schemas in the server's own words for its objects.
+
+With an empty search path the server qualifies every name that is not its own. So a schema is found by its name and the
+dot behind it, outside strings and comments. A string is looked into only where it is cast to ``regclass``, as in the
+default of a serial column. The bodies of functions are strings as well: they are left as they are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import attrs
+
+from portl_postgres.objects.graph import Found
+from portl_postgres.sql.text import quoted
+
+_TOKEN = re.compile(
+    r"""(?P<comment>--[^\n]*|/\*.*?\*/)
+      | (?P<dollar>\$(?P<tag>[A-Za-z_\x80-\U0010ffff]?[\w\x80-\U0010ffff]*)\$.*?\$(?P=tag)\$)
+      | (?P<string>[Ee]'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*')(?P<regclass>::regclass)?
+      | (?P<before>\.)?(?P<name>"(?:[^"]|"")+"|[A-Za-z_\x80-\U0010ffff][\w$\x80-\U0010ffff]*)(?P<dot>(?=\s*\.))?""",
+    re.VERBOSE | re.DOTALL,
+)
+
+
+def renamed(objects: Sequence[Found], schemas: Mapping[str, str]) -> tuple[list[Found], tuple[str, ...]]:
+    """Return objects as they are where schemas have other names, and the functions whose bodies name one of them."""
+    if not schemas:
+        return list(objects), ()
+    made, kept = [], []
+    body = re.compile(rf"\b({'|'.join(map(re.escape, schemas))})\b\"?\s*\.")
+    for found in objects:
+        schema = schemas.get(found.schema, found.schema)
+        statements = tuple(rename(text, schemas) for text in found.statements)
+        name = found.name
+        if found.kind == "schema":
+            name, statements = schema, (f"CREATE SCHEMA IF NOT EXISTS {quoted(schema)}",)
+        elif found.kind == "comment":
+            name = rename(name, schemas)
+        elif found.kind == "function" and any(body.search(text) for text in statements):
+            kept.append(found.name)
+        made.append(attrs.evolve(found, schema=schema, name=name, statements=statements))
+    return made, tuple(kept)
+
+
+def rename(text: str, schemas: Mapping[str, str]) -> str:
+    """Return SQL with the schemas of qualified names renamed."""
+
+    def replaced(match: re.Match[str]) -> str:
+        if match["regclass"]:
+            inner = rename(match["string"][1:-1].replace("''", "'"), schemas).replace("'", "''")
+            return f"'{inner}'::regclass"
+        if match["name"] is None or match["dot"] is None or match["before"]:
+            return match[0]
+        name = match["name"]
+        plain = name[1:-1].replace('""', '"') if name.startswith('"') else name
+        return quoted(schemas[plain]) if plain in schemas else match[0]
+
+    return _TOKEN.sub(replaced, text)

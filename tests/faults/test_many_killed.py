@@ -1,0 +1,58 @@
+"""A job of many tables is killed at a statement, in any stage; the same job again ends with the same database."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+import portl
+from tests.killing import Victim
+from tests.servers import Db
+from tests.whole import EVERYTHING, ROWS, differences, job_of, positions
+
+SEED = 20261126
+#: Moments at which the job is killed, one after the other, until it ends by itself.
+MOMENTS = 5
+CLEARED = """
+DROP SCHEMA IF EXISTS portl, sales, "We""ird schema", public CASCADE;
+DROP EXTENSION IF EXISTS citext CASCADE;
+CREATE SCHEMA public AUTHORIZATION pg_database_owner;
+COMMENT ON SCHEMA public IS 'standard public schema'
+"""
+
+
+def killed_and_run_again(whole: Db, destination: Db, victim: Victim, draw: random.Random, moments: int) -> None:
+    """Kill the job at so many moments, each in a database of its own; check what is there in the end."""
+    job = job_of(whole, destination, chunk_rows=1500, parallel=2)
+    for _ in range(moments):
+        destination.execute(CLEARED)
+        victim.run(job, statement=draw.randint(5, 260))
+        again = victim.run(job, statement=draw.randint(5, 260))
+        if again["killed"]:
+            assert victim.run(job)["error"] is None
+        assert "\n".join(differences(whole, destination)) == ""
+        assert positions(destination) == positions(whole)
+        assert [table.destination for table in portl.verify(job).tables if not table.equal] == []
+        (run,) = portl.status(job).runs
+        assert run.state is portl.RunState.DONE
+
+
+@pytest.fixture
+def whole(source: Db) -> Db:
+    source.execute(EVERYTHING)
+    source.execute(ROWS)
+    return source
+
+
+def test_a_job_of_many_tables_that_is_killed_ends_with_the_same_database(
+    whole: Db, destination: Db, victim: Victim
+) -> None:
+    killed_and_run_again(whole, destination, victim, random.Random(SEED), MOMENTS)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("seed", range(5))
+def test_a_hundred_moments(whole: Db, destination: Db, victim: Victim, seed: int) -> None:
+    killed_and_run_again(whole, destination, victim, random.Random(seed), 20)
