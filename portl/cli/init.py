@@ -284,7 +284,7 @@ class _Interview:
         if not self._asked:
             return not plan.problems
         file = printable(str(self._wanted.file))
-        for problem in plan.problems:
+        for problem in plan.told_problems:
             remedy = f" -> {problem.remedy}" if problem.remedy else ""
             self._output.say(f"{problem.where}: {problem.message}{remedy}", "problem")
         question = f"The plan has problems. Write {file} anyway?" if plan.problems else f"Write {file}?"

@@ -126,7 +126,7 @@ class Output:
             self.json({"event": "failed", "kind": type(error).__name__, "error": str(error)})
         if isinstance(error, portl.PlanError):
             self.say("the plan has problems; nothing was written", "problem")
-            for problem in error.plan.problems:
+            for problem in error.plan.told_problems:
                 self.say(f"  {problem.where}: {problem.message}", "problem")
                 if problem.remedy:
                     self.say(f"    -> {problem.remedy}", "plain")

@@ -66,7 +66,7 @@ def counted(
         rows_before=rows_before,
         older_chunks=tuple(sorted(line.number for line in lines if _older(run, line))),
         source_kind=task.source.kind,
-        destination_kind="new" if task.intent.create else task.destination.kind,
+        destination_kind="new" if task.intent.create or task.made else task.destination.kind,
         conflict=task.conflict,
         batch_rows=batch_size or DEFAULT_BATCH_ROWS,
         chunks_by=None if task.delivery is Delivery.WHOLE else task.split.by,

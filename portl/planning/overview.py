@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+import attrs
+
 from portl.connectors.objects import SchemaObject, Stage
 from portl.planning.tasks import TableTask
 from portl.values.findings import Finding, Severity
@@ -85,6 +87,18 @@ def _plural(kind: str) -> str:
     return {"index": "indexes", "policy": "policies", "statistics": "statistics"}.get(kind, f"{kind}s")
 
 
+def gathered(tables: Sequence[TableTask], findings: Sequence[Finding]) -> list[Finding]:
+    """Return the findings of a plan, those that many tables have once, with the names of some."""
+    return [
+        attrs.evolve(finding, message=f"{finding.message} ({_some(names)})") if names else finding
+        for finding, names in _grouped(tables, findings).items()
+    ]
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED:,} more" if len(names) > NAMED else "")
+
+
 def _grouped(tables: Sequence[TableTask], findings: Sequence[Finding]) -> dict[Finding, list[str]]:
     """Return each finding once, with the tables that have it; the tables' own names in it are the same for all."""
     found: dict[Finding, list[str]] = {finding: [] for finding in findings}
@@ -113,8 +127,7 @@ def _findings(grouped: dict[Finding, list[str]], wanted: Sequence[Severity], wid
             text = printable(f"{finding.where}: {finding.message}")
             yield from wrapped("  - ", text, width, severity.value)
             if names:
-                more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-                yield from wrapped("    in ", printable(", ".join(names[:NAMED]) + more), width)
+                yield from wrapped("    in ", printable(_some(names)), width)
             if finding.remedy:
                 yield from wrapped("    -> ", printable(finding.remedy), width)
 

@@ -46,6 +46,15 @@ class Plan:
         """What the user should know before running it."""
         return self._found(Severity.WARNING)
 
+    @property
+    def told_problems(self) -> tuple[Finding, ...]:
+        """The problems as the user is told them: what many tables have is one, with the names of some."""
+        if self.config.tables is None:
+            return self.problems
+        from portl.planning.overview import gathered  # most jobs have one table
+
+        return tuple(f for f in gathered(self.tables, self.findings) if f.severity is Severity.PROBLEM)
+
     def _found(self, severity: Severity) -> tuple[Finding, ...]:
         found = [*self.findings, *(finding for task in self.tables for finding in task.findings)]
         return tuple(finding for finding in found if finding.severity is severity)
@@ -163,8 +172,8 @@ class PlanError(Error):
     """The plan has problems, so nothing was run. ``plan`` holds it."""
 
     def __init__(self, plan: Plan) -> None:
-        texts = [str(problem) for problem in plan.problems]
-        count = len(texts)
+        texts = [str(problem) for problem in plan.told_problems]
+        count = len(plan.problems)
         head = f"the plan has {count} problem{'s' if count != 1 else ''}; nothing was written"
         super().__init__("\n".join([head, *(f"  {text}" for text in texts)]))
         self.plan = plan

@@ -75,6 +75,10 @@ class TableResult:
         return attrs.asdict(self)
 
 
+#: Of many tables, so many are shown by name: the largest.
+LARGEST = 12
+
+
 class TableResults(tuple[TableResult, ...]):
     """The results of tables, by position or by the table's name at the destination or at the source."""
 
@@ -193,18 +197,52 @@ class Result:
 
     def lines(self, width: int = WIDTH) -> list[Line]:
         """Return the result as lines: each table with the labels of its plan, or all of them as rows of one table."""
-        one = self.source and len(self.tables) == 1
-        lines = list(self._facts(width) if one else _totals(self.tables, width))
+        if self.source:
+            lines = list(self._facts(width) if len(self.tables) == 1 else self._overview(width))
+        else:
+            lines = list(_totals(self.tables, width))
         for table in self.tables:
             if table.error is not None:
                 lines += wrapped(f"{printable(table.destination)} failed: ", printable(table.error), width, "problem")
-        for table in self.tables:
+        for table in () if self.source and len(self.tables) > 1 else self.tables:
             lines += _attempts(table, width)
         for place in sorted({table.rejected_to for table in self.tables if table.rejected_to and table.rows_rejected}):
             text = f"rejected rows are in {place}, each with its reason; fix the cause, then run `portl retry-rejected`"
             lines += wrapped("", text, width, "warning")
         done = f"{printable(self.name)}: {self.summary()}, {human_bytes(self.bytes)} in {self.seconds:.2f} s"
         return [*lines, *wrapped("", done, width, "good")]
+
+    def _overview(self, width: int) -> Iterator[Line]:
+        """Yield the result of a job of many tables: totals, and the largest."""
+        tables = self.tables
+        new = sum(table.destination_kind == "new" for table in tables)
+        counts = ", ".join(f"{sum(getattr(t, name) for t in tables):,} {head}" for head, name in _shown(tables))
+        moved = self.rows_read - sum(table.rows_before for table in tables)
+        rate = f", {moved / self.seconds:,.0f} rows/s" if self.seconds else ""
+        facts = [
+            ("from", self.source),
+            ("to", self.destination),
+            ("tables", f"{len(tables):,}: {new:,} new, {len(tables) - new:,} there already"),
+            ("rows", counts),
+            ("moved", f"{human_bytes(self.bytes)} in {self.seconds:.2f} s{rate}"),
+            ("ledger", next((table.ledger for table in tables if table.ledger), "none")),
+        ]
+        before = sum(table.rows_before for table in tables)
+        if before:
+            attempt = max(table.attempt for table in tables)
+            facts.append(("attempt", f"{attempt}: {before:,} rows were there from earlier attempts"))
+        checked = [table.verification for table in tables if table.verification is not None]
+        if checked:
+            facts.append(("verified", f"by {checked[0].mode}: {len(checked):,} tables are as they should be"))
+        yield Line(f"done {printable(self.name)}", "title")
+        for label, text in facts:
+            yield from wrapped(f"  {label:<10}", printable(text), width)
+        largest = sorted(tables, key=lambda table: -table.rows_read)[:LARGEST]
+        yield Line()
+        yield Line("tables" if len(tables) <= LARGEST else f"tables (the {LARGEST} largest of {len(tables):,})", "head")
+        for line in _totals(largest, width - 2, rates=False):
+            yield Line(f"  {line.text}", line.style)
+        yield Line()
 
     def _facts(self, width: int) -> Iterator[Line]:
         """Yield the result of each table, with the labels of the plan."""
@@ -261,13 +299,20 @@ def _shown(tables: Sequence[TableResult]) -> list[tuple[str, str]]:
     return [(head, name) for head, name in _COUNTS if name == "rows_read" or any(getattr(t, name) for t in tables)]
 
 
-def _totals(tables: Sequence[TableResult], width: int) -> Iterator[Line]:
-    """Yield the results of several tables, which may come from several plans, as one table."""
+def _totals(tables: Sequence[TableResult], width: int, *, rates: bool = True) -> Iterator[Line]:
+    """Yield the results of several tables, which may come from several plans, as one table.
+
+    Args:
+        tables: their results.
+        width: in characters.
+        rates: False where tables were moved at the same time.
+    """
     shown = _shown(tables)
-    rows: list[tuple[str, ...]] = [("table", "route", *(head for head, _ in shown), "rows/s")]
+    rows: list[tuple[str, ...]] = [("table", "route", *(head for head, _ in shown), *(["rows/s"] if rates else []))]
     for table in tables:
         numbers = (f"{getattr(table, name):,}" for _, name in shown)
-        rows.append((table.destination, table.route, *numbers, f"{table.rows_per_second:,.0f}"))
+        rate = [f"{table.rows_per_second:,.0f}"] if rates else []
+        rows.append((table.destination, table.route, *numbers, *rate))
     for number, text in enumerate(aligned(rows, width)):
         yield Line(text, "plain" if number else "dim")
 

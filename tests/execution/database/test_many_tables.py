@@ -355,6 +355,7 @@ def test_a_run_that_is_cancelled_is_resumed(whole: Db, destination: Db) -> None:
     assert run.state is portl.RunState.CANCELLED
     result = portl.migrate(job)
     assert result.tables[0].attempt == 2
+    assert "attempt   2: " in str(result)
     arrived(whole, destination, job)
 
 
@@ -423,3 +424,14 @@ def test_a_sequence_that_was_used_is_not_moved_back(source: Db, destination: Db)
     source.execute("SELECT setval('s', 90), setval('down', -90)")
     portl.migrate(job)
     assert destination.execute("SELECT nextval('s'), nextval('down')") == [(91, -91)]
+
+
+def test_problems_of_many_tables_are_told_once(source: Db, destination: Db) -> None:
+    for db in (source, destination):
+        db.execute("; ".join(f"CREATE TABLE t{number} (id int)" for number in range(9)))
+    with pytest.raises(portl.PlanError) as caught:
+        portl.migrate(job_of(source, destination))
+    head, *told = str(caught.value).splitlines()
+    assert head == "the plan has 9 problems; nothing was written"
+    (line,) = [text for text in told if text.startswith("  conflict: ")]
+    assert "the table has no primary key (public.t0, public.t1, public.t2, public.t3 and 5 more)" in line
