@@ -18,6 +18,8 @@ from portl_postgres.objects.renaming import renamed
 from portl_postgres.session.session import Session
 from portl_postgres.sql.text import bound, literal
 
+#: Sequences that one statement reads.
+_SEQUENCES = 200
 #: The queries, each with rows of class, oid, kind, schema, name, relation and statements.
 _QUERIES = (
     "schemas",
@@ -113,14 +115,16 @@ def _positions(session: Session, rows: Sequence[tuple[Any, ...]]) -> list[tuple[
 
     One that was used at the destination is not moved back.
     """
-    if not rows:
-        return []
-    reads = " UNION ALL ".join(
+    reads = [
         f"SELECT {n}, p.last_value, p.is_called, s.seqincrement > 0 FROM {row[6][0]} AS p,"
         f" pg_catalog.pg_sequence AS s WHERE s.seqrelid = p.tableoid"
         for n, row in enumerate(rows)
-    )
-    (found,) = session.queries([reads], what="reading sequences")
+    ]
+    found: list[tuple[Any, ...]] = []
+    for start in range(0, len(reads), _SEQUENCES):
+        # Looking gives the locks back, of which a server has a limited number.
+        (some,) = session.looking([" UNION ALL ".join(reads[start : start + _SEQUENCES])], what="reading sequences")
+        found += some
     statements = {}
     for number, last, called, ascending in found:
         name = rows[number][6][0]
