@@ -15,7 +15,7 @@ from portl.planning.text import render_plan
 from portl.values.errors import ConfigError, Error
 from portl.values.findings import Finding, Severity, problem
 from portl.values.results import Result
-from portl.values.text import Line, nearest
+from portl.values.text import Line, as_html, nearest
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor  # importing it takes 5 ms
@@ -166,6 +166,10 @@ class Plan:
 
     def __str__(self) -> str:
         return self.text()
+
+    def _repr_html_(self) -> str:
+        """Return the plan as a notebook shows it."""
+        return as_html(self.lines())
 
 
 class PlanError(Error):

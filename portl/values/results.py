@@ -8,7 +8,7 @@ from typing import Any, SupportsIndex, overload
 import attrs
 
 from portl.values.differences import TableVerification
-from portl.values.text import WIDTH, Line, aligned, human_bytes, printable, wrapped
+from portl.values.text import WIDTH, Line, aligned, as_html, human_bytes, printable, wrapped
 
 
 @attrs.frozen(kw_only=True)
@@ -122,6 +122,10 @@ class Result:
 
     def __str__(self) -> str:
         return "\n".join(line.text for line in self.lines())
+
+    def _repr_html_(self) -> str:
+        """Return the result as a notebook shows it."""
+        return as_html(self.lines())
 
     @property
     def rows_read(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import html
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -59,3 +60,25 @@ def wrapped(prefix: str, text: str, width: int = WIDTH, style: str = "plain") ->
     room = max(20, width - len(prefix))
     for number, line in enumerate(textwrap.wrap(text, room, break_on_hyphens=False) or [""]):
         yield Line(f"{prefix if number == 0 else ' ' * len(prefix)}{line}".rstrip(), style)
+
+
+#: How a style looks on a page, light or dark.
+_CSS = {
+    "title": "font-weight: bold",
+    "head": "font-weight: bold; color: #0e7490",
+    "problem": "font-weight: bold; color: #dc2626",
+    "warning": "color: #b45309",
+    "good": "color: #15803d",
+    "dim": "opacity: 0.6",
+}
+
+
+def as_html(lines: Iterable[Line]) -> str:
+    """Return lines as a piece of HTML, for a notebook."""
+    texts = (
+        f'<span style="{_CSS[line.style]}">{html.escape(line.text)}</span>'
+        if line.style in _CSS and line.text
+        else html.escape(line.text)
+        for line in lines
+    )
+    return '<pre style="line-height: 1.3">' + "\n".join(texts) + "</pre>"

@@ -435,3 +435,12 @@ def test_problems_of_many_tables_are_told_once(source: Db, destination: Db) -> N
     assert head == "the plan has 9 problems; nothing was written"
     (line,) = [text for text in told if text.startswith("  conflict: ")]
     assert "the table has no primary key (public.t0, public.t1, public.t2, public.t3 and 5 more)" in line
+
+
+def test_plans_and_results_show_themselves_in_a_notebook(source: Db, destination: Db) -> None:
+    source.execute('CREATE TABLE "<b>" (id int PRIMARY KEY)')
+    job = job_of(source, destination)
+    shown = [portl.plan(job)._repr_html_(), portl.migrate(job)._repr_html_()]
+    for text in shown:
+        assert text.startswith("<pre")
+        assert "public.&quot;&lt;b&gt;&quot;" in text
