@@ -673,9 +673,9 @@ def test_the_ledger_of_a_newer_portl_is_refused(destination: Db) -> None:
     with opened(destination) as end:
         book = ledger_at(end)
         book.start(new_run())
-        destination.execute("COMMENT ON TABLE portl.migrations IS 'portl''s ledger, layout 5'")
+        destination.execute("COMMENT ON TABLE portl.migrations IS 'portl''s ledger, layout 6'")
         for call in (lambda: end.ledger(LedgerConfig()), lambda: book.find(JOB), lambda: book.start(new_run())):
-            with pytest.raises(portl.LedgerError, match=r"has the layout 5 of a newer portl; .* layouts up to 4"):
+            with pytest.raises(portl.LedgerError, match=r"has the layout 6 of a newer portl; .* layouts up to 5"):
                 call()
 
 
