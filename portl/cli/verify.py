@@ -11,7 +11,7 @@ import portl
 from portl.cli.app import DONE, FAILED, guarded
 from portl.cli.options import JobFile, traces
 from portl.cli.output import Output
-from portl.values.text import Line, cut, printable, wrapped
+from portl.values.text import Line, counted_tables, cut, printable, wrapped
 
 #: A value is cut at this many characters.
 VALUE_WIDTH = 30
@@ -63,7 +63,7 @@ def render(found: portl.Verification) -> Iterator[Line]:
         if 0 < named < differing:
             yield Line(f"  … and {differing - named:,} more")
     if len(shown) < len(found.tables):
-        yield Line(f"{len(found.tables) - len(shown):,} tables are equal", "good")
+        yield Line(counted_tables(len(found.tables) - len(shown), "is equal", "are equal"), "good")
     summary = printable(f"{found.name}: {found.summary()} in {found.seconds:.2f} s")
     yield from wrapped("", summary, style="good" if found.equal else "problem")
 

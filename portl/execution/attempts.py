@@ -51,6 +51,7 @@ from portl.values.errors import (
 )
 from portl.values.events import Done, TableDone, Warned
 from portl.values.runs import Run, RunState
+from portl.values.text import counted_tables
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -283,7 +284,9 @@ class Attempts:
         ]
         if wrong:
             names = ", ".join(verified.destination for verified in wrong)
-            raise VerificationFailed(f"{len(wrong):,} tables are not what the job should have made: {names}", wrong[0])
+            raise VerificationFailed(
+                f"{counted_tables(len(wrong), 'is', 'are')} not what the job should have made: {names}", wrong[0]
+            )
         return attrs.evolve(result, tables=tables)
 
     def _after_doubt(self, sides: Sides) -> None:

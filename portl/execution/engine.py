@@ -50,6 +50,9 @@ def execute(
         events.Started(name=plan.config.name, source=plan.source, destination=plan.destination, tables=len(plan.tables))
     )
     if plan.config.tables is not None:
+        if executor is not None:
+            said = "rows are moved by this process, not by the executor: the job has many tables"
+            context.emit(events.Warned(where="executor", message=said))
         return _tables(plan, sides, context, started)
     done: list[TableResult] = []
     for task in plan.tables:

@@ -45,6 +45,11 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return next(iter(difflib.get_close_matches(name, list(known), n=1)), None)
 
 
+def counted_tables(count: int, one: str = "", many: str = "") -> str:
+    """Return a number of tables with the words that go with it: ``1 table is new``, ``2 tables are new``."""
+    return f"1 table{one and ' ' + one}" if count == 1 else f"{count:,} tables{many and ' ' + many}"
+
+
 def human_bytes(count: int) -> str:
     """Return a number of bytes with a binary unit."""
     size = float(count)

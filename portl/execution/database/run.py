@@ -24,7 +24,7 @@ import attrs
 from portl.config.models import Auto, OnTableError
 from portl.connectors.context import Context
 from portl.connectors.objects import SchemaObject, Stage
-from portl.execution.chunks.progress import Progress
+from portl.execution.chunks.progress import Progress, in_doubt
 from portl.execution.chunks.work import Report, Work
 from portl.execution.counting import counted
 from portl.execution.database.tables import Piece, Queue, TableWork
@@ -42,6 +42,7 @@ from portl.values import events
 from portl.values.errors import Cancelled, CommitInDoubt, Error
 from portl.values.results import TableResult
 from portl.values.runs import ChunkLine, RunState
+from portl.values.text import counted_tables
 
 logger = logging.getLogger("portl.execution")
 
@@ -147,6 +148,8 @@ class DatabaseRun:
 
     def _count(self) -> int:
         """Return how many workers there are."""
+        if self._sides.source.for_worker() is None or self._sides.destination.for_worker() is None:
+            return 1
         wanted = self._config.parallel
         count = MOST_WORKERS if isinstance(wanted, Auto) else wanted
         room = [found for found in (self._sides.source.room(), self._sides.destination.room()) if found is not None]
@@ -256,10 +259,18 @@ class DatabaseRun:
         ledger = self._record.ledger
         assert ledger is not None, "many tables need one"
         if failed:
-            said = f"{len(failed):,} tables failed: {', '.join(sorted(failed))}"
+            said = f"{counted_tables(len(failed))} failed: {', '.join(sorted(failed))}"
             ledger.close(self._record.run, RunState.FAILED, said)
             return
-        ledger.close(self._record.run, RunState.DONE)
+        # In a transaction that waits for the disk, as no earlier one has.
+        table, run = self._tables[0], self._record.run
+        try:
+            table.sides.destination.writer(table.work.task.intent).finish(lambda: ledger.close(run, RunState.DONE))
+        except Error as error:
+            if not error.transient or self._sides.destination.holds():
+                raise
+            # The run may be closed: then another attempt would begin a new one.
+            raise in_doubt(error, table.task, ledger, run, table.part.first) from None
 
     def results(self) -> tuple[TableResult, ...]:
         """Return what became of each table so far."""

@@ -163,8 +163,12 @@ class TableWorker(ExtraWorker):
             self.close()
         if self._base is None:
             source, destination = self._sides.source.for_worker(), self._sides.destination.for_worker()
-            assert source is not None, "asked for when the workers were counted"
-            assert destination is not None, "asked for when the workers were counted"
+            if source is None or destination is None:
+                # A caller's connection cannot be opened a second time: the only worker uses the run's sessions.
+                own = self._sides.ledger
+                assert own is not None, "many tables need one"
+                self._base = _Base(source=self._sides.source, destination=self._sides.destination, ledger=own)
+                return self._base
             try:
                 self._stack.callback(source.close)
                 source.open(self._context)

@@ -26,6 +26,7 @@ from portl.planning.table import plan_table
 from portl.planning.tasks import TableTask
 from portl.values.findings import Finding, note, problem, warning
 from portl.values.runs import ChunkState, Run, RunState, RunTable
+from portl.values.text import counted_tables
 
 
 def plan_tables(config: MigrationConfig, sides: Sides, *, restart: bool) -> Plan:
@@ -138,7 +139,9 @@ class _Planner:
             self._findings.append(problem("resume", said, "`--restart` begins a new run"))
         new = len(chosen) - len(found)
         if new:
-            self._findings.append(note("tables", f"{new:,} tables are new at the source: the next run copies them"))
+            self._findings.append(
+                note("tables", f"{counted_tables(new, 'is', 'are')} new at the source, for the next run to copy")
+            )
         return found
 
     def _objects(self, chosen: Sequence[Chosen], latest: Run | None) -> tuple[ChosenObjects, set[str]]:

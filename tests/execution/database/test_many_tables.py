@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -367,7 +368,7 @@ def test_a_table_that_is_new_at_the_source_is_for_the_next_run(source: Db, desti
         portl.migrate(job, observers=[Once(3, token.cancel)], cancel=token)
     source.execute("CREATE TABLE b (id int PRIMARY KEY); INSERT INTO b VALUES (1)")
     found = portl.plan(job)
-    assert any("1 tables are new at the source" in finding.message for finding in found.findings)
+    assert any("1 table is new at the source" in finding.message for finding in found.findings)
     assert [table.destination for table in portl.migrate(job).tables] == ["public.a"]
     assert portl.migrate(job).rows_inserted == 1
     assert portl.verify(job).equal
@@ -444,3 +445,44 @@ def test_plans_and_results_show_themselves_in_a_notebook(source: Db, destination
     for text in shown:
         assert text.startswith("<pre")
         assert "public.&quot;&lt;b&gt;&quot;" in text
+
+
+def connection_to(db: Db) -> psycopg.Connection[Any]:
+    info = db.connection.info
+    return psycopg.connect(
+        host=info.host, port=info.port, user=info.user, dbname=info.dbname, password=db.endpoint.password
+    )
+
+
+def test_caller_supplied_connections_do_as_well(whole: Db, destination: Db) -> None:
+    job = job_of(whole, destination, parallel=4)
+    with connection_to(whole) as reading, connection_to(destination) as writing:
+        portl.migrate(job, source=reading, destination=writing)
+    arrived(whole, destination, job)
+
+
+def test_an_executor_is_told_to_have_nothing_to_do(source: Db, destination: Db) -> None:
+    source.execute("CREATE TABLE a (id int PRIMARY KEY)")
+    seen: list[portl.Event] = []
+    with ThreadPoolExecutor(1) as executor:
+        portl.migrate(job_of(source, destination), executor=executor, observers=[seen.append])
+    warned = [event.message for event in seen if isinstance(event, portl.Warned)]
+    assert warned == ["rows are moved by this process, not by the executor: the job has many tables"]
+
+
+def test_a_run_verifies_all_tables_if_the_job_says_so(source: Db, destination: Db) -> None:
+    source.execute(
+        "CREATE TABLE a (id int PRIMARY KEY, v int); CREATE TABLE b (id int PRIMARY KEY);"
+        "INSERT INTO a SELECT g, g FROM generate_series(1, 100) AS g; INSERT INTO b VALUES (1)"
+    )
+    result = portl.migrate(job_of(source, destination, verify="checksum"))
+    checked = [table.verification for table in result.tables]
+    assert [found is not None and (found.mode, found.equal) for found in checked] == [("checksum", True)] * 2
+    assert "verified  by checksum: 2 tables are as they should be" in str(result)
+    destination.execute(
+        "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.v := 0; RETURN NEW; END';"
+        "CREATE TRIGGER t BEFORE INSERT OR UPDATE ON a FOR EACH ROW EXECUTE FUNCTION f()"
+    )
+    source.execute("INSERT INTO a VALUES (101, 101)")
+    with pytest.raises(portl.VerificationFailed, match=r"1 table is not .* public\.a"):
+        portl.migrate(job_of(source, destination, verify="checksum"))
