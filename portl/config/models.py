@@ -159,7 +159,6 @@ class ObjectGroup(enum.StrEnum):
     RULES = "rules"
     POLICIES = "policies"
     VIEWS = "views"
-    GRANTS = "grants"
 
 
 @attrs.frozen(kw_only=True)
