@@ -21,7 +21,6 @@ from portl_postgres.destination.quarantine.table import RejectedTable
 from portl_postgres.destination.writing.writer import PostgresWriter
 from portl_postgres.ledger.choice import ledger_of
 from portl_postgres.ledger.ledger import PostgresLedger
-from portl_postgres.objects import making
 from portl_postgres.session import worker_sessions
 from portl_postgres.session.database import Database
 from portl_postgres.session.session import Session
@@ -107,6 +106,8 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
 
     def objects(self) -> Collection[str]:
         """See ``Destination.objects``."""
+        from portl_postgres.objects import making  # see ``PostgresSource.objects``
+
         return making.existing(self._session)
 
     def references(self) -> Mapping[str, Collection[str]]:
@@ -115,10 +116,14 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
 
     def unfit(self, objects: Sequence[portl.SchemaObject]) -> list[Finding]:
         """See ``Destination.unfit``."""
+        from portl_postgres.objects import making  # see ``PostgresSource.objects``
+
         return making.unfit(self._session, objects)
 
     def make(self, objects: Sequence[portl.SchemaObject], first: Callable[[], None] | None = None) -> None:
         """See ``Destination.make``."""
+        from portl_postgres.objects import making  # see ``PostgresSource.objects``
+
         making.make(self._session, objects, first)
 
     def connect(self, context: portl.Context) -> None:

@@ -30,7 +30,6 @@ from portl import (
 from portl_postgres.catalog import addresses, tables
 from portl_postgres.catalog.tables import details, shown
 from portl_postgres.config import PostgresSourceConfig
-from portl_postgres.objects import reading
 from portl_postgres.session import worker_sessions
 from portl_postgres.session.database import Database
 from portl_postgres.session.session import Session
@@ -113,6 +112,8 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
 
     def objects(self, schemas: Mapping[str, str]) -> tuple[Sequence[portl.SchemaObject], Sequence[Finding]]:
         """See ``Source.objects``."""
+        from portl_postgres.objects import reading  # jobs of one table do without; importing it takes 20 ms
+
         found = reading.read(self._session, schemas)
         return found.objects, found.findings
 
