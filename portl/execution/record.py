@@ -66,13 +66,16 @@ class RunRecord:
         """The lines of the chunks that are not done, in their order."""
         return [line for _, line in sorted(self.lines.items()) if line.state is not ChunkState.DONE]
 
-    def enter(self) -> events.Resumed | None:
+    def enter(self, tables: Mapping[str, Mapping[str, Any]] | None = None) -> events.Resumed | None:
         """Resume the run that was interrupted, or prepare a new one, which ``start`` writes down.
+
+        Args:
+            tables: what distinguishes the state of each of many tables (``Run.of``).
 
         Returns:
             The event of a run that is resumed.
         """
-        snapshot = self._sides.source.snapshot()
+        snapshot = {**self._sides.source.snapshot(), **({"tables": tables} if tables is not None else {})}
         if self.ledger is not None:
             self.ledger.prepare()
         if self._task.run is None or self.ledger is None:

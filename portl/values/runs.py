@@ -117,7 +117,11 @@ class Run:
     def of(self, table: RunTable) -> Run:
         """Return the part of the run that is one table's."""
         lines = self.chunks[table.first - 1 : table.last]
-        return attrs.evolve(self, chunks=lines, tables=(), incarnation=table.incarnation)
+        snapshots = {
+            attempt: {**snapshot, **snapshot.get("tables", {}).get(table.name, {})}
+            for attempt, snapshot in self.snapshots.items()
+        }
+        return attrs.evolve(self, chunks=lines, tables=(), incarnation=table.incarnation, snapshots=snapshots)
 
     @property
     def began(self) -> str:

@@ -16,8 +16,9 @@ the next attempt, and nothing is needed to record it. Rows are recorded chunk by
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
+from typing import Any
 
 import attrs
 
@@ -74,7 +75,7 @@ class DatabaseRun:
     def carry_out(self) -> tuple[TableResult, ...]:
         """Move everything; return what became of each table."""
         try:
-            resumed = self._record.enter()
+            resumed = self._record.enter(self._states())
             if resumed is not None:
                 self._context.emit(resumed)
             self._begin()
@@ -84,6 +85,12 @@ class DatabaseRun:
             self._give_up(error)
             raise
         return self.results()
+
+    def _states(self) -> dict[str, Mapping[str, Any]]:
+        """Return what distinguishes the state of tables that may be gone on with in the middle."""
+        tables = self._sides.tables
+        names = [task.destination.name for task in self._plan.tables if len(task.split.chunks) > 1]
+        return {name: tables[name].source.snapshot() for name in names}
 
     def _begin(self) -> None:
         """Create what comes before the rows, and start the run in the ledger."""
