@@ -24,7 +24,8 @@ from psycopg import pq
 import portl
 from portl_postgres.config import PostgresEnd
 from portl_postgres.session.connect_errors import Stopped, connect_once, refusal
-from portl_postgres.session.session import Session, same_server
+from portl_postgres.session.same_server import same_server
+from portl_postgres.session.session import Session
 from portl_postgres.session.settings import PRINTING, keywords, secrets_of, watchfulness
 
 if TYPE_CHECKING:

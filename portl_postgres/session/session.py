@@ -16,6 +16,7 @@ from psycopg.rows import tuple_row
 import portl
 from portl_postgres.session.connect_errors import HINT_SYSTEM
 from portl_postgres.session.errors import HINT_SILENT, translate
+from portl_postgres.session.same_server import same_server
 from portl_postgres.session.waiting import ready
 from portl_postgres.session.watchdog import Vigil
 from portl_postgres.sql.text import literal
@@ -48,10 +49,6 @@ _HOLDERS = """
     ORDER BY l.mode NOT LIKE '%Exclusive%', l.mode LIKE 'Row%', a.xact_start
     LIMIT 3
 """
-
-#: What chooses between several servers, or says where one is; a service gives way to what is said besides.
-_CHOICE = {"host", "hostaddr", "port", "target_session_attrs", "load_balance_hosts"}
-
 
 #: Which process of which server answers: its number, when the server was started, and what the time is there.
 _SERVER = (
@@ -215,22 +212,36 @@ class Session:
                 with self.vigil.waiting():
                     cursor.execute(statement.encode(), parameters or None)
             except KeyboardInterrupt:
-                self._settle_interrupted()
+                # Where it comes before psycopg waits, psycopg leaves the statement running.
+                self.end_statement()
                 raise
             yield cursor
 
-    def _settle_interrupted(self) -> None:
-        """End a statement that Ctrl-C has left running: where it comes before psycopg waits, psycopg does not."""
+    def end_statement(self) -> None:
+        """End the statement that is running, if one is, and read all that it has still to say."""
         if self.connection.info.transaction_status is not pq.TransactionStatus.ACTIVE:
             return
         self.cancel()
-        with self.translated("ending a statement after Ctrl-C"), self.vigil.waiting():
-            while not self.broken:
-                while self.pgconn.is_busy():
-                    ready(self.pgconn.socket, READY_SECONDS)
-                    self.pgconn.consume_input()
-                if self.pgconn.get_result() is None:
-                    return
+        with self.translated("ending a statement"), self.vigil.waiting():
+            while not self.broken and (result := self._result()) is not None:
+                if result.status == pq.ExecStatus.COPY_IN:
+                    self.pgconn.put_copy_end(b"given up by portl")
+                    while self.pgconn.flush():
+                        ready(self.pgconn.socket, READY_SECONDS, writing=True)
+                elif result.status == pq.ExecStatus.COPY_OUT:
+                    while (length := self.pgconn.get_copy_data(1)[0]) >= 0:
+                        if not length:
+                            self._receive()
+        self.vigil.hasty = False
+
+    def _result(self) -> pq.abc.PGresult | None:
+        while self.pgconn.is_busy():
+            self._receive()
+        return self.pgconn.get_result()
+
+    def _receive(self) -> None:
+        if ready(self.pgconn.socket, READY_SECONDS)[0]:
+            self.pgconn.consume_input()
 
     def log(self, statement: str) -> None:
         """Take note of a statement that is about to be sent."""
@@ -325,8 +336,14 @@ class Session:
         """Roll back, or back to the savepoint. On a broken connection the server has done it."""
         if self._token.cancelled:
             self.settle()
+        if not self.broken:
+            # Ctrl-C may come between a server's answer and what is noted of it: the connection knows how it stands.
+            self.end_statement()
+        if not self.open:
+            self._opening, self._depth = "", 0
+            return
         self._depth -= 1
-        if self.opening() or self.broken:
+        if self.broken:
             return
         if self._depth == 0:
             self.execute("ROLLBACK")
@@ -427,15 +444,3 @@ class Session:
             self.settings(self._original)
         except portl.Error as error:
             logger.warning("%s: its settings could not be put back: %s", self.label, error.message)
-
-
-def same_server(connection: psycopg.Connection[Any], parameters: Mapping[str, str] | None) -> dict[str, str]:
-    """Return the keywords of another connection to the very server that a connection leads to."""
-    info = connection.info
-    if parameters is None:
-        parameters = {**info.get_parameters(), "password": info.password}
-    found = {name: value for name, value in parameters.items() if name not in _CHOICE and value}
-    found.update(host=info.host, port=str(info.port))
-    if not info.host.startswith(("/", "@")) and info.hostaddr:
-        found["hostaddr"] = info.hostaddr  # a name may lead to several servers in turn
-    return found

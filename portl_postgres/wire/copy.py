@@ -18,7 +18,6 @@ import psycopg
 from psycopg import pq
 
 import portl
-from portl_postgres.session.errors import words
 from portl_postgres.session.session import Session, logger
 from portl_postgres.session.waiting import ready
 from portl_postgres.wire.messages import POLL_SECONDS
@@ -101,28 +100,12 @@ def unfinished(session: Session) -> Iterator[None]:
         raise
     except BaseException:
         if not session.broken:
-            session.cancel()
             try:
-                _clear(session)
-            except psycopg.Error as error:
+                session.end_statement()
+            except portl.Error as error:
                 # The connection was lost meanwhile, or given up: nothing is left to end.
-                logger.debug("%s: %s", session.label, words(error))
-            session.vigil.hasty = False
+                logger.debug("%s", error.message)
         raise
-
-
-def _clear(session: Session) -> None:
-    """Read all that a statement has still to say, whatever it is."""
-    pgconn = session.pgconn
-    while (result := wait_result(session)) is not None:
-        if result.status == pq.ExecStatus.COPY_IN:
-            pgconn.put_copy_end(b"given up by portl")
-            flush(session, portl.CancelToken())
-        elif result.status == pq.ExecStatus.COPY_OUT:
-            with session.vigil.waiting():
-                while (length := pgconn.get_copy_data(1)[0]) >= 0:
-                    if length == 0:
-                        receive(session)
 
 
 def drain(session: Session) -> None:

@@ -173,7 +173,6 @@ class CopyIn:
             return
 
     def _end(self, reason: bytes | None) -> int:
-        self.open = False
         self._session.vigil.sent_all()
         pgconn = self._session.pgconn
         taken = 0
@@ -184,6 +183,7 @@ class CopyIn:
             with self._session.translated(self._what), twin(self._session) as wire:
                 self._send_rest(wire, token)
         with self._session.translated(self._what), unfinished(self._session):
+            self.open = False
             pgconn.put_copy_end(reason)
             flush(self._session, token)
             while (result := wait_result(self._session)) is not None:
