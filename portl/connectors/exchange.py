@@ -107,6 +107,8 @@ class Counts:
     updated: int = 0
     unchanged: int = 0
     skipped: int = 0
+    #: Rows of the destination that the source no longer has: deleted, or marked as deleted.
+    deleted: int = 0
     #: Of all these, rows that keep a value of their own in a column that cannot be set (``Intent.kept``).
     kept: int = 0
 
@@ -116,6 +118,7 @@ class Counts:
             updated=self.updated + other.updated,
             unchanged=self.unchanged + other.unchanged,
             skipped=self.skipped + other.skipped,
+            deleted=self.deleted + other.deleted,
             kept=self.kept + other.kept,
         )
 

@@ -53,6 +53,7 @@ def counted(
         rows_inserted=sum(line.inserted for line in lines),
         rows_updated=sum(line.updated for line in lines),
         rows_skipped=sum(line.skipped for line in lines),
+        rows_deleted=sum(line.deleted for line in lines),
         rows_kept=sum(line.kept for line in lines),
         rows_unchanged=sum(line.unchanged for line in lines),
         rows_rejected=sum(line.rejected for line in lines),

@@ -26,6 +26,8 @@ class TableResult:
     rows_updated: int = 0
     #: Rows that the strategy left out because their key was there already.
     rows_skipped: int = 0
+    #: Rows of the destination that the source no longer has: deleted, or marked as deleted (``mode: mirror``).
+    rows_deleted: int = 0
     #: Rows that were identical already; they are not rewritten.
     rows_unchanged: int = 0
     #: Of all these, rows that keep a value of their own in a column that could not be set, as the plan has warned.
@@ -148,6 +150,11 @@ class Result:
         return sum(table.rows_skipped for table in self.tables)
 
     @property
+    def rows_deleted(self) -> int:
+        """Rows of the destination that the source no longer has."""
+        return sum(table.rows_deleted for table in self.tables)
+
+    @property
     def rows_unchanged(self) -> int:
         """Rows that were identical already."""
         return sum(table.rows_unchanged for table in self.tables)
@@ -170,7 +177,7 @@ class Result:
     def summary(self) -> str:
         """Return the counts in one line."""
         parts = [f"{self.rows_read:,} rows read"]
-        for label in ("inserted", "updated", "unchanged", "skipped", "rejected"):
+        for label in ("inserted", "updated", "deleted", "unchanged", "skipped", "rejected"):
             count = getattr(self, f"rows_{label}")
             if count:
                 parts.append(f"{count:,} {label}")
@@ -185,6 +192,7 @@ class Result:
             "rows_inserted",
             "rows_updated",
             "rows_skipped",
+            "rows_deleted",
             "rows_unchanged",
             "rows_kept",
             "rows_rejected",
@@ -291,6 +299,7 @@ _COUNTS = (
     ("read", "rows_read"),
     ("new", "rows_inserted"),
     ("changed", "rows_updated"),
+    ("deleted", "rows_deleted"),
     ("same", "rows_unchanged"),
     ("skipped", "rows_skipped"),
     ("own value", "rows_kept"),

@@ -47,6 +47,8 @@ class ChunkLine:
     updated: int = 0
     unchanged: int = 0
     skipped: int = 0
+    #: Rows of the destination that the source no longer has: deleted, or marked as deleted.
+    deleted: int = 0
     #: Of all these, rows that keep a value of their own in a column that cannot be set.
     kept: int = 0
     rejected: int = 0
@@ -162,6 +164,7 @@ class Run:
                     ("updated", "updated"),
                     ("unchanged", "unchanged"),
                     ("skipped", "skipped"),
+                    ("deleted", "deleted"),
                     ("kept", "kept"),
                     ("rejected", "rejected"),
                 )

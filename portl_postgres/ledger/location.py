@@ -19,7 +19,7 @@ from portl_postgres.sql.text import Expression, bound, literal, quoted, statemen
 logger = logging.getLogger("portl.postgres")
 
 #: The layout that this version of portl writes: there is a file ``sql/ledger_<n>.sql`` for each step to it.
-LAYOUT = 5
+LAYOUT = 6
 #: The schema of the ledger's own, which is preferred.
 SCHEMA = "portl"
 

@@ -13,7 +13,7 @@ from portl import ChunkLine, ChunkState, Run, RunState, RunTable
 from portl_postgres.ledger.locks import Holders, lock_key
 
 #: The columns of a chunk line that count.
-COUNTS = ("rows", "bytes", "batches", "inserted", "updated", "unchanged", "skipped", "kept", "rejected")
+COUNTS = ("rows", "bytes", "batches", "inserted", "updated", "unchanged", "skipped", "deleted", "kept", "rejected")
 
 
 def with_holders(runs: list[Run], holders: Holders) -> list[Run]:

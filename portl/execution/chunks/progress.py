@@ -87,5 +87,6 @@ def plus(line: ChunkLine, counts: Counts) -> ChunkLine:
         updated=line.updated + counts.updated,
         unchanged=line.unchanged + counts.unchanged,
         skipped=line.skipped + counts.skipped,
+        deleted=line.deleted + counts.deleted,
         kept=line.kept + counts.kept,
     )
