@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.servers import MIXED, NARROW, Bench, connect, execute, servers
 from benchmarks.works import job, restore
-from portl_postgres.catalog.spellings import PostgresTypeMapper
+from portl_postgres.catalog.types import PgType, generic
 from portl_postgres.demo.server import Server
 from portl_postgres.wire.column_codecs import rows_dumper, rows_loader
 
@@ -73,7 +73,11 @@ def halves(bench: Bench, name: str, rows: int = 100_000, times: int = 5) -> None
     with connect(bench.source) as connection, connection.cursor() as cursor:
         cursor.execute(f"SELECT * FROM {name} LIMIT 0".encode())
         assert cursor.description is not None
-        types = [PostgresTypeMapper().generic(column.type_display) for column in cursor.description]
+        names = [connection.adapters.types[column.type_code] for column in cursor.description]
+        types = [
+            generic(PgType(oid=0, schema="pg_catalog", name=known.name if known else "", spelled="", kind="b"), -1)
+            for known in names
+        ]
         with cursor.copy(f"COPY (SELECT * FROM {name} LIMIT {rows}) TO STDOUT".encode()) as copy:
             lines = [bytes(line) for line in copy]
     at_once = 140  # about 32 KiB of mixed rows, as they come from the server

@@ -41,7 +41,6 @@ if TYPE_CHECKING:  # for type checkers and the docs; a program reads _HOMES, and
     from portl.connectors.comparer import RowLine as RowLine
     from portl.connectors.comparer import Texts as Texts
     from portl.connectors.connector import Connector as Connector
-    from portl.connectors.connector import TypeMapper as TypeMapper
     from portl.connectors.context import Context as Context
     from portl.connectors.destination import Destination as Destination
     from portl.connectors.exchange import ROWS as ROWS
@@ -153,7 +152,7 @@ _HOMES = {
     ),
     "portl.config.validators": "FieldError",
     "portl.connectors.comparer": "BucketSum Comparer Comparison RowLine Texts",
-    "portl.connectors.connector": "Connector TypeMapper",
+    "portl.connectors.connector": "Connector",
     "portl.connectors.context": "Context",
     "portl.connectors.destination": "Destination",
     "portl.connectors.exchange": (

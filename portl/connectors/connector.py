@@ -1,8 +1,7 @@
-"""What a plugin provides, and the mapping between native and generic types."""
+"""What a plugin provides."""
 
 from __future__ import annotations
 
-import abc
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,20 +10,7 @@ import attrs
 from portl.config.models import DestinationConfig, SourceConfig
 from portl.connectors.destination import Destination
 from portl.connectors.source import Source
-from portl.schema.types import Type
 from portl.values.secrets import Secret
-
-
-class TypeMapper(abc.ABC):
-    """Maps the native types of a system to the generic ones and back."""
-
-    @abc.abstractmethod
-    def generic(self, native: str) -> Type:
-        """Return the generic type of a native one; ``text`` if there is none."""
-
-    @abc.abstractmethod
-    def native(self, type: Type) -> str:
-        """Return the native type that holds every value of a generic one."""
 
 
 @attrs.frozen(kw_only=True)

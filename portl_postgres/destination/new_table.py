@@ -10,7 +10,7 @@ import attrs
 from portl import Column, Finding, Key, Kind, Table, Type, note, problem, warning
 from portl_postgres.catalog.equality import exact
 from portl_postgres.catalog.sequences import RANGES, PgSequence
-from portl_postgres.catalog.spellings import PostgresTypeMapper
+from portl_postgres.catalog.spellings import spelled
 from portl_postgres.catalog.tables import DIALECT, ColumnDetails, TableDetails, details, shown
 from portl_postgres.catalog.types import KINDS, PgType, generic
 from portl_postgres.config import PostgresDestinationConfig
@@ -182,7 +182,7 @@ def _of_other_connector(column: Column, version: int) -> Column:
     return Column(
         name=column.name,
         type=column.type,
-        native=PostgresTypeMapper().native(column.type),
+        native=spelled(column.type),
         nullable=column.nullable,
         exact=exact(pg, column.type),
         comment=column.comment,
@@ -196,7 +196,7 @@ def _builtin(type: Type) -> PgType:
         element = _builtin(type.element)
         return PgType(oid=0, schema="pg_catalog", name=f"_{element.name}", spelled="", kind="A", element=element)
     name = next(name for name, kind in KINDS.items() if kind is type.kind)
-    return PgType(oid=0, schema="pg_catalog", name=name, spelled=PostgresTypeMapper().native(type), kind="b")
+    return PgType(oid=0, schema="pg_catalog", name=name, spelled=spelled(type), kind="b")
 
 
 def _default(column: Column, found: ColumnDetails, pg: PgType) -> tuple[str | None, str | None]:

@@ -29,7 +29,6 @@ CONTRACTS = (
     portl.Ledger,
     portl.Side,
     portl.Source,
-    portl.TypeMapper,
     portl.Writer,
 )
 

@@ -14,14 +14,13 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from portl import Kind, RowBatch, Type
-from portl_postgres.catalog.spellings import PostgresTypeMapper
 from portl_postgres.wire.column_codecs import CopiedRows, rows_dumper, rows_loader
 from portl_postgres.wire.row_text import loader, unescape
+from tests.postgres.types import generic
 from tests.servers import Db
 
 dump_rows = rows_dumper(())
 QUICK = settings(deadline=None, suppress_health_check=list(HealthCheck), phases=(Phase.reuse, Phase.generate))
-MAPPER = PostgresTypeMapper()
 TEXTS = st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), max_size=10) | st.lists(
     st.sampled_from(
         ["\\", "\\N", "\\.", "\t", "\n", "\r", '"', "{", "}", ",", "NULL", "\b", "\f", "\v", "\x01", "\x7f"]
@@ -57,7 +56,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "boolean[]": st.lists(st.none() | st.booleans()),
 }  # fmt: skip
 NATIVES = list(VALUES)
-TYPES = [MAPPER.generic(native) for native in NATIVES]
+TYPES = [generic(native) for native in NATIVES]
 
 
 def through(db: Db, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
@@ -138,7 +137,7 @@ def test_a_python_value_comes_back_from_the_server_as_it_went(source: Db, rows: 
     ],
 )
 def test_what_python_cannot_hold_stays_the_text_that_the_server_sent(native: str, text: str, value: Any) -> None:
-    load = loader(MAPPER.generic(native))
+    load = loader(generic(native))
     found = load(text) if load else text
     assert (str(found) if native == "numeric" else found) == value
 
@@ -175,7 +174,7 @@ def test_arrays_of_any_texts_come_back_whatever_their_neighbours_in_the_column(l
 
 def test_a_value_that_python_cannot_hold_leaves_its_neighbours_in_the_column_as_they_are() -> None:
     texts = ["2024-01-01", "infinity", "\\N", "2024-01-02"]
-    load = rows_loader([MAPPER.generic("date")])
+    load = rows_loader([generic("date")])
     found = [row[0] for row in load(text.encode() + b"\n" for text in texts)]
     assert found == [dt.date(2024, 1, 1), "infinity", None, dt.date(2024, 1, 2)]
     assert b"".join(dump_rows([(value,) for value in found])) == "".join(f"{text}\n" for text in texts).encode()
@@ -247,7 +246,7 @@ def test_a_text_column_gets_uuids_and_instants_as_people_write_them() -> None:
 
 @pytest.mark.parametrize("native", NATIVES)
 def test_a_column_decodes_null_among_its_values_and_columns_of_null_alone(source: Db, native: str) -> None:
-    load = rows_loader([MAPPER.generic(native)])
+    load = rows_loader([generic(native)])
     assert load([b"\\N\n\\N\n"]) == [(None,), (None,)]
     texts = {"boolean": "t", "bytea": "\\x00ff", "json": "[1]", "uuid": str(uuid.UUID(int=1)), "interval": "1 day"}
     plain = texts.get(native, "1")
