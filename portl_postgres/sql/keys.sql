@@ -15,6 +15,8 @@ SELECT coalesce(k.conname, c.relname)::text,
             WHEN NOT i.indisvalid THEN 'is invalid until it is built again' END
   FROM pg_catalog.pg_index AS i
   JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
-  LEFT JOIN pg_catalog.pg_constraint AS k ON k.conindid = i.indexrelid AND k.contype IN ('p', 'u')
+  -- conrelid has an index, conindid has none
+  LEFT JOIN pg_catalog.pg_constraint AS k
+    ON k.conrelid = i.indrelid AND k.conindid = i.indexrelid AND k.contype IN ('p', 'u')
  WHERE i.indrelid = $1 AND i.indisunique
  ORDER BY i.indisprimary DESC, 1
