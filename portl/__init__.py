@@ -59,8 +59,10 @@ if TYPE_CHECKING:  # for type checkers and the docs; a program reads _HOMES, and
     from portl.connectors.exchange import Split as Split
     from portl.connectors.exchange import Splitting as Splitting
     from portl.connectors.ledger import Ledger as Ledger
+    from portl.connectors.objects import Placement as Placement
     from portl.connectors.objects import SchemaObject as SchemaObject
     from portl.connectors.objects import Stage as Stage
+    from portl.connectors.objects import Standing as Standing
     from portl.connectors.registry import Installed as Installed
     from portl.connectors.registry import hookimpl as hookimpl
     from portl.connectors.registry import installed as installed
@@ -160,7 +162,7 @@ _HOMES = {
         "Split Splitting"
     ),
     "portl.connectors.ledger": "Ledger",
-    "portl.connectors.objects": "SchemaObject Stage",
+    "portl.connectors.objects": "Placement SchemaObject Stage Standing",
     "portl.connectors.registry": "Installed hookimpl installed register",
     "portl.connectors.retry": "retrying",
     "portl.connectors.side": "Side TableEntry",

@@ -64,3 +64,17 @@ def job_of(source: Db, destination: Db, **keys: object) -> dict[str, object]:
     """Return a job for the whole database."""
     sides = {"source": source.end(), "destination": destination.end()}
     return {"name": "whole", **sides, "tables": "all", "objects": "all", **keys}
+
+
+def owned(db: Db, table: str = "t") -> dict[str, str]:
+    """Return what belongs to a table, by name: the server's words."""
+    return dict(
+        db.execute(
+            "SELECT conname::text, pg_get_constraintdef(oid) FROM pg_constraint"
+            f" WHERE conrelid = '{table}'::regclass AND contype <> 'n' UNION ALL"
+            " SELECT c.relname::text, pg_get_indexdef(c.oid) FROM pg_index JOIN pg_class AS c ON c.oid = indexrelid"
+            f" WHERE indrelid = '{table}'::regclass AND NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = c.oid"
+            " AND contype IN ('p', 'u', 'x')) UNION ALL SELECT stxname::text, pg_get_statisticsobjdef(oid)"
+            f" FROM pg_statistic_ext WHERE stxrelid = '{table}'::regclass"
+        )
+    )

@@ -70,18 +70,18 @@ def copy(
     many = every or len(patterns) > 1 or any(letter in patterns[0] for letter in "*?")
     if many and to_table is not None:
         raise click.UsageError("--to-table goes with one table")
-    if not many and (exclude or objects):
-        raise click.UsageError("--exclude and --objects go with many tables")
+    if not many and exclude:
+        raise click.UsageError("--exclude goes with many tables")
 
     def job() -> dict[str, Any]:
         if many:
             found = portl.job_from_urls(source, destination, tables="all" if every else patterns)
             found.update({"exclude": list(exclude)} if exclude else {})
-            if objects is not None:
-                words = [word.strip() for word in objects.split(",")]
-                found["objects"] = words if len(words) > 1 or objects not in ("all", "none") else objects
         else:
             found = portl.job_from_urls(source, destination, table=patterns[0], to_table=to_table)
+        if objects is not None:
+            words = [word.strip() for word in objects.split(",")]
+            found["objects"] = words if len(words) > 1 or objects not in ("all", "none") else objects
         found.update({key: value for key, value in (("conflict", conflict), ("verify", verify)) if value is not None})
         return found
 

@@ -319,10 +319,10 @@ class MigrationConfig:
     exclude: tuple[str, ...] = attrs.field(default=(), validator=_for_many)
     #: Source schema to destination schema. Schemas that are not listed keep their names.
     schemas: dict[str, str] | None = attrs.field(default=None, validator=_for_many)
-    #: What comes with the tables that the run creates: all, none, or a list of types, extensions, sequences,
+    #: What comes with each table that the run creates: all, none, or a list of types, extensions, sequences,
     #: functions, indexes, constraints, foreign_keys, comments, statistics, triggers, rules, policies, views. What an
     #: object needs comes with it.
-    objects: Objects | tuple[ObjectGroup, ...] = attrs.field(default=DEFAULT_OBJECTS, validator=_for_many)
+    objects: Objects | tuple[ObjectGroup, ...] = DEFAULT_OBJECTS
     #: stop: the first table that fails ends the run; continue: the other tables go on.
     on_table_error: OnTableError = attrs.field(default=OnTableError.STOP, validator=_for_many)
     #: Source column to destination column. Columns that are not listed keep their names.
@@ -359,6 +359,13 @@ class MigrationConfig:
     mask: tuple[str, ...] = attrs.field(default=(), validator=once)
     #: What is compared after the last row: none, count, checksum or full.
     verify: Verify = Verify.NONE
+
+    @property
+    def groups(self) -> frozenset[ObjectGroup]:
+        """The groups of objects that the job asks for."""
+        if isinstance(self.objects, Objects):
+            return frozenset(ObjectGroup) if self.objects is Objects.ALL else frozenset()
+        return frozenset(self.objects)
 
 
 #: Rows in a batch, if the job does not say.

@@ -11,7 +11,7 @@ from portl.config.models import DestinationConfig, LedgerConfig, Strategy
 from portl.connectors.comparer import Comparer
 from portl.connectors.exchange import ROWS, Examination, Field, Intent, Rejected
 from portl.connectors.ledger import Ledger
-from portl.connectors.objects import SchemaObject
+from portl.connectors.objects import SchemaObject, Standing
 from portl.connectors.side import Side
 from portl.connectors.writer import Writer
 from portl.schema.conversions import Conversion, conversion
@@ -66,6 +66,10 @@ class Destination(Side[D]):
 
     def objects(self) -> Collection[str] | None:
         """Return the labels of the objects there are; None: it creates no other database's objects."""
+        return None
+
+    def standing(self, objects: Sequence[SchemaObject]) -> Standing | None:
+        """Return which of these objects there are, and which cannot be created here with a table; None: none can be."""
         return None
 
     def references(self) -> Mapping[str, Collection[str]]:

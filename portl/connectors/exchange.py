@@ -8,7 +8,8 @@ from typing import Any
 
 import attrs
 
-from portl.config.models import Conflict, Quarantine
+from portl.config.models import Conflict, ObjectGroup, Quarantine
+from portl.connectors.objects import SchemaObject
 from portl.schema.conversions import Conversion
 from portl.schema.tables import Column, Key, Table
 from portl.values.errors import DataError
@@ -226,6 +227,10 @@ class Intent:
     kept: frozenset[str] = frozenset()
     #: Columns of the destination whose values must not be shown.
     mask: frozenset[str] = frozenset()
+    #: What comes with the table that this run creates, each after all that it needs.
+    objects: tuple[SchemaObject, ...] = ()
+    #: The groups of objects that the job asks for.
+    groups: frozenset[ObjectGroup] = frozenset()
     #: The job's name and the run's id, for the quarantine; empty if they are unknown.
     job: str = ""
     run: str = ""

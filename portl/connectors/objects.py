@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import builtins
 import enum
+from collections.abc import Mapping
 
 import attrs
 
 from portl.config.models import ObjectGroup
+from portl.schema.tables import Table
 
 
 class Stage(enum.IntEnum):
@@ -59,3 +61,25 @@ class SchemaObject:
     def label(self) -> str:
         """Its kind and its name, by which it is recognised at the destination, too."""
         return f"{self.kind} {self.name}"
+
+
+@attrs.frozen(kw_only=True)
+class Placement:
+    """A table that a run creates in another form than the source's: under another name, or with other columns."""
+
+    source: Table
+    target: Table
+    #: Source column to destination column, for those whose values and types stay as they are.
+    columns: Mapping[str, str]
+    #: For the other columns of the source, what becomes of them, as the rest of a sentence.
+    changed: Mapping[str, str]
+
+
+@attrs.frozen(kw_only=True)
+class Standing:
+    """How a destination stands to objects that are to be created there with a table."""
+
+    #: The labels of those that it has.
+    there: frozenset[str] = frozenset()
+    #: By label, why some cannot be created, as the rest of a sentence.
+    refused: Mapping[str, str] = attrs.field(factory=dict)

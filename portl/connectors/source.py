@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
-from portl.config.models import SourceConfig
+from portl.config.models import ObjectGroup, SourceConfig
 from portl.connectors.comparer import Comparer, Texts, canonical
 from portl.connectors.exchange import (
     ROWS,
@@ -22,7 +22,7 @@ from portl.connectors.exchange import (
     Split,
     Splitting,
 )
-from portl.connectors.objects import SchemaObject
+from portl.connectors.objects import Placement, SchemaObject
 from portl.connectors.side import Side
 from portl.schema.tables import Column, Table
 from portl.values.errors import SchemaError
@@ -84,6 +84,19 @@ class Source(Side[S]):
 
         Args:
             schemas: source schema to destination schema, for the names in statements.
+        """
+        return (), ()
+
+    def objects_with(
+        self, placement: Placement, groups: Collection[ObjectGroup]
+    ) -> tuple[Sequence[SchemaObject], Sequence[Finding]]:
+        """Return the objects of one table as they fit what the job makes of it, and why others do not.
+
+        With them comes what they need, each after all that it needs; tables that they refer to have no statements.
+
+        Args:
+            placement: the table, and what it becomes.
+            groups: those that the job asks for.
         """
         return (), ()
 

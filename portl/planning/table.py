@@ -13,6 +13,7 @@ from portl.connectors.ledger import Ledger
 from portl.connectors.source import Source
 from portl.planning.columns import map_columns
 from portl.planning.keys import choose_key, distinct, report_nulls
+from portl.planning.placing import with_objects
 from portl.planning.resume import Resumption
 from portl.planning.route import choose_format, snapshot_need
 from portl.planning.tasks import TableTask
@@ -71,6 +72,9 @@ class _Planner:
         together = "all tables are read in one state" if self._resumption is not None else None
         intent = self._with_format(intent, together or snapshot_need(self._config))
         self._findings += self._source.examine(intent.fields)
+        if self._resumption is None:
+            intent, findings = with_objects(intent, self._source, self._destination)
+            self._findings += findings
         readable = not any(f.severity is Severity.PROBLEM and f.where.startswith("source") for f in self._findings)
         split = self._split(intent) if readable else Split()
         resumption = self._resumption or Resumption.of(
@@ -127,6 +131,7 @@ class _Planner:
             quarantine=config.quarantine if config.on_error is OnError.QUARANTINE else None,
             mask=mapping.mask,
             job=config.name,
+            groups=config.groups,
         )
         return intent, mapping.ignored
 

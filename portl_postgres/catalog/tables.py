@@ -50,6 +50,16 @@ class ColumnDetails:
 
 
 @attrs.frozen(kw_only=True)
+class Due:
+    """What is to be done with a table after the last rows of the run that has created it."""
+
+    #: The columns of its primary key; empty: it has that already, or gets none.
+    key: tuple[str, ...] = ()
+    #: What comes with it: the groups, the label and the statements of each.
+    objects: tuple[tuple[str, str, tuple[str, ...]], ...] = ()
+
+
+@attrs.frozen(kw_only=True)
 class TableDetails:
     """What the catalogs say of a relation beyond ``portl.Table``."""
 
@@ -67,8 +77,13 @@ class TableDetails:
     triggers: tuple[str, ...] = ()
     rules: tuple[str, ...] = ()
     foreign_keys: int = 0
-    #: True if a run was interrupted before it built the table's key.
-    unfinished: bool = False
+    #: What a run that was interrupted has left to be done with the table; None: nothing.
+    due: Due | None = None
+
+    @property
+    def keyless(self) -> bool:
+        """True if a run was interrupted before it built the table's key."""
+        return self.due is not None and bool(self.due.key)
 
 
 def read_table(session: Session, schema: str, name: str, *, alone: bool = False) -> Table | None:

@@ -247,9 +247,12 @@ class _Checks:
         findings = []
         if found.kind == "m":
             findings.append(_problem(f"{name} is a materialized view", "write to a table"))
-        if found.unfinished:
+        if found.keyless:
             when = "after the last rows of that run, which is resumed" if self._intent.resumed else "first"
             findings.append(_note(f"an interrupted run left {name} without its key, which is built {when}"))
+        elif found.due is not None:
+            said = f"an interrupted run left {name} without its indexes and constraints"
+            findings.append(_note(f"{said}, which come after the rows"))
         if found.children:
             # Not confined to ONLY: who reads the table reads the rows of its children too, and expects each key once.
             text = f"rows are added to {name} itself, not to its child tables ({', '.join(found.children)})"

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import attrs
 
-from portl import Column, Intent, SchemaError, Table
-from portl_postgres.catalog.tables import details, table_details
+from portl import Column, Intent, SchemaError, Stage, Table
+from portl_postgres.catalog.tables import Due, details, table_details
 from portl_postgres.catalog.types import PgType
 from portl_postgres.config import PostgresDestinationConfig
 from portl_postgres.destination import due_key
@@ -23,21 +23,26 @@ def around_rows(
     """Return what is executed in the transaction of the first rows, before them, and what after the last rows."""
     made = created_columns(intent)
     resolver = proposal.resolver if proposal is not None else None
-    types = [create_type(pg) for pg in (resolver.needed(made) if resolver is not None else ())]
+    needed = tuple(resolver.needed(made)) if resolver is not None else ()
+    types = [create_type(pg) for pg in needed]
     if not intent.create:
         before, after = _due_key(intent, config)
         added = [*types, add_columns(intent.add, config)] if intent.add else []
         return [*before, *added], after
-    analyze = _analyze(config)
+    own = {f"type {pg.schema}.{pg.name}" for pg in needed}
+    objects = [o for o in intent.objects if o.stage is Stage.BEFORE and o.label not in own]
+    first = [text for made in objects for text in made.statements]
     before = [] if schema_exists else [f"CREATE SCHEMA {quoted(config.schema)}"]
     # A key that the source guarantees is built after the rows, in half the time; any other has to decide row by row.
     key_first = not intent.distinct
-    before += [*types, create_table(intent.target, config, key=key_first)]
-    if key_first:
-        return [*before, *comments(intent.target, config)], [analyze]
+    before += [*types, *first, create_table(intent.target, config, key=key_first)]
+    due = due_key.due(intent, key=not key_first)
+    if key_first and not due.objects:
+        return [*before, *comments(intent.target, config)], [_analyze(config)]
     without_comment = attrs.evolve(intent.target, comment=None)
-    before += [*comments(without_comment, config), due_key.mark(intent.target)]
-    return before, [due_key.build_key(intent.target), due_key.unmark(intent.target), analyze]
+    before += [*comments(without_comment, config), due_key.mark(intent.target, due)]
+    build = [] if key_first else [due_key.build_key(intent.target)]
+    return before, [*build, *_finish(intent, due, config)]
 
 
 def created_columns(intent: Intent) -> tuple[Column, ...]:
@@ -51,10 +56,16 @@ def _due_key(intent: Intent, config: PostgresDestinationConfig) -> tuple[list[st
     If that run is the one that is resumed, the key is built after its last rows; otherwise first, since the new rows
     have to be compared with those that are there.
     """
-    if not table_details(intent.target).unfinished:
+    due = table_details(intent.target).due
+    if due is None:
         return [], []
-    build, finish = due_key.build_key(intent.target), [due_key.unmark(intent.target), _analyze(config)]
-    return ([], [build, *finish]) if intent.resumed else ([build], finish)
+    build, finish = [due_key.build_key(intent.target)] if due.key else [], _finish(intent, due, config)
+    return ([], [*build, *finish]) if intent.resumed else (build, finish)
+
+
+def _finish(intent: Intent, due: Due, config: PostgresDestinationConfig) -> list[str]:
+    """Return what is executed after the rows and the key."""
+    return [*due_key.make_objects(due, intent), due_key.unmark(intent.target), _analyze(config)]
 
 
 def _analyze(config: PostgresDestinationConfig) -> str:

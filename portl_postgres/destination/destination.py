@@ -110,6 +110,12 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
 
         return making.existing(self._session)
 
+    def standing(self, objects: Sequence[portl.SchemaObject]) -> portl.Standing:
+        """See ``Destination.standing``."""
+        from portl_postgres.objects import standing  # see ``PostgresSource.objects``
+
+        return standing.standing(self._session, objects)
+
     def references(self) -> Mapping[str, Collection[str]]:
         """See ``Destination.references``."""
         return addresses.references(self._session)
@@ -290,14 +296,15 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
     def leftover(self, *, remove: bool = False) -> str | None:
         """See ``Destination.leftover``: a table that a run has created and not finished."""
         table = self.describe()
-        if table is None or not table_details(table).unfinished:
+        if table is None or table_details(table).due is None:
             return None
         ((count,),) = self._session.query(f"SELECT count(*) FROM {self._name}")
         if remove:
             self._session.execute(
                 f"DROP TABLE {quoted(self.config.schema, self.config.table)}", what="dropping the unfinished table"
             )
-        return f"the table {self.target()}, with {count:,} rows and without its key"
+        lacks = "its key" if table_details(table).keyless else "its indexes and constraints"
+        return f"the table {self.target()}, with {count:,} rows and without {lacks}"
 
     @property
     def near(self) -> bool:

@@ -26,7 +26,7 @@ class Sequences:
         self._table = table
         self._context = context
         #: True for a table of this run's: what nothing was taken from yet gets the source's position, wherever that is.
-        self._created = intent.create or table_details(intent.target).unfinished
+        self._created = intent.create or table_details(intent.target).due is not None
 
     def advance(self) -> None:
         """Advance each sequence past the column's values and the source's sequence; warn of those that cannot be.

@@ -73,14 +73,20 @@ def _lacking(session: Session, objects: Sequence[SchemaObject], made: Sequence[s
     ]
 
 
+def newer(session: Session, made: SchemaObject) -> Iterator[str]:
+    """Yield what an object has that the version of a server does not."""
+    text = "\n".join(made.statements)
+    for pattern, since, what in _SINCE:
+        if session.version < since and pattern.search(text):
+            yield f"{what} (from version {since} on)"
+
+
 def _unknown(session: Session, objects: Sequence[SchemaObject]) -> list[Finding]:
     """Return problems for objects that the version of a server does not have."""
     found: dict[str, list[str]] = {}
     for made in objects:
-        text = "\n".join(made.statements)
-        for pattern, since, what in _SINCE:
-            if session.version < since and pattern.search(text):
-                found.setdefault(f"{what} (from version {since} on)", []).append(made.label)
+        for what in newer(session, made):
+            found.setdefault(what, []).append(made.label)
     return [
         portl.problem(
             "objects",

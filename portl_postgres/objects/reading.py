@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -12,7 +12,7 @@ import attrs
 import portl
 from portl import Finding, SchemaObject
 from portl_postgres.catalog.tables import shown
-from portl_postgres.objects.graph import Found, Graph
+from portl_postgres.objects.graph import Address, Found, Graph
 from portl_postgres.objects.kinds import RELATIONS
 from portl_postgres.objects.renaming import renamed
 from portl_postgres.session.session import Session
@@ -71,9 +71,61 @@ class DatabaseObjects:
 
 
 @cache
-def _query(name: str) -> str:
-    text = files("portl_postgres").joinpath("sql", "objects", f"{name}.sql").read_text(encoding="utf-8")
-    return bound(text)
+def query(name: str) -> str:
+    """Return the text of ``sql/objects/<name>.sql``, without the comment at its top."""
+    return bound(text_of(name))
+
+
+@cache
+def text_of(name: str) -> str:
+    """Return the text of ``sql/objects/<name>.sql``."""
+    return files("portl_postgres").joinpath("sql", "objects", f"{name}.sql").read_text(encoding="utf-8")
+
+
+def found_objects(rows: Iterable[tuple[Any, ...]]) -> list[Found]:
+    """Return the objects that rows of the queries stand for."""
+    return [
+        Found(
+            address=(int(row[0]), int(row[1])),
+            kind=row[2],
+            schema=row[3],
+            name=row[4],
+            relation=int(row[5]),
+            statements=tuple(row[6]),
+        )
+        for row in rows
+    ]
+
+
+@attrs.frozen(kw_only=True)
+class Catalogs:
+    """What the catalogs hold of the objects of a database, not ordered yet."""
+
+    objects: tuple[Found, ...]
+    #: As ``Graph`` takes them.
+    depends: tuple[tuple[Address, Address, Address], ...]
+    #: The names of tables, views and sequences, by oid.
+    tables: Mapping[int, str]
+    #: Labels of what is there and not carried over.
+    others: tuple[str, ...]
+
+
+def catalogs(session: Session) -> Catalogs:
+    """Read the catalogs, in one exchange but for the positions of sequences."""
+    found = session.looking(
+        ["SET LOCAL search_path = ''", *map(query, (*_QUERIES, "positions", "others", "dependencies"))],
+        what="reading the objects of the database",
+    )
+    *rows, positions, others, depends = found[1:]
+    rows.append(_positions(session, positions))
+    objects = found_objects(row for each in rows for row in each)
+    numbers = (tuple(map(int, row)) for row in depends)
+    return Catalogs(
+        objects=tuple(objects),
+        depends=tuple(((a, b), (c, d), (e, f)) for a, b, c, d, e, f in numbers),
+        tables={o.relation: shown(o.schema, o.name) for o in objects if o.kind in RELATIONS},
+        others=tuple(f"{row[2]} {row[3]}.{row[4]}" if row[3] else f"{row[2]} {row[4]}" for row in others),
+    )
 
 
 def read(session: Session, schemas: Mapping[str, str] | None = None) -> DatabaseObjects:
@@ -83,31 +135,10 @@ def read(session: Session, schemas: Mapping[str, str] | None = None) -> Database
         session: on the database.
         schemas: schemas that have other names where the objects are to be created.
     """
-    found = session.looking(
-        ["SET LOCAL search_path = ''", *map(_query, (*_QUERIES, "positions", "others", "dependencies"))],
-        what="reading the objects of the database",
-    )
-    *rows, positions, others, depends = found[1:]
-    rows.append(_positions(session, positions))
-    objects = [
-        Found(
-            address=(int(row[0]), int(row[1])),
-            kind=row[2],
-            schema=row[3],
-            name=row[4],
-            relation=int(row[5]),
-            statements=tuple(row[6]),
-        )
-        for each in rows
-        for row in each
-    ]
-    tables = {o.relation: shown(o.schema, o.name) for o in objects if o.kind in RELATIONS}
-    objects, bodies = renamed(objects, schemas or {})
-    numbers = (tuple(map(int, row)) for row in depends)
-    graph = Graph(objects, (((a, b), (c, d), (e, f)) for a, b, c, d, e, f in numbers), tables)
-    ordered, circle = graph.ordered()
-    left = (f"{row[2]} {row[3]}.{row[4]}" if row[3] else f"{row[2]} {row[4]}" for row in others)
-    return DatabaseObjects(objects=ordered, circle=circle, others=tuple(left), bodies=bodies)
+    found = catalogs(session)
+    objects, bodies = renamed(found.objects, schemas or {})
+    ordered, circle = Graph(objects, found.depends, found.tables).ordered()
+    return DatabaseObjects(objects=ordered, circle=circle, others=found.others, bodies=bodies)
 
 
 def _positions(session: Session, rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:

@@ -44,17 +44,37 @@ def renamed(objects: Sequence[Found], schemas: Mapping[str, str]) -> tuple[list[
     return made, tuple(kept)
 
 
-def rename(text: str, schemas: Mapping[str, str]) -> str:
-    """Return SQL with the schemas of qualified names renamed."""
+def rename(
+    text: str, schemas: Mapping[str, str], names: Mapping[tuple[str, str], tuple[str, str]] | None = None
+) -> str:
+    """Return SQL with the schemas of qualified names renamed.
+
+    Args:
+        text: in the server's words.
+        schemas: by their names there.
+        names: names that change as a whole, with their schemas; these come before ``schemas``.
+    """
+    #: What the name behind the next dot becomes.
+    behind: list[str] = []
 
     def replaced(match: re.Match[str]) -> str:
         if match["regclass"]:
-            inner = rename(match["string"][1:-1].replace("''", "'"), schemas).replace("'", "''")
+            inner = rename(match["string"][1:-1].replace("''", "'"), schemas, names).replace("'", "''")
             return f"'{inner}'::regclass"
+        if match["before"] and behind:
+            return f".{quoted(behind.pop())}"
         if match["name"] is None or match["dot"] is None or match["before"]:
             return match[0]
-        name = match["name"]
-        plain = name[1:-1].replace('""', '"') if name.startswith('"') else name
+        plain = _plain(match["name"])
+        if names and (follows := _TOKEN.match(text, match.end())) is not None and follows["before"]:
+            new = names.get((plain, _plain(follows["name"])))
+            if new is not None:
+                behind.append(new[1])
+                return quoted(new[0])
         return quoted(schemas[plain]) if plain in schemas else match[0]
 
     return _TOKEN.sub(replaced, text)
+
+
+def _plain(name: str) -> str:
+    return name[1:-1].replace('""', '"') if name.startswith('"') else name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from typing import Any
 
@@ -116,6 +116,14 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
 
         found = reading.read(self._session, schemas)
         return found.objects, found.findings
+
+    def objects_with(
+        self, placement: portl.Placement, groups: Collection[portl.ObjectGroup]
+    ) -> tuple[Sequence[portl.SchemaObject], Sequence[Finding]]:
+        """See ``Source.objects_with``."""
+        from portl_postgres.objects import with_table  # see ``objects``
+
+        return with_table.objects_with(self._session, placement, groups)
 
     @classmethod
     def tables(cls, keys: Mapping[str, Any], context: portl.Context) -> Sequence[portl.TableEntry]:

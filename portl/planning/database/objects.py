@@ -27,13 +27,6 @@ class ChosenObjects:
     findings: tuple[Finding, ...] = ()
 
 
-def groups(config: MigrationConfig) -> frozenset[ObjectGroup]:
-    """Return the groups of objects that a job asks for."""
-    if isinstance(config.objects, Objects):
-        return frozenset(ObjectGroup) if config.objects is Objects.ALL else frozenset()
-    return frozenset(config.objects)
-
-
 def choose(
     config: MigrationConfig,
     objects: Sequence[SchemaObject],
@@ -65,7 +58,7 @@ class _Choice:
         resumed: bool,
     ) -> None:
         self._resumed = resumed
-        self._groups = groups(config)
+        self._groups = config.groups
         self._all = config.objects is Objects.ALL
         self._whole = self._all and config.tables is Tables.ALL
         self._objects = objects

@@ -15,7 +15,7 @@ from portl.config.models import Conflict, MigrationConfig, Resume, Strategy, Tab
 from portl.connectors.exchange import Chunk
 from portl.connectors.ledger import Ledger
 from portl.connectors.objects import SchemaObject, Stage
-from portl.planning.database.objects import ChosenObjects, choose, groups
+from portl.planning.database.objects import ChosenObjects, choose
 from portl.planning.database.selection import Chosen
 from portl.planning.database.selection import choose as choose_tables
 from portl.planning.delivery import Delivery, begun, job_name, whole_bounds
@@ -164,8 +164,7 @@ class _Planner:
         }
         self._findings += self._unfinished(objects, there, latest)
         found = choose(config, objects, there, created, resumed=self._run is not None)
-        wanted = groups(config)
-        kept = [f for f in findings if f.severity.value != "note" or wanted]
+        kept = [f for f in findings if f.severity.value != "note" or config.groups]
         unfit = sides.destination.unfit(found.objects) if found.objects else []
         return attrs.evolve(found, findings=(*kept, *found.findings, *unfit)), created
 

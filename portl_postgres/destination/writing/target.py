@@ -18,10 +18,11 @@ from portl_postgres.destination import due_key
 from portl_postgres.destination.writing.policies import POLICY_VIOLATION, Policies
 from portl_postgres.destination.writing.straight import TOO_SHORT
 from portl_postgres.session.session import Session
-from portl_postgres.sql.text import literal, quoted
+from portl_postgres.sql.text import quoted
 
 #: What CREATE TABLE says where two create one table: the table or its type is there, or rows of the catalogs collide.
 CREATED_TWICE = ("42P07", "42710", "23505")
+FOREIGN_KEY_VIOLATION = "23503"
 #: What a refusal begins with that an altered table might have brought about: good rows look bad then.
 _MISREAD = ("22", TOO_SHORT)
 
@@ -155,20 +156,31 @@ class TargetTable:
 
     def begin_last(self) -> None:
         """Open the transaction of what comes after the rows, and execute that."""
-        self._begin(self._after, what="finishing the table")
+        try:
+            self._begin(self._after, what="finishing the table")
+        except DataError as error:
+            if error.sqlstate == FOREIGN_KEY_VIOLATION:
+                error.hint = (
+                    "copy the rows that it refers to, and run the job again; or leave foreign_keys out of `objects`"
+                )
+            raise
 
     def _begin(self, statements: list[str], what: str) -> list[list[tuple[Any, ...]]]:
         """Open a transaction and execute statements in it; return the rows of each.
 
-        Another job that writes to the table may have built the key that is due, or be about to: it is awaited.
+        Another job that writes to the table may have done what is due, or be about to: it is awaited.
         """
-        key = due_key.build_key(self._intent.target)
-        if key not in statements:
+        target = self._intent.target
+        key, end = due_key.build_key(target), due_key.unmark(target)
+        if key not in statements and end not in statements:
             return self._session.begin(then=statements, what=what)
-        built = f"SELECT EXISTS (SELECT FROM pg_catalog.pg_index WHERE indrelid = {literal(self.name)}::regclass"
         alone = f"LOCK TABLE {self.name} IN ACCESS EXCLUSIVE MODE"
-        found = self._session.begin(then=[alone, f"{built} AND indisprimary)"], what=what)
-        left = [statement for statement in statements if statement != key] if found[-1][0][0] else statements
+        ((marked, built),) = self._session.begin(then=[alone, due_key.marked(target)], what=what)[-1]
+        left = statements
+        if not marked and end in left:
+            left = left[left.index(end) + 1 :]  # all that is due comes before the end of the record
+        if built:
+            left = [statement for statement in left if statement != key]
         return self._session.queries(left, what=what) if left else []
 
     def finished(self) -> None:

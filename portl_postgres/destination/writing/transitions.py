@@ -92,7 +92,7 @@ def resolves(intent: Intent) -> bool:
 
     A resumed run builds the key of the table that it has created at the end; until then nothing conflicts.
     """
-    keyless = intent.resumed and table_details(intent.target).unfinished
+    keyless = intent.resumed and table_details(intent.target).keyless
     return intent.key is not None and intent.conflict.strategy is not Strategy.FAIL and not keyless
 
 

@@ -1,0 +1,114 @@
+"""Choose what comes with a table that a job creates in a form of its own: its indexes, constraints and the like."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import attrs
+
+from portl.config.models import Conflict, DestinationConfig, SourceConfig, Strategy
+from portl.connectors.destination import Destination
+from portl.connectors.exchange import Intent
+from portl.connectors.objects import Placement, SchemaObject, Standing
+from portl.connectors.source import Source
+from portl.schema.tables import Column, Table
+from portl.values.findings import Finding, note, warning
+
+
+def placement(intent: Intent) -> Placement:
+    """Return what a job makes of its source's table."""
+    made, columns, changed = intent.target.by_name, dict[str, str](), dict[str, str]()
+    fields = {field.source.name: field for field in intent.fields}
+    for column in intent.source.columns:
+        field = fields.get(column.name)
+        if field is None:
+            target = made.get(column.name)
+            if target is not None and target.generated is not None and _same(target, column):
+                columns[column.name] = column.name
+            else:
+                changed[column.name] = "is not copied"
+        elif not _same(field.target, column):
+            changed[column.name] = f"becomes {field.target.native}"
+        elif field.using is not None:
+            changed[column.name] = "is converted"
+        elif _merged(intent.conflict, field.target.name, intent):
+            changed[column.name] = "is merged"
+        else:
+            columns[column.name] = field.target.name
+    return Placement(source=intent.source, target=intent.target, columns=columns, changed=changed)
+
+
+def _same(one: Column, other: Column) -> bool:
+    """Return whether two columns have one type; a dialect may spell its name with quotes or without."""
+    return one.native.replace('"', "") == other.native.replace('"', "")
+
+
+def _merged(conflict: Conflict, column: str, intent: Intent) -> bool:
+    """Return whether a column may get values that the source does not have."""
+    key = intent.key.columns if intent.key is not None else ()
+    return conflict.strategy is Strategy.MERGE and not intent.distinct and column not in key
+
+
+def with_objects(
+    intent: Intent, source: Source[SourceConfig], destination: Destination[DestinationConfig]
+) -> tuple[Intent, list[Finding]]:
+    """Return an intent with the objects that come with the table that it creates, and why others do not.
+
+    Args:
+        intent: has the groups that the job asks for.
+        source: an open source.
+        destination: an open destination.
+    """
+    table = intent.source
+    if not intent.create or not intent.groups or table.dialect is None or table.dialect != intent.target.dialect:
+        return intent, []
+    if table.kind == "query":
+        return intent, [note("objects", "the rows come from a query: no indexes or constraints come with them")]
+    objects, findings = source.objects_with(placement(intent), intent.groups)
+    standing = destination.standing(objects) if objects else None
+    if standing is None:
+        return intent, list(findings)
+    chosen, left = _chosen(objects, table, intent.groups, standing)
+    return attrs.evolve(intent, objects=chosen), [*findings, *left]
+
+
+def _chosen(
+    objects: Sequence[SchemaObject], table: Table, groups: Collection[object], standing: Standing
+) -> tuple[tuple[SchemaObject, ...], list[Finding]]:
+    """Return the objects that are created, and a finding for each that is not."""
+    made: set[int] = set()
+    findings: list[Finding] = []
+    for number, found in enumerate(objects):
+        wanted = found.table == table.name and found.statements and (found.group is None or found.group in groups)
+        if not wanted or (found.property and not found.needs <= made):
+            continue
+        needed, why = _needed(number, objects, table, standing)
+        if why is None:
+            made |= needed
+        else:
+            findings.append(warning("objects", f"{found.label} is left out: {why}"))
+    places = {number: place for place, number in enumerate(sorted(made))}
+    kept = (attrs.evolve(objects[n], needs=frozenset(places[m] for m in objects[n].needs & made)) for n in places)
+    return tuple(kept), findings
+
+
+def _needed(
+    number: int, objects: Sequence[SchemaObject], table: Table, standing: Standing
+) -> tuple[set[int], str | None]:
+    """Return an object with all that it needs and the destination lacks, or why it cannot be created."""
+    needed: set[int] = set()
+    todo = [number]
+    while todo:
+        place = todo.pop()
+        found = objects[place]
+        own = found.table == table.name
+        if found.label in standing.refused:
+            said = standing.refused[found.label]
+            return needed, said if place == number else f"it needs {found.label}, and {said}"
+        if found.label in standing.there and not own:
+            continue
+        if not own and found.table is not None:
+            return needed, f"it needs {found.label}, which the destination does not have"
+        needed.add(place)
+        todo += found.needs - needed
+    return needed, None

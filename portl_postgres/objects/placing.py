@@ -1,0 +1,163 @@
+"""Fit objects to tables that are created otherwise than at the source: under other names, with fewer or other columns.
+
+The name of a table is replaced where the server's words qualify it. Names of columns are not qualified, and could be
+anything there; so a statement that uses a renamed column is executed while the columns have the source's names, and
+the server renames them back in the same transaction. What uses a column that is not copied, or is of another type, is
+left out, and so is what reads the table by its name, such as a view.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import attrs
+
+from portl import Placement, Table
+from portl_postgres.catalog.tables import table_details
+from portl_postgres.objects.graph import Address, Found
+from portl_postgres.objects.renaming import rename
+from portl_postgres.sql.text import quoted
+
+#: Kinds that a table gets from its columns, which the job decides on, and from its own key.
+OWN = frozenset({"table", "partition", "owned by", "default", "primary key", "sequence", "position", "index partition"})
+#: Kinds whose statements name columns without the table, and nothing else that is the table's.
+_FITTING = frozenset(
+    {"unique", "exclusion", "index", "index option", "replica identity", "check", "statistics", "foreign key"}
+    | {"trigger", "policy", "row security", "comment"}
+)
+#: Kinds that name columns: without a column that is known, they use the row as a whole.
+_OF_COLUMNS = frozenset({"unique", "exclusion", "index", "check", "statistics", "foreign key"})
+_SUBQUERY = re.compile(r"\bSELECT\b")
+#: Classes as pg_depend has them: the oids of pg_class and pg_constraint.
+RELATION, CONSTRAINT = 1259, 2606
+#: What a statement may qualify: the schema and the name.
+Name = tuple[str, str]
+
+
+@attrs.frozen(kw_only=True)
+class Use:
+    """Something of the database's own that an object is made of."""
+
+    address: Address
+    #: Of a table; empty: not a column.
+    column: str
+
+
+def fitted(
+    found: Iterable[Found], uses: Mapping[Address, Sequence[Use]], placements: Sequence[Placement]
+) -> tuple[list[Found], list[str]]:
+    """Return the objects that fit the tables as they will be, and why each of the others is left out.
+
+    Args:
+        found: objects of any table.
+        uses: what each is made of.
+        placements: the tables that are created otherwise.
+    """
+    objects = list(found)
+    return _Fitting(objects, uses, placements).fit(objects)
+
+
+class _Fitting:
+    def __init__(
+        self, objects: Sequence[Found], uses: Mapping[Address, Sequence[Use]], placements: Sequence[Placement]
+    ) -> None:
+        self._uses = uses
+        self._placed = {table_details(p.source).oid: p for p in placements}
+        self._tables = {(RELATION, oid) for oid in self._placed}
+        self._pairs: dict[Name, Name] = {}
+        for placement in placements:
+            old, new = _name(placement.source), _name(placement.target)
+            self._pairs[old] = new
+        for o in objects:  # what is in the schema of its table stays with it
+            if o.relation in self._placed and o.kind in {"index", "unique", "exclusion", "statistics"}:
+                placement = self._placed[o.relation]
+                if o.schema == _name(placement.source)[0]:
+                    self._pairs[o.schema, self._bare(o)] = _name(placement.target)[0], self._bare(o)
+
+    def _bare(self, o: Found) -> str:
+        """Return the name of an object without the table that it is on."""
+        return o.name.removesuffix(f" on {_name(self._placed[o.relation].source)[1]}")
+
+    def fit(self, objects: Sequence[Found]) -> tuple[list[Found], list[str]]:
+        kept: list[Found] = []
+        left: list[str] = []
+        gone: set[Address] = set()
+        for o in objects:
+            uses = self._uses.get(o.address, ())
+            touched = {o.relation, *(use.address[1] for use in uses)} & self._placed.keys()
+            if o.relation in self._placed and o.kind in OWN:
+                continue
+            if o.kind == "comment" and o.address in self._tables:
+                continue  # the table has its own
+            if o.address in gone:
+                continue  # a property of what is left out
+            if not touched:
+                kept.append(o)
+            elif why := self._unfit(o, uses, touched):
+                gone.add(o.address)
+                left.append(f"{o.kind} {self._shown(o)} is left out: {why}")
+            else:
+                kept.append(self._fitted(o, uses, touched))
+        return kept, left
+
+    def _unfit(self, o: Found, uses: Sequence[Use], touched: set[int]) -> str | None:
+        """Return why an object does not fit; None: it does."""
+        for relation in sorted(touched):
+            placement = self._placed[relation]
+            columns = {use.column for use in uses if use.address[1] == relation and use.column}
+            for name in sorted(columns & placement.changed.keys()):
+                return f"the column {name!r} of {placement.source.name} {placement.changed[name]}"
+            other = placement.changed or any(a != b for a, b in placement.columns.items())
+            if not columns and other and relation == o.relation and o.kind in _OF_COLUMNS:
+                return f"it uses rows of {placement.source.name} as a whole, and its columns change"
+        names = ", ".join(
+            f"{self._placed[r].source.name} goes to {self._placed[r].target.name}" for r in sorted(touched)
+        )
+        if o.kind not in _FITTING or (o.kind == "policy" and any(_SUBQUERY.search(text) for text in o.statements)):
+            return f"it reads tables by name, and {names}"
+        return None
+
+    def _fitted(self, o: Found, uses: Sequence[Use], touched: set[int]) -> Found:
+        schema, name = o.schema, o.name
+        if o.kind == "comment":
+            name = rename(name, {}, self._pairs)
+        elif o.relation in self._placed:
+            new = _name(self._placed[o.relation].target)
+            if self._bare(o) != name:
+                schema, name = new[0], f"{self._bare(o)} on {new[1]}"
+            elif (schema, name) in self._pairs:
+                schema, name = self._pairs[schema, name]
+        statements = [rename(text, {}, self._pairs) for text in o.statements]
+        for relation in sorted(touched):
+            used = {use.column for use in uses if use.address[1] == relation}
+            placement = self._placed[relation]
+            if any(placement.columns.get(column, column) != column for column in used):
+                to, back = _renames(placement)
+                statements = [*to, *statements, *back]
+        return attrs.evolve(o, schema=schema, name=name, statements=tuple(statements))
+
+    def _shown(self, o: Found) -> str:
+        return f"{o.schema}.{o.name}" if o.schema else o.name
+
+
+def _renames(placement: Placement) -> tuple[list[str], list[str]]:
+    """Return the statements that give a table's columns the source's names, and those that give them theirs again."""
+    pairs = [(new, old) for old, new in placement.columns.items() if old != new]
+    crossing = {new for new, _ in pairs} & {old for _, old in pairs}
+    return [*_renaming(placement, pairs, crossing)], [*_renaming(placement, [(b, a) for a, b in pairs], crossing)]
+
+
+def _renaming(placement: Placement, pairs: Sequence[tuple[str, str]], crossing: set[str]) -> Iterator[str]:
+    table = quoted(*_name(placement.target))
+    if crossing:  # names change places: by way of names that no column has
+        for number, (before, _) in enumerate(pairs):
+            yield f"ALTER TABLE {table} RENAME COLUMN {quoted(before)} TO {quoted(f'portl {number}')}"
+        pairs = [(f"portl {number}", after) for number, (_, after) in enumerate(pairs)]
+    for before, after in pairs:
+        yield f"ALTER TABLE {table} RENAME COLUMN {quoted(before)} TO {quoted(after)}"
+
+
+def _name(table: Table) -> Name:
+    found = table_details(table)
+    return found.schema, found.name
