@@ -27,6 +27,8 @@ _QUERIES = (
     "collations",
     "types",
     "functions",
+    "operators",
+    "searches",
     "sequences",
     "tables",
     "attached",

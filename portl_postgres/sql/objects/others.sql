@@ -1,10 +1,7 @@
 -- What is there besides, and is not carried over: for the plan to name.
 SELECT x.class::regclass::oid AS class, x.oid, x.kind, x.schema::text, x.name::text, 0::oid AS relation, '{}'::text[]
   FROM (
-    SELECT 'pg_catalog.pg_operator' AS class, o.oid, 'operator' AS kind, n.nspname AS schema, o.oid::regoperator::text AS name
-      FROM pg_catalog.pg_operator AS o JOIN pg_catalog.pg_namespace AS n ON n.oid = o.oprnamespace
-    UNION ALL
-    SELECT 'pg_catalog.pg_opclass', o.oid, 'operator class', n.nspname, o.opcname
+    SELECT 'pg_catalog.pg_opclass' AS class, o.oid, 'operator class' AS kind, n.nspname AS schema, o.opcname::text AS name
       FROM pg_catalog.pg_opclass AS o JOIN pg_catalog.pg_namespace AS n ON n.oid = o.opcnamespace
     UNION ALL
     SELECT 'pg_catalog.pg_type', t.oid, 'base type', n.nspname, t.typname
@@ -14,17 +11,8 @@ SELECT x.class::regclass::oid AS class, x.oid, x.kind, x.schema::text, x.name::t
     SELECT 'pg_catalog.pg_class', c.oid, 'foreign table', n.nspname, c.relname
       FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace WHERE c.relkind = 'f'
     UNION ALL
-    SELECT 'pg_catalog.pg_ts_config', c.oid, 'text search configuration', n.nspname, c.cfgname
-      FROM pg_catalog.pg_ts_config AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.cfgnamespace
-    UNION ALL
-    SELECT 'pg_catalog.pg_ts_dict', c.oid, 'text search dictionary', n.nspname, c.dictname
-      FROM pg_catalog.pg_ts_dict AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.dictnamespace
-    UNION ALL
     SELECT 'pg_catalog.pg_conversion', c.oid, 'conversion', n.nspname, c.conname
       FROM pg_catalog.pg_conversion AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.connamespace
-    UNION ALL
-    SELECT 'pg_catalog.pg_cast', c.oid, 'cast', '', format('%s to %s', c.castsource::regtype, c.casttarget::regtype)
-      FROM pg_catalog.pg_cast AS c WHERE c.oid >= 16384
     UNION ALL
     SELECT 'pg_catalog.pg_event_trigger', e.oid, 'event trigger', '', e.evtname FROM pg_catalog.pg_event_trigger AS e
     UNION ALL

@@ -80,3 +80,14 @@ COMMENT ON INDEX sales.customer_slug IS 'i'; COMMENT ON CONSTRAINT fn ON sales.c
 COMMENT ON CONSTRAINT small ON DOMAIN sales.positive IS 'dc'; COMMENT ON FUNCTION sales.slug(text) IS 'f'; COMMENT ON VIEW sales.v IS 'v'; COMMENT ON COLUMN sales.v.n IS 'vn'; COMMENT ON MATERIALIZED VIEW sales.m IS 'm';
 COMMENT ON TRIGGER t1 ON sales.customer IS 'tr'; COMMENT ON RULE r2 ON scratch IS 'ru'; COMMENT ON POLICY p ON sales.customer IS 'po'; COMMENT ON SEQUENCE free_seq IS 's'; COMMENT ON STATISTICS sales.st IS 'st'; COMMENT ON AGGREGATE sales.cat(text) IS 'a'; COMMENT ON PROCEDURE sales.doit(int) IS 'p'; COMMENT ON COLLATION sales.german IS 'c'; COMMENT ON COLUMN sales.address.street IS 'cs'; COMMENT ON CONSTRAINT order_customer_fkey ON sales."order" IS 'fk'; COMMENT ON COLUMN "We""ird schema"."ta'ble %s"."co""l ä" IS 'w';
 CREATE TYPE sales.typed AS (a int, b text); CREATE TABLE of_type OF sales.typed (PRIMARY KEY (a), b WITH OPTIONS DEFAULT 'z');
+CREATE FUNCTION sales.like_slug(text, text) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$SELECT sales.slug($1) = sales.slug($2)$$;
+CREATE OPERATOR sales.~~~ (FUNCTION = sales.like_slug, LEFTARG = text, RIGHTARG = text, COMMUTATOR = OPERATOR(sales.~~~), RESTRICT = eqsel, JOIN = eqjoinsel);
+COMMENT ON OPERATOR sales.~~~ (text, text) IS 'o';
+CREATE FUNCTION sales.as_int(sales.state) RETURNS int LANGUAGE sql IMMUTABLE AS $$SELECT length($1::text)$$;
+CREATE CAST (sales.state AS int) WITH FUNCTION sales.as_int(sales.state) AS ASSIGNMENT; COMMENT ON CAST (sales.state AS int) IS 'ca';
+CREATE CAST (sales.address AS text) WITH INOUT;
+CREATE TEXT SEARCH DICTIONARY sales.plain (TEMPLATE = simple, STOPWORDS = english, ACCEPT = false); COMMENT ON TEXT SEARCH DICTIONARY sales.plain IS 'td';
+CREATE TEXT SEARCH CONFIGURATION sales.search (PARSER = "default"); COMMENT ON TEXT SEARCH CONFIGURATION sales.search IS 'tc';
+ALTER TEXT SEARCH CONFIGURATION sales.search ADD MAPPING FOR asciiword, word WITH sales.plain, english_stem;
+ALTER TEXT SEARCH CONFIGURATION sales.search ADD MAPPING FOR uint WITH simple;
+CREATE INDEX searched ON sales.customer USING gin (to_tsvector('sales.search', name)) WHERE note OPERATOR(sales.~~~) 'x';
