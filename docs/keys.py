@@ -17,6 +17,7 @@ MODELS: dict[str, type[attrs.AttrsInstance]] = {
     "job": portl.MigrationConfig,
     "source": PostgresSourceConfig,
     "destination": PostgresDestinationConfig,
+    "mirror": portl.MirrorConfig,
     "conflict": portl.Conflict,
     "types": portl.TypeRule,
     "ledger": portl.LedgerConfig,

@@ -16,10 +16,13 @@ if TYPE_CHECKING:  # for type checkers and the docs; a program reads _HOMES, and
     from portl.config.models import Auto as Auto
     from portl.config.models import Conflict as Conflict
     from portl.config.models import CreateTable as CreateTable
+    from portl.config.models import Deletes as Deletes
     from portl.config.models import DestinationConfig as DestinationConfig
     from portl.config.models import LedgerConfig as LedgerConfig
     from portl.config.models import LedgerMode as LedgerMode
     from portl.config.models import MigrationConfig as MigrationConfig
+    from portl.config.models import MirrorConfig as MirrorConfig
+    from portl.config.models import Mode as Mode
     from portl.config.models import ObjectGroup as ObjectGroup
     from portl.config.models import Objects as Objects
     from portl.config.models import OnError as OnError
@@ -59,6 +62,11 @@ if TYPE_CHECKING:  # for type checkers and the docs; a program reads _HOMES, and
     from portl.connectors.exchange import Split as Split
     from portl.connectors.exchange import Splitting as Splitting
     from portl.connectors.ledger import Ledger as Ledger
+    from portl.connectors.mirroring import PLACES as PLACES
+    from portl.connectors.mirroring import Differences as Differences
+    from portl.connectors.mirroring import MirrorDestination as MirrorDestination
+    from portl.connectors.mirroring import Mirroring as Mirroring
+    from portl.connectors.mirroring import MirrorSource as MirrorSource
     from portl.connectors.objects import Placement as Placement
     from portl.connectors.objects import SchemaObject as SchemaObject
     from portl.connectors.objects import Stage as Stage
@@ -116,6 +124,7 @@ if TYPE_CHECKING:  # for type checkers and the docs; a program reads _HOMES, and
     from portl.values.errors import Superseded as Superseded
     from portl.values.errors import VerificationFailed as VerificationFailed
     from portl.values.events import BatchCommitted as BatchCommitted
+    from portl.values.events import Compared as Compared
     from portl.values.events import Done as Done
     from portl.values.events import Event as Event
     from portl.values.events import Failed as Failed
@@ -148,9 +157,9 @@ if TYPE_CHECKING:  # for type checkers and the docs; a program reads _HOMES, and
 _HOMES = {
     "portl.api": "migrate plan",
     "portl.config.models": (
-        "MERGE_WORDS Auto Conflict CreateTable DestinationConfig LedgerConfig LedgerMode MigrationConfig ObjectGroup "
-        "Objects OnError OnTableError Quarantine Resume Retry Route SourceConfig Strategy TableChoice Tables TypeRule "
-        "Verify"
+        "MERGE_WORDS Auto Conflict CreateTable Deletes DestinationConfig LedgerConfig LedgerMode MigrationConfig "
+        "MirrorConfig Mode ObjectGroup Objects OnError OnTableError Quarantine Resume Retry Route SourceConfig "
+        "Strategy TableChoice Tables TypeRule Verify"
     ),
     "portl.config.validators": "FieldError",
     "portl.connectors.comparer": "BucketSum Comparer Comparison RowLine Texts",
@@ -162,6 +171,7 @@ _HOMES = {
         "Split Splitting"
     ),
     "portl.connectors.ledger": "Ledger",
+    "portl.connectors.mirroring": "PLACES Differences MirrorDestination MirrorSource Mirroring",
     "portl.connectors.objects": "Placement SchemaObject Stage Standing",
     "portl.connectors.registry": "Installed hookimpl installed register",
     "portl.connectors.retry": "retrying",
@@ -186,7 +196,8 @@ _HOMES = {
         "SchemaError Superseded VerificationFailed"
     ),
     "portl.values.events": (
-        "BatchCommitted Done Event Failed Observer Resumed Retrying RowsRejected Started TableDone TableStarted Warned"
+        "BatchCommitted Compared Done Event Failed Observer Resumed Retrying RowsRejected Started TableDone "
+        "TableStarted Warned"
     ),
     "portl.values.findings": "Finding Severity note problem warning",
     "portl.values.masking": "masked",

@@ -7,6 +7,7 @@ class, keyword-only. The text under each field is its documentation.
 from __future__ import annotations
 
 import enum
+import re
 from typing import Any, ClassVar
 
 import attrs
@@ -141,6 +142,53 @@ class Verify(enum.StrEnum):
     COUNT = "count"
     CHECKSUM = "checksum"
     FULL = "full"
+
+
+class Mode(enum.StrEnum):
+    """What the destination holds afterwards."""
+
+    FULL = "full"
+    MIRROR = "mirror"
+
+
+class Deletes(enum.StrEnum):
+    """What a mirror does with rows that the source does not have."""
+
+    DELETE = "delete"
+    SOFT = "soft"
+    KEEP = "keep"
+
+
+def _for_soft(instance: MirrorConfig, attribute: attrs.Attribute[Any], value: str | None) -> None:
+    if value is not None and instance.deletes is not Deletes.SOFT:
+        raise FieldError(attribute.name, f"needs `deletes: soft`, found `deletes: {instance.deletes.value}`")
+    if value is None and instance.deletes is Deletes.SOFT:
+        raise FieldError(attribute.name, "missing; `deletes: soft` needs the column that marks a row")
+
+
+def _number_or_share(instance: object, attribute: attrs.Attribute[Any], value: int | str) -> None:
+    if isinstance(value, int):
+        not_negative(instance, attribute, value)
+    elif not SHARE.fullmatch(value):
+        raise FieldError(attribute.name, f"expected a number of rows, or a share such as 20%, found {value!r}")
+
+
+#: A share of all rows, as a job has it.
+SHARE = re.compile(r"(\d+(?:\.\d+)?) ?%")
+
+
+@attrs.frozen(kw_only=True)
+class MirrorConfig:
+    """How a mirror treats rows that the source does not have."""
+
+    #: What happens to rows of the destination that the source does not have. delete: they are deleted; soft: they stay,
+    #: and `column` is set; keep: they stay.
+    deletes: Deletes = Deletes.DELETE
+    #: For soft: the destination's column that marks a row as deleted, a timestamp or a boolean. It is cleared when the
+    #: row is at the source again.
+    column: str | None = attrs.field(default=None, validator=_for_soft)
+    #: With more rows to delete than this, nothing is changed: a number of rows, or a share of the destination's.
+    max_deletes: int | str = attrs.field(default="20%", validator=_number_or_share)
 
 
 class ObjectGroup(enum.StrEnum):
@@ -297,6 +345,11 @@ def _for_many(instance: MigrationConfig, attribute: attrs.Attribute[Any], value:
         raise FieldError(attribute.name, "needs `tables`: this job has one table")
 
 
+def _for_mirror(instance: MigrationConfig, attribute: attrs.Attribute[Any], value: MirrorConfig) -> None:
+    if value != MirrorConfig() and instance.mode is not Mode.MIRROR:
+        raise FieldError(attribute.name, f"needs `mode: mirror`, found `mode: {instance.mode.value}`")
+
+
 def _positive_or_auto(instance: object, attribute: attrs.Attribute[Any], value: int | Auto) -> None:
     if not isinstance(value, Auto):
         positive(instance, attribute, value)
@@ -325,6 +378,11 @@ class MigrationConfig:
     objects: Objects | tuple[ObjectGroup, ...] = DEFAULT_OBJECTS
     #: stop: the first table that fails ends the run; continue: the other tables go on.
     on_table_error: OnTableError = attrs.field(default=OnTableError.STOP, validator=_for_many)
+    #: What the destination holds afterwards. full: the source's rows beside those that were there, as `conflict` says;
+    #: mirror: exactly the source's rows, and only what differs is moved.
+    mode: Mode = Mode.FULL
+    #: How a mirror treats rows that the source does not have: {deletes, column, max_deletes}.
+    mirror: MirrorConfig = attrs.field(factory=MirrorConfig, validator=_for_mirror)
     #: Source column to destination column. Columns that are not listed keep their names.
     schema_mapping: dict[str, str] = attrs.field(factory=dict, validator=to_different_columns)
     #: What happens to a row whose key exists already: overwrite, skip, fail or merge, as a word or under the key

@@ -11,6 +11,7 @@ from portl.config.models import DestinationConfig, LedgerConfig, Strategy
 from portl.connectors.comparer import Comparer
 from portl.connectors.exchange import ROWS, Examination, Field, Intent, Rejected
 from portl.connectors.ledger import Ledger
+from portl.connectors.mirroring import MirrorDestination, Mirroring
 from portl.connectors.objects import SchemaObject, Standing
 from portl.connectors.side import Side
 from portl.connectors.writer import Writer
@@ -30,6 +31,8 @@ class Destination(Side[D]):
     #: True if its writers implement ``save``, ``restore``, ``release`` and ``reject``: then rows can be quarantined,
     #: and a job can be one transaction.
     savepoints: ClassVar[bool] = False
+    #: See ``Source.digests``.
+    digests: ClassVar[Collection[str]] = ()
 
     def target(self) -> str:
         """Return the name of what is written to, whether it exists or not. It identifies the job in the ledger."""
@@ -119,6 +122,14 @@ class Destination(Side[D]):
     def comparer(self, intent: Intent) -> Comparer:
         """Return this side of a comparison (``portl.verify``): the rows that are there."""
         return Comparer(lambda: self.stored(intent.fields))
+
+    def examine_mirror(self, intent: Intent, mirroring: Mirroring) -> list[Finding]:
+        """Return what keeps the table from being a mirror. Called only if there are ``digests``. Writes nothing."""
+        return []
+
+    def mirror(self, intent: Intent, mirroring: Mirroring) -> MirrorDestination:
+        """Return this side of a mirror (``mode: mirror``). Called only if there are ``digests``."""
+        raise NotImplementedError
 
     def ledger(self, wanted: LedgerConfig) -> Ledger | Finding:
         """Return the ledger of this session, or why there is none. Creates nothing."""

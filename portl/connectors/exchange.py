@@ -234,11 +234,13 @@ class Intent:
     #: The job's name and the run's id, for the quarantine; empty if they are unknown.
     job: str = ""
     run: str = ""
+    #: True if the destination is to hold exactly the source's rows (``mode: mirror``).
+    mirror: bool = False
 
     @property
     def idempotent(self) -> bool:
         """True if running the job a second time changes nothing: no row is inserted twice, no value added again."""
-        return self.key is not None and self.conflict.idempotent
+        return self.mirror or (self.key is not None and self.conflict.idempotent)
 
 
 @attrs.frozen(kw_only=True)

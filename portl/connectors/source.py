@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from portl.config.models import ObjectGroup, SourceConfig
 from portl.connectors.comparer import Comparer, Texts, canonical
@@ -22,6 +22,7 @@ from portl.connectors.exchange import (
     Split,
     Splitting,
 )
+from portl.connectors.mirroring import MirrorSource
 from portl.connectors.objects import Placement, SchemaObject
 from portl.connectors.side import Side
 from portl.schema.tables import Column, Table
@@ -34,6 +35,9 @@ S = TypeVar("S", bound=SourceConfig)
 
 class Source(Side[S]):
     """Where rows come from. The arguments are those of ``Side``."""
+
+    #: The kinds of digests by which ``mirror`` finds out which rows differ; both sides need one in common.
+    digests: ClassVar[Collection[str]] = ()
 
     @abc.abstractmethod
     def describe(self) -> Table:
@@ -129,6 +133,14 @@ class Source(Side[S]):
                 yield from batch.data  # type: ignore[attr-defined]  # of the format ROWS
 
         return Comparer(rows)
+
+    def condition(self) -> str | None:
+        """Return the job's condition on the source's rows, for a mirror of those alone; None: there is none."""
+        return None
+
+    def mirror(self, intent: Intent) -> MirrorSource:
+        """Return this side of a mirror (``mode: mirror``). Called only if there are ``digests``."""
+        raise NotImplementedError
 
     def select(self, reading: Reading, key: Sequence[str], wanted: Mapping[Texts, int]) -> Iterator[Batch]:
         """Yield the rows with certain keys, to copy them again.

@@ -14,17 +14,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from portl.config.models import MigrationConfig
 from portl.connectors.context import Context
 from portl.execution.counting import result_of
 from portl.execution.table_run import TableRun
 from portl.planning.plan import Plan
 from portl.planning.request import Sides
+from portl.planning.tasks import TableTask
 from portl.values import events
 from portl.values.errors import Cancelled, Error, Interrupted
 from portl.values.results import Result, TableResult
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor  # for a type alone, it would take 5 ms
+
+    from portl.execution.mirror.run import MirrorRun
 
 
 def execute(
@@ -56,9 +60,7 @@ def execute(
         return _tables(plan, sides, context, started)
     done: list[TableResult] = []
     for task in plan.tables:
-        run = TableRun(task, plan.config, sides, context)
-        if executor is not None:
-            run.use(executor)
+        run = table_run(task, plan.config, sides, context, executor)
         try:
             finished = run.carry_out()
             context.emit(events.TableDone(result=finished))
@@ -75,6 +77,23 @@ def execute(
             raise told
         done.append(finished)
     return result_of(plan, tuple(done), started)
+
+
+def table_run(
+    task: TableTask, config: MigrationConfig, sides: Sides, context: Context, executor: Executor | None
+) -> TableRun | MirrorRun:
+    """Return what moves the rows of one table."""
+    if task.compares:
+        from portl.execution.mirror.run import MirrorRun  # most jobs are none
+
+        if executor is not None:
+            said = "rows are moved by this process, not by the executor: the job is a mirror"
+            context.emit(events.Warned(where="executor", message=said))
+        return MirrorRun(task, config, sides, context)
+    run = TableRun(task, config, sides, context)
+    if executor is not None:
+        run.use(executor)
+    return run
 
 
 def _tables(plan: Plan, sides: Sides, context: Context, started: float) -> Result:

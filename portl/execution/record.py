@@ -144,10 +144,10 @@ class RunRecord:
             self.run = attrs.evolve(self.run, incarnation=self._sides.destination.incarnation())
         self.ledger.start(self.run)
         earlier = self._task.found
-        if writer is None or earlier is None or earlier.state is RunState.DONE:
-            return
-        if any(line.rejected for line in earlier.chunks):
-            writer.unreject(earlier.id)  # this run begins where that one did
+        # This run begins where one that was interrupted did; a mirror compares all rows again.
+        replaces = earlier is not None and (self._task.intent.mirror or earlier.state is not RunState.DONE)
+        if writer is not None and earlier is not None and replaces and any(line.rejected for line in earlier.chunks):
+            writer.unreject(earlier.id)
 
     def refresh(self) -> None:
         """Read the lines again: with a server's last commits, lost in a crash, the ledger has lost their lines."""

@@ -134,17 +134,21 @@ class TableRun:
             if not record.entered or (self._task.examination.before and not self._made):
                 todo = todo[self._move_first(todo) :]
                 record.entered, self._made = record.ledger is not None, True
-            count = self._workers(len(todo))
-            if count > 1 or (self._executor is not None and todo):
-                self._pool().run(count, todo)
-            else:
-                for line in todo:
-                    self._move(line)
+            self._move_rest(todo)
             if record.ledger is None:
                 break
             record.refresh()
         self._context.token.check()
         self._finish()
+
+    def _move_rest(self, todo: Sequence[ChunkLine]) -> None:
+        """Move what comes after the first transaction."""
+        count = self._workers(len(todo))
+        if count > 1 or (self._executor is not None and todo):
+            self._pool().run(count, todo)
+        else:
+            for line in todo:
+                self._move(line)
 
     def _finish(self) -> None:
         """Do what comes after the rows and close the run, in one transaction."""

@@ -128,6 +128,8 @@ def _takes(hint: Any) -> str:
         return "a mapping"
     if Auto in _kinds(hint):
         return f"a whole number or {Auto.AUTO.value}"
+    if hint == int | str:
+        return "a whole number or a share"
     names = {
         str: "a string",
         int: "a whole number",

@@ -115,6 +115,7 @@ def _converter(*, many: bool) -> cattrs.Converter:
     for side, base in (("source", SourceConfig), ("destination", DestinationConfig)):
         converter.register_structure_hook_func(_exactly(base), _Side(side, base, converter))
     converter.register_structure_hook_func(lambda cls: cls == int | Auto, lambda value, _: _number_or_auto(value))
+    converter.register_structure_hook_func(lambda cls: cls == int | str, lambda value, _: _number_or_text(value))
     conflict = _Model(Conflict, converter, many=many)
     converter.register_structure_hook_func(
         _exactly(Conflict),
@@ -280,6 +281,13 @@ def _noted(error: BaseException) -> KeyPath:
         if isinstance(text, IterableValidationNote):
             return (text.index,)
     return ()
+
+
+def _number_or_text(value: Any) -> int | str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    text = as_text(value).strip()
+    return int(text) if text.isdecimal() else text
 
 
 def _number_or_auto(value: Any) -> int | Auto:

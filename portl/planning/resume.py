@@ -110,7 +110,9 @@ class _Inquiry:
         self._hidden()
         found = self._ledger.find(self._job) if self._ledger is not None else None
         reported = None if restart else self._reported(found, identity)
-        run = None if found is None or restart or reported else self._resumed(found, mode, identity)
+        # A mirror is not resumed: the next one compares both sides as they are then.
+        fresh = restart or reported or self._intent.mirror
+        run = None if found is None or fresh else self._resumed(found, mode, identity)
         recopy = run is not None and self._recopies(run)
         chunks = tuple(Chunk(number=line.number, bounds=whole_bounds(line).whole) for line in run.chunks) if run else ()
         return Resumption(
@@ -141,11 +143,16 @@ class _Inquiry:
                 "columns": dict(conflict.columns),
                 "newest_by": conflict.newest_by,
             },
+            **({"mode": "mirror"} if intent.mirror else {}),
         }
 
     def _delivery(self) -> Delivery:
         if self._config.atomic:
             return Delivery.WHOLE
+        if self._intent.mirror:
+            said = "an interrupted mirror compares again, and goes on with what differs still"
+            self._findings.append(note("resume", said))
+            return Delivery.CHUNKS
         if self._ledger is not None and self._split.resumable:
             return Delivery.CHUNKS
         why = self._split.reason if self._ledger is not None else "there is no ledger"

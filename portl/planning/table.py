@@ -13,6 +13,7 @@ from portl.connectors.ledger import Ledger
 from portl.connectors.source import Source
 from portl.planning.columns import map_columns
 from portl.planning.keys import choose_key, distinct, report_nulls
+from portl.planning.modes import mirror
 from portl.planning.placing import with_objects
 from portl.planning.resume import Resumption
 from portl.planning.route import choose_format, snapshot_need
@@ -70,6 +71,9 @@ class _Planner:
     def plan(self, *, exact: bool, restart: bool) -> TableTask:
         intent, ignored = self._intent()
         together = "all tables are read in one state" if self._resumption is not None else None
+        if intent.mirror:
+            together = "a mirror moves rows in the state in which they were compared"
+            self._findings += mirror.examine(self._config, intent, self._source, self._destination)
         intent = self._with_format(intent, together or snapshot_need(self._config))
         self._findings += self._source.examine(intent.fields)
         if self._resumption is None:
@@ -116,8 +120,10 @@ class _Planner:
         table, existing = self._source.describe(), self._destination.describe()
         mapping = map_columns(config, self._source, self._destination, table, existing)
         created = existing is None
-        key, findings = choose_key(config.conflict, self._destination.strategies, mapping.target, created=created)
-        nulls = report_nulls(key, config.conflict, table, mapping.fields)
+        mirrored = mirror.mirrors(config)
+        conflict = mirror.conflict(config, mapping.target, created=created) if mirrored else config.conflict
+        key, findings = choose_key(conflict, self._destination.strategies, mapping.target, created=created)
+        nulls = () if mirrored else report_nulls(key, conflict, table, mapping.fields)
         self._findings += [*mapping.findings, *findings, *nulls]
         intent = Intent(
             source=table,
@@ -125,13 +131,14 @@ class _Planner:
             fields=mapping.fields,
             create=created,
             add=mapping.added,
-            conflict=config.conflict,
+            conflict=conflict,
             key=key,
             distinct=distinct(table, mapping.fields, key),
             quarantine=config.quarantine if config.on_error is OnError.QUARANTINE else None,
             mask=mapping.mask,
             job=config.name,
             groups=config.groups,
+            mirror=mirrored,
         )
         return intent, mapping.ignored
 

@@ -86,6 +86,11 @@ class TableTask:
         return self.intent.key is not None and self.intent.conflict.strategy in (Strategy.OVERWRITE, Strategy.SKIP)
 
     @property
+    def compares(self) -> bool:
+        """True if both sides are compared first, and what differs is moved."""
+        return self.intent.mirror and not self.intent.create
+
+    @property
     def ordered(self) -> str | None:
         """Why chunks have to be copied one after the other; None: they need not."""
         return self.examination.ordered
@@ -133,6 +138,7 @@ class TableTask:
             "chunks": len(self.split.chunks),
             "chunks_by": self.split.by,
             "delivery": self.delivery.value,
+            "mirror": self.intent.mirror,
             "ledger": self.ledger,
             "resumes": self.run is not None,
             "reports": self.reported.id if self.reported is not None else None,

@@ -93,6 +93,8 @@ def _chunks(config: MigrationConfig, task: TableTask) -> str:
     if task.delivery is Delivery.WHOLE:
         why = "the job asks for it" if config.atomic else task.split.reason
         return f"one transaction for everything: {why}"
+    if task.compares:
+        return "those of the rows that differ, once both sides are compared"
     if task.delivery is Delivery.REPEAT:
         return f"none: {task.split.reason}"
     count = len(task.split.chunks)

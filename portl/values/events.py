@@ -63,6 +63,19 @@ class Resumed(Event):
 
 
 @attrs.frozen(kw_only=True)
+class Compared(Event):
+    """Both sides of a table are compared, and what differs begins to move (``mode: mirror``)."""
+
+    table: str
+    rows_source: int
+    rows_destination: int
+    rows_to_fetch: int
+    rows_to_delete: int
+    #: What the comparison took on the wire, sums of buckets apart.
+    bytes: int
+
+
+@attrs.frozen(kw_only=True)
 class BatchCommitted(Event):
     """One transaction is committed: the batches from ``first_batch`` to ``last_batch``."""
 

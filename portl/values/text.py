@@ -50,6 +50,11 @@ def counted_tables(count: int, one: str = "", many: str = "") -> str:
     return f"1 table{one and ' ' + one}" if count == 1 else f"{count:,} tables{many and ' ' + many}"
 
 
+def counted_rows(count: int) -> str:
+    """Return a number of rows in words."""
+    return f"{count:,} row{'s' if count != 1 else ''}"
+
+
 def human_bytes(count: int) -> str:
     """Return a number of bytes with a binary unit."""
     size = float(count)

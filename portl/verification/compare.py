@@ -8,34 +8,31 @@ the result names.
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing
 from itertools import zip_longest
-from typing import TextIO, TypeVar
+from typing import TextIO
 
 import attrs
 
 from portl.config.models import MigrationConfig, Strategy, Verify
-from portl.connectors.comparer import BucketSum, Comparer, Comparison, RowLine
+from portl.connectors.comparer import BucketSum, Comparer, RowLine
 from portl.planning.plan import Plan, PlanError
 from portl.planning.request import Sides, TableSides
 from portl.planning.table import plan_table
 from portl.planning.tasks import TableTask
 from portl.values.differences import DIFFERENT, MISSING, TableVerification
-from portl.values.errors import Error, PermissionDenied, SchemaError
+from portl.values.errors import SchemaError
 from portl.values.findings import Severity, note
+from portl.verification.both import Both
 from portl.verification.criteria import Criteria
 from portl.verification.match import Difference, ahead, as_multisets, by_key, side_by_side
 from portl.verification.tally import Tally
 from portl.verification.unmatched import Unmatched
 
-T = TypeVar("T")
-
 #: Rows in a bucket, about: what is fetched where one row differs.
 BUCKET_ROWS = 1000
-MOST_BUCKETS = 1 << 20
 #: Rows that a result names, if the caller does not say.
 NAMED = 100
 #: Up to this many rows in differing buckets, their texts are fetched in the scan that finds the differences.
@@ -138,13 +135,13 @@ class TableComparison:
         """Compare both sides into the tally; return their numbers of rows."""
         self._agree(left, right)
         if self._mode is Verify.COUNT and not self.criteria.repeats:
-            counts = self._both(left, right, lambda side: side.count())
+            counts = self._paired(left, right).do(lambda side: side.count())
             self._tally.missing = max(0, counts[0] - counts[1])
             self._tally.extra = max(0, counts[1] - counts[0])
             return counts
         if self._mode is Verify.FULL:
             return self._rows(left, right, None, texts=True, by_texts=True)
-        sums = self._both(left, right, lambda side: side.sums())
+        sums = self._paired(left, right).do(lambda side: side.sums())
         differing = {b for b in {*sums[0], *sums[1]} if sums[0].get(b) != sums[1].get(b)}
         if differing:
             self._descend(left, right, differing, sums)
@@ -172,62 +169,17 @@ class TableComparison:
 
     def _agree(self, left: Comparer, right: Comparer) -> None:
         """Settle with both sides what is compared, and how."""
-        intent = self._intent
-        ours, theirs = self._both(left, right, lambda side: side.offers(intent))
-        shared = (name for name, proof in ours.items() if theirs.get(name) == proof)
-        self.digest = next(shared, "")
-        if not self.digest:
-            raise Error("source and destination have no digest in common")
-        expected = max(1, self.task.count.rows if self.task.count else 0)
-        comparison = Comparison(
-            intent=intent,
-            key=self.criteria.key,
-            digest=self.digest,
-            buckets=1 << max(0, min(expected // BUCKET_ROWS, MOST_BUCKETS - 1)).bit_length(),
-            terms=left.terms(),
+        comparison = self._paired(left, right).agree(
+            self._intent,
+            self.criteria.key,
             repeats=self.criteria.repeats,
+            rows=self.task.count.rows if self.task.count else 0,
+            bucket_rows=BUCKET_ROWS,
         )
-        left.agree(comparison)
-        self._readable(lambda: right.agree(comparison))
+        self.digest = comparison.digest
 
-    def _both(self, left: Comparer, right: Comparer, work: Callable[[Comparer], T]) -> tuple[T, T]:
-        """Do the same at both sides at the same time; if one fails, cancel the other."""
-        found: list[T] = []
-        failed: list[BaseException] = []
-
-        def at_destination() -> None:
-            try:
-                found.append(self._readable(lambda: work(right)))
-            except BaseException as error:
-                failed.append(error)
-                left.cancel()
-
-        thread = threading.Thread(target=at_destination, name="portl-verify", daemon=True)
-        thread.start()
-        try:
-            here = work(left)
-        except BaseException:
-            if failed:
-                raise failed[0] from None
-            right.cancel()
-            raise
-        finally:
-            thread.join()
-        if failed:
-            raise failed[0]
-        return here, found[0]
-
-    def _readable(self, work: Callable[[], T]) -> T:
-        """Explain what a refusal to read the destination means here."""
-        try:
-            return work()
-        except PermissionDenied as error:
-            raise PermissionDenied(
-                error.message,
-                hint=f"to verify, the destination's role needs SELECT on {self.task.destination.name},"
-                " and must see all of its rows (row security)",
-                sqlstate=error.sqlstate,
-            ) from None
+    def _paired(self, left: Comparer, right: Comparer) -> Both[Comparer, Comparer]:
+        return Both(left, right, self.task.destination.name)
 
     def _rows(
         self, left: Comparer, right: Comparer, buckets: Collection[int] | None, *, texts: bool, by_texts: bool

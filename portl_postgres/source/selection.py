@@ -14,6 +14,7 @@ from portl_postgres.config import PostgresSourceConfig
 from portl_postgres.session.session import Session
 from portl_postgres.source.ranges import BLOCK, KEY, Order, block_order, column_order, relation_of
 from portl_postgres.sql.text import literal, quoted
+from portl_postgres.verification.places import Places
 from portl_postgres.wire import select_list
 from portl_postgres.wire.batches import BINARY
 from portl_postgres.wire.copy import text_options
@@ -30,6 +31,8 @@ class Selection:
     origin: str
     #: What bounds are bounds of, by kind and columns, as far as it was looked at.
     _orders: dict[str, Order] = attrs.field(factory=dict)
+    #: Where the rows are that a mirror fetches; workers share it.
+    places: Places | None = None
 
     def select(
         self,
@@ -53,7 +56,10 @@ class Selection:
         """
         conditions = self._conditions
         tail = f" LIMIT {self.config.limit}" if self.config.limit is not None else ""
-        if bounds is not None:
+        if bounds is not None and bounds["by"] == portl.PLACES:
+            assert self.places is not None, "the source has been aimed at them"
+            conditions.insert(0, self.places.condition(bounds["part"]))
+        elif bounds is not None:
             order = self.order(session, bounds)
             conditions.insert(0, order.condition(bounds))
             # A scan of blocks alone is in their order; with another condition an index may come before them.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 import psycopg
@@ -27,20 +27,24 @@ from portl import (
     Splitting,
     Table,
 )
-from portl_postgres.catalog import addresses, tables
-from portl_postgres.catalog.tables import details, shown
+from portl_postgres.catalog import addresses
+from portl_postgres.catalog.tables import details
 from portl_postgres.config import PostgresSourceConfig
 from portl_postgres.session import worker_sessions
 from portl_postgres.session.database import Database
 from portl_postgres.session.session import Session
 from portl_postgres.source import ahead, formats, snapshot, unsendable
-from portl_postgres.source.checks import SEE_ALL, SourceExaminer, expected_rows
+from portl_postgres.source.checks import SourceExaminer, expected_rows
 from portl_postgres.source.chunks import Splitter
 from portl_postgres.source.decoding import decoded
-from portl_postgres.source.queries import INSUFFICIENT_PRIVILEGE, Describer
+from portl_postgres.source.describing import selected
+from portl_postgres.source.queries import Describer
+from portl_postgres.source.ranges import relation_of
 from portl_postgres.source.selection import Selection, origin, search_path
 from portl_postgres.source.sharing import SharedSnapshot
 from portl_postgres.verification import by_key, comparer
+from portl_postgres.verification.mirroring import MirroredRows, PostgresMirrorSource
+from portl_postgres.verification.places import Places
 from portl_postgres.wire import select_list, server_route
 from portl_postgres.wire.batches import BINARY, CopyBatch
 from portl_postgres.wire.copy import as_they_are, text_options
@@ -61,6 +65,8 @@ _IN_ORDER = ("SET LOCAL max_parallel_workers_per_gather = 0", "SET LOCAL synchro
 
 class PostgresSource(portl.Source[PostgresSourceConfig]):
     """A table, a view or a query of PostgreSQL's."""
+
+    digests: ClassVar[Collection[str]] = ("postgres",)
 
     def __init__(self, config: PostgresSourceConfig, handle: object | None = None) -> None:
         super().__init__(config, handle)
@@ -188,37 +194,8 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
     @property
     def _selection(self) -> Selection:
         if self._selected is None:
-            if self.config.table is not None:
-                table, origin = self._describe_table(self.config.schema, self.config.table)
-            else:
-                table, origin = self._describe_query(self.config.query or "")
-            self._selected = Selection(self.config, table, origin)
+            self._selected = selected(self._session, self.config, self._describer)
         return self._selected
-
-    def _describe_table(self, schema: str, name: str) -> tuple[Table, str]:
-        table = tables.read_table(self._session, schema, name, alone=self.config.only)
-        if table is None:
-            near = tables.near_names(self._session, schema, name)
-            hint = f"did you mean {' or '.join(near)}? " if near else ""
-            raise portl.SchemaError(
-                f"{self.label()}: there is no table or view {shown(schema, name)}",
-                hint=f"{hint}the key `table` holds the name alone, and `schema` its schema (here {schema!r})",
-            )
-        return table, origin(self.config)
-
-    def _describe_query(self, query: str) -> tuple[Table, str]:
-        try:
-            with self._session.scope():
-                return self._describer.query(query)
-        except portl.Error as error:
-            if error.sqlstate != INSUFFICIENT_PRIVILEGE:
-                raise
-            try:
-                self._session.looking(["SET LOCAL row_security = on", f"EXPLAIN {query}"], what="looking at the query")
-            except portl.Error:
-                raise error from None
-            error.hint = SEE_ALL  # it was row security that kept the role from it
-            raise
 
     @property
     def _describer(self) -> Describer:
@@ -434,6 +411,23 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
             self.label(),
             row_security=self.config.row_security.value,
         )
+
+    def condition(self) -> str | None:
+        """See ``Source.condition``."""
+        return self.config.where
+
+    def mirror(self, intent: portl.Intent) -> portl.MirrorSource:
+        """See ``Source.mirror``."""
+        self._selection.places = places = Places()
+        self._stack.callback(places.close)
+        rows = MirroredRows(
+            rows=self._source(),
+            row_security=self.config.row_security.value,
+            table=self.describe(),
+            relation=relation_of(self.describe()),
+            only=self.config.only,
+        )
+        return PostgresMirrorSource(self._session, self.context.token, self.label(), rows, places)
 
     def select(self, reading: Reading, key: Sequence[str], wanted: Mapping[portl.Texts, int]) -> Iterator[portl.Batch]:
         """See ``Source.select``."""

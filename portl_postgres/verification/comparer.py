@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
+from typing import ClassVar
 
 import portl
 from portl import BucketSum, Comparer, Comparison, Intent, Kind, RowLine, Texts
@@ -48,17 +49,18 @@ _SETTINGS = {
 }
 
 
-class _Expressions:
+class Expressions:
     """The expressions of one side over its rows.
 
     Args:
-        columns: an expression for each field, as the destination holds it.
         comparison: what was agreed.
+        by_text: for each field, whether its text is compared.
+        names: how each field is written; by default by the names that ``_rows_of`` gives them.
     """
 
-    def __init__(self, comparison: Comparison, by_text: Sequence[bool]) -> None:
+    def __init__(self, comparison: Comparison, by_text: Sequence[bool], names: Sequence[str] | None = None) -> None:
         fields = comparison.intent.fields
-        self.names = [f"c{number}" for number in range(len(fields))]
+        self.names = list(names) if names is not None else [f"c{number}" for number in range(len(fields))]
         pgs = []
         for field in fields:
             found = details(field.target)
@@ -117,6 +119,8 @@ class ServerComparer(Comparer):
     """
 
     role = ""
+    #: How the transaction is opened in which everything is compared.
+    transaction: ClassVar[str] = "ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 
     def __init__(
         self, session: Session, token: portl.CancelToken, rows: str, label: str, row_security: str = "off"
@@ -132,7 +136,7 @@ class ServerComparer(Comparer):
     def _begin(self) -> None:
         if not self._open:
             # Inside the source's transaction this is a savepoint, and the settings are undone with it.
-            self._session.begin("ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            self._session.begin(self.transaction)
             self._open = True
             self._set({**_SETTINGS, "row_security": self._row_security})
 
@@ -160,7 +164,7 @@ class ServerComparer(Comparer):
             terms = comparison.terms
             source_version = int(terms.get("version", self._session.version))
             flags = [judged_by_text(field, source_version) for field in comparison.intent.fields]
-            self._expressions = _Expressions(comparison, flags)
+            self._expressions = Expressions(comparison, flags)
 
     def _adopt(self, comparison: Comparison) -> None:
         """Do as the other side does."""

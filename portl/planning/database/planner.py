@@ -11,7 +11,7 @@ from typing import Any
 
 import attrs
 
-from portl.config.models import Conflict, MigrationConfig, Resume, Strategy, Tables
+from portl.config.models import Conflict, MigrationConfig, Mode, Resume, Strategy, Tables
 from portl.connectors.exchange import Chunk
 from portl.connectors.ledger import Ledger
 from portl.connectors.objects import SchemaObject, Stage
@@ -54,6 +54,8 @@ class _Planner:
         config, sides = self._config, self._sides
         chosen, findings = choose_tables(config, sides.source.listing())
         self._findings += [*findings, *self._unsuitable()]
+        if config.mode is Mode.MIRROR:
+            self._findings.append(problem("mode", "a mirror has one table", "write a job for each table"))
         identity = self._identity()
         found = self._ledger.find(self._job) if self._ledger is not None else None
         if found is not None and not restart:

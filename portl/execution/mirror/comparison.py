@@ -1,0 +1,152 @@
+"""Find out what keeps a destination from being a mirror of its source. Nothing of the destination's is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import attrs
+
+from portl.config.models import MigrationConfig
+from portl.connectors.comparer import BucketSum
+from portl.connectors.exchange import Chunk, Intent, RowCount, Split
+from portl.connectors.mirroring import Differences, MirrorDestination, MirrorSource
+from portl.planning.modes.mirror import DeleteLimit, mirroring
+from portl.planning.request import Sides, TableSides
+from portl.planning.tasks import TableTask
+from portl.values.errors import OperationError
+from portl.values.text import counted_rows
+from portl.verification.both import Both
+
+#: Rows in a bucket, about. Where one row in a hundred has changed, most buckets of this size have not.
+BUCKET_ROWS = 64
+
+#: What a chunk of a mirror does, as its bounds say.
+COMPARED, REMOVED = "compared", "removed"
+
+
+@attrs.frozen(kw_only=True)
+class Compared:
+    """What a comparison has found."""
+
+    #: Rows at the source, and at the destination.
+    rows: tuple[int, int]
+    differences: Differences
+    #: Bytes that the comparison took on the wire, the sums of buckets apart.
+    bytes: int
+    #: True if the destination holds no row, so that all are moved.
+    all: bool = False
+
+    @property
+    def unchanged(self) -> int:
+        """Rows that both sides have."""
+        return 0 if self.all else max(0, self.rows[0] - sum(self.differences.fetched))
+
+
+class MirrorComparison:
+    """The comparison of one table. ``forget`` must follow.
+
+    Args:
+        task: the table's.
+        config: the job.
+        sides: both, open.
+    """
+
+    def __init__(self, task: TableTask, config: MigrationConfig, sides: Sides | TableSides) -> None:
+        self._task = task
+        self._config = config
+        intent = task.intent
+        self.source: MirrorSource = sides.source.mirror(intent)
+        self.destination: MirrorDestination = sides.destination.mirror(intent, mirroring(config, sides.source))
+
+    def compare(self) -> Compared:
+        """Compare both sides.
+
+        Raises:
+            OperationError: more rows would be removed than the job allows, or two rows of the source share a key.
+            PermissionDenied: a role may not read its side.
+        """
+        try:
+            return self._compare()
+        finally:
+            try:
+                self.source.close()
+            finally:
+                self.destination.close()
+
+    def _compare(self) -> Compared:
+        intent = self._compared(self._task.intent)
+        both = Both(self.source, self.destination, self._task.destination.name, "to mirror")
+        both.agree(
+            intent,
+            intent.key.columns if intent.key is not None else (),
+            repeats=intent.key is not None and not intent.distinct,
+            rows=self._task.count.rows if self._task.count else 0,
+            bucket_rows=BUCKET_ROWS,
+        )
+        sums = both.do(lambda side: side.sums())
+        rows = _total(sums[0]), _total(sums[1])
+        if not rows[1] and not self._config.mirror.column:
+            return Compared(rows=rows, differences=Differences(), bytes=0, all=rows[0] > 0)
+        differing = {bucket for bucket in {*sums[0], *sums[1]} if sums[0].get(bucket) != sums[1].get(bucket)}
+        if not differing:
+            return Compared(rows=rows, differences=Differences(), bytes=0)
+        every = len(differing) == len({*sums[0], *sums[1]})
+        found, sent = self._differ(both, None if every else differing)
+        self._insist(found, rows[1])
+        return Compared(rows=rows, differences=found, bytes=sent)
+
+    @staticmethod
+    def _compared(intent: Intent) -> Intent:
+        """Return the intent without the columns in which rows that exist keep their own value."""
+        return attrs.evolve(intent, fields=tuple(f for f in intent.fields if f.target.name not in intent.kept))
+
+    def _differ(
+        self, both: Both[MirrorSource, MirrorDestination], buckets: Collection[int] | None
+    ) -> tuple[Differences, int]:
+        return both.readable(lambda: self.destination.differ(self.source.pairs(buckets), buckets))
+
+    def _insist(self, found: Differences, rows: int) -> None:
+        """Refuse what a mirror cannot or must not do; nothing is changed so far."""
+        if found.repeated:
+            key = ", ".join(self._task.intent.key.columns) if self._task.intent.key else ""
+            raise OperationError(
+                f"{self._task.source.name}: {counted_rows(found.repeated)} share ({key}) with another row, and"
+                f" {self._task.destination.name} can hold one of them",
+                hint="leave the others out in the source, or name a key in `conflict.key` that tells them apart",
+            )
+        removed, limit = sum(found.removed), DeleteLimit.of(self._config.mirror)
+        if not limit.allows(removed, rows):
+            raise OperationError(
+                f"{self._task.destination.name}: {removed:,} of its {counted_rows(rows)} are not at the source, and"
+                f" `mirror.max_deletes` allows {limit.text}: nothing was changed",
+                hint="see whether the source is complete; if it is, raise `mirror.max_deletes`",
+            )
+
+    def split(self, compared: Compared) -> Split:
+        """Return the chunks: what was compared, rows to fetch, rows to remove."""
+        if compared.all:
+            moved = list(self._task.split.chunks)
+        else:
+            moved = [
+                attrs.evolve(self.source.aim(part, self.destination.place(part)), rows=count)
+                for part, count in enumerate(compared.differences.fetched, 1)
+            ]
+        gone = [
+            Chunk(bounds={"by": REMOVED, "part": part}, rows=count)
+            for part, count in enumerate(compared.differences.removed, 1)
+        ]
+        chunks = [Chunk(bounds={"by": COMPARED}, rows=0), *moved, *gone]
+        numbered = tuple(attrs.evolve(chunk, number=number) for number, chunk in enumerate(chunks, 1))
+        return Split(chunks=numbered, by="rows that differ", reason="both sides were compared", resumable=True)
+
+    def counted(self, compared: Compared) -> RowCount:
+        """Return how many rows move."""
+        return RowCount(rows=compared.rows[0] if compared.all else sum(compared.differences.fetched), exact=True)
+
+    def forget(self) -> None:
+        """Drop what the destination has kept."""
+        self.destination.forget()
+
+
+def _total(sums: Mapping[int, BucketSum]) -> int:
+    return sum(found.rows for found in sums.values())

@@ -1,0 +1,160 @@
+"""One table that becomes a mirror: the comparison, then the rows that differ, then those that the source does not have.
+
+Rows that are new or have changed move as chunks like any others, over several workers. What the source does not have is
+removed after them, so that rows which referred to a removed one refer to another by then. Where the destination refuses
+that order, as where a unique value passes from a removed row to a new one, the other order is tried.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+
+import attrs
+
+from portl.config.models import MigrationConfig, OnError
+from portl.connectors.context import Context
+from portl.connectors.exchange import Counts
+from portl.execution.chunks.transaction import ChunkTransaction
+from portl.execution.chunks.work import Assignment
+from portl.execution.counting import counted
+from portl.execution.mirror.comparison import COMPARED, REMOVED, Compared, MirrorComparison
+from portl.execution.table_run import TableRun
+from portl.planning.request import Sides
+from portl.planning.tasks import TableTask
+from portl.values import events
+from portl.values.errors import DataError
+from portl.values.results import TableResult
+from portl.values.runs import ChunkLine, ChunkState, Run
+
+
+class MirrorRun:
+    """One table on its way to be a mirror. The arguments are those of ``TableRun``."""
+
+    def __init__(self, task: TableTask, config: MigrationConfig, sides: Sides, context: Context) -> None:
+        self._task = task
+        self._config = config
+        self._sides = sides
+        self._context = context
+        self._began = time.monotonic()
+        #: Once both sides are compared.
+        self._run: DifferencesRun | None = None
+
+    def carry_out(self) -> TableResult:
+        """Compare, move and remove; return what became of the table."""
+        comparison = MirrorComparison(self._task, self._config, self._sides)
+        with ExitStack() as stack:
+            stack.callback(comparison.forget)
+            compared = comparison.compare()
+            self._context.token.check()
+            self._context.emit(
+                events.Compared(
+                    table=self._task.destination.name,
+                    rows_source=compared.rows[0],
+                    rows_destination=compared.rows[1],
+                    rows_to_fetch=comparison.counted(compared).rows,
+                    rows_to_delete=sum(compared.differences.removed),
+                    bytes=compared.bytes,
+                )
+            )
+            task = attrs.evolve(self._task, split=comparison.split(compared), count=comparison.counted(compared))
+            self._run = DifferencesRun(task, self._config, self._sides, self._context, comparison, compared)
+            self._run.carry_out()
+        return self.result()
+
+    @property
+    def onward(self) -> str | None:
+        """What running the job again would do, for display; None if nothing is there yet."""
+        there = self._run is not None and self._run.onward is not None
+        return "run the job again: it compares both sides again, and goes on with what differs still" if there else None
+
+    def result(self) -> TableResult:
+        """Return what is committed so far."""
+        if self._run is None:
+            nothing = Run(id="", job=self._task.job, identity={})
+            return counted(nothing, self._task, self._config.batch_size, self._began)
+        return attrs.evolve(self._run.result(), seconds=time.monotonic() - self._began)
+
+
+class DifferencesRun(TableRun):
+    """The rows in which two sides differ. The other arguments are those of ``TableRun``.
+
+    Args:
+        comparison: what has found them.
+        compared: what it has found.
+    """
+
+    def __init__(
+        self,
+        task: TableTask,
+        config: MigrationConfig,
+        sides: Sides,
+        context: Context,
+        comparison: MirrorComparison,
+        compared: Compared,
+    ) -> None:
+        super().__init__(task, config, sides, context)
+        self._comparison = comparison
+        self._compared = compared
+
+    def _move_rest(self, todo: Sequence[ChunkLine]) -> None:
+        gone = [line for line in todo if _kind(line) == REMOVED]
+        steps: list[tuple[Callable[[Sequence[ChunkLine]], None], list[ChunkLine]]] = [
+            (super()._move_rest, [line for line in todo if line not in gone]),
+            (self._remove_all, gone),
+        ]
+        if self._config.on_error is OnError.QUARANTINE:
+            steps.reverse()  # a row that meets one which is to be removed would be quarantined
+        (first, lines), (second, others) = steps
+        try:
+            first(lines)
+        except DataError:
+            if not others:
+                raise
+            second(others)
+            first([line for line in self._record.todo if line.number in {line.number for line in lines}])
+        else:
+            second(others)
+
+    def _remove_all(self, lines: Sequence[ChunkLine]) -> None:
+        for line in lines:
+            self._move(line)
+
+    def _load(self, line: ChunkLine, first: Callable[[], None] | None = None, *, transaction: bool = True) -> None:
+        if _kind(line) not in (COMPARED, REMOVED):
+            super()._load(line, first, transaction=transaction)
+            return
+        assignment = Assignment(
+            work=self._work(),
+            sessions=self._sessions,
+            line=line,
+            context=self._context,
+            report=self._tracking.progress,
+            first=first,
+            transaction=transaction,
+            undoes=False,
+        )
+        self._change(ChunkTransaction(assignment), line)
+
+    def _change(self, transaction: ChunkTransaction, line: ChunkLine) -> None:
+        """Do what is no moving of rows, in a transaction with its line."""
+        destination = self._comparison.destination
+        transaction.begin()
+        try:
+            if _kind(line) == COMPARED:
+                counts, sent = Counts(unchanged=self._compared.unchanged), self._compared.bytes
+                destination.restore()
+            else:
+                assert line.bounds is not None, "it says which part"
+                counts, sent = Counts(deleted=destination.remove(line.bounds["part"])), 0
+            transaction.tally.add([], counts, sent)
+            committed = transaction.commit(ChunkState.DONE)
+        except BaseException:
+            transaction.rollback()
+            raise
+        transaction.settle(committed)
+
+
+def _kind(line: ChunkLine) -> str | None:
+    return line.bounds.get("by") if line.bounds is not None else None

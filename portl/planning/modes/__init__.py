@@ -1,0 +1,1 @@
+"""What each ``mode`` but ``full`` adds to the plan of a table."""

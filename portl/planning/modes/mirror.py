@@ -1,0 +1,133 @@
+"""Plan a mirror: what it does to rows of the destination, and what it cannot be combined with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import attrs
+
+from portl.config.models import (
+    Conflict,
+    Deletes,
+    DestinationConfig,
+    MigrationConfig,
+    MirrorConfig,
+    Mode,
+    SourceConfig,
+    Strategy,
+)
+from portl.connectors.destination import Destination
+from portl.connectors.exchange import Intent
+from portl.connectors.mirroring import Mirroring
+from portl.connectors.source import Source
+from portl.schema.tables import Table
+from portl.schema.types import Kind
+from portl.values.findings import Finding, note, problem, warning
+
+#: Rows in a part, if the job does not say: what a transaction holds.
+PART_ROWS = 20_000
+#: Types of a column that can mark a row as deleted.
+_MARKS = (Kind.TIMESTAMP, Kind.TIMESTAMPTZ, Kind.DATE, Kind.BOOLEAN)
+
+
+@attrs.frozen
+class DeleteLimit:
+    """How many rows a mirror may remove: a number, or a share of the destination's rows."""
+
+    #: As the job has it.
+    text: str
+    number: int | None = None
+    share: float | None = None
+
+    @classmethod
+    def of(cls, config: MirrorConfig) -> DeleteLimit:
+        """Return the limit of a job."""
+        if isinstance(config.max_deletes, int):
+            return cls(f"{config.max_deletes:,}", number=config.max_deletes)
+        return cls(config.max_deletes, share=float(config.max_deletes.rstrip(" %")) / 100)
+
+    def allows(self, removed: int, rows: int) -> bool:
+        """Return whether so many of the destination's rows may be removed."""
+        if self.number is not None:
+            return removed <= self.number
+        assert self.share is not None, "a limit is a number or a share"
+        return removed <= self.share * rows
+
+
+def mirroring(config: MigrationConfig, source: Source[SourceConfig]) -> Mirroring:
+    """Return how a job's table is mirrored."""
+    return Mirroring(
+        deletes=config.mirror.deletes,
+        column=config.mirror.column,
+        where=source.condition(),
+        part_rows=config.chunk_rows or PART_ROWS,
+    )
+
+
+def mirrors(config: MigrationConfig) -> bool:
+    """Return whether a job makes its destination a mirror."""
+    return config.mode is Mode.MIRROR
+
+
+def conflict(config: MigrationConfig, target: Table, *, created: bool) -> Conflict:
+    """Return how conflicts are resolved: without a key, rows are inserted and deleted, and none is overwritten."""
+    wanted = config.conflict
+    keyless = wanted.key is None and target.primary_key is None and not created
+    return Conflict(strategy=Strategy.FAIL) if keyless and wanted.strategy is Strategy.OVERWRITE else wanted
+
+
+def examine(
+    config: MigrationConfig,
+    intent: Intent,
+    source: Source[SourceConfig],
+    destination: Destination[DestinationConfig],
+) -> Iterator[Finding]:
+    """Yield what a mirror does to the destination's rows, and what keeps the job from being one."""
+    target, mirror = intent.target, config.mirror
+    if not set(source.digests) & set(destination.digests):
+        said = f"{source.label()} and {destination.label()} have no way in common to tell which rows differ"
+        yield problem("mode", said, "use another `mode`")
+        return
+    if config.source.limit is not None:
+        yield problem("source.limit", "a mirror takes all rows: those left out would be deleted", "remove `limit`")
+    if config.conflict.strategy is not Strategy.OVERWRITE:
+        said = f"a mirror makes rows the source's, which `{config.conflict.strategy.value}` does not"
+        yield problem("conflict", said, "remove `strategy`, or use another `mode`")
+    nullable = [name for name in intent.key.columns if target.by_name[name].nullable] if intent.key else []
+    if intent.key is not None and nullable and not intent.key.nulls_equal:
+        said = f"{nullable[0]!r} may be NULL, and NULLs are not equal in {intent.key}: such rows cannot be matched"
+        yield problem("conflict.key", said, "declare it NOT NULL or the key NULLS NOT DISTINCT")
+    if intent.key is not None and (missing := set(intent.key.columns) - {f.target.name for f in intent.fields}):
+        yield problem("conflict.key", f"the key's column {min(missing)!r} is not copied", "copy it")
+    if mirror.deletes is Deletes.SOFT:
+        yield from _examine_mark(mirror, intent)
+    if intent.create:
+        return
+    yield from destination.examine_mirror(intent, mirroring(config, source))
+    gone = {
+        Deletes.DELETE: "rows that the source does not have are deleted",
+        Deletes.SOFT: f"rows that the source does not have are marked in {mirror.column!r}",
+        Deletes.KEEP: "rows that the source does not have stay",
+    }[mirror.deletes]
+    changed = "rows that differ are overwritten" if intent.key is not None else "there is no key: each row counts"
+    yield warning("mode", f"{target.name} becomes a mirror of {intent.source.name}: {changed}, {gone}")
+    if mirror.deletes is not Deletes.KEEP:
+        most = DeleteLimit.of(mirror).text
+        yield note("mirror.max_deletes", f"if it were more than {most} of the rows there, nothing is changed")
+
+
+def _examine_mark(mirror: MirrorConfig, intent: Intent) -> Iterator[Finding]:
+    """Yield what keeps the column from marking rows as deleted."""
+    assert mirror.column is not None, "the job names it"
+    column = intent.target.by_name.get(mirror.column)
+    if column is None:
+        said = f"{intent.target.name} has no column {mirror.column!r}"
+        yield problem("mirror.column", said, "add it there: a timestamp, or a boolean")
+    elif column.type.kind not in _MARKS:
+        said = f"{mirror.column!r} is {column.native}: expected a timestamp, a date or a boolean"
+        yield problem("mirror.column", said)
+    elif any(field.target.name == mirror.column for field in intent.fields):
+        said = f"{mirror.column!r} is copied from the source, which would clear it"
+        yield problem("mirror.column", said, "leave it out with `source.exclude_columns`")
+    elif intent.key is None:
+        yield problem("mirror.deletes", "without a key, no row can be told to be back", "use delete or keep")

@@ -1,0 +1,53 @@
+"""Where the rows are that a mirror fetches: kept in a file, so that memory does not grow with what has changed."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+
+import attrs
+
+from portl_postgres.sql.text import literal
+
+
+@attrs.frozen(kw_only=True)
+class Place:
+    """Rows of one part."""
+
+    #: An array, as the server prints it.
+    values: str
+    #: The oid of the partition that they are in; 0: the table has none.
+    relation: int = 0
+
+
+class Places:
+    """The places of all parts. Several threads read them."""
+
+    def __init__(self) -> None:
+        #: What is looked for, in a query over the source, and its type.
+        self.looked_for = "", ""
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the source
+        self._parts: dict[int, tuple[int, int, int]] = {}
+        self._lock = threading.Lock()
+
+    def put(self, part: int, place: Place) -> None:
+        """Keep the place of a part."""
+        data = place.values.encode()
+        with self._lock:
+            start = self._file.seek(0, 2)
+            self._file.write(data)
+            self._parts[part] = start, len(data), place.relation
+
+    def condition(self, part: int) -> str:
+        """Return the condition that the rows of a part meet."""
+        with self._lock:
+            start, length, relation = self._parts[part]
+            self._file.seek(start)
+            values = self._file.read(length).decode()
+        expression, type = self.looked_for
+        found = f"{expression} = ANY ({literal(values)}::{type}[])"
+        return f"tableoid = {relation}::pg_catalog.oid AND {found}" if relation else found
+
+    def close(self) -> None:
+        """Remove the file."""
+        self._file.close()
