@@ -34,6 +34,53 @@ def whole(bench: Bench) -> Iterator[Work]:
         [parent, *_small(tables, rows=10, parent="parent")],
         bound=1.0,
     )
+    yield _large(bench, scale)
+
+
+def _large(bench: Bench, scale: int) -> Work:
+    """One large table among small ones: as fast as it is alone, with the small ones spread over the workers."""
+    base, workers = "database_large", 2
+    ready = False
+
+    def prepare() -> None:
+        nonlocal ready
+        if not ready:
+            execute(bench.source, f"DROP DATABASE IF EXISTS {base}", f"CREATE DATABASE {base}")
+            rows = f"generate_series(1, {scale * 100_000}) AS g"
+            large = f"CREATE TABLE large AS SELECT g AS id, md5(g::text) AS v FROM {rows}"
+            execute(bench.source, large, *_small(150, rows=100), "VACUUM ANALYZE", database=base)
+            ready = True
+        empty()
+
+    def empty() -> None:
+        execute(bench.target, f"DROP DATABASE IF EXISTS {base} WITH (FORCE)", f"CREATE DATABASE {base}")
+
+    def seconds(**keys: object) -> float:
+        job = {
+            "source": {"type": "postgres", **bench.source.parameters(base)},
+            "destination": {"type": "postgres", **bench.target.parameters(base)},
+            "parallel": workers,
+            **keys,
+        }
+        return portl.migrate(job).seconds
+
+    def apart() -> float:
+        large = seconds(tables=["large"])
+        empty()
+        return large + seconds(tables="all", exclude=["large"]) / workers
+
+    together = "all in one job"
+    ways = [
+        Way(name=together, prepare=prepare, run=lambda: seconds(tables="all")),
+        Way(name="the large table alone, and the small ones over the workers", prepare=prepare, run=apart),
+    ]
+    return Work(
+        name="database-large",
+        title=f"one table of {scale / 10:g} M rows among 150 small ones, {workers} workers",
+        ways=ways,
+        reaches=[Reach(way=together, against=(ways[1].name,), bound=1.05)],
+        rounds=3,
+    )
 
 
 def _small(count: int, *, rows: int, parent: str | None = None) -> list[str]:
