@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import attrs
 
-from portl.config.models import DestinationConfig, LedgerConfig, MigrationConfig, SourceConfig
+from portl.config.models import DestinationConfig, LedgerConfig, LedgerMode, MigrationConfig, SourceConfig
 from portl.connectors import registry
 from portl.connectors.context import Context
 from portl.connectors.destination import Destination
@@ -136,7 +136,7 @@ class Request:
         Args:
             meanwhile: called while both servers establish the connections.
         """
-        sides = Sides(source=self._source(), destination=self._destination(), wanted=self.config.ledger)
+        sides = Sides(source=self._source(), destination=self._destination(), wanted=self._wanted())
         with closing(sides):
             self.context.token.check()
             sides.source.connect(self.context)
@@ -186,6 +186,12 @@ class Request:
             yield destination
         finally:
             destination.close()
+
+    def _wanted(self) -> LedgerConfig:
+        """Return the job's settings for the ledger; many tables cannot do without one."""
+        wanted = self.config.ledger
+        required = self.config.tables is not None and wanted.mode is LedgerMode.AUTO
+        return attrs.evolve(wanted, mode=LedgerMode.REQUIRED) if required else wanted
 
     def _source(self) -> Source[SourceConfig]:
         connector = registry.load(self.config.source.type)

@@ -86,7 +86,7 @@ class _Planner:
         config, kept = self._config, self._sides.kept
         found = []
         if isinstance(kept, Finding):
-            said = f"many tables need a ledger, which says how far each is: {kept.message}"
+            said = f"many tables need a ledger: {kept.message}"
             found.append(problem("ledger", said, kept.remedy or "set `ledger.mode` to auto"))
         elif (hidden := kept.hidden()) is not None:
             where, remedy = hidden
@@ -201,6 +201,8 @@ class _Planner:
         place, target = self._sides.source, self._sides.destination
         reading = [type(place)(table.config.source, place.handle).over(place) for table in chosen]
         place.look_ahead(reading)
+        # Where there is none, the plan has said so once.
+        ledger = self._ledger if self._ledger is not None else note("ledger", "there is none")
         tasks = []
         first = 1
         for table, source in zip(chosen, reading, strict=True):
@@ -223,7 +225,7 @@ class _Planner:
                 chunks=tuple(Chunk(number=line.number, bounds=whole_bounds(line).whole) for line in lines),
                 found=found,
             )
-            task = plan_table(config, source, destination, self._sides.kept, exact=False, resumption=resumption)
+            task = plan_table(config, source, destination, ledger, exact=False, resumption=resumption)
             if run is None:
                 chunks = [attrs.evolve(chunk, number=first + n) for n, chunk in enumerate(task.split.chunks)]
             else:

@@ -232,6 +232,18 @@ def test_a_table_that_the_role_may_not_read_is_a_problem(source: Db, destination
     assert portl.plan({**job, "exclude": ["closed"]}).problems == ()
 
 
+def test_a_role_that_may_create_nothing_is_told_so_once(source: Db, destination: Db, reader: str) -> None:
+    source.execute("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY)")
+    job = {**job_of(source, destination), "destination": destination.end(username=reader, password="r")}
+    assert [str(problem) for problem in portl.plan(job).problems] == [
+        "ledger: many tables need a ledger: none can be kept: the role may not create the schema 'portl'; the role may"
+        " not create tables in schema 'public' -> GRANT CREATE ON DATABASE … TO the role; or GRANT CREATE, USAGE ON"
+        ' SCHEMA "public" TO the role',
+        "destination: the role may not create tables in the schema 'public' -> GRANT CREATE ON SCHEMA \"public\" TO the"
+        " role",
+    ]
+
+
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
