@@ -67,6 +67,7 @@ if TYPE_CHECKING:  # for type checkers and the docs; a program reads _HOMES, and
     from portl.connectors.mirroring import MirrorDestination as MirrorDestination
     from portl.connectors.mirroring import Mirroring as Mirroring
     from portl.connectors.mirroring import MirrorSource as MirrorSource
+    from portl.connectors.objects import Changes as Changes
     from portl.connectors.objects import Placement as Placement
     from portl.connectors.objects import SchemaObject as SchemaObject
     from portl.connectors.objects import Stage as Stage
@@ -172,7 +173,7 @@ _HOMES = {
     ),
     "portl.connectors.ledger": "Ledger",
     "portl.connectors.mirroring": "PLACES Differences MirrorDestination MirrorSource Mirroring",
-    "portl.connectors.objects": "Placement SchemaObject Stage Standing",
+    "portl.connectors.objects": "Changes Placement SchemaObject Stage Standing",
     "portl.connectors.registry": "Installed hookimpl installed register",
     "portl.connectors.retry": "retrying",
     "portl.connectors.side": "Side TableEntry",

@@ -189,6 +189,8 @@ class Examination:
     findings: tuple[Finding, ...] = ()
     #: The statements to execute before the rows, in order.
     before: tuple[str, ...] = ()
+    #: The objects among ``before`` that other tables may need, too, such as types.
+    makes: tuple[SchemaObject, ...] = ()
     #: The statements to execute after the rows.
     after: tuple[str, ...] = ()
     #: How rows are written, for display: one or more statements.

@@ -76,6 +76,18 @@ class Placement:
 
 
 @attrs.frozen(kw_only=True)
+class Changes:
+    """What a job of many tables does otherwise than the source has it."""
+
+    #: The tables that are created in another form.
+    placements: tuple[Placement, ...] = ()
+    #: The source's names of the tables that are created as they are.
+    created: frozenset[str] = frozenset()
+    #: The groups of objects that the job asks for.
+    groups: frozenset[ObjectGroup] = frozenset()
+
+
+@attrs.frozen(kw_only=True)
 class Standing:
     """How a destination stands to objects that are to be created there with a table."""
 

@@ -23,7 +23,7 @@ from portl.connectors.exchange import (
     Splitting,
 )
 from portl.connectors.mirroring import MirrorSource
-from portl.connectors.objects import Placement, SchemaObject
+from portl.connectors.objects import Changes, Placement, SchemaObject
 from portl.connectors.side import Side
 from portl.schema.tables import Column, Table
 from portl.values.errors import SchemaError
@@ -83,11 +83,17 @@ class Source(Side[S]):
         """Return how to read it in chunks. Must be cheap: it is part of every plan."""
         return Split()
 
-    def objects(self, schemas: Mapping[str, str]) -> tuple[Sequence[SchemaObject], Sequence[Finding]]:
+    def objects(
+        self,
+        schemas: Mapping[str, str],
+        changes: Changes | None = None,
+    ) -> tuple[Sequence[SchemaObject], Sequence[Finding]]:
         """Return the objects that there are beside rows, tables included, each after all that it needs; and findings.
 
         Args:
             schemas: source schema to destination schema, for the names in statements.
+            changes: tables that are created in another form: what fits them is among the objects as they need it, and
+                the findings say what does not.
         """
         return (), ()
 

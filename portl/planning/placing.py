@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import attrs
 
@@ -15,19 +15,24 @@ from portl.schema.tables import Column, Table
 from portl.values.findings import Finding, note, warning
 
 
-def placement(intent: Intent) -> Placement:
-    """Return what a job makes of its source's table."""
+def placement(intent: Intent, schemas: Mapping[str, str] | None = None) -> Placement:
+    """Return what a job makes of its source's table.
+
+    Args:
+        intent: the job.
+        schemas: schemas of the source that have other names at the destination, with their types.
+    """
     made, columns, changed = intent.target.by_name, dict[str, str](), dict[str, str]()
     fields = {field.source.name: field for field in intent.fields}
     for column in intent.source.columns:
         field = fields.get(column.name)
         if field is None:
             target = made.get(column.name)
-            if target is not None and target.generated is not None and _same(target, column):
+            if target is not None and target.generated is not None and _same(target, column, schemas or {}):
                 columns[column.name] = column.name
             else:
                 changed[column.name] = "is not copied"
-        elif not _same(field.target, column):
+        elif not _same(field.target, column, schemas or {}):
             changed[column.name] = f"becomes {field.target.native}"
         elif field.using is not None:
             changed[column.name] = "is converted"
@@ -38,9 +43,11 @@ def placement(intent: Intent) -> Placement:
     return Placement(source=intent.source, target=intent.target, columns=columns, changed=changed)
 
 
-def _same(one: Column, other: Column) -> bool:
+def _same(target: Column, source: Column, schemas: Mapping[str, str]) -> bool:
     """Return whether two columns have one type; a dialect may spell its name with quotes or without."""
-    return one.native.replace('"', "") == other.native.replace('"', "")
+    name = source.native.replace('"', "")
+    schema, dot, rest = name.partition(".")
+    return target.native.replace('"', "") == (f"{schemas.get(schema, schema)}{dot}{rest}")
 
 
 def _merged(conflict: Conflict, column: str, intent: Intent) -> bool:

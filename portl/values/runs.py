@@ -67,6 +67,8 @@ class RunTable:
     last: int
     #: True if the run creates it with the objects of the source.
     made: bool = False
+    #: True if the run creates it in a form of its own.
+    created: bool = False
     #: See ``Run.incarnation``.
     incarnation: str | None = None
 

@@ -101,10 +101,12 @@ def examine(
         facts = _Facts(*rows[0])
         findings = _Checks(session, config, intent, facts).findings(proposal)
         before, after = ddl.around_rows(intent, config, proposal, schema_exists=facts.schema_exists)
+        makes = ddl.makes(intent, config, proposal, schema_exists=facts.schema_exists)
     kept = _kept_identities(intent, facts, nested=session.nested)
     return Examination(
         findings=tuple(findings),
         before=tuple(before),
+        makes=tuple(makes),
         after=tuple(after),
         write=tuple(_write_statements(intent, config, nested=session.nested)),
         ordered=_ordered(intent, facts, kept),

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import attrs
 
-from portl import Column, Intent, SchemaError, Stage, Table
+from portl import Column, Intent, ObjectGroup, SchemaError, SchemaObject, Stage, Table
 from portl_postgres.catalog.tables import Due, details, table_details
 from portl_postgres.catalog.types import PgType
 from portl_postgres.config import PostgresDestinationConfig
@@ -21,21 +21,18 @@ def around_rows(
     intent: Intent, config: PostgresDestinationConfig, proposal: Proposal | None, *, schema_exists: bool
 ) -> tuple[list[str], list[str]]:
     """Return what is executed in the transaction of the first rows, before them, and what after the last rows."""
-    made = created_columns(intent)
-    resolver = proposal.resolver if proposal is not None else None
-    needed = tuple(resolver.needed(made)) if resolver is not None else ()
-    types = [create_type(pg) for pg in needed]
+    own = [*makes(intent, config, proposal, schema_exists=schema_exists)]
+    before = [text for made in own for text in made.statements]
     if not intent.create:
-        before, after = _due_key(intent, config)
-        added = [*types, add_columns(intent.add, config)] if intent.add else []
-        return [*before, *added], after
-    own = {f"type {pg.schema}.{pg.name}" for pg in needed}
-    objects = [o for o in intent.objects if o.stage is Stage.BEFORE and o.label not in own]
-    first = [text for made in objects for text in made.statements]
-    before = [] if schema_exists else [f"CREATE SCHEMA {quoted(config.schema)}"]
+        first, after = _due_key(intent, config)
+        added = [*before, add_columns(intent.add, config)] if intent.add else []
+        return [*first, *added], after
+    labels = {made.label for made in own}
+    objects = [o for o in intent.objects if o.stage is Stage.BEFORE and o.label not in labels]
+    before += [text for made in objects for text in made.statements]
     # A key that the source guarantees is built after the rows, in half the time; any other has to decide row by row.
     key_first = not intent.distinct
-    before += [*types, *first, create_table(intent.target, config, key=key_first)]
+    before.append(create_table(intent.target, config, key=key_first))
     due = due_key.due(intent, key=not key_first)
     if key_first and not due.objects:
         return [*before, *comments(intent.target, config)], [_analyze(config)]
@@ -43,6 +40,21 @@ def around_rows(
     before += [*comments(without_comment, config), due_key.mark(intent.target, due)]
     build = [] if key_first else [due_key.build_key(intent.target)]
     return before, [*build, *_finish(intent, due, config)]
+
+
+def makes(
+    intent: Intent, config: PostgresDestinationConfig, proposal: Proposal | None, *, schema_exists: bool
+) -> Iterator[SchemaObject]:
+    """Yield what is executed before the rows and is not the table: its schema, and the types of its columns."""
+
+    def before(kind: str, name: str, statement: str) -> SchemaObject:
+        stage, group = Stage.BEFORE, ObjectGroup.TYPES
+        return SchemaObject(kind=kind, name=name, group=group, table=None, stage=stage, statements=(statement,))
+
+    if intent.create and not schema_exists:
+        yield before("schema", config.schema, f"CREATE SCHEMA {quoted(config.schema)}")
+    for pg in proposal.resolver.needed(created_columns(intent)) if proposal is not None else ():
+        yield before("type", f"{pg.schema}.{pg.name}", create_type(pg))
 
 
 def created_columns(intent: Intent) -> tuple[Column, ...]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import attrs
 
-from portl import SchemaObject, Stage
+from portl import ObjectGroup, SchemaObject, Stage
 from portl_postgres.catalog.tables import shown
-from portl_postgres.objects.kinds import KINDS, PROPERTIES, RANKS, RELATIONS, REPEATABLE
+from portl_postgres.objects.kinds import KINDS, OF_TABLES, PROPERTIES, RANKS, RELATIONS, REPEATABLE
 
 #: Class and oid, as pg_depend has them.
 Address = tuple[int, int]
@@ -33,6 +33,11 @@ class Found:
     def key(self) -> Key:
         """What tells it from all others."""
         return self.address, self.kind, self.name
+
+    def asked(self, groups: Collection[ObjectGroup]) -> bool:
+        """Return whether a job that asks for these groups asks for it."""
+        group = KINDS[self.kind][1]
+        return group is None or group in groups
 
 
 Key = tuple[Address, str, str]
@@ -62,7 +67,7 @@ class Graph:
         self._objects = {
             o.key: o
             for o in found
-            if o.kind not in PROPERTIES or o.address in self._owners or o.relation in self._relations
+            if o.kind not in PROPERTIES - OF_TABLES or o.address in self._owners or o.relation in self._relations
         }
         self._needs: defaultdict[Key, set[Key]] = defaultdict(set)
         for part, whole, needed in depends:

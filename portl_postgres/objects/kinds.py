@@ -58,6 +58,8 @@ PROPERTIES = frozenset(
         "position",
     }
 )
+#: Those of a table: it may be created otherwise, and is not among the objects then.
+OF_TABLES = frozenset({"replica identity", "row security"})
 #: What executing the statements once more does not change; there is nothing to recognise it by.
 REPEATABLE = frozenset(
     {"owned by", "default", "index option", "replica identity", "refresh", "row security", "comment", "position"}

@@ -44,25 +44,46 @@ class Use:
     column: str
 
 
+@attrs.define(kw_only=True)
+class Fitted:
+    """How objects fit the tables as they will be."""
+
+    #: Those that have nothing to do with them.
+    others: list[Found] = attrs.field(factory=list)
+    #: Those that do, as they are created there; schemas have their new names.
+    fitting: list[Found] = attrs.field(factory=list)
+    #: Those that are left out, and what to say.
+    left: list[tuple[Found, str]] = attrs.field(factory=list)
+
+
 def fitted(
-    found: Iterable[Found], uses: Mapping[Address, Sequence[Use]], placements: Sequence[Placement]
-) -> tuple[list[Found], list[str]]:
-    """Return the objects that fit the tables as they will be, and why each of the others is left out.
+    found: Iterable[Found],
+    uses: Mapping[Address, Sequence[Use]],
+    placements: Sequence[Placement],
+    schemas: Mapping[str, str] | None = None,
+) -> Fitted:
+    """Fit objects to the tables as they will be.
 
     Args:
         found: objects of any table.
         uses: what each is made of.
         placements: the tables that are created otherwise.
+        schemas: schemas that have other names at the destination.
     """
     objects = list(found)
-    return _Fitting(objects, uses, placements).fit(objects)
+    return _Fitting(objects, uses, placements, schemas or {}).fit(objects)
 
 
 class _Fitting:
     def __init__(
-        self, objects: Sequence[Found], uses: Mapping[Address, Sequence[Use]], placements: Sequence[Placement]
+        self,
+        objects: Sequence[Found],
+        uses: Mapping[Address, Sequence[Use]],
+        placements: Sequence[Placement],
+        schemas: Mapping[str, str],
     ) -> None:
         self._uses = uses
+        self._schemas = schemas
         self._placed = {table_details(p.source).oid: p for p in placements}
         self._tables = {(RELATION, oid) for oid in self._placed}
         self._pairs: dict[Name, Name] = {}
@@ -79,9 +100,8 @@ class _Fitting:
         """Return the name of an object without the table that it is on."""
         return o.name.removesuffix(f" on {_name(self._placed[o.relation].source)[1]}")
 
-    def fit(self, objects: Sequence[Found]) -> tuple[list[Found], list[str]]:
-        kept: list[Found] = []
-        left: list[str] = []
+    def fit(self, objects: Sequence[Found]) -> Fitted:
+        result = Fitted()
         gone: set[Address] = set()
         for o in objects:
             uses = self._uses.get(o.address, ())
@@ -93,13 +113,13 @@ class _Fitting:
             if o.address in gone:
                 continue  # a property of what is left out
             if not touched:
-                kept.append(o)
+                result.others.append(o)
             elif why := self._unfit(o, uses, touched):
                 gone.add(o.address)
-                left.append(f"{o.kind} {self._shown(o)} is left out: {why}")
+                result.left.append((o, f"{o.kind} {self._shown(o)} is left out: {why}"))
             else:
-                kept.append(self._fitted(o, uses, touched))
-        return kept, left
+                result.fitting.append(self._fitted(o, uses, touched))
+        return result
 
     def _unfit(self, o: Found, uses: Sequence[Use], touched: set[int]) -> str | None:
         """Return why an object does not fit; None: it does."""
@@ -121,14 +141,15 @@ class _Fitting:
     def _fitted(self, o: Found, uses: Sequence[Use], touched: set[int]) -> Found:
         schema, name = o.schema, o.name
         if o.kind == "comment":
-            name = rename(name, {}, self._pairs)
-        elif o.relation in self._placed:
+            name = rename(name, self._schemas, self._pairs)
+        elif o.relation not in self._placed:
+            schema = self._schemas.get(schema, schema)
+        elif self._bare(o) != name:
             new = _name(self._placed[o.relation].target)
-            if self._bare(o) != name:
-                schema, name = new[0], f"{self._bare(o)} on {new[1]}"
-            elif (schema, name) in self._pairs:
-                schema, name = self._pairs[schema, name]
-        statements = [rename(text, {}, self._pairs) for text in o.statements]
+            schema, name = new[0], f"{self._bare(o)} on {new[1]}"
+        else:
+            schema, name = self._pairs.get((schema, name), (self._schemas.get(schema, schema), name))
+        statements = [rename(text, self._schemas, self._pairs) for text in o.statements]
         for relation in sorted(touched):
             used = {use.column for use in uses if use.address[1] == relation}
             placement = self._placed[relation]

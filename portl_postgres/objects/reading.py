@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -10,13 +11,14 @@ from typing import Any
 import attrs
 
 import portl
-from portl import Finding, SchemaObject
-from portl_postgres.catalog.tables import shown
+from portl import Changes, Finding, Placement, SchemaObject
+from portl_postgres.catalog.tables import shown, table_details
 from portl_postgres.objects.graph import Address, Found, Graph
 from portl_postgres.objects.kinds import RELATIONS
+from portl_postgres.objects.placing import RELATION, Fitted, Use, fitted
 from portl_postgres.objects.renaming import renamed
 from portl_postgres.session.session import Session
-from portl_postgres.sql.text import bound, literal
+from portl_postgres.sql.text import Expression, bound, literal
 
 #: Sequences that one statement reads.
 _SEQUENCES = 200
@@ -56,11 +58,13 @@ class DatabaseObjects:
     others: tuple[str, ...]
     #: Functions whose bodies, which are not changed, name a schema that is renamed.
     bodies: tuple[str, ...]
+    #: About those that do not fit tables which are created otherwise.
+    left: tuple[Finding, ...] = ()
 
     @property
     def findings(self) -> list[Finding]:
         """What the user should know of them."""
-        found = []
+        found = [*self.left]
         if self.circle:
             found.append(portl.problem("objects", f"these need each other: {', '.join(self.circle)}"))
         if self.bodies:
@@ -130,17 +134,57 @@ def catalogs(session: Session) -> Catalogs:
     )
 
 
-def read(session: Session, schemas: Mapping[str, str] | None = None) -> DatabaseObjects:
+def read(
+    session: Session,
+    schemas: Mapping[str, str] | None = None,
+    changes: Changes | None = None,
+) -> DatabaseObjects:
     """Return the objects of the database that a session is on. Names in their statements are qualified.
 
     Args:
         session: on the database.
         schemas: schemas that have other names where the objects are to be created.
+        changes: tables that are created in another form than the source's.
     """
     found = catalogs(session)
-    objects, bodies = renamed(found.objects, schemas or {})
-    ordered, circle = Graph(objects, found.depends, found.tables).ordered()
-    return DatabaseObjects(objects=ordered, circle=circle, others=found.others, bodies=bodies)
+    fits = Fitted(others=[*found.objects])
+    if changes is not None:
+        fits = _placed(session, found, changes.placements, schemas or {})
+    objects, bodies = renamed(fits.others, schemas or {})
+    ordered, circle = Graph([*objects, *fits.fitting], found.depends, found.tables).ordered()
+    left = tuple(_left_out(fits, found.tables, changes)) if changes is not None else ()
+    return DatabaseObjects(objects=ordered, circle=circle, others=found.others, bodies=bodies, left=left)
+
+
+def _left_out(fits: Fitted, tables: Mapping[int, str], changes: Changes) -> Iterator[Finding]:
+    """Yield a warning for each object that the job asks for and that does not fit."""
+    mine = {*changes.created, *(placement.source.name for placement in changes.placements)}
+    for o, said in fits.left:
+        free = o.kind in RELATIONS or o.relation not in tables
+        if (free or tables[o.relation] in mine) and o.asked(changes.groups):
+            yield portl.warning("objects", said)
+
+
+def _placed(session: Session, found: Catalogs, placements: Sequence[Placement], schemas: Mapping[str, str]) -> Fitted:
+    """Return how the objects fit tables that are created otherwise."""
+    tables = ", ".join(str(table_details(placement.source).oid) for placement in placements)
+    behind = f"refclassid = {RELATION} AND refobjid IN ({tables})"
+    users = Expression(f"SELECT DISTINCT classid AS class, objid AS oid FROM pg_catalog.pg_depend WHERE {behind}")
+    alone = f"SELECT * FROM ({query('alone')}) AS o(class, oid, kind, schema, name, relation, statements)"
+    _, used, own = session.looking(
+        ["SET LOCAL search_path = ''", bound(text_of("uses"), users), f"{alone} WHERE relation IN ({tables})"],
+        what="reading the objects of tables that change",
+    )
+    uses: defaultdict[Address, list[Use]] = defaultdict(list)
+    for row in used:
+        uses[int(row[0]), int(row[1])].append(Use(address=(int(row[2]), int(row[3])), column=row[4]))
+    placed = {(RELATION, table_details(placement.source).oid) for placement in placements}
+    for part, _, needed in found.depends:
+        if needed in placed:  # a view, by the rule that reads for it
+            uses[part].append(Use(address=needed, column=""))
+    constraints = {o.key: o for o in found_objects(own)}
+    rest = (o for o in found.objects if o.key not in constraints)
+    return fitted([*rest, *constraints.values()], uses, placements, schemas)
 
 
 def _positions(session: Session, rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:

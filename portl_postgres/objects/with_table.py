@@ -7,8 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import attrs
 
-import portl
-from portl import Finding, ObjectGroup, Placement, SchemaObject
+from portl import Finding, ObjectGroup, Placement, SchemaObject, warning
 from portl_postgres.catalog.tables import shown, table_details
 from portl_postgres.objects.graph import Address, Found, Graph
 from portl_postgres.objects.placing import CONSTRAINT, RELATION, Use, fitted
@@ -46,8 +45,9 @@ def objects_with(
     if not own:
         return (), []
     own, uses, names = _around(session, own, comments=ObjectGroup.COMMENTS in groups)
-    kept, left = fitted(own, uses, [placement])
-    findings = [portl.warning("objects", said) for said in left]
+    fits = fitted(own, uses, [placement])
+    kept = fits.fitting
+    findings = [warning("objects", said) for o, said in fits.left if o.asked(groups)]
     addresses = {o.address for o in own} | {(RELATION, relation)}
     referred = {
         u.address for o in kept if o.kind == "foreign key" for u in uses.get(o.address, ()) if u.address in names

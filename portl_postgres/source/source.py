@@ -25,7 +25,6 @@ from portl import (
     Run,
     Split,
     Splitting,
-    Table,
 )
 from portl_postgres.catalog import addresses
 from portl_postgres.catalog.tables import details
@@ -61,6 +60,9 @@ _TRANSACTION = "ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 
 #: Parallel workers, and scans that join others halfway, return rows in another order each time.
 _IN_ORDER = ("SET LOCAL max_parallel_workers_per_gather = 0", "SET LOCAL synchronize_seqscans = off")
+
+#: Objects of a database, and what was found.
+Objects = tuple[Sequence[portl.SchemaObject], Sequence[Finding]]
 
 
 class PostgresSource(portl.Source[PostgresSourceConfig]):
@@ -116,16 +118,14 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
                 side._selected = Selection(side.config, seen.table, origin(side.config))
                 side._expected, side._plain = seen.rows, seen.plain and side.config.where is None
 
-    def objects(self, schemas: Mapping[str, str]) -> tuple[Sequence[portl.SchemaObject], Sequence[Finding]]:
+    def objects(self, schemas: Mapping[str, str], changes: portl.Changes | None = None) -> Objects:
         """See ``Source.objects``."""
         from portl_postgres.objects import reading  # jobs of one table do without; importing it takes 20 ms
 
-        found = reading.read(self._session, schemas)
+        found = reading.read(self._session, schemas, changes)
         return found.objects, found.findings
 
-    def objects_with(
-        self, placement: portl.Placement, groups: Collection[portl.ObjectGroup]
-    ) -> tuple[Sequence[portl.SchemaObject], Sequence[Finding]]:
+    def objects_with(self, placement: portl.Placement, groups: Collection[portl.ObjectGroup]) -> Objects:
         """See ``Source.objects_with``."""
         from portl_postgres.objects import with_table  # see ``objects``
 
@@ -187,7 +187,7 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         """See ``Source.label``."""
         return self._database.label
 
-    def describe(self) -> Table:
+    def describe(self) -> portl.Table:
         """See ``Source.describe``."""
         return self._selection.table
 

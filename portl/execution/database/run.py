@@ -96,10 +96,14 @@ class DatabaseRun:
         """Create what comes before the rows, and start the run in the ledger."""
         record, destination = self._record, self._sides.destination
         objects = in_stage(self._plan.objects, Stage.BEFORE)
+        made = {found.label for found in objects}
         for task in self._plan.tables:
             if task.examination.before:
                 name = task.destination.name
-                statements = task.examination.before
+                # A schema or a type that several tables need is created once.
+                again = {text for o in task.examination.makes if o.label in made for text in o.statements}
+                made |= {o.label for o in task.examination.makes}
+                statements = tuple(text for text in task.examination.before if text not in again)
                 objects.append(
                     SchemaObject(
                         kind="table", name=name, group=None, table=name, stage=Stage.BEFORE, statements=statements
@@ -123,7 +127,7 @@ class DatabaseRun:
                     sides=sides,
                     work=Work(task=task, config=sides.config, run=run),
                     tracking=Tracking(task, sides.config, record, self._context, part),
-                    after=tuple(after.get(task.source.name, ())) if task.made else (),
+                    after=tuple(after.get(task.source.name, ())),
                 )
             )
 

@@ -33,6 +33,7 @@ def choose(
     there: Collection[str],
     created: Collection[str],
     *,
+    placed: Collection[str] = (),
     resumed: bool = False,
 ) -> ChosenObjects:
     """Return the objects that a run creates.
@@ -42,9 +43,10 @@ def choose(
         objects: those of the source, tables included, each after all that it needs.
         there: labels of those that the destination has.
         created: the source's names of the tables that the run creates as they are.
+        placed: those of the tables that it creates otherwise; what fits them is among the objects, they are not.
         resumed: True if some of what is there may be of an earlier attempt, which had no time for its properties.
     """
-    return _Choice(config, objects, there, created, resumed=resumed).chosen()
+    return _Choice(config, objects, there, created, placed, resumed=resumed).chosen()
 
 
 class _Choice:
@@ -54,9 +56,11 @@ class _Choice:
         objects: Sequence[SchemaObject],
         there: Collection[str],
         created: Collection[str],
+        placed: Collection[str],
         *,
         resumed: bool,
     ) -> None:
+        self._placed = frozenset(placed)
         self._resumed = resumed
         self._groups = config.groups
         self._all = config.objects is Objects.ALL
@@ -66,7 +70,7 @@ class _Choice:
         self._tables = _with_parts(objects, created)
         self._inside: set[int] = set()
         #: The tables, views and sequences that are inside.
-        self._owners: set[str] = set(self._tables)
+        self._owners: set[str] = {*self._tables, *self._placed}
         #: By the label of what is missing: what is left out for it.
         self._left: dict[str, list[str]] = {}
 
@@ -86,6 +90,7 @@ class _Choice:
             return False
         if found.property:
             new = self._resumed or found.group in _CURRENT or any(self._new(need) for need in found.needs)
+            new = new or (found.table in self._placed and not found.needs)
             return new and all(need in self._inside for need in found.needs)
         if found.table in self._owners:
             return True
@@ -106,7 +111,7 @@ class _Choice:
             if number in new or number in self._inside or (needed.label in self._there and number != position):
                 continue
             if number != position and needed.table is not None and not self._may_come(needed):
-                if self._whole or found.table in self._tables:
+                if self._whole or found.table in self._tables | self._placed:
                     self._left.setdefault(f"table {needed.table}", []).append(found.label)
                 return
             new.add(number)

@@ -14,11 +14,12 @@ import attrs
 from portl.config.models import Conflict, MigrationConfig, Mode, Resume, Strategy, Tables
 from portl.connectors.exchange import Chunk
 from portl.connectors.ledger import Ledger
-from portl.connectors.objects import SchemaObject, Stage
+from portl.connectors.objects import Changes, SchemaObject, Stage
 from portl.planning.database.objects import ChosenObjects, choose
 from portl.planning.database.selection import Chosen
 from portl.planning.database.selection import choose as choose_tables
 from portl.planning.delivery import Delivery, begun, job_name, whole_bounds
+from portl.planning.placing import placement
 from portl.planning.plan import Plan
 from portl.planning.request import Sides, TableSides
 from portl.planning.resume import Resumption, changes
@@ -49,6 +50,8 @@ class _Planner:
         self._findings: list[Finding] = []
         #: The run that is resumed.
         self._run: Run | None = None
+        #: The objects of the source, once they are read.
+        self._read: tuple[Sequence[SchemaObject], Sequence[Finding]] | None = None
 
     def plan(self, *, restart: bool) -> Plan:
         config, sides = self._config, self._sides
@@ -62,8 +65,10 @@ class _Planner:
             self._run = self._resumed(found, identity)
         if self._run is not None:
             chosen = self._kept(chosen, self._run)
-        objects, created = self._objects(chosen, found)
+        there = sides.destination.objects()
+        created = self._created(chosen, there)
         tasks = self._tasks(chosen, created, found, identity)
+        objects = self._objects(tasks, there, created, found)
         self._findings += _twice(tasks)
         tasks = self._in_order(tasks)
         if not tasks and not any(finding.severity.value == "problem" for finding in self._findings):
@@ -146,29 +151,61 @@ class _Planner:
             )
         return found
 
-    def _objects(self, chosen: Sequence[Chosen], latest: Run | None) -> tuple[ChosenObjects, set[str]]:
-        """Return what is created, and the source's names of the tables among that."""
-        config, sides = self._config, self._sides
-        there = sides.destination.objects()
+    def _created(self, chosen: Sequence[Chosen], there: Collection[str] | None) -> set[str]:
+        """Return the source's names of the tables that are created as they are there."""
         if there is None:
-            return ChosenObjects(), set()
-        objects, findings = sides.source.objects(config.schemas or {})
-        if not objects:
-            return ChosenObjects(findings=tuple(findings)), set()
+            return set()
+        objects, _ = self._source_objects()
         made = {table.source for table in self._run.tables if table.made} if self._run is not None else set()
         tables = {found.table: found.label for found in objects if found.kind == "table" and found.table is not None}
-        created = {
+        return {
             table.entry.name
             for table in chosen
             if table.entry is not None
             and table.as_it_is
             and (tables.get(table.entry.name) not in {None, *there} or table.entry.name in made)
         }
+
+    def _source_objects(self, changed: Changes | None = None) -> tuple[Sequence[SchemaObject], Sequence[Finding]]:
+        """Return the objects of the source; read once, and once more if some tables are created otherwise."""
+        if changed is not None or self._read is None:
+            self._read = self._sides.source.objects(self._config.schemas or {}, changed)
+        return self._read
+
+    def _objects(
+        self, tasks: Sequence[TableTask], there: Collection[str] | None, created: Collection[str], latest: Run | None
+    ) -> ChosenObjects:
+        """Return what is created."""
+        if there is None:
+            return ChosenObjects()
+        config, sides = self._config, self._sides
+        others = [task for task in tasks if self._otherwise(task)]
+        changes = Changes(
+            placements=tuple(placement(task.intent, config.schemas) for task in others),
+            created=frozenset(created),
+            groups=config.groups,
+        )
+        objects, findings = self._source_objects(changes if others and config.groups else None)
+        if not objects:
+            return ChosenObjects(findings=tuple(findings))
         self._findings += self._unfinished(objects, there, latest)
-        found = choose(config, objects, there, created, resumed=self._run is not None)
+        placed = {task.source.name for task in others}
+        found = choose(config, objects, there, created, placed=placed, resumed=self._run is not None)
         kept = [f for f in findings if f.severity.value != "note" or config.groups]
         unfit = sides.destination.unfit(found.objects) if found.objects else []
-        return attrs.evolve(found, findings=(*kept, *found.findings, *unfit)), created
+        return attrs.evolve(found, findings=(*kept, *found.findings, *unfit))
+
+    def _otherwise(self, task: TableTask) -> bool:
+        """Return whether a run creates a table in another form than the source's."""
+        source, target = task.source, task.destination
+        run = self._part_of(target.name)
+        created = run.created if run is not None else task.intent.create
+        return created and not task.made and source.kind != "query" and source.dialect == target.dialect
+
+    def _part_of(self, name: str) -> RunTable | None:
+        """Return a table of the run that is resumed."""
+        tables = self._run.tables if self._run is not None else ()
+        return next((table for table in tables if table.name == name), None)
 
     def _unfinished(self, objects: Sequence[SchemaObject], there: Collection[str], latest: Run | None) -> list[Finding]:
         """Return a problem for each table without its key that a run has created which is not resumed."""
@@ -256,9 +293,8 @@ class _Planner:
 
     def _part(self, name: str) -> Run | None:
         """Return a table's part of the run that is resumed."""
-        if self._run is None:
-            return None
-        return next((self._run.of(table) for table in self._run.tables if table.name == name), None)
+        table = self._part_of(name)
+        return self._run.of(table) if self._run is not None and table is not None else None
 
     def _resuming(self, source: Any, destination: Any, run: Run) -> list[Finding]:
         """Return what keeps a table that was begun from being gone on with."""
@@ -304,6 +340,7 @@ def run_tables(tasks: Sequence[TableTask], sides: Sides) -> tuple[RunTable, ...]
                 first=task.split.chunks[0].number,
                 last=task.split.chunks[-1].number,
                 made=task.made,
+                created=task.intent.create,
                 incarnation=sides.tables[name].destination.incarnation() if there else None,
             )
         )
