@@ -33,7 +33,16 @@ class Both(Generic[L, R]):
         self._destination = destination
         self._purpose = purpose
 
-    def agree(self, intent: Intent, key: tuple[str, ...], *, repeats: bool, rows: int, bucket_rows: int) -> Comparison:
+    def agree(
+        self,
+        intent: Intent,
+        key: tuple[str, ...],
+        *,
+        repeats: bool,
+        rows: int,
+        bucket_rows: int,
+        most: int = MOST_BUCKETS,
+    ) -> Comparison:
         """Settle with both sides what is compared, and how.
 
         Args:
@@ -42,6 +51,7 @@ class Both(Generic[L, R]):
             repeats: True if the source can hold two rows with one key.
             rows: about so many are expected.
             bucket_rows: about so many make a bucket.
+            most: buckets, at most.
 
         Raises:
             Error: the two have no digest in common.
@@ -54,7 +64,7 @@ class Both(Generic[L, R]):
             intent=intent,
             key=key,
             digest=digest,
-            buckets=1 << max(0, min(max(1, rows) // bucket_rows, MOST_BUCKETS - 1)).bit_length(),
+            buckets=1 << max(0, min(max(1, rows) // bucket_rows, most - 1)).bit_length(),
             terms=self.left.terms(),
             repeats=repeats,
         )

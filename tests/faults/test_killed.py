@@ -61,6 +61,10 @@ class Case:
 MERGE = {"strategy": "merge", "columns": {"n": "sum", "tags": "append", "name": "coalesce"}}
 NOT_NULL = "CREATE TABLE {table} (id int PRIMARY KEY, name text CHECK (name NOT LIKE '%77'), n numeric(10,2), "
 NOT_NULL += "at timestamptz, tags text[])"
+MIRROR: dict[str, object] = {"mode": "mirror", "mirror": {"max_deletes": "100%"}}
+#: A mark that says whether, and not when.
+MARKED = f"{THERE}; ALTER TABLE {{table}} ADD gone boolean"
+SOFT: dict[str, object] = {"mode": "mirror", "mirror": {"deletes": "soft", "column": "gone", "max_deletes": "100%"}}
 CASES = {
     "overwrite into a new table": Case(source={"table": "keyed"}),
     "overwrite what is there": Case(source={"table": "keyed"}, there=THERE),
@@ -86,6 +90,13 @@ CASES = {
     "rows that are quarantined, and all copied again": Case(
         source={"table": "keyed"}, there=NOT_NULL, more={"on_error": "quarantine", "resume": "recopy"}
     ),
+    "a mirror": Case(source={"table": "keyed"}, there=THERE, more=MIRROR),
+    "a mirror without a key": Case(
+        source={"table": "keyless"},
+        there="CREATE TABLE {table} AS SELECT g AS x, 'y' AS t FROM generate_series(1, 900) AS g",
+        more=MIRROR,
+    ),
+    "a mirror that marks rows as deleted": Case(source={"table": "keyed"}, there=MARKED, more=SOFT),
     "rows that are quarantined": Case(source={"table": "keyed"}, there=NOT_NULL, more={"on_error": "quarantine"}),
 }
 

@@ -17,8 +17,10 @@ from portl.values.errors import OperationError
 from portl.values.text import counted_rows
 from portl.verification.both import Both
 
-#: Rows in a bucket, about. Where one row in a hundred has changed, most buckets of this size have not.
-BUCKET_ROWS = 64
+#: Rows in a bucket, about: where one row in a hundred has changed, five buckets in six have not.
+BUCKET_ROWS = 16
+#: Sums are kept in memory, a few hundred bytes each: in large tables, buckets are larger.
+MOST_BUCKETS = 1 << 17
 
 #: What a chunk of a mirror does, as its bounds say.
 COMPARED, REMOVED = "compared", "removed"
@@ -82,6 +84,7 @@ class MirrorComparison:
             repeats=intent.key is not None and not intent.distinct,
             rows=self._task.count.rows if self._task.count else 0,
             bucket_rows=BUCKET_ROWS,
+            most=MOST_BUCKETS,
         )
         sums = both.do(lambda side: side.sums())
         rows = _total(sums[0]), _total(sums[1])
