@@ -21,8 +21,10 @@ class Stage(enum.IntEnum):
     INDEXES = 2
     #: Once all tables have theirs: foreign keys.
     CONSTRAINTS = 3
+    #: Then: foreign keys are validated, several at a time.
+    VALIDATION = 4
     #: At the end: what reacts to rows, or shows them.
-    AFTER = 4
+    AFTER = 5
 
 
 @attrs.frozen(kw_only=True)

@@ -25,6 +25,7 @@ _STAGES = {
     Stage.BEFORE: "before the rows",
     Stage.INDEXES: "as soon as a table has its rows",
     Stage.CONSTRAINTS: "once all tables have theirs",
+    Stage.VALIDATION: "then, several at a time",
     Stage.AFTER: "at the end",
 }
 

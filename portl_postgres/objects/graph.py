@@ -155,6 +155,6 @@ class Graph:
 
 
 def _name(found: Found) -> str:
-    if found.kind in RELATIONS or found.kind in PROPERTIES - {"comment"}:
+    if found.kind in RELATIONS or found.kind in PROPERTIES - {"comment", "validation"}:
         return shown(found.schema, found.name)
     return f"{found.schema}.{found.name}" if found.schema and found.kind != "schema" else found.name

@@ -32,6 +32,7 @@ KINDS: dict[str, tuple[Stage, ObjectGroup | None]] = {
     "check": (Stage.CONSTRAINTS, ObjectGroup.CONSTRAINTS),
     "statistics": (Stage.CONSTRAINTS, ObjectGroup.STATISTICS),
     "foreign key": (Stage.CONSTRAINTS, ObjectGroup.FOREIGN_KEYS),
+    "validation": (Stage.VALIDATION, ObjectGroup.FOREIGN_KEYS),
     "view": (Stage.AFTER, ObjectGroup.VIEWS),
     "materialized view": (Stage.AFTER, ObjectGroup.VIEWS),
     "refresh": (Stage.AFTER, ObjectGroup.VIEWS),
@@ -52,6 +53,7 @@ PROPERTIES = frozenset(
         "index partition",
         "index option",
         "replica identity",
+        "validation",
         "refresh",
         "row security",
         "comment",
@@ -62,6 +64,7 @@ PROPERTIES = frozenset(
 OF_TABLES = frozenset({"replica identity", "row security"})
 #: What executing the statements once more does not change; there is nothing to recognise it by.
 REPEATABLE = frozenset(
-    {"owned by", "default", "index option", "replica identity", "refresh", "row security", "comment", "position"}
+    {"owned by", "default", "index option", "replica identity", "validation", "refresh", "row security", "comment"}
+    | {"position"}
 )
 RELATIONS = frozenset({"table", "view", "materialized view", "sequence"})

@@ -24,10 +24,12 @@ OWN = frozenset({"table", "partition", "owned by", "default", "primary key", "se
 #: Kinds whose statements name columns without the table, and nothing else that is the table's.
 _FITTING = frozenset(
     {"unique", "exclusion", "index", "index option", "replica identity", "check", "statistics", "foreign key"}
-    | {"trigger", "policy", "row security", "comment"}
+    | {"validation", "trigger", "policy", "row security", "comment"}
 )
 #: Kinds that name columns: without a column that is known, they use the row as a whole.
 _OF_COLUMNS = frozenset({"unique", "exclusion", "index", "check", "statistics", "foreign key"})
+#: Kinds that name no column.
+_NAMELESS = frozenset({"validation", "comment"})
 _SUBQUERY = re.compile(r"\bSELECT\b")
 #: Classes as pg_depend has them: the oids of pg_class and pg_constraint.
 RELATION, CONSTRAINT = 1259, 2606
@@ -150,7 +152,7 @@ class _Fitting:
         else:
             schema, name = self._pairs.get((schema, name), (self._schemas.get(schema, schema), name))
         statements = [rename(text, self._schemas, self._pairs) for text in o.statements]
-        for relation in sorted(touched):
+        for relation in sorted(touched) if o.kind not in _NAMELESS else ():
             used = {use.column for use in uses if use.address[1] == relation}
             placement = self._placed[relation]
             if any(placement.columns.get(column, column) != column for column in used):

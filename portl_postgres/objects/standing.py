@@ -13,8 +13,8 @@ from portl_postgres.session.session import Session
 #: What takes a name among the relations of a schema.
 _NAMED = frozenset({"index", "unique", "exclusion"})
 #: What belongs to a table that is created: it cannot be there, except under a name that another relation has.
-_OF_TABLE = _NAMED | {"check", "statistics", "foreign key", "index option", "replica identity", "comment", "trigger"}
-_OF_TABLE |= {"rule", "policy", "row security"}
+_OF_TABLE = _NAMED | {"check", "statistics", "foreign key", "index option", "replica identity", "comment", "validation"}
+_OF_TABLE |= {"trigger", "rule", "policy", "row security"}
 _IDENT = r'(?:"(?:[^"]|"")+"|[^\s".,()]+)'
 _FOREIGN = re.compile(
     rf"ALTER TABLE (?:ONLY )?(?P<own>{_IDENT}\.{_IDENT}) ADD CONSTRAINT .*? FOREIGN KEY .*? "

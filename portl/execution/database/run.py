@@ -6,7 +6,8 @@ stage       what is done
 before      types, schemas, sequences, tables are created; the first transaction starts the run in the ledger
 rows        workers take chunks of all tables, the largest first; as soon as a table has its rows, its keys and
             indexes are built
-after       foreign keys, then views, triggers, policies, comments and the like; sequences are set; the run is closed
+after       foreign keys are created, then validated, several at a time; then come views, triggers, policies, comments
+            and the like; sequences are set; the run is closed
 ==========  ==========================================================================================================
 
 Whether an object exists decides whether it is created: so what a run has created before it was interrupted is there for
@@ -16,8 +17,9 @@ the next attempt, and nothing is needed to record it. Rows are recorded chunk by
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import attrs
@@ -28,7 +30,7 @@ from portl.connectors.objects import SchemaObject, Stage
 from portl.execution.chunks.progress import Progress, in_doubt
 from portl.execution.chunks.work import Report, Work
 from portl.execution.counting import counted
-from portl.execution.database.tables import Piece, Queue, TableWork
+from portl.execution.database.tables import LARGE_ROWS, Piece, Queue, TableWork
 from portl.execution.database.worker import TableWorker
 from portl.execution.record import RunRecord
 from portl.execution.tracking import Tracking
@@ -258,15 +260,11 @@ class DatabaseRun:
         """Create what comes once all rows are there, and close the run."""
         failed = {table.task.source.name for table in self._tables if table.failure is not None}
         names = {task.source.name for task in self._plan.tables}
-        rest = [
-            found
-            for found in self._plan.objects
-            if found.stage in (Stage.CONSTRAINTS, Stage.AFTER)
-            or (found.stage is Stage.INDEXES and found.table not in names)
-        ]
-        kept = [found for found in rest if found.table not in failed]
-        if kept:
-            self._sides.destination.make(kept)
+        kept = [found for found in self._plan.objects if found.table not in failed]
+        self._make([found for found in in_stage(kept, Stage.INDEXES) if found.table not in names])
+        self._make(in_stage(kept, Stage.CONSTRAINTS))
+        self._validate(in_stage(kept, Stage.VALIDATION))
+        self._make(in_stage(kept, Stage.AFTER))
         ledger = self._record.ledger
         assert ledger is not None, "many tables need one"
         if failed:
@@ -282,6 +280,36 @@ class DatabaseRun:
                 raise
             # The run may be closed: then another attempt would begin a new one.
             raise in_doubt(error, table.task, ledger, run, table.part.first) from None
+
+    def _make(self, objects: Sequence[SchemaObject]) -> None:
+        if objects:
+            self._sides.destination.make(objects)
+
+    def _validate(self, objects: Sequence[SchemaObject]) -> None:
+        """Validate foreign keys: those of large tables at the same time, the others together."""
+        rows = {table.task.source.name: table.rows for table in self._tables}
+        large = [found for found in objects if rows.get(found.table or "", 0) >= LARGE_ROWS]
+        if len(large) < 2 or self._count() < 2:
+            self._make(objects)
+            return
+        large.sort(key=lambda found: rows[found.table or ""])
+        others = [found for found in objects if found not in large]
+        left = [others, *([found] for found in large)] if others else [[found] for found in large]
+
+        def work(context: Context) -> None:
+            with closing(TableWorker(self._sides, self._tables[0], context, self._reporting)) as worker:
+                if not opened(worker, self._sides, context):
+                    return
+                while left and not context.token.cancelled:
+                    try:
+                        some = left.pop()  # the largest first
+                    except IndexError:
+                        return
+                    self._persistently(partial(worker.make, some), some[0].label, self._tables[0], context)
+
+        self._crew.run(min(self._count(), len(left)), lambda _, context: work(context))
+        self._context.token.check()
+        self._make([found for some in left for found in some])
 
     def results(self) -> tuple[TableResult, ...]:
         """Return what became of each table so far."""

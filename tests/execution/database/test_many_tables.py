@@ -498,3 +498,23 @@ def test_a_run_verifies_all_tables_if_the_job_says_so(source: Db, destination: D
     source.execute("INSERT INTO a VALUES (101, 101)")
     with pytest.raises(portl.VerificationFailed, match=r"1 table is not .* public\.a"):
         portl.migrate(job_of(source, destination, verify="checksum"))
+
+
+def test_foreign_keys_are_created_without_looking_at_rows_and_validated_at_the_same_time(
+    source: Db, destination: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source.execute(
+        "CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY, r int REFERENCES a);"
+        "CREATE TABLE c (id int PRIMARY KEY, r int REFERENCES b, s int REFERENCES a DEFERRABLE);"
+        "ALTER TABLE c ADD CONSTRAINT loose FOREIGN KEY (id) REFERENCES a NOT VALID;"
+        "INSERT INTO a SELECT generate_series(1, 900); INSERT INTO b SELECT id, id FROM a;"
+        "INSERT INTO c SELECT id, id, id FROM a; ANALYZE"
+    )
+    monkeypatch.setattr("portl.execution.database.run.LARGE_ROWS", 100)
+    plan = portl.plan(job_of(source, destination, parallel=3))
+    keys = {o.name: o.statements[0] for o in plan.objects if o.kind == "foreign key"}
+    assert all(text.endswith(" NOT VALID") for text in keys.values()), keys
+    validated = [o.name for o in plan.objects if o.kind == "validation"]
+    assert sorted(validated) == ["public.b_r_fkey on b", "public.c_r_fkey on c", "public.c_s_fkey on c"]
+    plan.execute()
+    assert differences(source, destination) == []
