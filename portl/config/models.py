@@ -148,6 +148,7 @@ class Mode(enum.StrEnum):
     """What the destination holds afterwards."""
 
     FULL = "full"
+    REPLACE = "replace"
     MIRROR = "mirror"
 
 
@@ -379,7 +380,8 @@ class MigrationConfig:
     #: stop: the first table that fails ends the run; continue: the other tables go on.
     on_table_error: OnTableError = attrs.field(default=OnTableError.STOP, validator=_for_many)
     #: What the destination holds afterwards. full: the source's rows beside those that were there, as `conflict` says;
-    #: mirror: exactly the source's rows, and only what differs is moved.
+    #: mirror: exactly the source's rows, and only what differs is moved; replace: the same in one transaction, so that
+    #: readers see the old rows or the new ones.
     mode: Mode = Mode.FULL
     #: How a mirror treats rows that the source does not have: {deletes, column, max_deletes}.
     mirror: MirrorConfig = attrs.field(factory=MirrorConfig, validator=_for_mirror)

@@ -118,7 +118,7 @@ class TableRun:
         try:
             with self._sessions.transaction(self._work(), 1):
                 record.start(self._sessions.writer)
-                for line in record.todo:
+                for line in self._in_order(record.todo):
                     self._load(line, transaction=False)
                 self._sessions.writer.finish()
                 if record.ledger is not None:
@@ -126,6 +126,10 @@ class TableRun:
         except BaseException:
             record.lines = {}
             raise
+
+    def _in_order(self, todo: Sequence[ChunkLine]) -> Sequence[ChunkLine]:
+        """Return the chunks in the order in which they are moved in one transaction."""
+        return todo
 
     def _chunks(self) -> None:
         """Move chunk by chunk until the ledger says that none is left, then do what comes after the rows."""

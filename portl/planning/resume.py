@@ -23,7 +23,7 @@ from typing import Any
 
 import attrs
 
-from portl.config.models import DestinationConfig, MigrationConfig, OnError, Resume, SourceConfig, Strategy
+from portl.config.models import DestinationConfig, MigrationConfig, Mode, OnError, Resume, SourceConfig, Strategy
 from portl.connectors.destination import Destination
 from portl.connectors.exchange import Chunk, Intent, Split
 from portl.connectors.ledger import Ledger
@@ -143,11 +143,11 @@ class _Inquiry:
                 "columns": dict(conflict.columns),
                 "newest_by": conflict.newest_by,
             },
-            **({"mode": "mirror"} if intent.mirror else {}),
+            **({"mode": self._config.mode.value} if intent.mirror else {}),
         }
 
     def _delivery(self) -> Delivery:
-        if self._config.atomic:
+        if self._config.atomic or self._config.mode is Mode.REPLACE:
             return Delivery.WHOLE
         if self._intent.mirror:
             said = "an interrupted mirror compares again, and goes on with what differs still"
@@ -174,6 +174,8 @@ class _Inquiry:
         label = self._destination.label()
         if self._config.atomic:
             self._findings.append(problem("atomic", f"{label} has no savepoints", "remove `atomic`"))
+        if self._config.mode is Mode.REPLACE:
+            self._findings.append(problem("mode", f"{label} has no savepoints", "use `mode: mirror`"))
         if self._config.on_error is OnError.QUARANTINE:
             self._findings.append(problem("on_error", f"{label} cannot quarantine rows", "use `on_error: fail`"))
 

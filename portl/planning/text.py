@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import takewhile
 
-from portl.config.models import MigrationConfig
+from portl.config.models import MigrationConfig, Mode
 from portl.planning.delivery import Delivery
 from portl.planning.tasks import TableTask
 from portl.schema.conversions import Verdict
@@ -91,7 +91,8 @@ def _batch(config: MigrationConfig) -> str:
 
 def _chunks(config: MigrationConfig, task: TableTask) -> str:
     if task.delivery is Delivery.WHOLE:
-        why = "the job asks for it" if config.atomic else task.split.reason
+        replaces = "readers see the old rows until it commits" if config.mode is Mode.REPLACE else None
+        why = "the job asks for it" if config.atomic else replaces or task.split.reason
         return f"one transaction for everything: {why}"
     if task.compares:
         return "those of the rows that differ, once both sides are compared"

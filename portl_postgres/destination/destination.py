@@ -25,8 +25,9 @@ from portl_postgres.session import worker_sessions
 from portl_postgres.session.database import Database
 from portl_postgres.session.session import Session
 from portl_postgres.sql.text import quoted
-from portl_postgres.verification import mirroring as mirroring_
+from portl_postgres.verification import mirrored
 from portl_postgres.verification.comparer import DestinationComparer
+from portl_postgres.verification.mirroring import PostgresMirrorDestination
 from portl_postgres.wire import select_list, server_route
 from portl_postgres.wire.batches import BINARY, TEXT
 
@@ -267,13 +268,11 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
 
     def examine_mirror(self, intent: Intent, mirroring: portl.Mirroring) -> list[Finding]:
         """See ``Destination.examine_mirror``."""
-        return mirroring_.examine(self._session, self._name, intent, mirroring)
+        return mirrored.examine(self._session, self._name, intent, mirroring)
 
     def mirror(self, intent: Intent, mirroring: portl.Mirroring) -> portl.MirrorDestination:
         """See ``Destination.mirror``."""
-        return mirroring_.PostgresMirrorDestination(
-            self._session, self.context.token, self._name, self.label(), intent, mirroring
-        )
+        return PostgresMirrorDestination(self._session, self.context.token, self._name, self.label(), intent, mirroring)
 
     @property
     def _name(self) -> str:

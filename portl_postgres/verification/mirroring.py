@@ -25,7 +25,6 @@ from portl import (
     Deletes,
     Differences,
     Intent,
-    Kind,
     MirrorDestination,
     Mirroring,
     MirrorSource,
@@ -35,6 +34,7 @@ from portl_postgres.session.session import Session
 from portl_postgres.sql.text import bound, quoted, statement
 from portl_postgres.verification.comparer import PYTHON, DestinationComparer, Expressions, SourceComparer
 from portl_postgres.verification.images import judged_by_text, native
+from portl_postgres.verification.mirrored import Mark, mirrored_rows
 from portl_postgres.verification.places import Place, Places
 from portl_postgres.wire.batches import CopyBatch
 from portl_postgres.wire.copy import as_they_are
@@ -51,28 +51,6 @@ _numbers = itertools.count(1)
 
 
 @attrs.frozen(kw_only=True)
-class Mark:
-    """The column that marks rows as deleted, as SQL: what sets it and clears it, and where it is set or is not."""
-
-    set: str
-    cleared: str
-    present: str
-    absent: str
-
-    @classmethod
-    def of(cls, table: portl.Table, mirroring: Mirroring) -> Mark | None:
-        """Return the mark of a table; None: rows are not marked."""
-        if mirroring.deletes is not Deletes.SOFT or mirroring.column is None:
-            return None
-        name = quoted(mirroring.column)
-        if table.by_name[mirroring.column].type.kind is Kind.BOOLEAN:
-            return cls(set=f"{name} = true", cleared=f"{name} = false", present=name, absent=f"{name} IS NOT TRUE")
-        return cls(
-            set=f"{name} = now()", cleared=f"{name} = NULL", present=f"{name} IS NOT NULL", absent=f"{name} IS NULL"
-        )
-
-
-@attrs.frozen(kw_only=True)
 class MirroredRows:
     """The rows of a job, as its source knows them."""
 
@@ -84,47 +62,6 @@ class MirroredRows:
     relation: str
     #: True if tables that inherit from it are left out.
     only: bool
-
-
-def examine(session: Session, name: str, intent: Intent, mirroring: Mirroring) -> list[portl.Finding]:
-    """See ``Destination.examine_mirror``.
-
-    Args:
-        session: the destination's.
-        name: the table's, quoted.
-        intent: the job.
-        mirroring: how it is mirrored.
-    """
-    kind = table_details(intent.target).kind
-    if kind not in ("r", "p"):
-        said = f"{intent.target.name} is a {intent.target.kind}, of whose rows none can be told from another"
-        return [portl.problem("destination", said, "mirror a table")]
-    if mirroring.where is None:
-        return []
-    try:
-        session.looking([f"EXPLAIN SELECT FROM {mirrored_rows(name, intent, mirroring)}"], what="looking at `where`")
-    except portl.Error as error:
-        said = f"the condition has to hold for {intent.target.name} too, with the source's names: {error.message}"
-        remedy = "use columns that are copied, with a form that both sides understand"
-        return [portl.problem("source.where", said, remedy)]
-    return []
-
-
-def mirrored_rows(name: str, intent: Intent, mirroring: Mirroring) -> str:
-    """Return what follows FROM for the destination's rows that are mirrored; the arguments are those of ``examine``."""
-    conditions = []
-    mark = Mark.of(intent.target, mirroring)
-    if mark is not None:
-        conditions.append(mark.absent)
-    relation = quoted(table_details(intent.source).name) if intent.source.kind != "query" else "portl_query"
-    if mirroring.where is not None and any(f.source.name != f.target.name for f in intent.fields):
-        # The condition knows the source's names alone.
-        columns = ", ".join(f"portl_there.{quoted(f.target.name)} AS {quoted(f.source.name)}" for f in intent.fields)
-        conditions.append(f"EXISTS (SELECT FROM (SELECT {columns}) AS {relation} WHERE (\n{mirroring.where}\n))")
-        relation = "portl_there"
-    elif mirroring.where is not None:
-        conditions.append(f"(\n{mirroring.where}\n)")
-    return f"{name} AS {relation}{' WHERE ' if conditions else ''}{' AND '.join(conditions)}"
 
 
 class PostgresMirrorSource(SourceComparer, MirrorSource):

@@ -117,7 +117,7 @@ class MirrorComparison:
                 f" {self._task.destination.name} can hold one of them",
                 hint="leave the others out in the source, or name a key in `conflict.key` that tells them apart",
             )
-        removed, limit = sum(found.removed), DeleteLimit.of(self._config.mirror)
+        removed, limit = sum(found.removed), DeleteLimit.of(self._config)
         if not limit.allows(removed, rows):
             raise OperationError(
                 f"{self._task.destination.name}: {removed:,} of its {counted_rows(rows)} are not at the source, and"

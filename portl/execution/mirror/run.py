@@ -97,6 +97,24 @@ class DifferencesRun(TableRun):
         super().__init__(task, config, sides, context)
         self._comparison = comparison
         self._compared = compared
+        #: A row that meets one which is to be removed would be quarantined.
+        self._removes_first = config.on_error is OnError.QUARANTINE
+
+    def _whole(self) -> None:
+        try:
+            super()._whole()
+        except DataError:
+            if not self._compared.differences.removed or self._removes_first:
+                raise
+            self._removes_first = True
+            self._record.entered = False  # that was rolled back, too
+            self._record.keep(self._record.run.chunks)
+            super()._whole()
+
+    def _in_order(self, todo: Sequence[ChunkLine]) -> Sequence[ChunkLine]:
+        if not self._removes_first:
+            return todo
+        return sorted(todo, key=lambda line: (_kind(line) != COMPARED, _kind(line) != REMOVED, line.number))
 
     def _move_rest(self, todo: Sequence[ChunkLine]) -> None:
         gone = [line for line in todo if _kind(line) == REMOVED]
@@ -104,8 +122,8 @@ class DifferencesRun(TableRun):
             (super()._move_rest, [line for line in todo if line not in gone]),
             (self._remove_all, gone),
         ]
-        if self._config.on_error is OnError.QUARANTINE:
-            steps.reverse()  # a row that meets one which is to be removed would be quarantined
+        if self._removes_first:
+            steps.reverse()
         (first, lines), (second, others) = steps
         try:
             first(lines)

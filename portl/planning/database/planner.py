@@ -57,8 +57,9 @@ class _Planner:
         config, sides = self._config, self._sides
         chosen, findings = choose_tables(config, sides.source.listing())
         self._findings += [*findings, *self._unsuitable()]
-        if config.mode is Mode.MIRROR:
-            self._findings.append(problem("mode", "a mirror has one table", "write a job for each table"))
+        if config.mode is not Mode.FULL:
+            said = f"`mode: {config.mode.value}` is for one table"
+            self._findings.append(problem("mode", said, "write a job for each table"))
         identity = self._identity()
         found = self._ledger.find(self._job) if self._ledger is not None else None
         if found is not None and not restart:

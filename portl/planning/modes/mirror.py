@@ -1,4 +1,10 @@
-"""Plan a mirror: what it does to rows of the destination, and what it cannot be combined with."""
+"""Plan a mirror, or a replacement: what it does to the destination's rows, and what it cannot be combined with.
+
+``replace`` is a mirror in one transaction. So the table stays the same table, with its oid, grants, views, triggers and
+what refers to it, and no lock keeps readers out: until the COMMIT they see the old rows, after it the new ones. Other
+ways do not keep that: TRUNCATE locks readers out, and a transaction that began before it finds no rows; a new table in
+the place of the old one has another oid, and views and foreign keys stay with the old one.
+"""
 
 from __future__ import annotations
 
@@ -35,13 +41,16 @@ class DeleteLimit:
     """How many rows a mirror may remove: a number, or a share of the destination's rows."""
 
     #: As the job has it.
-    text: str
+    text: str = "all"
     number: int | None = None
     share: float | None = None
 
     @classmethod
-    def of(cls, config: MirrorConfig) -> DeleteLimit:
-        """Return the limit of a job."""
+    def of(cls, job: MigrationConfig) -> DeleteLimit:
+        """Return the limit of a job; who replaces all rows sets none."""
+        config = job.mirror
+        if job.mode is Mode.REPLACE:
+            return cls()
         if isinstance(config.max_deletes, int):
             return cls(f"{config.max_deletes:,}", number=config.max_deletes)
         return cls(config.max_deletes, share=float(config.max_deletes.rstrip(" %")) / 100)
@@ -50,8 +59,7 @@ class DeleteLimit:
         """Return whether so many of the destination's rows may be removed."""
         if self.number is not None:
             return removed <= self.number
-        assert self.share is not None, "a limit is a number or a share"
-        return removed <= self.share * rows
+        return self.share is None or removed <= self.share * rows
 
 
 def mirroring(config: MigrationConfig, source: Source[SourceConfig]) -> Mirroring:
@@ -65,8 +73,8 @@ def mirroring(config: MigrationConfig, source: Source[SourceConfig]) -> Mirrorin
 
 
 def mirrors(config: MigrationConfig) -> bool:
-    """Return whether a job makes its destination a mirror."""
-    return config.mode is Mode.MIRROR
+    """Return whether a job makes its destination hold exactly the source's rows."""
+    return config.mode in (Mode.MIRROR, Mode.REPLACE)
 
 
 def conflict(config: MigrationConfig, target: Table, *, created: bool) -> Conflict:
@@ -89,9 +97,10 @@ def examine(
         yield problem("mode", said, "use another `mode`")
         return
     if config.source.limit is not None:
-        yield problem("source.limit", "a mirror takes all rows: those left out would be deleted", "remove `limit`")
+        said = f"`mode: {config.mode.value}` takes all rows: those left out would be deleted"
+        yield problem("source.limit", said, "remove `limit`")
     if config.conflict.strategy is not Strategy.OVERWRITE:
-        said = f"a mirror makes rows the source's, which `{config.conflict.strategy.value}` does not"
+        said = f"`mode: {config.mode.value}` makes rows the source's, `{config.conflict.strategy.value}` does not"
         yield problem("conflict", said, "remove `strategy`, or use another `mode`")
     nullable = [name for name in intent.key.columns if target.by_name[name].nullable] if intent.key else []
     if intent.key is not None and nullable and not intent.key.nulls_equal:
@@ -110,9 +119,15 @@ def examine(
         Deletes.KEEP: "rows that the source does not have stay",
     }[mirror.deletes]
     changed = "rows that differ are overwritten" if intent.key is not None else "there is no key: each row counts"
-    yield warning("mode", f"{target.name} becomes a mirror of {intent.source.name}: {changed}, {gone}")
-    if mirror.deletes is not Deletes.KEEP:
-        most = DeleteLimit.of(mirror).text
+    becomes = f"becomes a mirror of {intent.source.name}" if config.mode is Mode.MIRROR else "gets other rows"
+    yield warning("mode", f"{target.name} {becomes}: {changed}, {gone}")
+    if config.mode is Mode.REPLACE:
+        said = (
+            "both sides are compared, and what differs is written in one transaction: readers are not locked out, and"
+        )
+        yield note("mode", f"{said} see the old rows until it commits; what another table refers to cannot be deleted")
+    elif mirror.deletes is not Deletes.KEEP:
+        most = DeleteLimit.of(config).text
         yield note("mirror.max_deletes", f"if it were more than {most} of the rows there, nothing is changed")
 
 
