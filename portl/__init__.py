@@ -125,10 +125,13 @@ if TYPE_CHECKING:  # for type checkers and the docs; a program reads _HOMES, and
     from portl.values.errors import Superseded as Superseded
     from portl.values.errors import VerificationFailed as VerificationFailed
     from portl.values.events import BatchCommitted as BatchCommitted
+    from portl.values.events import ChunkMoved as ChunkMoved
     from portl.values.events import Compared as Compared
     from portl.values.events import Done as Done
     from portl.values.events import Event as Event
     from portl.values.events import Failed as Failed
+    from portl.values.events import ObjectsMade as ObjectsMade
+    from portl.values.events import ObjectsStarted as ObjectsStarted
     from portl.values.events import Observer as Observer
     from portl.values.events import Resumed as Resumed
     from portl.values.events import Retrying as Retrying
@@ -142,6 +145,10 @@ if TYPE_CHECKING:  # for type checkers and the docs; a program reads _HOMES, and
     from portl.values.findings import note as note
     from portl.values.findings import problem as problem
     from portl.values.findings import warning as warning
+    from portl.values.history import History as History
+    from portl.values.history import Incident as Incident
+    from portl.values.history import Reason as Reason
+    from portl.values.history import Span as Span
     from portl.values.masking import masked as masked
     from portl.values.results import Result as Result
     from portl.values.results import TableResult as TableResult
@@ -197,10 +204,11 @@ _HOMES = {
         "SchemaError Superseded VerificationFailed"
     ),
     "portl.values.events": (
-        "BatchCommitted Compared Done Event Failed Observer Resumed Retrying RowsRejected Started TableDone "
-        "TableStarted Warned"
+        "BatchCommitted ChunkMoved Compared Done Event Failed ObjectsMade ObjectsStarted Observer Resumed Retrying "
+        "RowsRejected Started TableDone TableStarted Warned"
     ),
     "portl.values.findings": "Finding Severity note problem warning",
+    "portl.values.history": "History Incident Reason Span",
     "portl.values.masking": "masked",
     "portl.values.results": "Result TableResult TableResults",
     "portl.values.runs": "ChunkLine ChunkState Run RunState RunTable",

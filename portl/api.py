@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
@@ -10,6 +12,7 @@ import attrs
 from portl.execution.attempts import Attempts
 from portl.planning.request import Job, Request
 from portl.values.cancel import CancelToken
+from portl.values.errors import ConfigError
 from portl.values.events import Observer
 
 if TYPE_CHECKING:
@@ -30,6 +33,7 @@ def migrate(
     restart: bool = False,
     run_id: str | None = None,
     executor: Executor | None = None,
+    report: str | os.PathLike[str] | None = None,
 ) -> Result:
     """Plan a job and execute it, or resume it if it was interrupted.
 
@@ -46,16 +50,19 @@ def migrate(
             ``run_id``. A finished run with the same id is reported, not repeated.
         executor: copies the chunks, ``parallel`` of them at a time; by default portl uses threads. Any
             ``concurrent.futures.Executor`` (docs/scaling.md); portl does not shut it down.
+        report: the path of an HTML page about the run, also about one that fails; ``result.report(path)`` writes the
+            same. Needs the extra ``report``.
 
     Returns:
         What was done.
 
     Raises:
-        ConfigError: the job is wrong.
+        ConfigError: the job is wrong, or ``report`` cannot be written.
         PlanError: the plan has problems; nothing was written.
         AlreadyRunning: another process is running the same job.
         Error: anything else; ``committed`` says what stays.
     """
+    page = _report_path(report) if report is not None else None
     request = Request.of(
         job,
         source=source,
@@ -66,7 +73,26 @@ def migrate(
         restart=restart,
         run_id=run_id,
     )
-    return Attempts(request=request, executor=executor).migrate()
+    return Attempts(request=request, executor=executor, report=page).migrate()
+
+
+def _report_path(report: str | os.PathLike[str]) -> Path:
+    """Return where the report goes, once it is sure, before anything else is done, that it can be written there.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    from portl.values.report import page  # most runs have none
+
+    path = Path(report)
+    try:
+        page.insist()
+    except ImportError as error:
+        raise ConfigError([str(error)], origin="report") from None
+    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        said = f"{path} is a folder" if path.is_dir() else f"there is no folder {path.parent} to write to"
+        raise ConfigError([f"{said}; name a file, such as report.html"], origin="report")
+    return path
 
 
 def plan(

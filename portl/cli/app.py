@@ -126,6 +126,7 @@ def carry_out(
     verbose: bool,
     as_json: bool,
     table: str | None = None,
+    report: str | None = None,
     **how: Any,
 ) -> int:
     """Plan or run a job, and return the exit code.
@@ -137,10 +138,13 @@ def carry_out(
         verbose: True to log as well.
         as_json: True to print events as JSON.
         table: with ``dry_run``, the one table of many to show.
+        report: without ``dry_run``, where an HTML page about the run goes.
         how: arguments of ``portl.plan`` and ``portl.migrate``.
     """
     if sql and not dry_run:
         raise click.UsageError("--sql needs --dry-run; a run shows its SQL with --verbose")
+    if report is not None and dry_run:
+        raise click.UsageError("--report is about a run; --dry-run makes none")
     output = _output(as_json=as_json, verbose=verbose)
     if verbose:
         _log_to_stderr()
@@ -151,7 +155,8 @@ def carry_out(
             output.plan(plan, sql=sql, table=table)
             return FAILED if plan.problems else DONE
         with output.progress():
-            result = portl.migrate(job(), observers=[output.observe], **how)  # ``observe`` prints it when it is done
+            # ``observe`` prints the result when it is done.
+            result = portl.migrate(job(), observers=[output.observe], report=report, **how)
         if any(table.error is not None for table in result.tables):
             return FAILED
         return REJECTED if result.rows_rejected else DONE

@@ -71,6 +71,12 @@ _RUN = (
         "--verbose", "-v", is_flag=True, help="Show the SQL, batches and connections, and stack traces of errors."
     ),
     events,
+    click.option(
+        "--report",
+        metavar="FILE",
+        type=click.Path(dir_okay=False),
+        help="Write an HTML page about the run, also if it fails.",
+    ),
     click.option("--restart", is_flag=True, help="Start over instead of resuming an interrupted run."),
     click.option("--run-id", metavar="ID", help="An idempotency key: a finished run with this id is not repeated."),
     settings,

@@ -39,6 +39,7 @@ import attrs
 
 from portl.config.models import Verify
 from portl.connectors.retry import retrying
+from portl.execution.recorder import Recorder
 from portl.planning.request import Request, Sides
 from portl.values.errors import (
     AlreadyRunning,
@@ -50,15 +51,21 @@ from portl.values.errors import (
     VerificationFailed,
 )
 from portl.values.events import Done, TableDone, Warned
+from portl.values.results import Result
 from portl.values.runs import Run, RunState
 from portl.values.text import counted_tables
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
+    from pathlib import Path
 
     from portl.planning.plan import Plan
     from portl.planning.tasks import TableTask
-    from portl.values.results import Result
+    from portl.values.text import Line
+
+
+#: Characters of a line of the plan in a report.
+PLAN_WIDTH = 100
 
 
 def _prepare() -> None:
@@ -79,6 +86,8 @@ class Attempts:
     planned: Plan | None = None
     #: What moves the chunks; None: threads.
     executor: Executor | None = attrs.field(default=None, repr=False)
+    #: Where the report is written to; None: there is none.
+    report: Path | None = None
     _started: float = attrs.field(factory=time.monotonic)
     #: True while an attempt has not opened both sides.
     _connecting: bool = True
@@ -94,12 +103,25 @@ class Attempts:
     _plan: Plan | None = None
     #: What was done, from the moment on when all rows are there: nothing that fails then may bring them again.
     _finished: Result | None = None
+    _recorder: Recorder = attrs.field(factory=Recorder, init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
+        context = self.request.context
+        context = attrs.evolve(context, emit=self._recorder.around(context.emit))
+        self.request = attrs.evolve(self.request, context=context)
         self._restart = Restart(wanted=self.request.restart)
 
     def migrate(self) -> Result:
         """Plan and carry out; again from where the ledger stands after a failure that passes."""
+        try:
+            result = self._migrated()
+        except Error as error:
+            self._report(self._recorded(error))
+            raise
+        self._report(result)
+        return result
+
+    def _migrated(self) -> Result:
         with self.request.reported():
             return retrying(
                 self._attempt,
@@ -125,6 +147,10 @@ class Attempts:
         return result
 
     def _planned(self, sides: Sides) -> Plan:
+        with self._recorder.during("plan", self.request.config.name):
+            return self._looked(sides)
+
+    def _looked(self, sides: Sides) -> Plan:
         from portl.planning import planner  # see _prepare
 
         plan = planner.plan(self.request, sides, exact=False, restart=self._restart.wanted)
@@ -190,9 +216,10 @@ class Attempts:
         from portl.execution.counting import counted, result_of  # see _prepare
 
         parts = [run.of(table) for table in run.tables] or [run]
+        seconds = time.monotonic() - self._started
         by_name = {table.name: part for table, part in zip(run.tables, parts, strict=False)}
         tables = (
-            counted(by_name.get(task.destination.name, run), task, plan.config.batch_size, self._started)
+            counted(by_name.get(task.destination.name, run), task, plan.config.batch_size, seconds)
             for task in plan.tables
         )
         return result_of(plan, tuple(tables), self._started)
@@ -222,6 +249,7 @@ class Attempts:
         try:
             if self.request.config.verify is not Verify.NONE:
                 result = self._verified(result, sides, anew=anew)
+            result = attrs.evolve(result, history=self._recorder.history(self._plan_lines(self._plan)))
             self.request.context.emit(Done(result=result))
         except KeyboardInterrupt as error:
             interrupted = Interrupted.of(error)
@@ -230,7 +258,7 @@ class Attempts:
             raise interrupted from None
         except Error as error:
             told = self.request.context.token.verdict(error)
-            told.committed = result
+            told.committed = told.committed or result
             if not told.transient:
                 self._acknowledge(result, sides)
             raise told
@@ -238,6 +266,10 @@ class Attempts:
 
     def _verified(self, result: Result, sides: Sides, *, anew: bool) -> Result:
         """Compare both sides, the source in the state that was read, or, if that is lost, as it is now."""
+        with self._recorder.during("verify", self.request.config.name):
+            return self._compared(result, sides, anew=anew)
+
+    def _compared(self, result: Result, sides: Sides, *, anew: bool) -> Result:
         from portl.verification.compare import compare  # most jobs never need it
 
         if self.request.config.tables is not None:
@@ -261,11 +293,13 @@ class Attempts:
             since = (
                 "; it was looked at anew after a lost connection, and what it has changed since counts" if anew else ""
             )
-            raise VerificationFailed(
+            failed = VerificationFailed(
                 f"{found.destination} is not what the job should have made of {found.source}: {found.missing:,} rows "
                 f"missing, {found.different:,} different{since}",
                 found,
             )
+            failed.committed = attrs.evolve(result, verification=found)
+            raise failed
         return attrs.evolve(result, verification=found)
 
     def _tables_verified(self, result: Result, sides: Sides, *, anew: bool) -> Result:
@@ -284,10 +318,46 @@ class Attempts:
         ]
         if wrong:
             names = ", ".join(verified.destination for verified in wrong)
-            raise VerificationFailed(
+            failed = VerificationFailed(
                 f"{counted_tables(len(wrong), 'is', 'are')} not what the job should have made: {names}", wrong[0]
             )
+            failed.committed = attrs.evolve(result, tables=tables)
+            raise failed
         return attrs.evolve(result, tables=tables)
+
+    @staticmethod
+    def _plan_lines(plan: Plan | None) -> list[Line]:
+        return plan.lines(width=PLAN_WIDTH, preview=False) if plan is not None else []
+
+    def _recorded(self, error: Error) -> Result:
+        """Return what was done before a failure, with what happened until then; the error says so, too."""
+        from portl.planning.plan import PlanError  # see _prepare
+
+        plan = error.plan if isinstance(error, PlanError) else self._plan
+        history = self._recorder.history(self._plan_lines(plan), error.without_values)
+        if error.committed is not None:
+            error.committed = attrs.evolve(error.committed, history=history)
+            return error.committed
+        sides = (plan.source, plan.destination) if plan is not None else ("", "")
+        seconds = time.monotonic() - self._started
+        return Result(
+            name=self.request.config.name,
+            tables=(),
+            seconds=seconds,
+            source=sides[0],
+            destination=sides[1],
+            history=history,
+        )
+
+    def _report(self, result: Result) -> None:
+        """Write the report, if there is to be one; what was done stays done if it cannot be written."""
+        if self.report is None:
+            return
+        try:
+            result.report(self.report)
+        except OSError as error:
+            said = f"the report could not be written to {self.report}: {error.strerror}"
+            self.request.context.emit(Warned(where="report", message=said))
 
     def _after_doubt(self, sides: Sides) -> None:
         """Ask the ledger what became of a COMMIT that got lost. If it was the last one, the run is finished."""

@@ -27,7 +27,7 @@ def counted(
     run: Run,
     task: TableTask,
     batch_size: int | None,
-    started: float,
+    seconds: float,
     *,
     route: str | None = None,
     retries: int = 0,
@@ -39,7 +39,7 @@ def counted(
         run: with the lines of its chunks.
         task: the table's.
         batch_size: the job's.
-        started: the ``time.monotonic()`` at which the table began.
+        seconds: how long the table has taken.
         route: the one that rows took last; None: the planned one.
         retries: chunks that were tried again.
         rows_before: rows that earlier attempts have moved.
@@ -60,7 +60,7 @@ def counted(
         rejected_to=task.rejected_to,
         bytes=sum(line.bytes for line in lines),
         batches=sum(line.batches for line in lines),
-        seconds=time.monotonic() - started,
+        seconds=seconds,
         chunks=len(lines),
         attempt=run.attempt,
         retries=retries,

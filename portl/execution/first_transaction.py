@@ -19,6 +19,7 @@ from portl.connectors.context import Context
 from portl.execution.chunks.load import ChunkLoad
 from portl.execution.chunks.progress import Progress
 from portl.execution.chunks.work import Assignment, Report, Sessions, Work
+from portl.execution.telling import moving
 from portl.values.runs import ChunkLine
 
 logger = logging.getLogger("portl.execution")
@@ -63,7 +64,9 @@ class FirstTransaction:
             start()
             for line in todo:
                 self._tell_written()
-                self.lines[line.number] = self._load(line)
+                with moving(self._context, [self._work.task.destination.name], chunk=line.number, worker=0) as moved:
+                    self.lines[line.number] = self._load(line)
+                    moved.rows = self.lines[line.number].rows
                 if time.monotonic() - began >= FIRST_SECONDS:
                     break
         logger.debug("chunks 1 to %d are committed with the table", max(self.lines))

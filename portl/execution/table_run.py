@@ -26,6 +26,7 @@ from portl.execution.chunks.work import Assignment, Report, Sessions, Work
 from portl.execution.counting import counted
 from portl.execution.first_transaction import FirstTransaction
 from portl.execution.record import RunRecord
+from portl.execution.telling import making, moving
 from portl.execution.tracking import Tracking
 from portl.execution.workers.count import worker_count
 from portl.execution.workers.pool import WorkerPool
@@ -120,7 +121,7 @@ class TableRun:
                 record.start(self._sessions.writer)
                 for line in self._in_order(record.todo):
                     self._load(line, transaction=False)
-                self._sessions.writer.finish()
+                self._make_rest()
                 if record.ledger is not None:
                     record.ledger.close(record.run, RunState.DONE)
         except BaseException:
@@ -158,15 +159,26 @@ class TableRun:
         """Do what comes after the rows and close the run, in one transaction."""
         record, ledger = self._record, self._record.ledger
         if ledger is None:
-            self._sessions.writer.finish()
+            self._make_rest()
             return
         try:
-            self._sessions.writer.finish(lambda: ledger.close(record.run, RunState.DONE))
+            self._make_rest(lambda: ledger.close(record.run, RunState.DONE))
         except Error as error:
             if not error.transient or self._sides.destination.holds():
                 raise
             # The run may be closed: then another attempt would begin a new one.
             raise in_doubt(error, self._task, ledger, record.run, max(record.lines)) from None
+
+    def _make_rest(self, last: Callable[[], None] | None = None) -> None:
+        """Do what comes after the rows; tell the observers of the objects that are created."""
+        writer = self._sessions.writer
+        if not self._task.examination.after:
+            writer.finish(last)
+            return
+        name = self._task.destination.name
+        objects = [made.label for made in self._task.intent.objects if not made.property]
+        with making(self._context, objects or [f"keys of {name}"], table=name, worker=0):
+            writer.finish(last)
 
     def _workers(self, chunks: int, *, tell: bool = True) -> int:
         """Return how many chunks move at the same time; tell the user where they are fewer than asked for."""
@@ -252,7 +264,8 @@ class TableRun:
         )
         load = ChunkLoad(assignment)
         try:
-            load.load()
+            with moving(self._context, [self._task.destination.name], chunk=line.number, worker=0) as moved:
+                moved.rows = load.load().rows - line.rows
         finally:
             self._route = load.route
 
@@ -270,7 +283,7 @@ class TableRun:
             self._record.complete,
             self._task,
             self._config.batch_size,
-            self._tracking.started,
+            self._tracking.seconds,
             route=self._route,
             retries=self._tracking.retries,
             rows_before=self._record.earlier_rows,

@@ -41,14 +41,22 @@ class Tracking:
         #: By chunk: rows and bytes that are written in a transaction that is still open.
         self._written: dict[int, tuple[int, int]] = {}
         self.retries = 0
-        #: The ``time.monotonic()`` at which the table began.
+        #: The ``time.monotonic()`` at which the table began, and, of many, at which it was last heard of.
         self.started = time.monotonic()
+        self._heard: float | None = None
 
     @property
     def lines(self) -> list[ChunkLine]:
         """Those of the table."""
         lines, part = self.record.lines, self._part
         return [*lines.values()] if part is None else [lines[n] for n in part.numbers]
+
+    @property
+    def seconds(self) -> float:
+        """How long the table has taken; of many tables, from its first chunk to its last."""
+        if self._part is None:
+            return time.monotonic() - self.started
+        return self._heard - self.started if self._heard is not None else 0.0
 
     @property
     def earlier_rows(self) -> int:
@@ -74,6 +82,8 @@ class Tracking:
         """Note that a chunk is moved, perhaps again: what was counted of it does not count any more."""
         self._written.pop(number, None)
         self.record.begun(number)
+        if self._heard is None:
+            self.started = self._heard = time.monotonic()
 
     def retried(self) -> None:
         """Count a chunk that is tried again."""
@@ -89,7 +99,7 @@ class Tracking:
         Raises:
             OperationError: more rows are rejected than the job allows.
         """
-        number = progress.line.number
+        number, self._heard = progress.line.number, time.monotonic()
         if progress.provisional:
             rows, size = self._written.get(number, (0, 0))
             self._written[number] = (rows + progress.rows, size + progress.bytes)
@@ -128,6 +138,7 @@ class Tracking:
                 total=total,
                 place=place,
                 example=progress.example or "",
+                reasons=progress.reasons,
             )
         )
         if total > self._config.quarantine.limit and self._config.on_error is OnError.QUARANTINE:

@@ -148,8 +148,17 @@ class Plan:
         """
         return "\n".join(line.text for line in self.lines(sql=sql, width=width, table=table))
 
-    def lines(self, *, sql: bool = False, width: int = 80, table: str | None = None) -> list[Line]:
-        """Return the plan as lines, each with its style. The arguments are those of ``text``."""
+    def lines(
+        self, *, sql: bool = False, width: int = 80, table: str | None = None, preview: bool = True
+    ) -> list[Line]:
+        """Return the plan as lines, each with its style.
+
+        Args:
+            sql: as for ``text``, like ``width`` and ``table``.
+            width: in characters.
+            table: of many, the one to show in full.
+            preview: False to leave out the first rows.
+        """
         shown = self.tables
         if table is not None:
             shown = tuple(task for task in self.tables if table in (task.destination.name, task.source.name))
@@ -162,7 +171,7 @@ class Plan:
 
             sides = self.source, self.destination
             return render_tables(self.config.name, sides, self.tables, self.objects, self.findings, width, sql=sql)
-        return render_plan(self.config, (self.source, self.destination), shown, width, sql=sql)
+        return render_plan(self.config, (self.source, self.destination), shown, width, sql=sql, preview=preview)
 
     def __str__(self) -> str:
         return self.text()

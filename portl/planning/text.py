@@ -25,6 +25,7 @@ def render_plan(
     width: int = WIDTH,
     *,
     sql: bool = False,
+    preview: bool = True,
 ) -> list[Line]:
     """Return a plan as lines of at most ``width`` characters, statements excepted.
 
@@ -34,6 +35,7 @@ def render_plan(
         tables: its tasks.
         width: in characters.
         sql: True to include the statements to be executed.
+        preview: False to leave out the first rows.
     """
     lines = [Line(f"plan {printable(config.name)}", "title")]
     for task in tables:
@@ -41,12 +43,13 @@ def render_plan(
         lines += _findings(stops, width)
         lines += [Line()] if stops else []
         lines += _facts(config, sides, task, width)
-        lines += [] if sql else _changes(task, width)
+        lines += [] if sql else _changes(task, width, hint=preview)
         lines += _findings([finding for finding in task.findings if finding not in stops], width)
         lines += _columns(task, width)
         if sql:
             lines += _sql(task)
-        lines += _preview(task, width)
+        if preview:
+            lines += _preview(task, width)
     count = sum(finding.severity is Severity.PROBLEM for task in tables for finding in task.findings)
     verdict = f"{count} problem{'s' if count != 1 else ''}: this plan does not run" if count else "ready to run"
     return [*lines, Line(), Line(verdict, "problem" if count else "good")]
@@ -135,15 +138,16 @@ def _columns(task: TableTask, width: int) -> Iterator[Line]:
         yield from wrapped("  ", printable(f"{name}: not copied, {reason}"), width, "dim")
 
 
-def _changes(task: TableTask, width: int) -> Iterator[Line]:
-    """Yield the kinds of statements that change the destination before and after the rows."""
+def _changes(task: TableTask, width: int, *, hint: bool) -> Iterator[Line]:
+    """Yield the kinds of statements that change the destination before and after the rows; how to see them, too."""
     kinds = [
         f"{', '.join(dict.fromkeys(_kind(text) for text in texts))} {when}"
         for when, texts in (("before the rows", task.examination.before), ("after them", task.examination.after))
         if texts
     ]
-    if kinds or task.read:
-        yield from wrapped("  sql       ", printable(f"{'; '.join([*kinds, '--sql shows all'])}"), width)
+    if kinds or (task.read and hint):
+        shown = [*kinds, "--sql shows all"] if hint else kinds
+        yield from wrapped("  sql       ", printable("; ".join(shown)), width)
 
 
 def _kind(statement: str) -> str:

@@ -66,6 +66,11 @@ class Error(Exception):
         #: What the run had committed when it failed; None before anything was written.
         self.committed: Result | None = None
 
+    @property
+    def without_values(self) -> str:
+        """The message, without values of rows: what a report for others shows."""
+        return f"{self.message}\nhint: {self.hint}" if self.hint else self.message
+
     def __str__(self) -> str:
         parts = [self.message]
         if self.committed is not None:
@@ -77,6 +82,24 @@ class Error(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.args, self.__dict__)
+
+
+#: What a row is refused for, by SQLSTATE or its class (ISO/IEC 9075-2, and the manual of PostgreSQL, appendix A).
+_REASONS = {
+    "22": "a value that the type does not take",
+    "22001": "a text that is too long",
+    "22003": "a number out of range",
+    "22007": "a date or time in another form",
+    "22008": "a date or time out of range",
+    "22021": "characters that the encoding does not have",
+    "22P02": "a text in another form than the type's",
+    "23": "a constraint",
+    "23502": "NULL where it is not allowed",
+    "23503": "a foreign key",
+    "23505": "a key that is there already",
+    "23514": "a check constraint",
+    "23P01": "an exclusion constraint",
+}
 
 
 class ConfigError(Error):
@@ -149,6 +172,22 @@ class DataError(Error):
         #: The part of ``message`` in which the server describes the row; it may hold any of its values, in any form.
         self.detail: str | None = None
 
+    @property
+    def reason(self) -> str:
+        """Why the row was refused, without a value of it: the same for all rows that are refused for the same."""
+        state = self.sqlstate or ""
+        said = _REASONS.get(state) or _REASONS.get(state[:2]) or "the server refused it"
+        named = self.constraint or (f"column {self.column}" if self.column else None)
+        return "".join([said, f" ({state})" if state else "", f": {named}" if named else ""])
+
+    @property
+    def without_values(self) -> str:
+        """See ``Error.without_values``."""
+        row = f"row {self.row:,}" if self.row is not None else "a row"
+        where = f" of chunk {self.chunk:,}" if self.chunk is not None else ""
+        table = f" for {self.table}" if self.table else ""
+        return f"{row}{where}{table} was refused: {self.reason}"
+
 
 class ConflictError(DataError):
     """A row's key exists at the destination already, or twice in the source, and the strategy does not allow it."""
@@ -164,6 +203,14 @@ class VerificationFailed(Error):
 
 class OperationError(Error):
     """A server refused or failed for a reason of its own."""
+
+    #: See ``Error.without_values``; None: the message has none.
+    general: str | None = None
+
+    @property
+    def without_values(self) -> str:
+        """See ``Error.without_values``."""
+        return super().without_values if self.general is None else self.general
 
 
 class LedgerError(Error):

@@ -5,7 +5,7 @@ Observers are called in order, in the thread that called ``migrate``; one that r
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -73,6 +73,8 @@ class Compared(Event):
     rows_to_delete: int
     #: What the comparison took on the wire, sums of buckets apart.
     bytes: int
+    #: How long it took.
+    seconds: float = 0.0
 
 
 @attrs.frozen(kw_only=True)
@@ -95,12 +97,53 @@ class BatchCommitted(Event):
 
 
 @attrs.frozen(kw_only=True)
+class ChunkMoved(Event):
+    """A worker has moved a chunk, or several small tables in one transaction."""
+
+    #: By their names at the destination.
+    tables: tuple[str, ...]
+    #: Counted from 1; None: several tables.
+    chunk: int | None
+    rows: int
+    #: 0 for the session of the run; workers are counted from 1.
+    worker: int
+    #: When it began, as ``time.monotonic()`` of this process has it.
+    began: float
+    seconds: float
+
+
+@attrs.frozen(kw_only=True)
+class ObjectsStarted(Event):
+    """A worker begins to create objects: the keys and indexes of a table, or what comes before or after all rows."""
+
+    #: The table that they belong to, by its name at the destination; None: several, or none.
+    table: str | None
+    #: With their kinds: ``index sales.orders_total_idx``.
+    objects: tuple[str, ...]
+    #: 0 for the session of the run; workers are counted from 1.
+    worker: int
+
+
+@attrs.frozen(kw_only=True)
+class ObjectsMade(Event):
+    """Objects are created. The fields are those of ``ObjectsStarted`` and ``ChunkMoved``."""
+
+    table: str | None
+    objects: tuple[str, ...]
+    worker: int
+    began: float
+    seconds: float
+
+
+@attrs.frozen(kw_only=True)
 class Warned(Event):
     """Something that the user should know."""
 
     where: str
     message: str
     remedy: str | None = None
+    #: The message without values of rows, where it has some.
+    without_values: str | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -128,6 +171,8 @@ class RowsRejected(Event):
     place: str
     #: The first of them and why it was refused, for display.
     example: str = ""
+    #: Why they were refused, without values of rows, and how many were for each reason.
+    reasons: Mapping[str, int] = attrs.field(factory=dict)
 
 
 @attrs.frozen(kw_only=True)

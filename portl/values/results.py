@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any, SupportsIndex, overload
 
 import attrs
 
 from portl.values.differences import TableVerification
+from portl.values.history import History
 from portl.values.text import WIDTH, Line, aligned, as_html, human_bytes, printable, wrapped
 
 
@@ -64,6 +66,8 @@ class TableResult:
     run: str = ""
     #: Why the table failed, where the others went on (``on_table_error: continue``).
     error: str | None = None
+    #: The same without values of rows.
+    error_without_values: str | None = None
     #: What comparing both sides has shown, in a job of many tables that asks for it.
     verification: TableVerification | None = None
 
@@ -121,6 +125,20 @@ class Result:
     destination: str = ""
     #: True if an earlier call has done this, and this one moved nothing.
     reported: bool = False
+    #: What happened, and when; ``to_dict`` leaves it out, ``report`` shows it. None: nobody has recorded it.
+    history: History | None = attrs.field(default=None, repr=False, eq=False)
+
+    def report(self, path: str | os.PathLike[str]) -> None:
+        """Write the result as one HTML page, for readers who were not there. It holds no values of rows.
+
+        Raises:
+            ImportError: the extra ``report`` is not installed.
+            OSError: the file cannot be written.
+        """
+        from portl.values.report import page  # most programs never need it
+
+        sides = {"source": self.source, "destination": self.destination}
+        page.write(path, {**self.to_dict(), **sides}, self.history)
 
     def __str__(self) -> str:
         return "\n".join(line.text for line in self.lines())

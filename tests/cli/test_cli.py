@@ -95,7 +95,8 @@ def test_a_run_with_problems_ends_with_1_and_says_what_to_do(job: Path, destinat
 def test_json_puts_one_event_a_line_on_standard_output_and_nothing_else(job: Path) -> None:
     done = portl_cli("run", job, "--json")
     events = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [e["event"] for e in events] == ["started", "table_started", "batch_committed", "table_done", "done"]
+    names = ["started", "table_started", "chunk_moved", "batch_committed", "objects_started", "objects_made"]
+    assert [e["event"] for e in events] == [*names, "table_done", "done"]
     assert events[-1]["rows_inserted"] == 3000
     assert done.stderr == ""
 

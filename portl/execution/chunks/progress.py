@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import attrs
 
@@ -25,6 +25,8 @@ class Progress:
     rejected: int
     #: The first row among them and why it was refused, for display.
     example: str | None = None
+    #: Why they were refused, without values of rows, and how many were for each reason.
+    reasons: Mapping[str, int] = attrs.field(factory=dict)
     #: True inside a transaction that is not committed yet.
     provisional: bool = False
 
@@ -73,10 +75,10 @@ def in_doubt(error: Error, task: TableTask, ledger: Ledger | None, run: Run, num
 def too_many(limit: int, place: str, last: str | None = None) -> Error:
     """Return the error for more rejected rows than the job allows."""
     found = f"; the last: {last}" if last else ""
-    return OperationError(
-        f"more than {limit:,} row{'s' if limit != 1 else ''} rejected (see {place}){found}",
-        hint="fix what they have in common, or raise `quarantine.limit`",
-    )
+    general = f"more than {limit:,} row{'s' if limit != 1 else ''} rejected (see {place})"
+    error = OperationError(f"{general}{found}", hint="fix what they have in common, or raise `quarantine.limit`")
+    error.general = general
+    return error
 
 
 def plus(line: ChunkLine, counts: Counts) -> ChunkLine:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import attrs
@@ -180,6 +181,7 @@ class ChunkTransaction:
             bytes=tally.bytes - tally.bytes_told,
             rejected=len(rejected),
             example=f"{rejected[0].position}: {rejected[0].error.message}" if rejected else None,
+            reasons=Counter(found.error.reason for found in rejected),
             provisional=provisional,
         )
         tally.rows_told, tally.bytes_told = tally.rows, tally.bytes

@@ -33,6 +33,7 @@ from portl.execution.counting import counted
 from portl.execution.database.tables import LARGE_ROWS, Piece, Queue, TableWork
 from portl.execution.database.worker import TableWorker
 from portl.execution.record import RunRecord
+from portl.execution.telling import making, moving
 from portl.execution.tracking import Tracking
 from portl.execution.workers.count import MOST_WORKERS
 from portl.execution.workers.crew import Crew
@@ -112,7 +113,8 @@ class DatabaseRun:
                     )
                 )
         if objects:
-            destination.make(objects, None if record.entered else record.start)
+            with making(self._context, _labels(objects), table=None, worker=0):
+                destination.make(objects, None if record.entered else record.start)
         elif not record.entered:
             record.start()
         record.entered = True
@@ -150,7 +152,7 @@ class DatabaseRun:
             if any(n in todo for n in table.part.numbers):
                 table.tracking.announce()
         try:
-            self._crew.run(self._count(), lambda number, context: self._work(queue, context))
+            self._crew.run(self._count(), lambda number, context: self._work(queue, number + 1, context))
         finally:
             self._record.keep(self._committed.values())
         self._context.token.check()
@@ -168,9 +170,9 @@ class DatabaseRun:
         room = [found for found in (self._sides.source.room(), self._sides.destination.room()) if found is not None]
         return max(1, min([count, *room]))
 
-    def _work(self, queue: Queue, context: Context) -> None:
+    def _work(self, queue: Queue, number: int, context: Context) -> None:
         """Do what is in the queue until nothing is left."""
-        worker = TableWorker(self._sides, self._tables[0], context, self._reporting)
+        worker = TableWorker(self._sides, self._tables[0], context, self._reporting, number)
         with closing(worker):
             if not opened(worker, self._sides, context):
                 return
@@ -192,8 +194,12 @@ class DatabaseRun:
                 if not self._goes_on(error, context):
                     raise
                 table.failure = error
-                said = f"{table.task.destination.name} has failed, the other tables go on: {error.message}"
-                context.emit(events.Warned(where=table.task.destination.name, message=said, remedy=error.hint))
+                name = table.task.destination.name
+                said, public = (
+                    f"{name} has failed, the other tables go on: {text}"
+                    for text in (error.message, error.without_values)
+                )
+                context.emit(events.Warned(where=name, message=said, remedy=error.hint, without_values=public))
 
     def _together(self, worker: TableWorker, piece: Piece, context: Context) -> bool:
         """Move several small tables, or create what comes after them; return False if each has to go by itself."""
@@ -202,11 +208,14 @@ class DatabaseRun:
 
         def attempt() -> None:
             if piece.objects:
-                worker.make(piece.objects)
-            else:
-                for table in piece.tables:
-                    self._crew.tell(lambda table=table: table.tracking.begun(table.part.first))  # type: ignore[misc]
+                self._make_by(worker, piece.objects, context)
+                return
+            for table in piece.tables:
+                self._crew.tell(lambda table=table: table.tracking.begun(table.part.first))  # type: ignore[misc]
+            names = [table.task.destination.name for table in piece.tables]
+            with moving(context, names, chunk=None, worker=worker.number) as moved:
                 worker.move_together(piece.tables, piece.lines)
+                moved.rows = sum(self._committed[line.number].rows for line in piece.lines)
 
         try:
             self._persistently(attempt, name, first, context)
@@ -225,9 +234,19 @@ class DatabaseRun:
         for line in piece.lines:
             self._move(worker, table, line, context)
         if piece.objects:
-            self._persistently(lambda: worker.make(piece.objects), piece.objects[0].label, table, context)
+            name = table.task.destination.name
+            attempt = partial(self._make_by, worker, piece.objects, context, name)
+            self._persistently(attempt, piece.objects[0].label, table, context)
         if piece.finish:
             self._persistently(lambda: worker.finish(table), table.task.destination.name, table, context)
+
+    @staticmethod
+    def _make_by(
+        worker: TableWorker, objects: Sequence[SchemaObject], context: Context, table: str | None = None
+    ) -> None:
+        """Create objects over the sessions of a worker."""
+        with making(context, _labels(objects), table=table, worker=worker.number):
+            worker.make(objects)
 
     def _goes_on(self, error: Error, context: Context) -> bool:
         """Return whether the other tables go on after this error of one."""
@@ -238,7 +257,10 @@ class DatabaseRun:
     def _move(self, worker: TableWorker, table: TableWork, line: ChunkLine, context: Context) -> None:
         def attempt() -> None:
             self._crew.tell(lambda: table.tracking.begun(line.number))
-            worker.move_of(table, self._committed.get(line.number, line), self._keep)
+            before = self._committed.get(line.number, line)
+            with moving(context, [table.task.destination.name], chunk=line.number, worker=worker.number) as moved:
+                worker.move_of(table, before, self._keep)
+                moved.rows = self._committed.get(line.number, before).rows - before.rows
 
         self._persistently(attempt, table.work.name(line), table, context)
 
@@ -282,8 +304,10 @@ class DatabaseRun:
             raise in_doubt(error, table.task, ledger, run, table.part.first) from None
 
     def _make(self, objects: Sequence[SchemaObject]) -> None:
+        """Create objects over the session of the run."""
         if objects:
-            self._sides.destination.make(objects)
+            with making(self._context, _labels(objects), table=None, worker=0):
+                self._sides.destination.make(objects)
 
     def _validate(self, objects: Sequence[SchemaObject]) -> None:
         """Validate foreign keys: those of large tables at the same time, the others together."""
@@ -296,8 +320,8 @@ class DatabaseRun:
         others = [found for found in objects if found not in large]
         left = [others, *([found] for found in large)] if others else [[found] for found in large]
 
-        def work(context: Context) -> None:
-            with closing(TableWorker(self._sides, self._tables[0], context, self._reporting)) as worker:
+        def work(number: int, context: Context) -> None:
+            with closing(TableWorker(self._sides, self._tables[0], context, self._reporting, number)) as worker:
                 if not opened(worker, self._sides, context):
                     return
                 while left and not context.token.cancelled:
@@ -305,9 +329,10 @@ class DatabaseRun:
                         some = left.pop()  # the largest first
                     except IndexError:
                         return
-                    self._persistently(partial(worker.make, some), some[0].label, self._tables[0], context)
+                    attempt = partial(self._make_by, worker, some, context)
+                    self._persistently(attempt, some[0].label, self._tables[0], context)
 
-        self._crew.run(min(self._count(), len(left)), lambda _, context: work(context))
+        self._crew.run(min(self._count(), len(left)), lambda number, context: work(number + 1, context))
         self._context.token.check()
         self._make([found for some in left for found in some])
 
@@ -322,11 +347,14 @@ class DatabaseRun:
             run,
             table.task,
             table.sides.config.batch_size,
-            tracking.started,
+            tracking.seconds,
             retries=tracking.retries,
             rows_before=tracking.earlier_rows,
         )
-        return attrs.evolve(result, error=table.failure.message if table.failure is not None else None)
+        failure = table.failure
+        if failure is None:
+            return result
+        return attrs.evolve(result, error=failure.message, error_without_values=failure.without_values)
 
     @property
     def onward(self) -> str | None:
@@ -348,3 +376,8 @@ class DatabaseRun:
             self._record.close(state, str(error))
         except Error as second:
             logger.warning("the end of the run could not be written down: %s", second.message)
+
+
+def _labels(objects: Sequence[SchemaObject]) -> list[str]:
+    """Return what the observers are told of objects: those that are no properties of others, if there are such."""
+    return [made.label for made in objects if not made.property] or [objects[0].label]

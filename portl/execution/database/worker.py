@@ -44,10 +44,14 @@ class TableWorker(ExtraWorker):
         table: the first table.
         context: has the token and the observers.
         report: told of each COMMIT, with its table.
+        number: the worker's, counted from 1.
     """
 
-    def __init__(self, sides: Sides, table: TableWork, context: Context, report: Callable[[TableWork], Report]) -> None:
+    def __init__(
+        self, sides: Sides, table: TableWork, context: Context, report: Callable[[TableWork], Report], number: int
+    ) -> None:
         super().__init__(sides, table.work, context, report(table))
+        self.number = number
         self._table = table
         self._reporting = report
         self._base: _Base | None = None

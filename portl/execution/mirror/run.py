@@ -56,6 +56,7 @@ class MirrorRun:
                     rows_to_fetch=comparison.counted(compared).rows,
                     rows_to_delete=sum(compared.differences.removed),
                     bytes=compared.bytes,
+                    seconds=time.monotonic() - self._began,
                 )
             )
             task = attrs.evolve(self._task, split=comparison.split(compared), count=comparison.counted(compared))
@@ -73,7 +74,7 @@ class MirrorRun:
         """Return what is committed so far."""
         if self._run is None:
             nothing = Run(id="", job=self._task.job, identity={})
-            return counted(nothing, self._task, self._config.batch_size, self._began)
+            return counted(nothing, self._task, self._config.batch_size, time.monotonic() - self._began)
         return attrs.evolve(self._run.result(), seconds=time.monotonic() - self._began)
 
 

@@ -9,6 +9,7 @@ from contextlib import closing
 from portl.connectors.context import Context
 from portl.execution.chunks.progress import Progress
 from portl.execution.chunks.work import Report, Work
+from portl.execution.telling import moving
 from portl.execution.tracking import Tracking
 from portl.execution.workers.crew import Crew
 from portl.execution.workers.worker import Worker, persistently
@@ -65,7 +66,7 @@ class WorkerPool:
                     line = self._todo.popleft()
                 except IndexError:
                     break
-                self._move(worker, line, context)
+                self._move(worker, number, line, context)
 
     def _keep(self, line: ChunkLine) -> None:
         self._committed[line.number] = line
@@ -75,10 +76,15 @@ class WorkerPool:
             self._keep(progress.line)
         self._crew.tell(lambda: self._tracking.progress(progress))
 
-    def _move(self, worker: Worker, line: ChunkLine, context: Context) -> None:
+    def _move(self, worker: Worker, number: int, line: ChunkLine, context: Context) -> None:
+        table = self._work.task.destination.name
+
         def attempt() -> None:
             self._crew.tell(lambda: self._tracking.begun(line.number))
-            worker.move(self._committed.get(line.number, line), self._keep)
+            before = self._committed.get(line.number, line)
+            with moving(context, [table], chunk=line.number, worker=number) as moved:
+                worker.move(before, self._keep)
+                moved.rows = self._committed.get(line.number, before).rows - before.rows
 
         def retried() -> None:
             self._crew.tell(self._tracking.retried)

@@ -1,0 +1,60 @@
+"""Tell the observers which worker did what, and for how long."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import attrs
+
+from portl.connectors.context import Context
+from portl.values import events
+
+
+@attrs.define
+class Moved:
+    """Rows that were moved meanwhile."""
+
+    rows: int = 0
+
+
+@contextmanager
+def moving(context: Context, tables: Sequence[str], *, chunk: int | None, worker: int) -> Iterator[Moved]:
+    """Tell the observers of a chunk, or of several small tables, once it is moved.
+
+    Args:
+        context: has the observers.
+        tables: by their names at the destination.
+        chunk: its number; None for several tables.
+        worker: 0 for the session of the run.
+    """
+    began, moved = time.monotonic(), Moved()
+    yield moved
+    context.emit(
+        events.ChunkMoved(
+            tables=tuple(tables),
+            chunk=chunk,
+            rows=moved.rows,
+            worker=worker,
+            began=began,
+            seconds=time.monotonic() - began,
+        )
+    )
+
+
+@contextmanager
+def making(context: Context, objects: Sequence[str], *, table: str | None, worker: int) -> Iterator[None]:
+    """Tell the observers that objects are created, and once they are.
+
+    Args:
+        context: has the observers.
+        objects: by their labels.
+        table: the one that they belong to; None: several, or none.
+        worker: 0 for the session of the run.
+    """
+    began, names = time.monotonic(), tuple(objects)
+    context.emit(events.ObjectsStarted(table=table, objects=names, worker=worker))
+    yield
+    seconds = time.monotonic() - began
+    context.emit(events.ObjectsMade(table=table, objects=names, worker=worker, began=began, seconds=seconds))
