@@ -68,6 +68,7 @@ if TYPE_CHECKING:  # for type checkers and the docs; a program reads _HOMES, and
     from portl.connectors.mirroring import Mirroring as Mirroring
     from portl.connectors.mirroring import MirrorSource as MirrorSource
     from portl.connectors.objects import Changes as Changes
+    from portl.connectors.objects import ForeignKey as ForeignKey
     from portl.connectors.objects import Placement as Placement
     from portl.connectors.objects import SchemaObject as SchemaObject
     from portl.connectors.objects import Stage as Stage
@@ -155,6 +156,7 @@ if TYPE_CHECKING:  # for type checkers and the docs; a program reads _HOMES, and
     from portl.values.results import TableResults as TableResults
     from portl.values.runs import ChunkLine as ChunkLine
     from portl.values.runs import ChunkState as ChunkState
+    from portl.values.runs import DroppedKey as DroppedKey
     from portl.values.runs import Run as Run
     from portl.values.runs import RunState as RunState
     from portl.values.runs import RunTable as RunTable
@@ -180,7 +182,7 @@ _HOMES = {
     ),
     "portl.connectors.ledger": "Ledger",
     "portl.connectors.mirroring": "PLACES Differences MirrorDestination MirrorSource Mirroring",
-    "portl.connectors.objects": "Changes Placement SchemaObject Stage Standing",
+    "portl.connectors.objects": "Changes ForeignKey Placement SchemaObject Stage Standing",
     "portl.connectors.registry": "Installed hookimpl installed register",
     "portl.connectors.retry": "retrying",
     "portl.connectors.side": "Side TableEntry",
@@ -211,7 +213,7 @@ _HOMES = {
     "portl.values.history": "History Incident Reason Span",
     "portl.values.masking": "masked",
     "portl.values.results": "Result TableResult TableResults",
-    "portl.values.runs": "ChunkLine ChunkState Run RunState RunTable",
+    "portl.values.runs": "ChunkLine ChunkState DroppedKey Run RunState RunTable",
     "portl.values.secrets": "Secret",
     "portl.verification.verify": "verify",
 }

@@ -9,11 +9,12 @@ import attrs
 from portl.config.models import DestinationConfig
 from portl.connectors.destination import Destination
 from portl.connectors.ledger import Ledger
+from portl.connectors.objects import SchemaObject, Stage
 from portl.planning.delivery import job_name
 from portl.planning.request import Job, Request
-from portl.values.errors import LedgerError
+from portl.values.errors import DataError, LedgerError
 from portl.values.findings import Finding
-from portl.values.runs import Run
+from portl.values.runs import Run, RunState
 
 
 @attrs.frozen(kw_only=True)
@@ -68,12 +69,16 @@ class Cleaned:
     leftover: str | None
     #: True if that was removed too.
     removed: bool
+    #: The foreign keys that an interrupted run had dropped, and that were made again.
+    foreign_keys: tuple[str, ...] = ()
+    #: Those of them that are not valid: rows reference others that are missing. They hold for new rows.
+    not_valid: tuple[str, ...] = ()
 
 
 def clean(job: Job, *, destination: object | None = None, table: bool = False) -> Cleaned:
     """Remove the runs of a job from the ledger, so that the next one starts over.
 
-    The rows that they have copied stay.
+    The rows that they have copied stay. Foreign keys that an interrupted run has dropped are made again.
 
     Args:
         job: as for ``portl.migrate``.
@@ -93,6 +98,33 @@ def clean(job: Job, *, destination: object | None = None, table: bool = False) -
         ledger.lock(name)
         try:
             leftover = writing.leftover(remove=table)
-            return Cleaned(runs=ledger.forget(name), leftover=leftover, removed=table and leftover is not None)
+            made, not_valid = made_again(writing, ledger.find(name))
+            return Cleaned(
+                runs=ledger.forget(name),
+                leftover=leftover,
+                removed=table and leftover is not None,
+                foreign_keys=made,
+                not_valid=not_valid,
+            )
         finally:
             ledger.unlock()
+
+
+def made_again(writing: Destination[DestinationConfig], run: Run | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Make the foreign keys again that a run has dropped which is given up; return their names, and those not valid."""
+    if run is None or run.state is RunState.DONE or not run.dropped:
+        return (), ()
+    there = {found.key.name for found in writing.foreign_keys()}
+    tables = {label.removeprefix("table ") for label in writing.objects() or ()}
+    kept = [key for key in run.dropped if {key.table, key.refers} <= tables]
+    lacking = [key for key in kept if key.name not in there]
+    not_valid = []
+    for key in lacking:
+        writing.make([SchemaObject.of_key(key, Stage.CONSTRAINTS, key.make)])
+    for key in kept:
+        try:
+            if key.validate:
+                writing.make([SchemaObject.of_key(key, Stage.VALIDATION, key.validate)])
+        except DataError:
+            not_valid.append(key.name)
+    return tuple(key.name for key in lacking), tuple(not_valid)

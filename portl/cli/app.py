@@ -224,7 +224,8 @@ def _job_files() -> list[Path]:
 def clean(job: Path, table: bool) -> int:
     """Remove the runs of a job from the ledger.
 
-    The rows that they have copied stay, and the next run starts over.
+    The rows that they have copied stay, and the next run starts over. Foreign keys that an interrupted run has dropped
+    are made again.
     """
     output = _output()
 
@@ -233,6 +234,11 @@ def clean(job: Path, table: bool) -> int:
         output.say(f"{done.runs} run{'s' if done.runs != 1 else ''} removed from the ledger", "plain")
         if done.leftover:
             output.say(f"{'dropped' if done.removed else 'left (`--table` drops it)'}: {done.leftover}", "plain")
+        if done.foreign_keys:
+            output.say(f"foreign keys created again: {', '.join(done.foreign_keys)}", "plain")
+        if done.not_valid:
+            said = "rows reference others that are missing"
+            output.say(f"NOT VALID, since {said}: {', '.join(done.not_valid)}", "warning")
         return DONE
 
     return guarded(output, work)

@@ -307,6 +307,13 @@ class Objects(enum.StrEnum):
     NONE = "none"
 
 
+class ForeignKeys(enum.StrEnum):
+    """What happens to foreign keys of tables that exist at the destination."""
+
+    KEEP = "keep"
+    RECREATE = "recreate"
+
+
 class OnTableError(enum.StrEnum):
     """What happens to the other tables when one fails."""
 
@@ -377,6 +384,10 @@ class MigrationConfig:
     #: functions, indexes, constraints, foreign_keys, comments, statistics, triggers, rules, policies, views. What an
     #: object needs comes with it.
     objects: Objects | tuple[ObjectGroup, ...] = DEFAULT_OBJECTS
+    #: Foreign keys of tables that exist at the destination. keep: they decide the order of the tables. recreate: those
+    #: that form a cycle, or reference their own table, are dropped for the run, then created again and validated; the
+    #: ledger records them meanwhile.
+    foreign_keys: ForeignKeys = attrs.field(default=ForeignKeys.KEEP, validator=_for_many)
     #: stop: the first table that fails ends the run; continue: the other tables go on.
     on_table_error: OnTableError = attrs.field(default=OnTableError.STOP, validator=_for_many)
     #: What the destination holds afterwards. full: the source's rows beside those that were there, as `conflict` says;

@@ -12,7 +12,7 @@ from portl.connectors.comparer import Comparer
 from portl.connectors.exchange import ROWS, Examination, Field, Intent, Rejected
 from portl.connectors.ledger import Ledger
 from portl.connectors.mirroring import MirrorDestination, Mirroring
-from portl.connectors.objects import SchemaObject, Standing
+from portl.connectors.objects import ForeignKey, SchemaObject, Standing
 from portl.connectors.side import Side
 from portl.connectors.writer import Writer
 from portl.schema.conversions import Conversion, conversion
@@ -75,9 +75,9 @@ class Destination(Side[D]):
         """Return which of these objects there are, and which cannot be created here with a table; None: none can be."""
         return None
 
-    def references(self) -> Mapping[str, Collection[str]]:
-        """Return, for each table with foreign keys, by name, the other tables that these refer to."""
-        return {}
+    def foreign_keys(self) -> Sequence[ForeignKey]:
+        """Return the foreign keys there are."""
+        return ()
 
     def unfit(self, objects: Sequence[SchemaObject]) -> list[Finding]:
         """Return what keeps these objects from being created here."""

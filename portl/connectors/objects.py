@@ -10,6 +10,7 @@ import attrs
 
 from portl.config.models import ObjectGroup
 from portl.schema.tables import Table
+from portl.values.runs import DroppedKey
 
 
 class Stage(enum.IntEnum):
@@ -49,6 +50,11 @@ class SchemaObject:
     #: True for a property of another object, such as a comment: it comes only where that object does.
     property: bool = False
 
+    @classmethod
+    def of_key(cls, key: DroppedKey, stage: Stage, statements: tuple[str, ...]) -> SchemaObject:
+        """Return a foreign key of the destination, for statements that drop it, make it again or validate it."""
+        return cls(kind="foreign key", name=key.name, group=None, table=key.table, stage=stage, statements=statements)
+
     def to_dict(self) -> dict[str, object]:
         """Return plain data, ready for JSON."""
         return {
@@ -63,6 +69,16 @@ class SchemaObject:
     def label(self) -> str:
         """Its kind and its name, by which it is recognised at the destination, too."""
         return f"{self.kind} {self.name}"
+
+
+@attrs.frozen(kw_only=True)
+class ForeignKey:
+    """A foreign key of the destination."""
+
+    #: Its name, the tables' names, and the statements that drop it and make it again.
+    key: DroppedKey
+    #: Why the role cannot drop it and make it again; None: it can.
+    obstacle: str | None = None
 
 
 @attrs.frozen(kw_only=True)

@@ -18,7 +18,7 @@ from portl.job.scalars import Mismatch, as_text, but
 
 #: Keys that hold for the whole job.
 _WHOLE = frozenset(
-    {"name", "source", "tables", "exclude", "schemas", "objects", "on_table_error"}
+    {"name", "source", "tables", "exclude", "schemas", "objects", "foreign_keys", "on_table_error"}
     | {"retry", "parallel", "atomic", "run_id", "resume", "ledger"}
 )
 _OWN = frozenset(field.name for field in attrs.fields(MigrationConfig)) - _WHOLE

@@ -15,6 +15,7 @@ from portl.planning.text import render_plan
 from portl.values.errors import ConfigError, Error
 from portl.values.findings import Finding, Severity, problem
 from portl.values.results import Result
+from portl.values.runs import DroppedKey
 from portl.values.text import Line, as_html, nearest
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ class Plan:
     tables: tuple[TableTask, ...]
     #: What is created beside rows, each after all that it needs; empty for a job of one table.
     objects: tuple[SchemaObject, ...] = ()
+    #: Foreign keys of the destination that are dropped before the rows and made again after them.
+    dropped: tuple[DroppedKey, ...] = ()
     #: What was found that concerns no single table.
     findings: tuple[Finding, ...] = ()
     #: Executes the plan; None for a copy, which lacks the caller's connections and observers.
@@ -61,7 +64,7 @@ class Plan:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the caller's observers, token and connections: a copy can be shown, but not executed."""
-        kept = ("config", "source", "destination", "tables", "objects", "findings")
+        kept = ("config", "source", "destination", "tables", "objects", "dropped", "findings")
         return {**{name: getattr(self, name) for name in kept}, "_execute": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -100,6 +103,8 @@ class Plan:
             return ["the tables"]
         if [made.label for made in self.objects] != [made.label for made in now.objects]:
             found.append("the objects to create")
+        if self.dropped != now.dropped:
+            found.append("the foreign keys to drop")
         for mine, its in zip(self.tables, now.tables, strict=True):
             same = {
                 "the statements before or after the rows": (mine.examination.before, mine.examination.after)
@@ -132,6 +137,7 @@ class Plan:
             "problems": len(self.problems),
             "findings": [finding.to_dict() for finding in self.findings],
             "objects": [made.to_dict() for made in self.objects],
+            "recreated": [key.name for key in self.dropped],
             "tables": [task.to_dict() for task in self.tables],
         }
 

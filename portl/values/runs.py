@@ -56,6 +56,21 @@ class ChunkLine:
 
 
 @attrs.frozen(kw_only=True)
+class DroppedKey:
+    """A foreign key of the destination that a run drops before its rows and makes again after them."""
+
+    #: As messages name it.
+    name: str
+    #: The destination's names of the table that it belongs to and of the one that it refers to.
+    table: str
+    refers: str
+    #: What drops it, if it is there; what makes it again, without looking at rows where that can be; what validates it.
+    drop: tuple[str, ...]
+    make: tuple[str, ...]
+    validate: tuple[str, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
 class RunTable:
     """A table of a run that has many."""
 
@@ -71,6 +86,8 @@ class RunTable:
     created: bool = False
     #: See ``Run.incarnation``.
     incarnation: str | None = None
+    #: Foreign keys that the run drops, those of other tables with the first.
+    dropped: tuple[DroppedKey, ...] = ()
 
     @property
     def numbers(self) -> range:
@@ -126,6 +143,11 @@ class Run:
             for attempt, snapshot in self.snapshots.items()
         }
         return attrs.evolve(self, chunks=lines, tables=(), incarnation=table.incarnation, snapshots=snapshots)
+
+    @property
+    def dropped(self) -> tuple[DroppedKey, ...]:
+        """The foreign keys that it drops before its rows and makes again after them."""
+        return tuple(key for table in self.tables for key in table.dropped)
 
     @property
     def began(self) -> str:

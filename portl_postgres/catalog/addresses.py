@@ -103,23 +103,6 @@ def listing(session: Session) -> list[portl.TableEntry]:
     ]
 
 
-def references(session: Session) -> dict[str, set[str]]:
-    """Return, for each table with foreign keys, the other tables that these refer to; all by name."""
-    found: dict[str, set[str]] = {}
-    for schema, name, other_schema, other in session.query(
-        "SELECT n.nspname::text, c.relname::text, fn.nspname::text, f.relname::text"
-        " FROM pg_catalog.pg_constraint AS k"
-        " JOIN pg_catalog.pg_class AS c ON c.oid = k.conrelid"
-        " JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace"
-        " JOIN pg_catalog.pg_class AS f ON f.oid = k.confrelid"
-        " JOIN pg_catalog.pg_namespace AS fn ON fn.oid = f.relnamespace"
-        " WHERE k.contype = 'f' AND k.conrelid <> k.confrelid",
-        what="looking at foreign keys",
-    ):
-        found.setdefault(shown(schema, name), set()).add(shown(other_schema, other))
-    return found
-
-
 def _config(keys: Mapping[str, Any]) -> PostgresSourceConfig:
     """Return a config for the connection. Its table is a placeholder: no table has been chosen yet."""
     given = dict(keys)

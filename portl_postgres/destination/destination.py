@@ -15,7 +15,7 @@ from portl_postgres.catalog import addresses, conversions, tables, types
 from portl_postgres.catalog.conversions import Typed
 from portl_postgres.catalog.tables import details, table_details
 from portl_postgres.config import PostgresDestinationConfig
-from portl_postgres.destination import checks, due_key, expected, new_table
+from portl_postgres.destination import checks, due_key, expected, foreign_keys, new_table
 from portl_postgres.destination.new_table import Proposal
 from portl_postgres.destination.quarantine.table import RejectedTable
 from portl_postgres.destination.writing.writer import PostgresWriter
@@ -119,9 +119,9 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
 
         return standing.standing(self._session, objects)
 
-    def references(self) -> Mapping[str, Collection[str]]:
-        """See ``Destination.references``."""
-        return addresses.references(self._session)
+    def foreign_keys(self) -> Sequence[portl.ForeignKey]:
+        """See ``Destination.foreign_keys``."""
+        return foreign_keys.read(self._session)
 
     def unfit(self, objects: Sequence[portl.SchemaObject]) -> list[Finding]:
         """See ``Destination.unfit``."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from portl import ChunkLine, ChunkState, Run, RunState, RunTable
+from portl import ChunkLine, ChunkState, DroppedKey, Run, RunState, RunTable
 from portl_postgres.ledger.locks import Holders, lock_key
 
 #: The columns of a chunk line that count.
@@ -64,8 +64,14 @@ def run_of(stored: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> Run
         # Earlier layouts did not record it: such runs count as acknowledged.
         acknowledged=stored.get("acknowledged", "earlier") is not None,
         chunks=tuple(line_of(line) for line in lines),
-        tables=tuple(RunTable(**table) for table in stored.get("tables") or ()),
+        tables=tuple(map(_table, stored.get("tables") or ())),
     )
+
+
+def _table(stored: Mapping[str, Any]) -> RunTable:
+    lists = ("drop", "make", "validate")
+    keys = (DroppedKey(**{**key, **{name: tuple(key[name]) for name in lists}}) for key in stored.get("dropped", ()))
+    return RunTable(**{**stored, "dropped": tuple(keys)})
 
 
 def line_of(stored: Mapping[str, Any]) -> ChunkLine:

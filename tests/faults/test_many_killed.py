@@ -24,7 +24,7 @@ COMMENT ON SCHEMA public IS 'standard public schema'
 
 def killed_and_run_again(whole: Db, destination: Db, victim: Victim, draw: random.Random, moments: int) -> None:
     """Kill the job at so many moments, each in a database of its own; check what is there in the end."""
-    job = job_of(whole, destination, chunk_rows=1500, parallel=2)
+    job = job_of(whole, destination, chunk_rows=1500, parallel=2, foreign_keys="recreate")
     statements = victim.run(job)["statements"]
     for _ in range(moments):
         destination.execute(CLEARED)

@@ -66,7 +66,7 @@ class DatabaseRun:
         self._sides = sides
         self._context = context
         first = plan.tables[0]
-        tables = first.run.tables if first.run is not None else run_tables(plan.tables, sides)
+        tables = first.run.tables if first.run is not None else run_tables(plan.tables, sides, plan.dropped)
         split = attrs.evolve(first.split, chunks=tuple(c for task in plan.tables for c in task.split.chunks))
         whole = attrs.evolve(first, split=split)
         self._record = RunRecord(whole, sides, plan.config.run_id, tables)
@@ -98,7 +98,8 @@ class DatabaseRun:
     def _begin(self) -> None:
         """Create what comes before the rows, and start the run in the ledger."""
         record, destination = self._record, self._sides.destination
-        objects = in_stage(self._plan.objects, Stage.BEFORE)
+        objects = [SchemaObject.of_key(key, Stage.BEFORE, key.drop) for key in record.run.dropped]
+        objects += in_stage(self._plan.objects, Stage.BEFORE)
         made = {found.label for found in objects}
         for task in self._plan.tables:
             if task.examination.before:
@@ -284,8 +285,12 @@ class DatabaseRun:
         names = {task.source.name for task in self._plan.tables}
         kept = [found for found in self._plan.objects if found.table not in failed]
         self._make([found for found in in_stage(kept, Stage.INDEXES) if found.table not in names])
-        self._make(in_stage(kept, Stage.CONSTRAINTS))
-        self._validate(in_stage(kept, Stage.VALIDATION))
+        keys = self._record.run.dropped
+        self._make(
+            [*in_stage(kept, Stage.CONSTRAINTS), *(SchemaObject.of_key(k, Stage.CONSTRAINTS, k.make) for k in keys)]
+        )
+        to_validate = [SchemaObject.of_key(k, Stage.VALIDATION, k.validate) for k in keys if k.validate and not failed]
+        self._validate([*in_stage(kept, Stage.VALIDATION), *to_validate])
         self._make(in_stage(kept, Stage.AFTER))
         ledger = self._record.ledger
         assert ledger is not None, "many tables need one"
@@ -359,7 +364,11 @@ class DatabaseRun:
     @property
     def onward(self) -> str | None:
         """What running the job again would do, for display; None if nothing is there yet."""
-        return "run the job again to go on from there" if self._record.entered else None
+        if not self._record.entered:
+            return None
+        count = len(self._record.run.dropped)
+        keys = f"; that creates {count:,} foreign keys again, and so does `portl clean`" if count else ""
+        return f"run the job again to go on from there{keys}"
 
     def _give_up(self, error: BaseException) -> None:
         """Write down how the attempt has ended, as far as the destination can be reached."""

@@ -11,11 +11,12 @@ from typing import Any
 
 import attrs
 
-from portl.config.models import Conflict, MigrationConfig, Mode, Resume, Strategy, Tables
+from portl.config.models import Conflict, ForeignKeys, MigrationConfig, Mode, Resume, Strategy, Tables
 from portl.connectors.exchange import Chunk
 from portl.connectors.ledger import Ledger
 from portl.connectors.objects import Changes, SchemaObject, Stage
 from portl.planning.database.objects import ChosenObjects, choose
+from portl.planning.database.order import in_order
 from portl.planning.database.selection import Chosen
 from portl.planning.database.selection import choose as choose_tables
 from portl.planning.delivery import Delivery, begun, job_name, whole_bounds
@@ -26,7 +27,7 @@ from portl.planning.resume import Resumption, changes
 from portl.planning.table import plan_table
 from portl.planning.tasks import TableTask
 from portl.values.findings import Finding, note, problem, warning
-from portl.values.runs import ChunkState, Run, RunState, RunTable
+from portl.values.runs import ChunkState, DroppedKey, Run, RunState, RunTable
 from portl.values.text import counted_tables
 
 
@@ -71,7 +72,7 @@ class _Planner:
         tasks = self._tasks(chosen, created, found, identity)
         objects = self._objects(tasks, there, created, found)
         self._findings += _twice(tasks)
-        tasks = self._in_order(tasks)
+        tasks, dropped = self._in_order(tasks, there, found)
         if not tasks and not any(finding.severity.value == "problem" for finding in self._findings):
             self._findings.append(problem("tables", "there is no table to copy"))
         reported = None if restart or self._run is not None else self._reported(found, identity, tasks)
@@ -84,6 +85,7 @@ class _Planner:
             destination=sides.destination.label(),
             tables=tuple(tasks),
             objects=objects.objects,
+            dropped=dropped,
             findings=tuple(sorted([*self._findings, *objects.findings], key=lambda f: f.rank)),
         )
 
@@ -274,23 +276,24 @@ class _Planner:
             self._sides.tables[name] = TableSides(config=table.config, source=source, destination=destination)
         return tasks
 
-    def _in_order(self, tasks: Sequence[TableTask]) -> list[TableTask]:
-        """Return the tasks with what each waits for: tables that foreign keys of the destination refer to."""
-        if all(task.made or task.intent.create for task in tasks):
-            return list(tasks)
-        refers = self._sides.destination.references()
-        names = {task.destination.name for task in tasks if not task.made}
-        waits = {name: frozenset(refers.get(name, ())) & names - {name} for name in names}
-        left = {name for name in names if waits[name]}
-        while ready := {name for name in left if not waits[name] & left}:
-            left -= ready
-        if left:
-            said = f"foreign keys between these tables form a circle: {', '.join(sorted(left))}"
-            said += "; a row that refers to one that is not there yet is refused"
-            remedy = "if new rows refer to each other, drop one of the foreign keys, and create it again after the run"
-            self._findings.append(warning("destination", said, remedy))
-            waits = {name: others - left if name in left else others for name, others in waits.items()}
-        return [attrs.evolve(task, waits_for=waits.get(task.destination.name, frozenset())) for task in tasks]
+    def _in_order(
+        self, tasks: list[TableTask], there: Collection[str] | None, latest: Run | None
+    ) -> tuple[list[TableTask], tuple[DroppedKey, ...]]:
+        """Return the tasks with what each waits for, and the foreign keys that are dropped before the rows."""
+        given_up = latest.dropped if latest is not None and latest.state is not RunState.DONE else ()
+        if not given_up and all(task.made or task.intent.create for task in tasks):
+            return tasks, ()
+        keys = self._sides.destination.foreign_keys()
+        if self._run is None:
+            # What an earlier run has dropped is made again by this one, if its tables are there.
+            names = {found.key.name for found in keys}
+            known = {label.removeprefix("table ") for label in there or ()}
+            given_up = tuple(k for k in given_up if k.name not in names and {k.table, k.refers} <= known)
+        # A run that is resumed has written down which foreign keys it drops.
+        wanted = self._config.foreign_keys if self._run is None else ForeignKeys.KEEP
+        order = in_order(tasks, keys, wanted, given_up)
+        self._findings += order.findings
+        return [*order.tasks], order.dropped
 
     def _part(self, name: str) -> Run | None:
         """Return a table's part of the run that is resumed."""
@@ -328,9 +331,10 @@ class _Planner:
         return latest
 
 
-def run_tables(tasks: Sequence[TableTask], sides: Sides) -> tuple[RunTable, ...]:
-    """Return what the ledger keeps of the tables of a new run."""
-    found = []
+def run_tables(tasks: Sequence[TableTask], sides: Sides, dropped: Sequence[DroppedKey] = ()) -> tuple[RunTable, ...]:
+    """Return what the ledger keeps of the tables of a new run, and of the foreign keys that it drops."""
+    found: list[RunTable] = []
+    names = {task.destination.name for task in tasks}
     for task in tasks:
         name = task.destination.name
         there = not task.made and not task.intent.create
@@ -342,6 +346,7 @@ def run_tables(tasks: Sequence[TableTask], sides: Sides) -> tuple[RunTable, ...]
                 last=task.split.chunks[-1].number,
                 made=task.made,
                 created=task.intent.create,
+                dropped=tuple(key for key in dropped if key.table == name or (not found and key.table not in names)),
                 incarnation=sides.tables[name].destination.incarnation() if there else None,
             )
         )

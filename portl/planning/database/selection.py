@@ -134,7 +134,7 @@ def _job(config: MigrationConfig, choice: TableChoice, entry: TableEntry | None)
 
 _DEFAULTS: Mapping[str, Any] = {
     name: attrs.fields_dict(MigrationConfig)[name].default
-    for name in ("exclude", "schemas", "objects", "on_table_error")
+    for name in ("exclude", "schemas", "objects", "foreign_keys", "on_table_error")
 }
 
 

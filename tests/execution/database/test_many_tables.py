@@ -337,14 +337,6 @@ def test_tables_that_are_there_get_their_rows_in_the_order_of_their_foreign_keys
     assert portl.verify(job).equal
 
 
-def test_a_circle_of_foreign_keys_is_a_warning(whole: Db, destination: Db) -> None:
-    job = job_of(whole, destination, tables=["cyc_*"])
-    portl.migrate(job)
-    warnings = [str(warning) for warning in portl.plan(job).warnings]
-    assert any("foreign keys between these tables form a circle: public.cyc_a, public.cyc_b" in w for w in warnings)
-    assert portl.migrate(job).rows_unchanged == 10
-
-
 @pytest.mark.parametrize("side", ["source", "destination"])
 def test_backends_that_are_terminated_are_replaced(whole: Db, destination: Db, side: str) -> None:
     db = {"source": whole, "destination": destination}[side]
