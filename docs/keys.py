@@ -10,6 +10,7 @@ import attrs
 import portl
 from portl.config.documentation import field_docs
 from portl.config.models import Quarantine
+from portl.config.validators import key_of
 from portl_postgres.config import Pool, PostgresDestinationConfig, PostgresSourceConfig
 
 PAGE = Path(__file__).with_name("job-file.md")
@@ -17,6 +18,7 @@ MODELS: dict[str, type[attrs.AttrsInstance]] = {
     "job": portl.MigrationConfig,
     "source": PostgresSourceConfig,
     "destination": PostgresDestinationConfig,
+    "incremental": portl.IncrementalConfig,
     "mirror": portl.MirrorConfig,
     "conflict": portl.Conflict,
     "types": portl.TypeRule,
@@ -32,7 +34,8 @@ def table(model: type[attrs.AttrsInstance]) -> str:
     """Return a model's keys as a Markdown table."""
     docs = field_docs(model)
     lines = ["| key | default | meaning |", "|---|---|---|"]
-    lines += [f"| `{field.name}` | {_default(field.default)} | {docs[field.name]} |" for field in attrs.fields(model)]
+    for field in attrs.fields(model):
+        lines.append(f"| `{key_of(field)}` | {_default(field.default)} | {docs[field.name]} |")
     return "\n".join(lines) + "\n"
 
 

@@ -12,6 +12,9 @@ from portl._version import __version__
 if TYPE_CHECKING:  # for type checkers and the docs; a program reads _HOMES, and a test compares the two
     from portl.api import migrate as migrate
     from portl.api import plan as plan
+    from portl.config.incremental import By as By
+    from portl.config.incremental import IncrementalConfig as IncrementalConfig
+    from portl.config.incremental import Nulls as Nulls
     from portl.config.models import MERGE_WORDS as MERGE_WORDS
     from portl.config.models import Auto as Auto
     from portl.config.models import Conflict as Conflict
@@ -166,6 +169,7 @@ if TYPE_CHECKING:  # for type checkers and the docs; a program reads _HOMES, and
 #: The modules that the public names come from.
 _HOMES = {
     "portl.api": "migrate plan",
+    "portl.config.incremental": "By IncrementalConfig Nulls",
     "portl.config.models": (
         "MERGE_WORDS Auto Conflict CreateTable Deletes DestinationConfig LedgerConfig LedgerMode MigrationConfig "
         "MirrorConfig Mode ObjectGroup Objects OnError OnTableError Quarantine Resume Retry Route SourceConfig "

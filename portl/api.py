@@ -31,6 +31,7 @@ def migrate(
     cancel: CancelToken | None = None,
     overrides: Mapping[str, str] | None = None,
     restart: bool = False,
+    full_refresh: bool = False,
     run_id: str | None = None,
     executor: Executor | None = None,
     report: str | os.PathLike[str] | None = None,
@@ -46,6 +47,7 @@ def migrate(
         cancel: a token with which another thread can end the run.
         overrides: dotted path of a key to the YAML text of its new value, as for ``portl run --set``.
         restart: True to start over instead of resuming an interrupted run.
+        full_refresh: True to read all rows once more in ``mode: incremental``, and to start over.
         run_id: an idempotency key, such as a scheduler's id of this run; it takes precedence over the job's
             ``run_id``. A finished run with the same id is reported, not repeated.
         executor: copies the chunks, ``parallel`` of them at a time; by default portl uses threads. Any
@@ -71,6 +73,7 @@ def migrate(
         cancel=cancel,
         overrides=overrides,
         restart=restart,
+        full_refresh=full_refresh,
         run_id=run_id,
     )
     return Attempts(request=request, executor=executor, report=page).migrate()
@@ -104,6 +107,7 @@ def plan(
     cancel: CancelToken | None = None,
     overrides: Mapping[str, str] | None = None,
     restart: bool = False,
+    full_refresh: bool = False,
     run_id: str | None = None,
 ) -> Plan:
     """Examine both sides and return what would be done. Writes nothing. The arguments are those of ``migrate``."""
@@ -117,11 +121,12 @@ def plan(
         cancel=cancel,
         overrides=overrides,
         restart=restart,
+        full_refresh=full_refresh,
         run_id=run_id,
     )
 
     def execute(seen: Plan, executor: Executor | None) -> Result:
         return Attempts(request=request, planned=seen, executor=executor).migrate()
 
-    found = request.looking(lambda sides: planner.plan(request, sides, exact=True, restart=restart))
+    found = request.looking(lambda sides: planner.plan(request, sides, exact=True, restart=request.restart))
     return attrs.evolve(found, execute=execute)

@@ -78,6 +78,7 @@ _RUN = (
         help="Write an HTML page about the run, also if it fails.",
     ),
     click.option("--restart", is_flag=True, help="Start over instead of resuming an interrupted run."),
+    click.option("--full-refresh", is_flag=True, help="Read all rows once more in mode: incremental."),
     click.option("--run-id", metavar="ID", help="An idempotency key: a finished run with this id is not repeated."),
     settings,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from portl.runs import Status
-from portl.values.runs import ChunkState, Run
+from portl.values.runs import ChunkState, Run, shown_watermark
 from portl.values.text import WIDTH, Line, printable, wrapped
 
 #: How many runs are shown.
@@ -34,6 +34,8 @@ def _run(run: Run, width: int, *, named: bool, latest: bool) -> Iterator[Line]:
     rows = sum(line.rows for line in run.chunks)
     rejected = sum(line.rejected for line in run.chunks)
     facts = f"{done:,} of {len(run.chunks):,} chunks, {rows:,} rows"
+    if run.watermark is not None:
+        facts += f", up to {shown_watermark(run.watermark)}"
     if rejected:
         facts += f", {rejected:,} rejected"
     if run.attempt > 1:

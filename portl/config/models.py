@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import attrs
 
+from portl.config.incremental import IncrementalConfig
 from portl.config.validators import FieldError, not_empty, not_negative, once, positive, some_once, to_different_columns
 
 
@@ -150,6 +151,7 @@ class Mode(enum.StrEnum):
     FULL = "full"
     REPLACE = "replace"
     MIRROR = "mirror"
+    INCREMENTAL = "incremental"
 
 
 class Deletes(enum.StrEnum):
@@ -358,6 +360,15 @@ def _for_mirror(instance: MigrationConfig, attribute: attrs.Attribute[Any], valu
         raise FieldError(attribute.name, f"needs `mode: mirror`, found `mode: {instance.mode.value}`")
 
 
+def _for_incremental(
+    instance: MigrationConfig, attribute: attrs.Attribute[Any], value: IncrementalConfig | None
+) -> None:
+    if value is not None and instance.mode is not Mode.INCREMENTAL:
+        raise FieldError(attribute.name, f"needs `mode: incremental`, found `mode: {instance.mode.value}`")
+    if value is None and instance.mode is Mode.INCREMENTAL:
+        raise FieldError(attribute.name, "missing; `mode: incremental` needs a cursor, or `by: xmin` or `by: auto`")
+
+
 def _positive_or_auto(instance: object, attribute: attrs.Attribute[Any], value: int | Auto) -> None:
     if not isinstance(value, Auto):
         positive(instance, attribute, value)
@@ -392,8 +403,11 @@ class MigrationConfig:
     on_table_error: OnTableError = attrs.field(default=OnTableError.STOP, validator=_for_many)
     #: What the destination holds afterwards. full: the source's rows beside those that were there, as `conflict` says;
     #: mirror: exactly the source's rows, and only what differs is moved; replace: the same in one transaction, so that
-    #: readers see the old rows or the new ones.
+    #: readers see the old rows or the new ones; incremental: what has changed at the source since the last run, without
+    #: what was deleted there.
     mode: Mode = Mode.FULL
+    #: How an incremental run finds what has changed: {cursor, lag, from, nulls}, or {by: xmin} or {by: auto}.
+    incremental: IncrementalConfig | None = attrs.field(default=None, validator=_for_incremental)
     #: How a mirror treats rows that the source does not have: {deletes, column, max_deletes}.
     mirror: MirrorConfig = attrs.field(factory=MirrorConfig, validator=_for_mirror)
     #: Source column to destination column. Columns that are not listed keep their names.

@@ -26,6 +26,11 @@ class FieldError(ValueError):
         self.text = text
 
 
+def key_of(field: attrs.Attribute[Any]) -> str:
+    """Return a field's key in a job file: an underscore behind it only keeps it from being a word of Python's."""
+    return field.name.removesuffix("_")
+
+
 def not_empty(instance: object, attribute: attrs.Attribute[Any], value: str | None) -> None:
     """Refuse an empty string."""
     if value is not None and not value.strip():

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from itertools import islice
 from typing import Any, ClassVar, TypeVar
 
+from portl.config.incremental import IncrementalConfig
 from portl.config.models import ObjectGroup, SourceConfig
 from portl.connectors.comparer import Comparer, Texts, canonical
 from portl.connectors.exchange import (
@@ -27,7 +28,7 @@ from portl.connectors.objects import Changes, Placement, SchemaObject
 from portl.connectors.side import Side
 from portl.schema.tables import Column, Table
 from portl.values.errors import SchemaError
-from portl.values.findings import Finding
+from portl.values.findings import Finding, problem
 from portl.values.runs import ChunkLine, Run
 
 S = TypeVar("S", bound=SourceConfig)
@@ -139,6 +140,26 @@ class Source(Side[S]):
                 yield from batch.data  # type: ignore[attr-defined]  # of the format ROWS
 
         return Comparer(rows)
+
+    def since(self, wanted: IncrementalConfig, watermark: Mapping[str, Any] | None) -> list[Finding]:
+        """Read from now on only what has changed since an earlier run (``mode: incremental``).
+
+        Called before all other looks at the source; once more, replacing what it was told before, if the plan is made
+        anew. From then on ``snapshot`` has the key ``watermark``, plain data: ``value`` (where reading ends) and
+        ``taken`` (when), both for display; ``since`` (the argument, without its own ``since``); and whatever else this
+        method needs next time.
+
+        Args:
+            wanted: what the job says about it.
+            watermark: that of the earlier run; None: everything is read.
+
+        Returns:
+            What the user should know: what is read, or why a watermark does not hold any more.
+        """
+        return [problem("mode", f"the source {self.label()} cannot tell what has changed", "use `mode: full`")]
+
+    def all_rows(self) -> None:
+        """Read all rows from now on, whatever ``since`` was told; called before both sides are compared."""
 
     def condition(self) -> str | None:
         """Return the job's condition on the source's rows, for a mirror of those alone; None: there is none."""

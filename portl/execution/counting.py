@@ -9,7 +9,7 @@ from portl.planning.delivery import Delivery
 from portl.planning.plan import Plan
 from portl.planning.tasks import TableTask
 from portl.values.results import Result, TableResult
-from portl.values.runs import ChunkLine, Run
+from portl.values.runs import ChunkLine, Run, shown_watermark
 
 
 def result_of(plan: Plan, tables: tuple[TableResult, ...], started: float) -> Result:
@@ -73,6 +73,8 @@ def counted(
         chunks_by=None if task.delivery is Delivery.WHOLE else task.split.by,
         ledger=task.ledger,
         run=run.id,
+        watermark=shown_watermark(run.watermark),
+        watermark_before=shown_watermark((run.watermark or {}).get("since")),
     )
 
 

@@ -11,6 +11,7 @@ import attrs
 
 from portl.config.documentation import field_docs
 from portl.config.models import Auto, MigrationConfig, TableChoice
+from portl.config.validators import key_of
 from portl.connectors import registry
 from portl.values.errors import ConfigError
 from portl.values.secrets import Secret
@@ -89,11 +90,11 @@ def _below(model: type, prefix: str, connector: str | None) -> list[Explanation]
     for field in attrs.fields(model):
         nested = next((kind for kind in _kinds(hints[field.name]) if attrs.has(kind) and kind is not TableChoice), None)
         of_a_connector = field.name in ("source", "destination") and connector is None
-        below = _below(nested, f"{prefix}{field.name}.", connector) if nested and not of_a_connector else []
+        below = _below(nested, f"{prefix}{key_of(field)}.", connector) if nested and not of_a_connector else []
         short = next((item for item in below if item.key.endswith(f".{getattr(nested, 'SHORTHAND', '')}")), None)
         found.append(
             Explanation(
-                key=f"{prefix}{field.name}",
+                key=f"{prefix}{key_of(field)}",
                 connector=connector,
                 meaning=docs.get(field.name, ""),
                 takes=f"{short.takes}, or a mapping" if short else _takes(hints[field.name]),

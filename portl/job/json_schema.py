@@ -24,6 +24,7 @@ from portl.config.models import (
     Tables,
     TypeRule,
 )
+from portl.config.validators import key_of
 from portl.connectors import registry
 from portl.connectors.connector import Connector
 from portl.values.secrets import Secret
@@ -67,8 +68,8 @@ class _Builder:
         fields = attrs.fields(cls)
         return {
             "type": "object",
-            "properties": {f.name: self._field(f, hints[f.name], docs.get(f.name, "")) for f in fields},
-            "required": [f.name for f in fields if f.default is attrs.NOTHING],
+            "properties": {key_of(f): self._field(f, hints[f.name], docs.get(f.name, "")) for f in fields},
+            "required": [key_of(f) for f in fields if f.default is attrs.NOTHING],
             "additionalProperties": False,
         }
 

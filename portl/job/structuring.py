@@ -27,7 +27,7 @@ from portl.config.models import (
     Tables,
     TypeRule,
 )
-from portl.config.validators import FieldError
+from portl.config.validators import FieldError, key_of
 from portl.connectors import registry
 from portl.job.document import Path as KeyPath
 from portl.job.document import Written
@@ -180,7 +180,7 @@ class _Model:
         self._converter = converter
         self._complete = issubclass(cls, (SourceConfig, DestinationConfig)) and not many
         self._types = get_type_hints(cls)
-        self._fields = {field.name: field for field in attrs.fields(cls) if field.init}
+        self._fields = {key_of(field): field for field in attrs.fields(cls) if field.init}
 
     def __call__(self, value: Any, _: Any) -> Any:
         if isinstance(value, self._cls):
@@ -194,7 +194,7 @@ class _Model:
         for name, field in self._fields.items():
             try:
                 if name in value:
-                    values[name] = self._converter.structure(value[name], self._types[name])
+                    values[name] = self._converter.structure(value[name], self._types[field.name])
                 elif field.default is attrs.NOTHING and name not in meant.values():
                     found.append(((name,), "missing; it is required"))
             except Exception as error:
@@ -224,13 +224,13 @@ class _Model:
         absent = set(mentioned) - set(values)
         for name, field in self._fields.items():
             if name not in absent:
-                object.__setattr__(trial, name, values[name] if name in values else _default(field, trial))
+                object.__setattr__(trial, field.name, values[name] if name in values else _default(field, trial))
         found: Problems = []
         for name, field in self._fields.items():
             if field.validator is None or name in absent:
                 continue
             try:
-                field.validator(trial, field, getattr(trial, name))
+                field.validator(trial, field, getattr(trial, field.name))
             except AttributeError as error:
                 if error.obj is not trial or error.name not in absent:
                     raise

@@ -21,5 +21,6 @@ def plan(request: Request, sides: Sides, *, exact: bool, restart: bool) -> Plan:
         from portl.planning.database.planner import plan_tables  # most jobs have one table
 
         return plan_tables(config, sides, restart=restart)
-    task = plan_table(config, source, destination, sides.kept, exact=exact, restart=restart)
+    refresh = restart and request.full_refresh
+    task = plan_table(config, source, destination, sides.kept, exact=exact, restart=restart, refresh=refresh)
     return Plan(config=config, source=source.label(), destination=destination.label(), tables=(task,))

@@ -90,6 +90,8 @@ class Request:
     context: Context = attrs.field(repr=False)
     #: True to start over instead of resuming an interrupted run.
     restart: bool = False
+    #: True to read all rows in ``mode: incremental``; implies ``restart``.
+    full_refresh: bool = False
 
     @classmethod
     def of(
@@ -102,6 +104,7 @@ class Request:
         cancel: CancelToken | None = None,
         overrides: Mapping[str, str] | None = None,
         restart: bool = False,
+        full_refresh: bool = False,
         run_id: str | None = None,
     ) -> Request:
         """Load the job and gather the arguments of ``portl.migrate``.
@@ -122,7 +125,14 @@ class Request:
                     raise
 
         context = Context(token=cancel or CancelToken(), emit=emit, retry=config.retry)
-        return cls(config=config, source=source, destination=destination, context=context, restart=restart)
+        return cls(
+            config=config,
+            source=source,
+            destination=destination,
+            context=context,
+            restart=restart or full_refresh,
+            full_refresh=full_refresh,
+        )
 
     @property
     def caller_supplied(self) -> bool:

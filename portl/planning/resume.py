@@ -29,6 +29,7 @@ from portl.connectors.exchange import Chunk, Intent, Split
 from portl.connectors.ledger import Ledger
 from portl.connectors.source import Source
 from portl.planning.delivery import Delivery, begun, job_name, whole_bounds
+from portl.planning.modes import incremental
 from portl.values.findings import Finding, note, problem, warning
 from portl.values.runs import ChunkState, Run, RunState
 
@@ -110,6 +111,8 @@ class _Inquiry:
         self._hidden()
         found = self._ledger.find(self._job) if self._ledger is not None else None
         reported = None if restart else self._reported(found, identity)
+        if self._config.incremental is not None and not restart:
+            self._moved_on(found, identity)
         # A mirror is not resumed: the next one compares both sides as they are then.
         fresh = restart or reported or self._intent.mirror
         run = None if found is None or fresh else self._resumed(found, mode, identity)
@@ -144,7 +147,28 @@ class _Inquiry:
                 "newest_by": conflict.newest_by,
             },
             **({"mode": self._config.mode.value} if intent.mirror else {}),
+            **self._incremental(),
         }
+
+    def _incremental(self) -> Mapping[str, Any]:
+        """Return what decides which rows an incremental run reads; ``lag`` may change."""
+        wanted = self._config.incremental
+        if wanted is None:
+            return {}
+        read = {"by": wanted.by.value, "cursor": wanted.cursor, "from": wanted.from_, "nulls": wanted.nulls.value}
+        return {"mode": "incremental", "incremental": read}
+
+    def _moved_on(self, found: Run | None, identity: Mapping[str, Any]) -> None:
+        """Report what keeps a watermark from meaning the same to this run."""
+        if found is None or incremental.last_watermark(found) is None:
+            return
+        if found.state is not RunState.DONE and begun(found.chunks):
+            return  # it is resumed, or a problem already
+        if different := changes(found.identity, identity):
+            self._findings.append(incremental.changed(found, different))
+        elif self._intent.create or found.incarnation not in (None, self._destination.incarnation()):
+            gone = incremental.gone(found, self._intent.target.name, replaced=not self._intent.create)
+            self._findings.append(gone)
 
     def _delivery(self) -> Delivery:
         if self._config.atomic or self._config.mode is Mode.REPLACE:

@@ -13,7 +13,7 @@ from portl.connectors.ledger import Ledger
 from portl.connectors.source import Source
 from portl.planning.columns import map_columns
 from portl.planning.keys import choose_key, distinct, report_nulls
-from portl.planning.modes import mirror
+from portl.planning.modes import incremental, mirror
 from portl.planning.placing import with_objects
 from portl.planning.resume import Resumption
 from portl.planning.route import choose_format, snapshot_need
@@ -36,6 +36,7 @@ def plan_table(
     *,
     exact: bool,
     restart: bool = False,
+    refresh: bool = False,
     resumption: Resumption | None = None,
 ) -> TableTask:
     """Return the task for the job's table.
@@ -47,9 +48,13 @@ def plan_table(
         ledger: the destination's, or why it has none.
         exact: True to count the rows and to fetch a preview, False for an estimate alone.
         restart: True to begin again where a run was interrupted.
+        refresh: True to read all rows in ``mode: incremental``.
         resumption: whether a run is resumed, where that is decided for many tables together.
     """
-    return _Planner(config, source, destination, ledger, resumption).plan(exact=exact, restart=restart)
+    planner = _Planner(config, source, destination, ledger, resumption)
+    if incremental.is_incremental(config):
+        planner.confine(refresh=refresh)
+    return planner.plan(exact=exact, restart=restart)
 
 
 class _Planner:
@@ -68,12 +73,20 @@ class _Planner:
         self._ledger = ledger if isinstance(ledger, Ledger) else None
         self._findings: list[Finding] = [ledger] if isinstance(ledger, Finding) else []
 
+    def confine(self, *, refresh: bool) -> None:
+        """Confine the source to what has changed since the last run."""
+        self._findings += incremental.confine(
+            self._config, self._source, self._destination, self._ledger, refresh=refresh
+        )
+
     def plan(self, *, exact: bool, restart: bool) -> TableTask:
         intent, ignored = self._intent()
         together = "all tables are read in one state" if self._resumption is not None else None
         if intent.mirror:
             together = "a mirror moves rows in the state in which they were compared"
             self._findings += mirror.examine(self._config, intent, self._source, self._destination)
+        if incremental.is_incremental(self._config):
+            self._findings += incremental.examine(self._config, intent)
         intent = self._with_format(intent, together or snapshot_need(self._config))
         self._findings += self._source.examine(intent.fields)
         if self._resumption is None:

@@ -64,6 +64,10 @@ class TableResult:
     ledger: str | None = None
     #: The run's id in the ledger; empty if no plan was made.
     run: str = ""
+    #: In ``mode: incremental``: up to where the run has read, and up to where the one before it had; a cursor's value
+    #: as text, or the time of the state that was read. None: nothing, or another mode.
+    watermark: str | None = None
+    watermark_before: str | None = None
     #: Why the table failed, where the others went on (``on_table_error: continue``).
     error: str | None = None
     #: The same without values of rows.
@@ -301,6 +305,9 @@ def _facts(table: TableResult, source: str, destination: str) -> list[tuple[str,
         ("chunks", "one transaction for everything" if table.chunks_by is None else chunks),
         ("ledger", table.ledger or "none"),
     ]
+    if table.watermark is not None:
+        since = f"since {table.watermark_before}" if table.watermark_before is not None else "everything"
+        facts.insert(3, ("watermark", f"{table.watermark} ({since})"))
     if table.rows_rejected:
         facts.append(("rejected", f"{table.rows_rejected:,} rows, in {table.rejected_to}"))
     return facts

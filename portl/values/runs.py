@@ -150,6 +150,15 @@ class Run:
         return tuple(key for table in self.tables for key in table.dropped)
 
     @property
+    def watermark(self) -> Mapping[str, Any] | None:
+        """Up to where it reads (``Source.since``); None: it reads everything, or has not begun.
+
+        That of its first attempt: later ones see more, and the next run reads that again.
+        """
+        found = self.snapshots[min(self.snapshots)].get("watermark") if self.snapshots else None
+        return found if found is None else dict(found)
+
+    @property
     def began(self) -> str:
         """When it was started, in UTC, for display."""
         return f"{self.started.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if self.started else "an unknown time"
@@ -194,8 +203,14 @@ class Run:
                 )
             },
             "bytes": sum(line.bytes for line in lines),
+            "watermark": shown_watermark(self.watermark),
             "tables": [table_progress(self, table) for table in self.tables],
         }
+
+
+def shown_watermark(watermark: Mapping[str, Any] | None) -> str | None:
+    """Return a watermark for display: the cursor's value, or the time of the state that was read."""
+    return None if watermark is None else watermark["value"] or watermark["taken"]
 
 
 def table_progress(run: Run, table: RunTable) -> dict[str, Any]:

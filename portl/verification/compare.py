@@ -55,6 +55,7 @@ def compare(config: MigrationConfig, sides: Sides | TableSides, mode: Verify, na
         SchemaError: the destination's table does not exist, or lacks columns.
         PermissionDenied: a role may not read its side.
     """
+    sides.source.all_rows()
     return TableComparison(config, sides, mode, named).run()
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import attrs
 import psycopg
@@ -16,6 +17,7 @@ from portl_postgres.session.session import Session
 from portl_postgres.sql.text import QUERY_WORDS, Unbalanced, check_expression, first_word, quoted, without_end
 from portl_postgres.wire.copy import flush, unfinished, wait_result
 
+READ_ONLY_VIOLATION = "25006"
 INSUFFICIENT_PRIVILEGE = "42501"
 #: SQLSTATE classes of errors in the text of a query: feature, cardinality, data, schema, syntax.
 _FAULT_CLASSES = ("0A", "21", "22", "3D", "3F", "42", "54")
@@ -159,3 +161,18 @@ class Describer:
             f"cannot convert to {to!r}{f' using {using!r}' if using else ''}: {found}",
             hint="name a type of PostgreSQL's, and in `using` an expression over the source's columns",
         )
+
+
+@contextmanager
+def only_reading() -> Iterator[None]:
+    """Say what a refused attempt to write means: the transaction is portl's own, and read-only on purpose."""
+    try:
+        yield
+    except portl.OperationError as error:
+        if error.sqlstate != READ_ONLY_VIOLATION:
+            raise
+        raise portl.QueryError(
+            error.message,
+            hint="the source is only read: take what writes or locks rows out of the query",
+            sqlstate=error.sqlstate,
+        ) from None

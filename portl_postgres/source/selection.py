@@ -12,6 +12,7 @@ import portl
 from portl import Chunk, Field, Format, Reading, Table
 from portl_postgres.config import PostgresSourceConfig
 from portl_postgres.session.session import Session
+from portl_postgres.source.increments import Increment
 from portl_postgres.source.ranges import BLOCK, KEY, Order, block_order, column_order, relation_of
 from portl_postgres.sql.text import literal, quoted
 from portl_postgres.verification.places import Places
@@ -33,6 +34,8 @@ class Selection:
     _orders: dict[str, Order] = attrs.field(factory=dict)
     #: Where the rows are that a mirror fetches; workers share it.
     places: Places | None = None
+    #: What an incremental run reads of them; None: it is none.
+    increment: Increment | None = None
 
     def select(
         self,
@@ -63,14 +66,20 @@ class Selection:
             order = self.order(session, bounds)
             conditions.insert(0, order.condition(bounds))
             # A scan of blocks alone is in their order; with another condition an index may come before them.
-            if ordered and (order.by == KEY or (order.by == BLOCK and self.config.where is not None)):
+            if ordered and (order.by == KEY or (order.by == BLOCK and self.where is not None)):
                 tail = f" ORDER BY {order.sorting}{tail}"
         given = " AND ".join(filter(None, conditions))
         return f"{self.origin}{' WHERE ' + given if given else ''}{tail}"
 
     @property
     def _conditions(self) -> list[str]:
-        return [f"(\n{self.config.where}\n)"] if self.config.where is not None else []
+        return [f"(\n{self.where}\n)"] if self.where is not None else []
+
+    @property
+    def where(self) -> str | None:
+        """The condition on the rows; None: all are read."""
+        given, read = self.config.where, self.increment.condition if self.increment is not None else None
+        return f"(\n{given}\n) AND {read}" if given is not None and read is not None else given or read
 
     def order(self, session: Session, bounds: Mapping[str, Any]) -> Order:
         """Return what bounds are bounds of.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from typing import Any, ClassVar
 
 import attrs
@@ -32,12 +32,12 @@ from portl_postgres.config import PostgresSourceConfig
 from portl_postgres.session import worker_sessions
 from portl_postgres.session.database import Database
 from portl_postgres.session.session import Session
-from portl_postgres.source import ahead, formats, snapshot, unsendable
+from portl_postgres.source import ahead, formats, increments, snapshot, unsendable
 from portl_postgres.source.checks import SourceExaminer, expected_rows
 from portl_postgres.source.chunks import Splitter
 from portl_postgres.source.decoding import decoded
 from portl_postgres.source.describing import selected
-from portl_postgres.source.queries import Describer
+from portl_postgres.source.queries import Describer, only_reading
 from portl_postgres.source.ranges import relation_of
 from portl_postgres.source.selection import Selection, origin, search_path
 from portl_postgres.source.sharing import SharedSnapshot
@@ -53,7 +53,6 @@ from portl_postgres.wire.messages import ended
 #: A table or query of more rows than this (as the planner of the server guesses) is not counted, but estimated.
 COUNT_ROWS = 5_000_000
 
-READ_ONLY_VIOLATION = "25006"
 logger = logging.getLogger("portl.postgres")
 
 _TRANSACTION = "ISOLATION LEVEL REPEATABLE READ, READ ONLY"
@@ -151,6 +150,9 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         if self._shared.travelled:
             worker_sessions.wear(self._session, self._shared.mark)
         self._stack.callback(self._end)
+        self._begin()
+
+    def _begin(self) -> None:
         settings = [*_IN_ORDER, f"SELECT set_config('search_path', {search_path(self.config)}, true)"]
         if self._session.nested:
             settings.insert(0, "SET LOCAL transaction_read_only = on")
@@ -160,6 +162,27 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
             self._session.begin(_TRANSACTION)
             self._shared.take_over(self._session, self.label())
             self._session.queries(settings)
+
+    def since(self, wanted: portl.IncrementalConfig, watermark: Mapping[str, Any] | None) -> list[Finding]:
+        """See ``Source.since``."""
+        opened = None
+        if not self._session.nested:
+            # What is open has to be known before the snapshot is taken: another one is taken.
+            self._session.rollback()
+            opened = increments.opened(self._session)
+            self._begin()
+        self._selected, self._plain = None, False
+        system = (self._where.server, self._where.name)
+        rows = increments.Rows(
+            self._session, self.describe(), self._selection.origin, self.config.where, system, opened
+        )
+        self._selection.increment, found = increments.confined(rows, wanted, watermark)
+        return found
+
+    def all_rows(self) -> None:
+        """See ``Source.all_rows``."""
+        if self._selected is not None:
+            self._selected.increment = None
 
     def _end(self) -> None:
         if self._session_ is None:
@@ -243,9 +266,10 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         table = self.describe()
         if self._plain and splitting.chunk_rows is None and self.config.limit is None:
             return Split(chunks=(Chunk(rows=self._expected),), reason="it is smaller than a chunk")
-        with self._only_reading():
+        with only_reading():
             select = self._selection.select(self._session, splitting.fields)
-            return Splitter(self._session, table, self.config, self._selection.origin, select, splitting).split()
+            config = attrs.evolve(self.config, where=self._selection.where)
+            return Splitter(self._session, table, config, self._selection.origin, select, splitting).split()
 
     def rest(self, reading: Reading, rows: int) -> Chunk | None:
         """See ``Source.rest``."""
@@ -254,23 +278,17 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
     def identity(self) -> Mapping[str, Any]:
         """See ``Source.identity``: which rows of which database, however it is reached."""
         of_table = self._selection.identity if self.config.lacks is None else {}
-        return {"system": self._system(), "database": self._where.name, **of_table}
+        return {"system": self._where.server, "database": self._where.name, **of_table}
 
     def _source(self) -> str:
         """Return what follows FROM."""
         return self._selection.rows(self._session)
 
-    def _system(self) -> str:
-        """Return what tells this server and its standbys from others.
-
-        A role may be kept from looking at the identifier; the database's oid and name are then all that there is.
-        """
-        found = self._where
-        return found.system if found.system is not None else f"unknown, database {found.oid}"
-
     def snapshot(self) -> Mapping[str, Any]:
         """See ``Source.snapshot``."""
-        return snapshot.taken(self._session, self.describe() if self.config.lacks is None else None)
+        found = snapshot.taken(self._session, self.describe() if self.config.lacks is None else None)
+        increment = self._selected.increment if self._selected is not None else None
+        return {**found, "watermark": increment.watermark} if increment is not None else found
 
     def resumable(self, lines: Sequence[ChunkLine], run: Run, *, repeatable: bool) -> list[Finding]:
         """See ``Source.resumable``."""
@@ -328,7 +346,7 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         estimate = self._estimate()
         if not exact or estimate > COUNT_ROWS:
             return RowCount(rows=estimate, exact=False)
-        with self._only_reading():
+        with only_reading():
             rows = self._session.query(
                 f"SELECT count(*) FROM (SELECT 1 FROM {self._source()}) AS portl_rows", what="counting the rows"
             )
@@ -347,23 +365,9 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
             f"({select_list.select_item(field, named=False)})::text AS c{number}" for number, field in enumerate(fields)
         )
         statement = f"SELECT * FROM (SELECT {columns} FROM {self._source()}) AS portl_preview LIMIT {rows}"
-        with self._only_reading(), as_they_are(self._session):
+        with only_reading(), as_they_are(self._session):
             found = self._session.query(statement, what="the preview")
         return [tuple(map(_shown, row)) for row in found]
-
-    @contextmanager
-    def _only_reading(self) -> Iterator[None]:
-        """Say what a refused attempt to write means: the transaction is portl's own, and read-only on purpose."""
-        try:
-            yield
-        except portl.OperationError as error:
-            if error.sqlstate != READ_ONLY_VIOLATION:
-                raise
-            raise portl.QueryError(
-                error.message,
-                hint="the source is only read: take what writes or locks rows out of the query",
-                sqlstate=error.sqlstate,
-            ) from None
 
     def rows(self) -> Iterable[tuple[Any, ...]]:
         """See ``Source.rows``; ``read`` is what the engine uses."""
@@ -389,7 +393,7 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         batches = copy.batches(binary=binary, rows=reading.batch_rows, size=reading.batch_bytes)
         self._reading = copy, batches
         naming = unsendable.named(self._session, self._selection, reading, copy)
-        with self._only_reading(), self._passing(reading.format), naming, closing(batches):
+        with only_reading(), self._passing(reading.format), naming, closing(batches):
             yield from decoded(reading, batches) if reading.format.name == portl.ROWS.name else batches
         if reading.check:
             self.check()

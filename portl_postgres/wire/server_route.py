@@ -98,6 +98,14 @@ class Database:
     recovering: bool
 
     @property
+    def server(self) -> str:
+        """What tells the server and its standbys from others.
+
+        A role may be kept from looking at the identifier; the database's oid and name are then all that there is.
+        """
+        return self.system if self.system is not None else f"unknown, database {self.oid}"
+
+    @property
     def format(self) -> str | None:
         """The name of the format in which rows stay inside it; None: they cannot."""
         if self.recovering or self.system is None:

@@ -15,6 +15,7 @@ import pytest
 import portl
 import portl_postgres
 from portl.cli import app
+from portl.config.validators import key_of
 from portl.connectors.registry import Hooks
 from portl.job.explain import every
 
@@ -57,7 +58,7 @@ def test_every_model_of_the_job_file_has_a_table() -> None:
     """A model below another one is not forgotten, though its keys may be called like others."""
     models = set(runpy.run_path(str(DOCS / "keys.py"))["MODELS"].values())
     keys = {found.key: found.keys for found in every() if found.connector in (None, "postgres")}
-    listed = {tuple(sorted(field.name for field in attrs.fields(model))) for model in models}
+    listed = {tuple(sorted(key_of(field) for field in attrs.fields(model))) for model in models}
     for key, below in keys.items():
         names = tuple(sorted(name.removeprefix(f"{key}.") for name in below if "." not in name.removeprefix(f"{key}.")))
         assert not names or names in listed, f"{key}: add its model to docs/keys.py"

@@ -1,0 +1,84 @@
+"""Plan an incremental run: where the last one ended, and what this one cannot be combined with.
+
+The watermark is part of what the source says of the state that it reads (``Source.snapshot``), which the ledger keeps
+with the run. It holds once the run is done: a run that was interrupted, and is resumed or begun again, reads from where
+the run before it ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from portl.config.models import DestinationConfig, MigrationConfig, Mode, SourceConfig
+from portl.connectors.destination import Destination
+from portl.connectors.exchange import Intent
+from portl.connectors.ledger import Ledger
+from portl.connectors.source import Source
+from portl.planning.delivery import job_name
+from portl.values.findings import Finding, note, problem
+from portl.values.runs import Run, RunState
+
+REFRESH = "`--full-refresh` reads all rows once more"
+
+
+def is_incremental(config: MigrationConfig) -> bool:
+    """Return whether a job reads only what has changed."""
+    return config.mode is Mode.INCREMENTAL
+
+
+def last_watermark(found: Run | None) -> Mapping[str, Any] | None:
+    """Return the watermark that a run begins with, from the latest run of its job; None: all rows are read."""
+    if found is None or found.watermark is None:
+        return None
+    return found.watermark if found.state is RunState.DONE else found.watermark.get("since")
+
+
+def confine(
+    config: MigrationConfig,
+    source: Source[SourceConfig],
+    destination: Destination[DestinationConfig],
+    ledger: Ledger | None,
+    *,
+    refresh: bool,
+) -> list[Finding]:
+    """Confine the source to what has changed since the last run; return what the user should know of it.
+
+    Args:
+        config: the job.
+        source: open.
+        destination: open.
+        ledger: the destination's; None: it has none.
+        refresh: True to read all rows once more.
+    """
+    assert config.incremental is not None, "the mode needs it"
+    if ledger is None:
+        said = "without a ledger, nothing remembers the watermark"
+        return [problem("incremental", said, "see the finding on `ledger`")]
+    if config.atomic:
+        return [problem("atomic", "an incremental job records its watermark with its chunks", "remove `atomic`")]
+    found = None if refresh else ledger.find(job_name(config, destination))
+    return source.since(config.incremental, last_watermark(found))
+
+
+def examine(config: MigrationConfig, intent: Intent) -> list[Finding]:
+    """Return what keeps the rows of an incremental run from being written, and what it does not see."""
+    if not intent.idempotent:
+        what = "needs a key" if intent.key is None else f"does not go with `conflict: {intent.conflict.strategy.value}`"
+        said = f"`mode: incremental` {what}: rows at the watermark are read again"
+        return [problem("mode", said, "use a key, and `conflict: overwrite`, `skip` or an idempotent `merge`")]
+    if config.source.limit is not None:
+        return [problem("source.limit", "an incremental job reads all that has changed", "remove `limit`")]
+    return [note("mode", "rows that are deleted at the source stay at the destination; `mode: mirror` removes them")]
+
+
+def changed(found: Run, different: list[str]) -> Finding:
+    """Return the problem that the job is not the one that has set the watermark."""
+    said = f"the job has changed since the run of {found.began}: {', '.join(different)}"
+    return problem("incremental", said, f"change it back, or {REFRESH}")
+
+
+def gone(found: Run, name: str, *, replaced: bool) -> Finding:
+    """Return the finding on a destination that does not hold what earlier runs have written."""
+    what = "has been replaced by another table" if replaced else "is gone"
+    return problem("incremental", f"{name} {what} since the run of {found.began}", REFRESH)
