@@ -64,6 +64,9 @@ class MirrorSource(Comparer):
             place: as ``MirrorDestination.place`` has returned it.
         """
 
+    def forget(self) -> None:
+        """Forget what it was aimed at. Called once, last."""
+
 
 class MirrorDestination(Comparer):
     """The destination's side.

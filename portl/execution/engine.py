@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from portl.config.models import MigrationConfig
+from portl.config.models import MigrationConfig, Mode
 from portl.connectors.context import Context
 from portl.execution.counting import result_of
 from portl.execution.table_run import TableRun
@@ -28,7 +28,9 @@ from portl.values.results import Result, TableResult
 if TYPE_CHECKING:
     from concurrent.futures import Executor  # for a type alone, it would take 5 ms
 
+    from portl.execution.database.run import DatabaseRun
     from portl.execution.mirror.run import MirrorRun
+    from portl.execution.mirror.tables import MirrorTables
 
 
 def execute(
@@ -98,9 +100,15 @@ def table_run(
 
 def _tables(plan: Plan, sides: Sides, context: Context, started: float) -> Result:
     """Carry out a plan of many tables."""
-    from portl.execution.database.run import DatabaseRun  # most jobs have one table
+    run: DatabaseRun | MirrorTables
+    if plan.config.mode is Mode.MIRROR:
+        from portl.execution.mirror.tables import MirrorTables  # most jobs are none
 
-    run = DatabaseRun(plan, sides, context)
+        run = MirrorTables(plan, sides, context)
+    else:
+        from portl.execution.database.run import DatabaseRun  # most jobs have one table
+
+        run = DatabaseRun(plan, sides, context)
     try:
         return result_of(plan, run.carry_out(), started)
     except KeyboardInterrupt as error:

@@ -423,7 +423,6 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
     def mirror(self, intent: portl.Intent) -> portl.MirrorSource:
         """See ``Source.mirror``."""
         self._selection.places = places = Places()
-        self._stack.callback(places.close)
         rows = MirroredRows(
             rows=self._source(),
             row_security=self.config.row_security.value,

@@ -127,6 +127,10 @@ class PostgresMirrorSource(SourceComparer, MirrorSource):
         self._places.put(part, place)
         return Chunk(bounds={"by": portl.PLACES, "part": part})
 
+    def forget(self) -> None:
+        """See ``MirrorSource.forget``."""
+        self._places.close()
+
 
 class PostgresMirrorDestination(DestinationComparer, MirrorDestination):
     """The destination's side.

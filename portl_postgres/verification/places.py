@@ -9,6 +9,9 @@ import attrs
 
 from portl_postgres.sql.text import literal
 
+#: What is kept in memory before a file is opened: many tables of which little has changed need none.
+MEMORY_BYTES = 1024 * 1024
+
 
 @attrs.frozen(kw_only=True)
 class Place:
@@ -26,7 +29,7 @@ class Places:
     def __init__(self) -> None:
         #: What is looked for, in a query over the source, and its type.
         self.looked_for = "", ""
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the source
+        self._file = tempfile.SpooledTemporaryFile(MEMORY_BYTES)  # noqa: SIM115  # ``close`` follows
         self._parts: dict[int, tuple[int, int, int]] = {}
         self._lock = threading.Lock()
 
@@ -34,7 +37,8 @@ class Places:
         """Keep the place of a part."""
         data = place.values.encode()
         with self._lock:
-            start = self._file.seek(0, 2)
+            self._file.seek(0, 2)
+            start = self._file.tell()
             self._file.write(data)
             self._parts[part] = start, len(data), place.relation
 

@@ -147,8 +147,11 @@ class MirrorComparison:
         return RowCount(rows=compared.rows[0] if compared.all else sum(compared.differences.fetched), exact=True)
 
     def forget(self) -> None:
-        """Drop what the destination has kept."""
-        self.destination.forget()
+        """Drop what both sides have kept."""
+        try:
+            self.source.forget()
+        finally:
+            self.destination.forget()
 
 
 def _total(sums: Mapping[int, BucketSum]) -> int:

@@ -16,6 +16,7 @@ import attrs
 from portl.config.models import MigrationConfig, OnError
 from portl.connectors.context import Context
 from portl.connectors.exchange import Counts
+from portl.connectors.mirroring import MirrorDestination
 from portl.execution.chunks.transaction import ChunkTransaction
 from portl.execution.chunks.work import Assignment
 from portl.execution.counting import counted
@@ -48,17 +49,7 @@ class MirrorRun:
             stack.callback(comparison.forget)
             compared = comparison.compare()
             self._context.token.check()
-            self._context.emit(
-                events.Compared(
-                    table=self._task.destination.name,
-                    rows_source=compared.rows[0],
-                    rows_destination=compared.rows[1],
-                    rows_to_fetch=comparison.counted(compared).rows,
-                    rows_to_delete=sum(compared.differences.removed),
-                    bytes=compared.bytes,
-                    seconds=time.monotonic() - self._began,
-                )
-            )
+            self._context.emit(announced(self._task, comparison, compared, time.monotonic() - self._began))
             task = attrs.evolve(self._task, split=comparison.split(compared), count=comparison.counted(compared))
             self._run = DifferencesRun(task, self._config, self._sides, self._context, comparison, compared)
             self._run.carry_out()
@@ -115,10 +106,10 @@ class DifferencesRun(TableRun):
     def _in_order(self, todo: Sequence[ChunkLine]) -> Sequence[ChunkLine]:
         if not self._removes_first:
             return todo
-        return sorted(todo, key=lambda line: (_kind(line) != COMPARED, _kind(line) != REMOVED, line.number))
+        return sorted(todo, key=lambda line: (kind_of(line) != COMPARED, kind_of(line) != REMOVED, line.number))
 
     def _move_rest(self, todo: Sequence[ChunkLine]) -> None:
-        gone = [line for line in todo if _kind(line) == REMOVED]
+        gone = [line for line in todo if kind_of(line) == REMOVED]
         steps: list[tuple[Callable[[Sequence[ChunkLine]], None], list[ChunkLine]]] = [
             (super()._move_rest, [line for line in todo if line not in gone]),
             (self._remove_all, gone),
@@ -141,7 +132,7 @@ class DifferencesRun(TableRun):
             self._move(line)
 
     def _load(self, line: ChunkLine, first: Callable[[], None] | None = None, *, transaction: bool = True) -> None:
-        if _kind(line) not in (COMPARED, REMOVED):
+        if kind_of(line) not in (COMPARED, REMOVED):
             super()._load(line, first, transaction=transaction)
             return
         assignment = Assignment(
@@ -154,26 +145,41 @@ class DifferencesRun(TableRun):
             transaction=transaction,
             undoes=False,
         )
-        self._change(ChunkTransaction(assignment), line)
-
-    def _change(self, transaction: ChunkTransaction, line: ChunkLine) -> None:
-        """Do what is no moving of rows, in a transaction with its line."""
-        destination = self._comparison.destination
-        transaction.begin()
-        try:
-            if _kind(line) == COMPARED:
-                counts, sent = Counts(unchanged=self._compared.unchanged), self._compared.bytes
-                destination.restore()
-            else:
-                assert line.bounds is not None, "it says which part"
-                counts, sent = Counts(deleted=destination.remove(line.bounds["part"])), 0
-            transaction.tally.add([], counts, sent)
-            committed = transaction.commit(ChunkState.DONE)
-        except BaseException:
-            transaction.rollback()
-            raise
-        transaction.settle(committed)
+        change(assignment, self._comparison.destination, self._compared)
 
 
-def _kind(line: ChunkLine) -> str | None:
+def change(assignment: Assignment, destination: MirrorDestination, compared: Compared) -> None:
+    """Do what is no moving of rows, in a transaction with its line: note what was compared, or remove rows."""
+    transaction, line = ChunkTransaction(assignment), assignment.line
+    transaction.begin()
+    try:
+        if kind_of(line) == COMPARED:
+            counts, sent = Counts(unchanged=compared.unchanged), compared.bytes
+            destination.restore()
+        else:
+            assert line.bounds is not None, "it says which part"
+            counts, sent = Counts(deleted=destination.remove(line.bounds["part"])), 0
+        transaction.tally.add([], counts, sent)
+        committed = transaction.commit(ChunkState.DONE)
+    except BaseException:
+        transaction.rollback()
+        raise
+    transaction.settle(committed)
+
+
+def kind_of(line: ChunkLine) -> str | None:
+    """Return what a chunk does: COMPARED, REMOVED, or else move rows."""
     return line.bounds.get("by") if line.bounds is not None else None
+
+
+def announced(task: TableTask, comparison: MirrorComparison, compared: Compared, seconds: float) -> events.Compared:
+    """Return the event of a comparison."""
+    return events.Compared(
+        table=task.destination.name,
+        rows_source=compared.rows[0],
+        rows_destination=compared.rows[1],
+        rows_to_fetch=comparison.counted(compared).rows,
+        rows_to_delete=sum(compared.differences.removed),
+        bytes=compared.bytes,
+        seconds=seconds,
+    )

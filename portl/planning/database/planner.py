@@ -20,6 +20,7 @@ from portl.planning.database.order import in_order
 from portl.planning.database.selection import Chosen
 from portl.planning.database.selection import choose as choose_tables
 from portl.planning.delivery import Delivery, begun, job_name, whole_bounds
+from portl.planning.modes.mirror import missing, modes
 from portl.planning.placing import placement
 from portl.planning.plan import Plan
 from portl.planning.request import Sides, TableSides
@@ -58,18 +59,18 @@ class _Planner:
         config, sides = self._config, self._sides
         chosen, findings = choose_tables(config, sides.source.listing())
         self._findings += [*findings, *self._unsuitable()]
-        if config.mode is not Mode.FULL:
-            said = f"`mode: {config.mode.value}` is for one table"
-            self._findings.append(problem("mode", said, "write a job for each table"))
+        self._findings += modes(config, [table.config for table in chosen])
+        mirrored = config.mode is not Mode.FULL
         identity = self._identity()
         found = self._ledger.find(self._job) if self._ledger is not None else None
-        if found is not None and not restart:
+        if found is not None and not restart and not mirrored:
             self._run = self._resumed(found, identity)
         if self._run is not None:
             chosen = self._kept(chosen, self._run)
-        there = sides.destination.objects()
+        there = sides.destination.objects() if not mirrored else None
         created = self._created(chosen, there)
         tasks = self._tasks(chosen, created, found, identity)
+        self._findings += missing(tasks) if mirrored else ()
         objects = self._objects(tasks, there, created, found)
         self._findings += _twice(tasks)
         tasks, dropped = self._in_order(tasks, there, found)

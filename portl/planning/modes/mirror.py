@@ -8,7 +8,7 @@ the place of the old one has another oid, and views and foreign keys stay with t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import attrs
 
@@ -26,6 +26,7 @@ from portl.connectors.destination import Destination
 from portl.connectors.exchange import Intent
 from portl.connectors.mirroring import Mirroring
 from portl.connectors.source import Source
+from portl.planning.tasks import TableTask
 from portl.schema.tables import Table
 from portl.schema.types import Kind
 from portl.values.findings import Finding, note, problem, warning
@@ -75,6 +76,30 @@ def mirroring(config: MigrationConfig, source: Source[SourceConfig]) -> Mirrorin
 def mirrors(config: MigrationConfig) -> bool:
     """Return whether a job makes its destination hold exactly the source's rows."""
     return config.mode in (Mode.MIRROR, Mode.REPLACE)
+
+
+def modes(config: MigrationConfig, tables: Sequence[MigrationConfig]) -> Iterator[Finding]:
+    """Yield what keeps many tables from having the modes that the job gives them.
+
+    Args:
+        config: the job.
+        tables: the job of each table.
+    """
+    if config.mode is Mode.REPLACE:
+        said = "`mode: replace` is for one table: many tables are not written in one transaction"
+        yield problem("mode", said, "write a job for each table, or use `mode: mirror`")
+    if any(table.mode is not config.mode for table in tables):
+        yield problem(
+            "tables", "all tables of a job have one mode", "write `mode` at the top, and a job for the others"
+        )
+
+
+def missing(tasks: Sequence[TableTask]) -> Iterator[Finding]:
+    """Yield a problem for each table that a mirror of many does not find."""
+    for task in tasks:
+        if task.intent.create:
+            said = f"there is no table {task.destination.name}: a mirror of many tables creates none"
+            yield problem("destination", said, "copy it first, with `mode: full`")
 
 
 def conflict(config: MigrationConfig, target: Table, *, created: bool) -> Conflict:
