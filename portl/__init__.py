@@ -70,6 +70,7 @@ if TYPE_CHECKING:  # for type checkers and the docs; a program reads _HOMES, and
     from portl.connectors.mirroring import MirrorDestination as MirrorDestination
     from portl.connectors.mirroring import Mirroring as Mirroring
     from portl.connectors.mirroring import MirrorSource as MirrorSource
+    from portl.connectors.objects import Building as Building
     from portl.connectors.objects import Changes as Changes
     from portl.connectors.objects import ForeignKey as ForeignKey
     from portl.connectors.objects import Placement as Placement
@@ -134,6 +135,7 @@ if TYPE_CHECKING:  # for type checkers and the docs; a program reads _HOMES, and
     from portl.values.events import Done as Done
     from portl.values.events import Event as Event
     from portl.values.events import Failed as Failed
+    from portl.values.events import ObjectProgress as ObjectProgress
     from portl.values.events import ObjectsMade as ObjectsMade
     from portl.values.events import ObjectsStarted as ObjectsStarted
     from portl.values.events import Observer as Observer
@@ -186,7 +188,7 @@ _HOMES = {
     ),
     "portl.connectors.ledger": "Ledger",
     "portl.connectors.mirroring": "PLACES Differences MirrorDestination MirrorSource Mirroring",
-    "portl.connectors.objects": "Changes ForeignKey Placement SchemaObject Stage Standing",
+    "portl.connectors.objects": "Building Changes ForeignKey Placement SchemaObject Stage Standing",
     "portl.connectors.registry": "Installed hookimpl installed register",
     "portl.connectors.retry": "retrying",
     "portl.connectors.side": "Side TableEntry",
@@ -210,8 +212,8 @@ _HOMES = {
         "SchemaError Superseded VerificationFailed"
     ),
     "portl.values.events": (
-        "BatchCommitted ChunkMoved Compared Done Event Failed ObjectsMade ObjectsStarted Observer Resumed Retrying "
-        "RowsRejected Started TableDone TableStarted Warned"
+        "BatchCommitted ChunkMoved Compared Done Event Failed ObjectProgress ObjectsMade ObjectsStarted Observer "
+        "Resumed Retrying RowsRejected Started TableDone TableStarted Warned"
     ),
     "portl.values.findings": "Finding Severity note problem warning",
     "portl.values.history": "History Incident Reason Span",

@@ -85,6 +85,10 @@ class Output:
             self._progress.begin(event)
         elif isinstance(event, portl.BatchCommitted):
             self._progress.advance(event)
+        elif isinstance(event, (portl.ObjectsStarted, portl.ObjectProgress)):
+            self._progress.making(event)
+        elif isinstance(event, portl.ObjectsMade):
+            self._progress.made(event)
         elif isinstance(event, portl.TableDone):
             self._progress.done(event.result.destination)
         elif isinstance(event, portl.Done):

@@ -5,14 +5,14 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from portl.config.models import DestinationConfig, LedgerConfig, Strategy
 from portl.connectors.comparer import Comparer
 from portl.connectors.exchange import ROWS, Examination, Field, Intent, Rejected
 from portl.connectors.ledger import Ledger
 from portl.connectors.mirroring import MirrorDestination, Mirroring
-from portl.connectors.objects import ForeignKey, SchemaObject, Standing
+from portl.connectors.objects import Building, ForeignKey, SchemaObject, Standing
 from portl.connectors.side import Side
 from portl.connectors.writer import Writer
 from portl.schema.conversions import Conversion, conversion
@@ -91,6 +91,13 @@ class Destination(Side[D]):
             first: called in the first transaction.
         """
         raise NotImplementedError
+
+    def building(self, others: Sequence[Self]) -> Sequence[Building | None]:
+        """Return how far the objects are that worker sessions create at the moment; None where that is unknown.
+
+        Called over the session of the run, while those of ``others`` are busy in other threads.
+        """
+        return [None] * len(others)
 
     def expect(self, table: Table) -> None:
         """Take ``table`` for the one that will be there: this run creates it as it is at the source, without keys."""

@@ -106,6 +106,16 @@ class Changes:
 
 
 @attrs.frozen(kw_only=True)
+class Building:
+    """How far an object is that a session creates."""
+
+    #: What it is doing, in the server's words: ``scanning table``.
+    phase: str
+    #: Of this phase, from 0 to 1; None: unknown.
+    share: float | None = None
+
+
+@attrs.frozen(kw_only=True)
 class Standing:
     """How a destination stands to objects that are to be created there with a table."""
 

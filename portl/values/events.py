@@ -125,6 +125,19 @@ class ObjectsStarted(Event):
 
 
 @attrs.frozen(kw_only=True)
+class ObjectProgress(Event):
+    """How far an object is that a worker creates, once a second if it takes long. See ``ObjectsStarted``."""
+
+    table: str | None
+    objects: tuple[str, ...]
+    worker: int
+    #: What the server is doing, in its words: ``scanning table``.
+    phase: str
+    #: Of this phase, from 0 to 1; None: unknown.
+    share: float | None
+
+
+@attrs.frozen(kw_only=True)
 class ObjectsMade(Event):
     """Objects are created. The fields are those of ``ObjectsStarted`` and ``ChunkMoved``."""
 

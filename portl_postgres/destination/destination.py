@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import attrs
 import psycopg
@@ -134,6 +134,12 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         from portl_postgres.objects import making  # see ``PostgresSource.objects``
 
         making.make(self._session, objects, first)
+
+    def building(self, others: Sequence[Self]) -> Sequence[portl.Building | None]:
+        """See ``Destination.building``."""
+        from portl_postgres.objects import making  # see ``PostgresSource.objects``
+
+        return making.building(self._session, [other._session.connection.info.backend_pid for other in others])
 
     def connect(self, context: portl.Context) -> None:
         """See ``Destination.connect``."""

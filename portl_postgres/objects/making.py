@@ -9,7 +9,7 @@ import portl
 from portl import Finding, SchemaObject
 from portl_postgres.objects.reading import read
 from portl_postgres.session.session import Session
-from portl_postgres.sql.text import quoted
+from portl_postgres.sql.text import quoted, statement
 
 #: Objects that are created in one transaction: each holds locks, of which a server has a limited number
 #: (manual, 20.12, max_locks_per_transaction).
@@ -148,3 +148,10 @@ def _execute(session: Session, objects: Sequence[SchemaObject]) -> None:
         half = len(objects) // 2
         _execute(session, objects[:half])
         _execute(session, objects[half:])
+
+
+def building(session: Session, processes: Sequence[int]) -> list[portl.Building | None]:
+    """Return how far the indexes are that processes build; None for one that builds none at the moment."""
+    rows = session.query(statement("building"), [*processes], what="looking at indexes that are built")
+    found = {process: portl.Building(phase=phase, share=share) for process, phase, share in rows}
+    return [found.get(process) for process in processes]

@@ -97,7 +97,12 @@ def test_the_wheel_holds_the_packages_whole_and_nothing_else(wheel: Path) -> Non
         if path.is_file() and path.suffix != ".pyc"
     }
     assert held == there
-    for name in ("portl/py.typed", "portl_postgres/py.typed", "portl_postgres/demo/shop.sql"):
+    for name in (
+        "portl/py.typed",
+        "portl/values/report/page.html",
+        "portl_postgres/py.typed",
+        "portl_postgres/demo/shop.sql",
+    ):
         assert name in held
     assert sum(name.startswith("portl_postgres/sql/") and name.endswith(".sql") for name in held) >= 12
 

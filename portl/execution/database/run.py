@@ -30,6 +30,7 @@ from portl.connectors.objects import SchemaObject, Stage
 from portl.execution.chunks.progress import Progress, in_doubt
 from portl.execution.chunks.work import Report, Work
 from portl.execution.counting import counted
+from portl.execution.database.building import Builds
 from portl.execution.database.tables import LARGE_ROWS, Piece, Queue, TableWork
 from portl.execution.database.worker import TableWorker
 from portl.execution.record import RunRecord
@@ -72,6 +73,7 @@ class DatabaseRun:
         self._record = RunRecord(whole, sides, plan.config.run_id, tables)
         self._crew = Crew(context)
         self._tables: list[TableWork] = []
+        self._builds = Builds(sides.destination, context)
         #: The lines of chunks as the workers have committed them.
         self._committed: dict[int, ChunkLine] = {}
 
@@ -153,7 +155,9 @@ class DatabaseRun:
             if any(n in todo for n in table.part.numbers):
                 table.tracking.announce()
         try:
-            self._crew.run(self._count(), lambda number, context: self._work(queue, number + 1, context))
+            self._crew.run(
+                self._count(), lambda number, context: self._work(queue, number + 1, context), self._builds.look
+            )
         finally:
             self._record.keep(self._committed.values())
         self._context.token.check()
@@ -241,13 +245,16 @@ class DatabaseRun:
         if piece.finish:
             self._persistently(lambda: worker.finish(table), table.task.destination.name, table, context)
 
-    @staticmethod
     def _make_by(
-        worker: TableWorker, objects: Sequence[SchemaObject], context: Context, table: str | None = None
+        self, worker: TableWorker, objects: Sequence[SchemaObject], context: Context, table: str | None = None
     ) -> None:
         """Create objects over the sessions of a worker."""
-        with making(context, _labels(objects), table=table, worker=worker.number):
-            worker.make(objects)
+        labels, session = _labels(objects), worker.destination()
+        with (
+            making(context, labels, table=table, worker=worker.number),
+            self._builds.during(session, table, labels, worker.number),
+        ):
+            session.make(objects)
 
     def _goes_on(self, error: Error, context: Context) -> bool:
         """Return whether the other tables go on after this error of one."""
@@ -337,7 +344,9 @@ class DatabaseRun:
                     attempt = partial(self._make_by, worker, some, context)
                     self._persistently(attempt, some[0].label, self._tables[0], context)
 
-        self._crew.run(min(self._count(), len(left)), lambda number, context: work(number + 1, context))
+        self._crew.run(
+            min(self._count(), len(left)), lambda number, context: work(number + 1, context), self._builds.look
+        )
         self._context.token.check()
         self._make([found for some in left for found in some])
 

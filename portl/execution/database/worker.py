@@ -11,7 +11,6 @@ from portl.config.models import DestinationConfig, SourceConfig
 from portl.connectors.context import Context
 from portl.connectors.destination import Destination
 from portl.connectors.ledger import Ledger
-from portl.connectors.objects import SchemaObject
 from portl.connectors.source import Source
 from portl.execution.chunks.load import ChunkLoad
 from portl.execution.chunks.progress import Progress, in_doubt
@@ -137,10 +136,10 @@ class TableWorker(ExtraWorker):
         done = ChunkLoad(assignment).load()
         return told[-1] if told and not told[-1].provisional else Progress.of_done(done)
 
-    def make(self, objects: Sequence[SchemaObject]) -> None:
-        """Create objects."""
+    def destination(self) -> Destination[DestinationConfig]:
+        """Return the destination that objects are created over, in a session that works."""
         self._let_go()
-        self._opened_base().destination.make(objects)
+        return self._opened_base().destination
 
     def finish(self, table: TableWork) -> None:
         """Do what comes after the rows of a table that was there before."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 
 from portl.connectors.context import Context
@@ -11,6 +12,9 @@ from portl.execution.workers.worker import LOOK_SECONDS
 from portl.values import events
 from portl.values.cancel import CancelToken
 from portl.values.errors import Cancelled, Error
+
+#: Seconds between two calls of ``meanwhile``.
+MEANWHILE_SECONDS = 1.0
 
 
 class Crew:
@@ -39,8 +43,15 @@ class Crew:
         """Have the observers receive an event."""
         self.tell(lambda: self._outer.emit(event))
 
-    def run(self, count: int, work: Callable[[int, Context], None]) -> None:
+    def run(
+        self, count: int, work: Callable[[int, Context], None], meanwhile: Callable[[], None] | None = None
+    ) -> None:
         """Call ``work`` with a number, counted from 0, in each of ``count`` threads.
+
+        Args:
+            count: of the threads.
+            work: what each does.
+            meanwhile: called now and then in the thread that waits.
 
         Raises:
             BaseException: the first failure, after all threads have ended.
@@ -53,7 +64,7 @@ class Crew:
         try:
             for thread in threads:
                 thread.start()
-            self._listen(len(threads))
+            self._listen(len(threads), meanwhile)
         except BaseException:
             self.stop.cancel()
             raise
@@ -74,8 +85,12 @@ class Crew:
         finally:
             self._told.put(None)
 
-    def _listen(self, running: int) -> None:
+    def _listen(self, running: int, meanwhile: Callable[[], None] | None) -> None:
+        looked = time.monotonic()
         while running:
+            if meanwhile is not None and time.monotonic() - looked >= MEANWHILE_SECONDS:
+                meanwhile()
+                looked = time.monotonic()
             try:
                 told = self._told.get(timeout=LOOK_SECONDS)
             except queue.Empty:
