@@ -142,7 +142,6 @@ class TableRun:
             self._move_rest(todo)
             if record.ledger is None:
                 break
-            record.refresh()
         self._context.token.check()
         self._finish()
 
@@ -151,7 +150,10 @@ class TableRun:
         count = self._workers(len(todo))
         if count > 1 or (self._executor is not None and todo):
             self._pool().run(count, todo)
+            if self._record.ledger is not None:
+                self._record.refresh()
         else:
+            # Nobody else has written, and a crash of the server that loses commits ends this session, too.
             for line in todo:
                 self._move(line)
 

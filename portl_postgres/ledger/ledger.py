@@ -29,9 +29,10 @@ from typing import Any, TypeVar
 import portl
 from portl import ChunkLine, Run, RunState
 from portl_postgres.ledger.lines import all_done, one_line
-from portl_postgres.ledger.location import LAYOUT, Location, Locations
+from portl_postgres.ledger.location import Location, Locations
 from portl_postgres.ledger.locks import Holders, JobLock, end, holders_of, lock_key, who_holds, writers
 from portl_postgres.ledger.rows import COUNTS, line_of, run_of, snapshots, tables_text, with_holders
+from portl_postgres.ledger.runs import attempted, closed, forgotten, new_run, standing, taken_over
 from portl_postgres.session.session import Session
 from portl_postgres.sql.text import bound, literal, statement
 
@@ -58,6 +59,9 @@ class PostgresLedger(portl.Ledger):
         self._session = session
         self.locations = Locations(session, candidates)
         self._lock = JobLock(session, token)
+        #: What was read of a job in the exchange that has locked it, for the ``find`` that follows: the job, where it
+        #: was looked, and the rows.
+        self._ahead: tuple[str, list[Location], list[_Rows]] | None = None
         #: Where runs stand, by their ids.
         self._homes: dict[str, Location] = {}
 
@@ -68,10 +72,13 @@ class PostgresLedger(portl.Ledger):
 
     def lock(self, job: str) -> None:
         """See ``Ledger.lock``."""
-        self._lock.take(job)
+        places = self.locations.readable()
+        rows = self._lock.take(job, self._look(places, job, latest=True))
+        self._ahead = (job, places, rows) if rows else None
 
     def unlock(self) -> None:
         """See ``Ledger.unlock``."""
+        self._ahead = None
         self._lock.release()
 
     def find(self, job: str, *, idempotency_key: str | None = None) -> Run | None:
@@ -89,7 +96,7 @@ class PostgresLedger(portl.Ledger):
 
     def prepare(self) -> None:
         """See ``Ledger.prepare``."""
-        if self.locations.chosen().layout == LAYOUT:
+        if self.locations.chosen().ready:
             return
         with self._transaction():
             self.locations.ready(self.locations.chosen(look=True))
@@ -98,41 +105,45 @@ class PostgresLedger(portl.Ledger):
         """See ``Ledger.start``."""
         self._homes.pop(run.id, None)
         with self._transaction():
+            # The places as of now: in the same exchange, unless what is known of them does not hold any more.
             hold = f"SELECT pg_catalog.pg_advisory_xact_lock({lock_key('run', run.id)})"
-            _, rows = self._session.queries([hold, self.locations.query], what="the ledger")
-            place = self.locations.ready(self.locations.seen(rows).chosen())
-            identity = json.dumps(run.identity, sort_keys=True)
-            self._query(
-                f"WITH run AS (INSERT INTO {place.of_migrations} (id, job, identity, fingerprint, attempt, state,"
-                " source, destination, snapshots, resumable, incarnation, ledger, started, taken, host, pid, version,"
-                " idempotency_key, tables)"
-                " VALUES ($1::uuid, $2, $3::json, $4, $5, $6, $7, $8, $9::json, $10, $11, $12::regclass::oid,"
-                # The latest run is the one that was started last: a clock that was set back must not hide it.
-                " greatest(pg_catalog.statement_timestamp(), (SELECT max(started) + interval '1 microsecond'"
-                f" FROM {place.of_migrations} WHERE job = $2)), pg_catalog.statement_timestamp(), $13, $14, $15,"
-                " $16, $19::json)"
-                " RETURNING id)"
-                f" INSERT INTO {place.of_chunks} (run, number, bounds)"
-                " SELECT run.id, n, b::json FROM run, unnest($17::int4[], $18::text[]) AS c(n, b)",
-                run.id,
-                self._escaped(run.job),
-                identity,
-                hashlib.sha256(identity.encode()).hexdigest(),
-                run.attempt,
-                RunState.RUNNING.value,
-                self._session.readable(run.source),
-                self._session.readable(run.destination),
-                snapshots(run.snapshots),
-                run.resumable,
-                run.incarnation,
-                place.of_migrations,
-                *self._process(),
-                self._key(run),
-                [line.number for line in run.chunks],
-                [None if line.bounds is None else json.dumps(line.bounds) for line in run.chunks],
-                tables_text(run),
+            known = self.locations.chosen()
+            rows = (
+                attempted(self._session, [hold, self.locations.query, self._new(known, run)]) if known.ready else None
             )
+            if rows is None:
+                _, seen = self._session.queries([hold, self.locations.query], what="the ledger")
+                place = self.locations.ready(self.locations.seen(seen).chosen())
+                self._session.queries([self._new(place, run)], what="the ledger")
+            elif not self.locations.seen(rows[1]).chosen().same(place := known):
+                raise portl.LedgerError(
+                    f"{self._session.label}: the ledger in {place.shown} was changed while a run began", transient=True
+                )
         self._homes[run.id] = place
+
+    def _new(self, place: Location, run: Run) -> str:
+        """Return the statement that writes down a new run and its chunks."""
+        identity = json.dumps(run.identity, sort_keys=True)
+        return new_run(
+            place,
+            run.id,
+            self._escaped(run.job),
+            identity,
+            hashlib.sha256(identity.encode()).hexdigest(),
+            run.attempt,
+            RunState.RUNNING.value,
+            self._session.readable(run.source),
+            self._session.readable(run.destination),
+            snapshots(run.snapshots),
+            run.resumable,
+            run.incarnation,
+            place.of_migrations,
+            *self._process(),
+            self._key(run),
+            [line.number for line in run.chunks],
+            [None if line.bounds is None else json.dumps(line.bounds) for line in run.chunks],
+            tables_text(run),
+        )
 
     def resume(self, run: Run) -> None:
         """See ``Ledger.resume``.
@@ -160,9 +171,7 @@ class PostgresLedger(portl.Ledger):
             return False
         stored = {int(attempt): snapshot for attempt, snapshot in json.loads(found[0][0]).items()}
         self._query(
-            f"UPDATE {place.of_migrations} SET attempt = $2, snapshots = $3::json, state = $4, ended = NULL,"
-            " error = NULL, taken = pg_catalog.clock_timestamp(), host = $5, pid = $6, version = $7,"
-            " idempotency_key = $8 WHERE id = $1::uuid",
+            taken_over(place),
             run.id,
             run.attempt,
             snapshots({**stored, **run.snapshots}),
@@ -242,11 +251,7 @@ class PostgresLedger(portl.Ledger):
         place = self._home(run)
         with self._transaction():
             found = self._query(
-                f"UPDATE {place.of_migrations} AS m SET state = $3, ended = pg_catalog.clock_timestamp(), error = $4,"
-                " total_rows = t.rows, total_bytes = t.bytes, total_rejected = t.rejected"
-                " FROM (SELECT coalesce(sum(rows), 0)::int8 AS rows, coalesce(sum(bytes), 0)::int8 AS bytes,"
-                f" coalesce(sum(rejected), 0)::int8 AS rejected FROM {place.of_chunks} WHERE run = $1::uuid) AS t"
-                " WHERE m.id = $1::uuid AND m.attempt = $2 RETURNING 1",
+                closed(place),
                 run.id,
                 run.attempt,
                 state.value,
@@ -271,12 +276,7 @@ class PostgresLedger(portl.Ledger):
         removed = 0
         with self._transaction():
             for place in self.locations.readable(look=True):
-                ((count,),) = self._query(
-                    f"WITH gone AS (DELETE FROM {place.of_migrations} WHERE job = $1 RETURNING id), lines AS"
-                    f" (DELETE FROM {place.of_chunks} AS c USING gone WHERE c.run = gone.id)"
-                    " SELECT count(*) FROM gone",
-                    self._escaped(job),
-                )
+                ((count,),) = self._query(forgotten(place), self._escaped(job))
                 removed += count
         self._homes.clear()
         return removed
@@ -292,6 +292,7 @@ class PostgresLedger(portl.Ledger):
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         """Work in the transaction that is open, or else in one of one's own."""
+        self._ahead = None
         if self._inside:
             yield
             return
@@ -340,19 +341,14 @@ class PostgresLedger(portl.Ledger):
                     self._homes[run.id] = place
                     break
             else:
-                raise portl.Superseded(
-                    f"the run of {run.job!r} is not in the ledger any more",
-                    hint="somebody has removed it; run it again",
-                )
+                raise _removed(run)
         return self._homes[run.id]
 
     def _superseded(self, place: Location, run: Run, number: int | None = None) -> portl.LedgerError:
         """Return why an attempt may not write."""
         found = self._query(f"SELECT attempt, state FROM {place.of_migrations} WHERE id = $1::uuid", run.id)
         if not found:
-            return portl.Superseded(
-                f"the run of {run.job!r} is not in the ledger any more", hint="somebody has removed it; run it again"
-            )
+            return _removed(run)
         attempt, state = found[0]
         if attempt == run.attempt and number is not None:
             if state != RunState.RUNNING.value:
@@ -396,25 +392,17 @@ class PostgresLedger(portl.Ledger):
 
         It is put together from what was seen at the places before, and counts if that is still so.
         """
-        wanted = "" if job is None else f" WHERE job = {literal(self._escaped(job))}"
-        if idempotency_key is not None:  # a column that earlier layouts lack
-            key = literal(self._escaped(idempotency_key))
-            wanted += f" AND pg_catalog.row_to_json(m) ->> 'idempotency_key' = {key}"
-        order = f"{wanted} ORDER BY started DESC, id{' LIMIT 1' if latest else ''}"
+        ahead, self._ahead = self._ahead, None
         while True:
             known = self.locations.known
             places = self.locations.readable()
-            queries = [self.locations.query]
-            for place in places:
-                queries += [
-                    f"SELECT pg_catalog.row_to_json(m)::text, m.tableoid::text FROM {place.of_migrations} AS m{order}",
-                    f"SELECT pg_catalog.row_to_json(c)::text FROM {place.of_chunks} AS c"
-                    f" WHERE run IN (SELECT id FROM {place.of_migrations} AS m{order}) ORDER BY run, number",
-                ]
-            if job is not None:
-                queries.append(bound(statement("ledger_holders"), [lock_key("job", job)]))
             try:
-                seen, *rows = self._session.looking(queries, what="the ledger")
+                if ahead is not None and latest and idempotency_key is None and ahead[:2] == (job, places):
+                    seen, *rows = ahead[2]
+                else:
+                    asked = self._look(places, job, latest=latest, idempotency_key=idempotency_key)
+                    seen, *rows = self._session.looking(asked, what="the ledger")
+                ahead = None
             except portl.Error:
                 if self._session.broken or self.locations.readable(look=True) == places:
                     raise
@@ -422,6 +410,15 @@ class PostgresLedger(portl.Ledger):
             if self.locations.seen(seen).known == known:
                 holders = None if job is None else holders_of(rows.pop())
                 return list(zip(places, rows[::2], rows[1::2], strict=True)), holders
+
+    def _look(
+        self, places: Sequence[Location], job: str | None, *, latest: bool, idempotency_key: str | None = None
+    ) -> list[str]:
+        """Return the queries for what stands at some places; see ``_stored``."""
+        key = None if idempotency_key is None else self._escaped(idempotency_key)
+        name = None if job is None else self._escaped(job)
+        holders = [] if job is None else [bound(statement("ledger_holders"), [lock_key("job", job)])]
+        return [self.locations.query, *standing(places, name, latest=latest, idempotency_key=key), *holders]
 
     def _stored_lines(self, place: Location, runs: Sequence[str]) -> list[Mapping[str, Any]]:
         rows = self._query(
@@ -441,3 +438,8 @@ class PostgresLedger(portl.Ledger):
         """Return a text as it stands in a JSON string, in characters that the server's encoding has."""
         unicode = self._session.speaks_unicode and not any("\ud800" <= character <= "\udfff" for character in text)
         return json.dumps(text, ensure_ascii=not unicode)[1:-1]
+
+
+def _removed(run: Run) -> portl.Superseded:
+    hint = "somebody has removed it; run it again"
+    return portl.Superseded(f"the run of {run.job!r} is not in the ledger any more", hint=hint)

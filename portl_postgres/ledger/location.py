@@ -53,6 +53,15 @@ class Location:
         return self.readable and self.writable and (self.layout == LAYOUT or self.owned)
 
     @property
+    def ready(self) -> bool:
+        """True if its tables stand there as this version of portl writes them."""
+        return self.layout == LAYOUT
+
+    def same(self, other: Location) -> bool:
+        """Return whether two looks have found the same tables."""
+        return (self.schema, self.migrations, self.layout) == (other.schema, other.migrations, other.layout)
+
+    @property
     def obstacle(self) -> tuple[str, str]:
         """Why it cannot be used, and what would help."""
         tables = f"{self.of_migrations}, {self.of_chunks}"

@@ -15,13 +15,19 @@ from typing import Any, NoReturn
 import portl
 from portl import Run
 from portl_postgres.session.session import Session
-from portl_postgres.sql.text import statement
+from portl_postgres.sql.text import bound, statement
 
 logger = logging.getLogger("portl.postgres")
 
 #: How long to try for a lock: a server notices late that a client has died.
 LOCK_SECONDS = 3.0
 POLL_SECONDS = 0.1
+
+_TRY = (
+    "SELECT pg_catalog.pg_try_advisory_lock($1::int8), a.pid, a.backend_start::text"
+    " FROM pg_catalog.pg_stat_activity AS a WHERE a.pid = pg_catalog.pg_backend_pid()"
+)
+_RELEASE = "SELECT pg_catalog.pg_advisory_unlock($1::int8)"
 
 #: By the key of an advisory lock: the backend that holds it, and its description for messages.
 Holders = dict[int, tuple[int | None, str]]
@@ -56,18 +62,27 @@ class JobLock:
         self._locked: str | None = None
         self._mine: tuple[int, int, str] | None = None
 
-    def take(self, job: str) -> None:
-        """See ``Ledger.lock``."""
+    def take(self, job: str, then: Sequence[str] = ()) -> list[list[tuple[Any, ...]]] | None:
+        """See ``Ledger.lock``.
+
+        Args:
+            job: the job.
+            then: queries that are executed under the lock, in the same exchange.
+
+        Returns:
+            Their rows; None if one of them has failed, or the lock is held already.
+        """
         if self._locked == job:
-            return
+            return None
         key = lock_key("job", job)
         end = time.monotonic() + LOCK_SECONDS
-        while not self._try(key):
+        while (found := self._tried_with(key, then) if then else None) is None and not self._try(key):
             self._end_lost(key)
             if time.monotonic() >= end:
                 self._refuse(key, job)
             self._token.wait(POLL_SECONDS)
         self._locked = job
+        return found
 
     def release(self) -> None:
         """See ``Ledger.unlock``."""
@@ -81,17 +96,31 @@ class JobLock:
         if self._token.cancelled:
             self._session.settle()
         try:
-            _query(self._session, "SELECT pg_catalog.pg_advisory_unlock($1::int8)", lock_key("job", job))
+            _query(self._session, _RELEASE, lock_key("job", job))
         except portl.Error as error:
             logger.debug("%s: releasing the job's lock failed: %s", self._session.label, error.message)
 
+    def _tried_with(self, key: int, then: Sequence[str]) -> list[list[tuple[Any, ...]]] | None:
+        """Try for the lock; return the rows of queries that see what its last holder has committed, or None."""
+        # Each statement sees what is there when it begins, whatever the default is.
+        seeing = "SET LOCAL transaction_isolation = 'read committed'"
+        try:
+            _, lock, *found = self._session.queries([seeing, bound(_TRY, key), *then], what="the ledger")
+        except (portl.ConnectionFailed, portl.Cancelled):
+            raise
+        except portl.Error as error:
+            # The lock outlives the failure of what comes after it: it is taken once more, alone.
+            logger.debug("%s: %s", self._session.label, error.message)
+            self._session.queries([bound(_RELEASE, key)], what="the ledger")
+            return None
+        return found if self._noted(key, lock) else None
+
     def _try(self, key: int) -> bool:
-        ((got, backend, began),) = _query(
-            self._session,
-            "SELECT pg_catalog.pg_try_advisory_lock($1::int8), a.pid, a.backend_start::text"
-            " FROM pg_catalog.pg_stat_activity AS a WHERE a.pid = pg_catalog.pg_backend_pid()",
-            key,
-        )
+        return self._noted(key, _query(self._session, _TRY, key))
+
+    def _noted(self, key: int, rows: Sequence[tuple[Any, ...]]) -> bool:
+        """Return whether the lock was taken."""
+        ((got, backend, began),) = rows
         self._mine = (key, backend, began)
         return bool(got)
 

@@ -121,6 +121,8 @@ class Splitter:
         parent = self._kind == "r" and storage.has_parts
         by_blocks = storage.by_blocks and not parent
         column, ordered = self._config.split_by, not self._splitting.any_order
+        if column is None and by_blocks and self._fits(storage):
+            return self._one(by_blocks, None, None)  # no key is needed
         key = None if parent or ordered else self._key(column)
         if column is not None and key is None and not ordered:
             return self._split_by_values(column, storage)
