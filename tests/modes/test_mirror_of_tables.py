@@ -90,10 +90,15 @@ def test_an_entry_has_keys_of_its_own(both: tuple[Db, Db]) -> None:
 
 def test_what_many_tables_cannot_have_is_refused_by_the_plan(both: tuple[Db, Db]) -> None:
     source, destination = both
+    for mode in ("replace", "incremental"):
+        wanted = {"incremental": {"cursor": "id"}} if mode == "incremental" else {}
+        found = portl.plan(job(source, destination, tables=["b_customers"], mode=mode, **wanted)).problems
+        assert f"`mode: {mode}` is for one table" in [problem.message for problem in found]
+    own = [{"table": "b_customers"}, {"table": "keyless", "mode": "full"}]
+    assert [p.where for p in portl.plan(job(source, destination, tables=own)).problems][:1] == ["tables"]
     destination.execute("DROP TABLE c_items")
     found = portl.plan(job(source, destination)).problems
     assert ["a mirror of many tables creates none" in problem.message for problem in found] == [True]
-    assert [p.where for p in portl.plan(job(source, destination, mode="replace")).problems] == ["mode", "destination"]
 
 
 def test_a_run_that_is_killed_is_followed_by_one_that_compares_again(both: tuple[Db, Db], victim: Victim) -> None:

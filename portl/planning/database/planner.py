@@ -60,7 +60,7 @@ class _Planner:
         chosen, findings = choose_tables(config, sides.source.listing())
         self._findings += [*findings, *self._unsuitable()]
         self._findings += modes(config, [table.config for table in chosen])
-        mirrored = config.mode is not Mode.FULL
+        mirrored = config.mode is Mode.MIRROR
         identity = self._identity()
         found = self._ledger.find(self._job) if self._ledger is not None else None
         if found is not None and not restart and not mirrored:

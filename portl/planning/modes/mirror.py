@@ -85,9 +85,8 @@ def modes(config: MigrationConfig, tables: Sequence[MigrationConfig]) -> Iterato
         config: the job.
         tables: the job of each table.
     """
-    if config.mode is Mode.REPLACE:
-        said = "`mode: replace` is for one table: many tables are not written in one transaction"
-        yield problem("mode", said, "write a job for each table, or use `mode: mirror`")
+    if config.mode not in (Mode.FULL, Mode.MIRROR):
+        yield problem("mode", f"`mode: {config.mode.value}` is for one table", "write a job for each table")
     if any(table.mode is not config.mode for table in tables):
         yield problem(
             "tables", "all tables of a job have one mode", "write `mode` at the top, and a job for the others"
