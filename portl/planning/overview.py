@@ -9,6 +9,7 @@ import attrs
 
 from portl.connectors.objects import SchemaObject, Stage
 from portl.planning.tasks import TableTask
+from portl.planning.text import SCREEN, verdict
 from portl.values.findings import Finding, Severity
 from portl.values.text import Line, aligned, printable, wrapped
 
@@ -63,8 +64,8 @@ def render_tables(
     if sql:
         lines += _sql(objects)
     count = sum(len(names) or 1 for finding, names in grouped.items() if finding.severity is Severity.PROBLEM)
-    verdict = f"{count} problem{'s' if count != 1 else ''}: this plan does not run" if count else "ready to run"
-    return [*lines, Line(), Line(verdict, "problem" if count else "good")]
+    problems = [finding for finding in grouped if finding.severity is Severity.PROBLEM]
+    return [*lines, *verdict(count, problems if len(lines) > SCREEN else (), width)]
 
 
 def _facts(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import takewhile
 
@@ -12,8 +13,24 @@ from portl.schema.conversions import Verdict
 from portl.values.findings import Finding, Severity
 from portl.values.text import WIDTH, Line, aligned, cut, printable, wrapped
 
-#: A value in the preview is cut at this many characters.
-VALUE_WIDTH = 60
+#: A value in the preview is cut at this many characters; where room is short, at no fewer than so many.
+VALUE_WIDTH, LEAST_WIDTH = 60, 12
+#: Of columns that arrive under the same name and type, so many are shown.
+SAME_COLUMNS = 16
+#: A plan of more lines than this repeats its problems above the verdict, where a terminal shows them.
+SCREEN = 20
+#: So many of them.
+REPEATED = 5
+
+#: Spellings of types, and shorter ones for columns of text.
+_SHORT = (
+    ("character varying", "varchar"),
+    ("character", "char"),
+    ("bit varying", "varbit"),
+    ("double precision", "float8"),
+)
+#: ``timestamp(3) with time zone``, which is ``timestamptz(3)`` for short.
+_TIME = re.compile(r"\b(timestamp|time)(\(\d+\))? (with|without) time zone\b")
 
 _HEADS = {Severity.PROBLEM: "problems", Severity.WARNING: "warnings", Severity.NOTE: "notes"}
 
@@ -50,9 +67,35 @@ def render_plan(
             lines += _sql(task)
         if preview:
             lines += _preview(task, width)
-    count = sum(finding.severity is Severity.PROBLEM for task in tables for finding in task.findings)
-    verdict = f"{count} problem{'s' if count != 1 else ''}: this plan does not run" if count else "ready to run"
-    return [*lines, Line(), Line(verdict, "problem" if count else "good")]
+    problems = [found for task in tables for found in task.findings if found.severity is Severity.PROBLEM]
+    return [*lines, *verdict(len(problems), problems if len(lines) > SCREEN else (), width)]
+
+
+def verdict(count: int, problems: Sequence[Finding], width: int) -> Iterator[Line]:
+    """Yield the last lines of a plan.
+
+    Args:
+        count: of its problems.
+        problems: those to repeat.
+        width: in characters.
+    """
+    yield Line()
+    for finding in problems[:REPEATED]:
+        text = printable(f"{finding.where}: {finding.message}")
+        yield from wrapped("  - ", text, width, "problem")
+    if len(problems) > REPEATED:
+        yield Line(f"  … and {len(problems) - REPEATED:,} more, at the top", "problem")
+    said = f"{count} problem{'s' if count != 1 else ''}: this plan does not run" if count else "ready to run"
+    yield Line(said, "problem" if count else "good")
+
+
+def short_type(native: str) -> str:
+    """Return the name of a type, shorter where there is another spelling: ``varchar(5)``, ``timestamptz``."""
+    if '"' in native:
+        return native  # a name that somebody has given
+    for long, short in _SHORT:
+        native = re.sub(rf"\b{long}\b", short, native)
+    return _TIME.sub(lambda found: f"{found[1]}{'tz' if found[3] == 'with' else ''}{found[2] or ''}", native)
 
 
 def _sql(task: TableTask) -> Iterator[Line]:
@@ -128,12 +171,20 @@ def _columns(task: TableTask, width: int) -> Iterator[Line]:
     yield Line("columns", "head")
     rows = [("source", "type", "destination", "type", "verdict")]
     styles = ["dim"]
+    same = 0
     for field in task.fields:
-        verdict = field.conversion.verdict
-        rows.append((field.source.name, field.sent.native, field.target.name, field.target.native, verdict.value))
-        styles.append({Verdict.LOSSLESS: "plain", Verdict.LOSSY: "warning"}.get(verdict, "problem"))
+        found, source, target = field.conversion.verdict, field.source, field.target
+        if found is Verdict.LOSSLESS and (source.name, field.sent.native) == (target.name, target.native):
+            same += 1
+            if same > SAME_COLUMNS:
+                continue
+        rows.append((source.name, short_type(field.sent.native), target.name, short_type(target.native), found.value))
+        styles.append({Verdict.LOSSLESS: "plain", Verdict.LOSSY: "warning"}.get(found, "problem"))
     for text, style in zip(aligned(rows, width - 2), styles, strict=True):
         yield Line(f"  {text}", style)
+    if same > SAME_COLUMNS:
+        more = f"… and {same - SAME_COLUMNS:,} more under the same name and type, lossless (--json shows all)"
+        yield from wrapped("  ", more, width, "dim")
     for name, reason in task.ignored:
         yield from wrapped("  ", printable(f"{name}: not copied, {reason}"), width, "dim")
 
@@ -172,10 +223,12 @@ def _preview(task: TableTask, width: int) -> Iterator[Line]:
     yield Line()
     yield Line(f"preview (the first {len(task.preview)} rows as they will arrive)", "head")
     names = [field.target.name for field in task.fields]
-    label = min(24, max(len(name) for name in names))
-    for number, row in enumerate(task.preview, 1):
-        yield Line(f"  row {number}", "dim")
-        for name, value in zip(names, row, strict=True):
-            text = "NULL" if value is None else printable(value)
-            room = max(8, min(VALUE_WIDTH, width - label - 6))
-            yield Line(f"    {cut(printable(name), label):<{label}}  {cut(text, room)}", "plain" if value else "dim")
+    rows = [names, *(["NULL" if value is None else value for value in row] for row in task.preview)]
+    cells = [[cut(printable(cell), VALUE_WIDTH) for cell in row] for row in rows]
+    widths = [min(LEAST_WIDTH, max(len(cell) for cell in column)) for column in zip(*cells, strict=True)]
+    ends = [sum(widths[:number]) + 2 * number for number in range(1, len(widths) + 1)]
+    fitting = max(1, sum(end <= width for end in ends))
+    for number, text in enumerate(aligned([row[:fitting] for row in cells], width - 2)):
+        yield Line(f"  {text}", "plain" if number else "dim")
+    if fitting < len(names):
+        yield from wrapped("  ", f"… and {len(names) - fitting:,} more columns (--json shows all)", width, "dim")
