@@ -16,6 +16,7 @@ from benchmarks.alone import run_alone
 from benchmarks.databases import whole
 from benchmarks.link import link
 from benchmarks.measuring import Missing, Reach, Way, Work
+from benchmarks.mirrors import mirrors
 from benchmarks.servers import MIXED, NARROW, WIDE, Bench, Table, execute, pipe, psql, value
 
 PORTL, PIPE = "portl", "psql pipe"
@@ -425,6 +426,7 @@ WORKS: dict[str, Callable[[Bench], Iterator[Work]]] = {
     "existing": existing,
     "verify": verifying,
     "overwrite": overwrite,
+    "mirror": mirrors,
     "one-database": one_database,
     "tools": other_tools,
     "pgbench": pgbench,

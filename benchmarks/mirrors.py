@@ -1,0 +1,106 @@
+"""Mirrors of equal tables, and of tables of which a little has changed, beside a full copy into an empty table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import portl
+from benchmarks.measuring import Reach, Way, Work
+from benchmarks.servers import MIXED, Bench, execute
+
+COPY, MIRROR = "a full copy into an empty table", "mode: mirror"
+
+#: At the source, one row in a hundred has changed, and one in a thousand is gone.
+_CHANGED = (
+    "UPDATE {table} SET n = n + 1, remark = remark || '.' WHERE id % 100 = 50",
+    "DELETE FROM {table} WHERE id % 1000 = 7",
+)
+
+
+def mirrors(bench: Bench) -> Iterator[Work]:
+    """Mirror a table that is equal, and one that is not quite."""
+    name, rows = bench.make(MIXED), f"{bench.rows(MIXED):,} rows"
+    changed = f"{name}_changed"
+    copy = Way(name=COPY, prepare=lambda: _empty(bench, f"{name}_new"), run=lambda: _run(bench, name, f"{name}_new"))
+
+    def by_mirror(source: str) -> Way:
+        return Way(
+            name=MIRROR,
+            prepare=lambda: _as_before(bench, name, changed),
+            run=lambda: _run(bench, source, f"{name}_there", mode="mirror"),
+        )
+
+    yield Work(
+        name="mirror-equal",
+        title=f"a mirror of equal tables: {name}, {rows}",
+        ways=[copy, by_mirror(name)],
+        reaches=[Reach(way=MIRROR, against=(COPY,), bound=0.6)],
+    )
+    yield Work(
+        name="mirror-changed",
+        title=f"a mirror with 1 % of the rows changed and 0.1 % deleted: {name}, {rows}",
+        ways=[copy, by_mirror(changed)],
+        reaches=[Reach(way=MIRROR, against=(COPY,), bound=0.9)],
+    )
+
+    def sent(source: str, destination: str, **keys: object) -> float:
+        return float(_migrate(bench, source, destination, **keys).bytes)
+
+    yield Work(
+        name="mirror-bytes",
+        title=f"bytes on the wire, with 1 % changed and 0.1 % deleted: {name}, {rows}",
+        unit="bytes",
+        ways=[
+            Way(name=COPY, once=True, prepare=copy.prepare, run=lambda: sent(name, f"{name}_new")),
+            Way(
+                name=MIRROR,
+                once=True,
+                prepare=lambda: _as_before(bench, name, changed),
+                run=lambda: sent(changed, f"{name}_there", mode="mirror"),
+            ),
+        ],
+        reaches=[Reach(way=MIRROR, against=(COPY,), bound=0.15)],
+        note="the sums of buckets, which both servers send to portl, are not counted",
+    )
+
+
+def _migrate(bench: Bench, source: str, destination: str, **keys: object) -> portl.Result:
+    return portl.migrate(
+        {
+            "source": {"type": "postgres", "table": source, **bench.source.parameters()},
+            "destination": {"type": "postgres", "table": destination, **bench.target.parameters()},
+            **keys,
+        }
+    )
+
+
+def _run(bench: Bench, source: str, destination: str, **keys: object) -> None:
+    _migrate(bench, source, destination, **keys)
+
+
+def _empty(bench: Bench, table: str) -> None:
+    bench.clear(table)
+    execute(bench.target, f"CREATE TABLE {table} ({MIXED.columns})")
+
+
+def _as_before(bench: Bench, name: str, changed: str) -> None:
+    """Let the destination hold what the source had before the change, and the source have both."""
+    if changed not in bench.made:
+        execute(
+            bench.source,
+            f"CREATE TABLE {changed} (LIKE {name} INCLUDING ALL)",
+            f"INSERT INTO {changed} TABLE {name}",
+            *(text.format(table=changed) for text in _CHANGED),
+            f"VACUUM (ANALYZE, FREEZE) {changed}",
+        )
+        _empty(bench, f"{name}_kept")
+        _migrate(bench, name, f"{name}_kept")
+        bench.made[changed] = bench.rows(MIXED)
+    there = f"{name}_there"
+    bench.clear(there)
+    execute(
+        bench.target,
+        f"CREATE TABLE {there} (LIKE {name}_kept INCLUDING ALL)",
+        f"INSERT INTO {there} TABLE {name}_kept",
+        f"VACUUM (ANALYZE, FREEZE) {there}",
+    )
