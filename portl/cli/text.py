@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from portl.runs import Status
-from portl.values.runs import ChunkState, Run, shown_watermark
+from portl.values.runs import ChunkState, Run, RunState, shown_watermark, table_state
 from portl.values.text import WIDTH, Line, printable, wrapped
 
 #: How many runs are shown.
 MOST_RUNS = 10
-#: How many tables of a run are shown that are not done.
-MOST_TABLES = 10
+#: How many tables of a run are shown that have some of their rows; how many foreign keys.
+MOST_TABLES, MOST_KEYS = 10, 5
+
+_PHASES = {
+    "before": "tables are created, no rows are there yet",
+    "rows": "rows, and keys and indexes of the tables that have all theirs",
+    "after": "all rows are there; keys, indexes, foreign keys and other objects",
+}
+_STATES = {
+    ChunkState.DONE: "with all their rows",
+    ChunkState.PARTIAL: "with some of them",
+    ChunkState.PENDING: "with none yet",
+}
 
 
 def render_status(status: Status, width: int = WIDTH) -> list[Line]:
@@ -55,11 +67,26 @@ def _run(run: Run, width: int, *, named: bool, latest: bool) -> Iterator[Line]:
         yield from wrapped("    -> ", again, width)
 
 
+def _phase(run: Run, width: int) -> Iterator[Line]:
+    """Yield what a run of many tables is at."""
+    words = _PHASES.get(run.phase or "")
+    if words is not None:
+        yield from wrapped("    ", f"phase: {words}", width)
+    if run.dropped and run.state is not RunState.DONE:
+        names = [key.name for key in run.dropped]
+        more = f" and {len(names) - MOST_KEYS:,} more" if len(names) > MOST_KEYS else ""
+        said = f"foreign keys that are dropped until the run ends: {', '.join(names[:MOST_KEYS])}{more}"
+        yield from wrapped("    ", printable(said), width, "warning")
+
+
 def _tables(run: Run, width: int) -> Iterator[Line]:
-    """Yield how far the tables of a run are: those that are not done, the furthest first."""
-    found = [(table.name, run.of(table).chunks) for table in run.tables]
-    left = [(name, lines) for name, lines in found if any(line.state is not ChunkState.DONE for line in lines)]
-    yield from wrapped("    ", f"{len(found) - len(left):,} of {len(found):,} tables have all their rows", width)
+    """Yield what a run is at, and how far its tables are: those that have some of their rows, the furthest first."""
+    yield from _phase(run, width)
+    found = [(table.name, run.chunks[table.first - 1 : table.last]) for table in run.tables]
+    states = Counter(table_state(lines) for _, lines in found)
+    said = [f"{states[state]:,} {words}" for state, words in _STATES.items() if states[state]]
+    yield from wrapped("    ", f"tables: {', '.join(said)}", width)
+    left = [(name, lines) for name, lines in found if table_state(lines) is ChunkState.PARTIAL]
     left.sort(key=lambda found: -sum(line.rows for line in found[1]))
     for name, lines in left[:MOST_TABLES]:
         done = sum(line.state is ChunkState.DONE for line in lines)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -159,6 +159,22 @@ class Run:
         return found if found is None else dict(found)
 
     @property
+    def phase(self) -> str | None:
+        """What a run of many tables is at: ``before``, ``rows``, ``after`` or ``done``; None for one of one table.
+
+        Before the rows tables are created; after them, or already with those of other tables, keys and indexes, then
+        foreign keys and whatever else comes along.
+        """
+        if not self.tables:
+            return None
+        if self.state is RunState.DONE:
+            return "done"
+        states = {line.state for line in self.chunks}
+        if states <= {ChunkState.DONE}:
+            return "after"
+        return "before" if states == {ChunkState.PENDING} else "rows"
+
+    @property
     def began(self) -> str:
         """When it was started, in UTC, for display."""
         return f"{self.started.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if self.started else "an unknown time"
@@ -204,6 +220,8 @@ class Run:
             },
             "bytes": sum(line.bytes for line in lines),
             "watermark": shown_watermark(self.watermark),
+            "phase": self.phase,
+            "dropped_keys": [key.name for key in self.dropped] if self.state is not RunState.DONE else [],
             "tables": [table_progress(self, table) for table in self.tables],
         }
 
@@ -213,12 +231,22 @@ def shown_watermark(watermark: Mapping[str, Any] | None) -> str | None:
     return None if watermark is None else watermark["value"] or watermark["taken"]
 
 
+def table_state(lines: Sequence[ChunkLine]) -> ChunkState:
+    """Return the state of a table's rows, from the lines of its chunks."""
+    states = {line.state for line in lines}
+    if states <= {ChunkState.DONE}:
+        return ChunkState.DONE
+    return ChunkState.PENDING if states == {ChunkState.PENDING} else ChunkState.PARTIAL
+
+
 def table_progress(run: Run, table: RunTable) -> dict[str, Any]:
     """Return how far a table of a run is, as plain data."""
-    lines = run.of(table).chunks
+    lines = run.chunks[table.first - 1 : table.last]
     return {
         "table": table.name,
         "source": table.source,
+        "state": table_state(lines).value,
+        "created": table.made or table.created,
         "chunks": len(lines),
         "chunks_done": sum(line.state is ChunkState.DONE for line in lines),
         "rows_read": sum(line.rows for line in lines),

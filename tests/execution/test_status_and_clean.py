@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,47 @@ def test_status_says_how_far_a_run_came(interrupted: dict[str, Any]) -> None:
     (run,) = portl.status(interrupted).to_dict()["runs"]
     assert (run["state"], run["attempt"], run["chunks_done"], run["rows_inserted"]) == ("done", 2, 10, ROWS)
     assert run["error"] is None
+
+
+def test_status_says_what_a_run_of_many_tables_is_at(source: Db, destination: Db, tmp_path: Path) -> None:
+    for name, rows in (("large", 40_000), ("small", 10), ("third", 10)):
+        source.execute(
+            f"CREATE TABLE {name} (id int PRIMARY KEY); INSERT INTO {name} SELECT generate_series(1, {rows})"
+        )
+    source.execute("ALTER TABLE small ADD FOREIGN KEY (id) REFERENCES large")
+    job: dict[str, Any] = {
+        "name": "many",
+        "source": source.end(),
+        "destination": destination.end(),
+        "tables": "all",
+        "chunk_rows": 1000,
+        "parallel": 1,
+    }
+    (tmp_path / "job.yaml").write_text(json.dumps(job), encoding="utf-8")
+
+    def stopped(when: Callable[[portl.Event], bool]) -> dict[str, Any]:
+        token = portl.CancelToken()
+        with pytest.raises(portl.Cancelled):
+            portl.migrate(job, observers=[lambda e: token.cancel() if when(e) else None], cancel=token)
+        found = json.loads(cli(tmp_path, "status", "job.yaml", "--json").stdout)["runs"][0]
+        return {"phase": found["phase"], **{table["table"]: table["state"] for table in found["tables"]}}
+
+    first = stopped(lambda e: isinstance(e, portl.ObjectsMade))
+    assert first == {"phase": "before", "public.large": "pending", "public.small": "pending", "public.third": "pending"}
+    assert "    phase: tables are created, no rows are there yet\n" in cli(tmp_path, "status", "job.yaml").stdout
+    second = stopped(lambda e: isinstance(e, portl.BatchCommitted) and e.table == "public.large")
+    assert (second["phase"], second["public.large"]) == ("rows", "partial")
+    shown = cli(tmp_path, "status", "job.yaml").stdout
+    assert "    phase: rows, and keys and indexes of the tables that have all theirs\n" in shown
+    assert re.search(r"\n      public\.large: \d+ of 40 chunks, \d+,000 rows\n", shown)
+    last = stopped(lambda e: isinstance(e, portl.ObjectsStarted) and "foreign key" in str(e.objects))
+    assert last == {"phase": "after", "public.large": "done", "public.small": "done", "public.third": "done"}
+    shown = cli(tmp_path, "status", "job.yaml").stdout
+    assert "    phase: all rows are there; keys, indexes, foreign keys and other objects\n" in shown
+    assert "    tables: 3 with all their rows\n" in shown
+    portl.migrate(job)
+    assert portl.status(job).runs[0].phase == "done"
+    assert "phase" not in cli(tmp_path, "status", "job.yaml").stdout
 
 
 def test_status_and_clean_on_the_command_line(interrupted: dict[str, Any], destination: Db, tmp_path: Path) -> None:
