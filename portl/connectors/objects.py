@@ -77,6 +77,8 @@ class ForeignKey:
 
     #: Its name, the tables' names, and the statements that drop it and make it again.
     key: DroppedKey
+    #: False if there may be rows that violate it (NOT VALID).
+    valid: bool = True
     #: Why the role cannot drop it and make it again; None: it can.
     obstacle: str | None = None
 

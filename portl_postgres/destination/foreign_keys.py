@@ -48,5 +48,6 @@ def _key(
             make=tuple(make),
             validate=(f"{alter} VALIDATE CONSTRAINT {quoted_name}",) if later else (),
         ),
+        valid=valid,
         obstacle=obstacle,
     )

@@ -286,8 +286,9 @@ class _Planner:
             return tasks, ()
         keys = self._sides.destination.foreign_keys()
         if self._run is None:
-            # What an earlier run has dropped is made again by this one, if its tables are there.
-            names = {found.key.name for found in keys}
+            # What an earlier run has dropped is created again by this one, if its tables are there. It may be there
+            # and not validated yet; where it is valid, somebody else has created it.
+            names = {found.key.name for found in keys if found.valid}
             known = {label.removeprefix("table ") for label in there or ()}
             given_up = tuple(k for k in given_up if k.name not in names and {k.table, k.refers} <= known)
         # A run that is resumed has written down which foreign keys it drops.

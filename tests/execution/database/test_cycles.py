@@ -72,6 +72,16 @@ def test_foreign_keys_in_a_cycle_are_dropped_and_made_again(circle: Db, destinat
     assert keys(destination) == before
 
 
+def test_a_run_that_begins_again_validates_what_the_one_before_had_not(circle: Db, destination: Db) -> None:
+    before = keys(destination)
+    portl.migrate(job(circle, destination))
+    # As a process leaves it that dies right before validating.
+    destination.execute("ALTER TABLE a DROP CONSTRAINT a_b; UPDATE portl.migrations SET state = 'running'")
+    destination.execute("ALTER TABLE a ADD CONSTRAINT a_b FOREIGN KEY (b) REFERENCES b MATCH FULL DEFERRABLE NOT VALID")
+    portl.migrate(job(circle, destination), restart=True)
+    assert keys(destination) == before
+
+
 @pytest.mark.parametrize("way", ["resume", "restart", "clean"])
 def test_a_run_that_is_given_up_gets_its_foreign_keys_back(circle: Db, destination: Db, way: str) -> None:
     before = keys(destination)
@@ -126,9 +136,12 @@ def killed_at(circle: Db, destination: Db, victim: Victim, draw: random.Random, 
         for at in drawn:
             victim.run(mine, statement=at)
         if number % 3 == 2:
-            portl.clean(mine)
+            cleaned = portl.clean(mine)
             assert [name for name, *_ in keys(destination)] == [name for name, *_ in before], drawn
             destination.execute("TRUNCATE a, b, c")
+            for name in cleaned.not_valid:  # since only a part of the rows was there
+                constraint, _, table = name.partition(" on ")
+                destination.execute(f"ALTER TABLE {table} VALIDATE CONSTRAINT {constraint}")
         portl.migrate(mine, restart=number % 3 == 1)
         assert keys(destination) == before, drawn
         assert portl.verify(mine).equal, drawn
