@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import enum
+import re
 from typing import Any, ClassVar
 
 import attrs
@@ -124,6 +125,16 @@ def _at_most_max_size(instance: Pool, attribute: attrs.Attribute[Any], value: in
         raise FieldError(attribute.name, f"expected at most `max_size`, which is {instance.max_size}, found {value}")
 
 
+#: Takes the place of a size: the server's setting stays.
+SERVER = "server"
+_SIZE = re.compile(r"[1-9][0-9]*(kB|MB|GB)")
+
+
+def _memory(instance: object, attribute: attrs.Attribute[Any], value: str) -> None:
+    if value not in ("auto", SERVER) and not _SIZE.fullmatch(value):
+        raise FieldError(attribute.name, f"expected auto, server, or a size such as 512MB, found {value!r}")
+
+
 class SSLMode(enum.StrEnum):
     """libpq's ``sslmode`` (manual, 32.19.1)."""
 
@@ -204,9 +215,15 @@ class PostgresEnd:
     lock_timeout: float = attrs.field(default=0.0, validator=_timeout)
 
 
+#: What says how to reach a database, and how its sessions behave.
+_CONNECTION = ("type", *(field.name for field in attrs.fields(PostgresEnd) if field.name != "schema"))
+
+
 @attrs.frozen(kw_only=True)
 class PostgresSourceConfig(PostgresEnd, SourceConfig):
     """A table, a view or a query to read."""
+
+    CONNECTION: ClassVar[tuple[str, ...]] = _CONNECTION
 
     #: The table, view, materialized view or foreign table; exactly as it is called, in `schema`.
     table: str | None = attrs.field(default=None, validator=[_name, _table_or_query])
@@ -236,6 +253,7 @@ class PostgresDestinationConfig(PostgresEnd, DestinationConfig):
     """A table to write to."""
 
     ONE_TABLE: ClassVar[tuple[str, ...]] = ("table",)
+    CONNECTION: ClassVar[tuple[str, ...]] = (*_CONNECTION, "maintenance_work_mem")
 
     #: The table; exactly as it is called, in `schema`.
     table: str = attrs.field(default="", validator=_name_if_any)
@@ -247,5 +265,8 @@ class PostgresDestinationConfig(PostgresEnd, DestinationConfig):
     unlogged: bool = False
     #: True: enums, domains and composite types that the destination lacks are created; false: they are a problem.
     create_types: bool = True
+    #: The memory for building an index. auto: a 16th of the server's `effective_cache_size`, at most 1 GB, and never
+    #: less than the server's own setting; server: the server's own setting; or a size such as 512MB.
+    maintenance_work_mem: str = attrs.field(default="auto", validator=_memory)
     #: True: rows are compared with those of `table` alone, not with those of tables that inherit from it.
     only: bool = False

@@ -244,6 +244,9 @@ def _not_chosen(instance: SourceConfig, attribute: attrs.Attribute[Any], value: 
 class SourceConfig:
     """The keys of every source. A connector's own class adds more."""
 
+    #: The keys that say how to reach it: in a job of many tables they hold for all of them.
+    CONNECTION: ClassVar[tuple[str, ...]] = ("type",)
+
     #: The connector's name.
     type: str
     #: The columns to read; by default all.
@@ -281,6 +284,8 @@ class DestinationConfig:
 
     #: The keys without a default of use that a job of one table has to have; a job of many names its tables elsewhere.
     ONE_TABLE: ClassVar[tuple[str, ...]] = ()
+    #: See ``SourceConfig.CONNECTION``.
+    CONNECTION: ClassVar[tuple[str, ...]] = ("type",)
 
     #: The connector's name.
     type: str

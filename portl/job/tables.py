@@ -64,18 +64,19 @@ def with_jobs(
     found: list[TableChoice] = []
     problems: Problems = []
     for number, (choice, item) in enumerate(zip(config.tables, data["tables"], strict=True)):
-        made, wrong = _entry(choice, item, top, structure)
+        made, wrong = _entry(choice, item, top, config, structure)
         found.append(made)
         problems += [(("tables", number, *path), text) for path, text in wrong]
     return attrs.evolve(config, tables=tuple(found)), problems
 
 
 def _entry(
-    choice: TableChoice, item: Any, top: Mapping[str, Any], structure: Structure
+    choice: TableChoice, item: Any, top: Mapping[str, Any], config: MigrationConfig, structure: Structure
 ) -> tuple[TableChoice, Problems]:
     if not isinstance(item, Mapping):
         return choice, []
     problems: Problems = [((key,), "holds for the whole job: write it at the top") for key in item if key in _WHOLE]
+    problems += _connecting(item, config)
     if (choice.table is None) == ("query" not in item):
         found = "neither" if choice.table is None else "both"
         problems.append(((), f"expected either `table` or `query`, found {found}"))
@@ -86,10 +87,22 @@ def _entry(
     job = {**top, **own, "source": {**top["source"], **reading}}
     if isinstance(own.get("destination"), Mapping):
         job["destination"] = {**top["destination"], **own["destination"]}
-    config, wrong = structure(job)
+    made, wrong = structure(job)
     mine = [(path, text) for path, text in wrong if _in_entry(path, item, reading)]
     problems += [(path[1:] if path[:1] == ("source",) else path, text) for path, text in mine]
-    return attrs.evolve(choice, job=config), problems
+    return attrs.evolve(choice, job=made), problems
+
+
+def _connecting(item: Mapping[str, Any], config: MigrationConfig) -> Problems:
+    """Return a problem for each key that says how to reach a side: all tables are read and written over one."""
+    target = item.get("destination")
+    said = "holds for all tables: write it under `{}` at the top"
+    found: Problems = [((key,), said.format("source")) for key in item if key in config.source.CONNECTION]
+    keys = target if isinstance(target, Mapping) else ()
+    found += [
+        (("destination", key), said.format("destination")) for key in keys if key in config.destination.CONNECTION
+    ]
+    return found
 
 
 def _in_entry(path: Sequence[str | int], item: Mapping[str, Any], reading: Mapping[str, Any]) -> bool:

@@ -14,7 +14,7 @@ from portl import Column, Conversion, Examination, Field, Finding, Intent, Ledge
 from portl_postgres.catalog import addresses, conversions, tables, types
 from portl_postgres.catalog.conversions import Typed
 from portl_postgres.catalog.tables import details, table_details
-from portl_postgres.config import PostgresDestinationConfig
+from portl_postgres.config import SERVER, PostgresDestinationConfig
 from portl_postgres.destination import checks, due_key, expected, foreign_keys, new_table
 from portl_postgres.destination.new_table import Proposal
 from portl_postgres.destination.quarantine.table import RejectedTable
@@ -23,7 +23,7 @@ from portl_postgres.ledger.choice import ledger_of
 from portl_postgres.ledger.ledger import PostgresLedger
 from portl_postgres.session import worker_sessions
 from portl_postgres.session.database import Database
-from portl_postgres.session.session import Session
+from portl_postgres.session.session import MEMORY, Session
 from portl_postgres.sql.text import quoted
 from portl_postgres.verification import mirrored
 from portl_postgres.verification.comparer import DestinationComparer
@@ -150,6 +150,8 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         super().open(context)
         # The last commit waits for the disk, and the ledger tells which commits a crash of the server has lost.
         settings = {"synchronous_commit": "off", "standard_conforming_strings": "on"}
+        if self.config.maintenance_work_mem != SERVER:
+            settings[MEMORY] = self.config.maintenance_work_mem
         self._session_ = self._stack.enter_context(self._database.session(context, settings))
         if self._inherited is not None and not self._inherited.shares_pool:
             worker_sessions.wear(self._session, self._mark)

@@ -57,6 +57,15 @@ _SERVER = (
 )
 
 
+#: What an index is built with, and the value that stands for more of it, where the server seems to have it: a 16th of
+#: what it takes for its cache, at most 1 GB, for each of a few workers; never less than it gives anyway.
+MEMORY, AUTO = "maintenance_work_mem", "auto"
+_MEMORY = (
+    f"(greatest(pg_size_bytes(current_setting('{MEMORY}')), least(1073741824,"
+    " pg_size_bytes(current_setting('effective_cache_size')) / 16)) / 1024) || 'kB'"
+)
+
+
 class Session:
     """One connection in portl's hands.
 
@@ -385,7 +394,8 @@ class Session:
         rows = self.query(
             # What was so is read first, whole: OFFSET keeps the two steps apart.
             f"SELECT n, before, CASE WHEN before <> v THEN set_config(n, v, $3) END IS NOT NULL, {_SERVER}"
-            " FROM (SELECT n, v, current_setting(n, true) AS before FROM unnest($1::text[], $2::text[]) AS s(n, v)"
+            f" FROM (SELECT n, CASE WHEN n = '{MEMORY}' AND v = '{AUTO}' THEN {_MEMORY} ELSE v END AS v,"
+            " current_setting(n, true) AS before FROM unnest($1::text[], $2::text[]) AS s(n, v)"
             f" WHERE n <> '{LINUX_ALONE}' OR version() LIKE '%linux%' OFFSET 0) AS known",
             list(wanted),
             list(wanted.values()),

@@ -38,6 +38,15 @@ def top(keys: str) -> str:
 #: What is wrong: the file, and the problems that are reported for it, in this order.
 BAD: dict[str, tuple[str, list[str]]] = {
     "an empty file": ("", ["the file is empty; expected a mapping with the keys source and destination"]),
+    "an entry of tables that connects elsewhere": (
+        "source: {type: postgres, host: a}\ndestination: {type: postgres, host: b}\ntables:\n  - users\n"
+        "  - table: events\n    host: c\n    destination:\n      table: other\n      url: postgres://d/e\n      type: postgres\n",
+        [
+            "line 6: tables[1].host: holds for all tables: write it under `source` at the top",
+            "line 9: tables[1].destination.url: holds for all tables: write it under `destination` at the top",
+            "line 10: tables[1].destination.type: holds for all tables: write it under `destination` at the top",
+        ],
+    ),
     "comments alone": (
         "# nothing yet\n",
         ["the file is empty; expected a mapping with the keys source and destination"],
