@@ -26,8 +26,6 @@ if TYPE_CHECKING:  # for type checkers and the docs; a program reads _HOMES, and
     from portl.config.models import MigrationConfig as MigrationConfig
     from portl.config.models import MirrorConfig as MirrorConfig
     from portl.config.models import Mode as Mode
-    from portl.config.models import ObjectGroup as ObjectGroup
-    from portl.config.models import Objects as Objects
     from portl.config.models import OnError as OnError
     from portl.config.models import OnTableError as OnTableError
     from portl.config.models import Quarantine as Quarantine
@@ -40,6 +38,9 @@ if TYPE_CHECKING:  # for type checkers and the docs; a program reads _HOMES, and
     from portl.config.models import Tables as Tables
     from portl.config.models import TypeRule as TypeRule
     from portl.config.models import Verify as Verify
+    from portl.config.objects import ForeignKeys as ForeignKeys
+    from portl.config.objects import ObjectGroup as ObjectGroup
+    from portl.config.objects import Objects as Objects
     from portl.config.validators import FieldError as FieldError
     from portl.connectors.comparer import BucketSum as BucketSum
     from portl.connectors.comparer import Comparer as Comparer
@@ -174,9 +175,10 @@ _HOMES = {
     "portl.config.incremental": "By IncrementalConfig Nulls",
     "portl.config.models": (
         "MERGE_WORDS Auto Conflict CreateTable Deletes DestinationConfig LedgerConfig LedgerMode MigrationConfig "
-        "MirrorConfig Mode ObjectGroup Objects OnError OnTableError Quarantine Resume Retry Route SourceConfig "
+        "MirrorConfig Mode OnError OnTableError Quarantine Resume Retry Route SourceConfig "
         "Strategy TableChoice Tables TypeRule Verify"
     ),
+    "portl.config.objects": "ForeignKeys ObjectGroup Objects",
     "portl.config.validators": "FieldError",
     "portl.connectors.comparer": "BucketSum Comparer Comparison RowLine Texts",
     "portl.connectors.connector": "Connector",

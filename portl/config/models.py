@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import attrs
 
 from portl.config.incremental import IncrementalConfig
+from portl.config.objects import DEFAULT_OBJECTS, ForeignKeys, ObjectGroup, Objects
 from portl.config.validators import FieldError, not_empty, not_negative, once, positive, some_once, to_different_columns
 
 
@@ -194,24 +195,6 @@ class MirrorConfig:
     max_deletes: int | str = attrs.field(default="20%", validator=_number_or_share)
 
 
-class ObjectGroup(enum.StrEnum):
-    """Objects that come with the tables that a run creates."""
-
-    TYPES = "types"
-    EXTENSIONS = "extensions"
-    SEQUENCES = "sequences"
-    FUNCTIONS = "functions"
-    INDEXES = "indexes"
-    CONSTRAINTS = "constraints"
-    FOREIGN_KEYS = "foreign_keys"
-    COMMENTS = "comments"
-    STATISTICS = "statistics"
-    TRIGGERS = "triggers"
-    RULES = "rules"
-    POLICIES = "policies"
-    VIEWS = "views"
-
-
 @attrs.frozen(kw_only=True)
 class LedgerConfig:
     """Where the destination remembers which chunks are done."""
@@ -307,37 +290,11 @@ class Tables(enum.StrEnum):
     ALL = "all"
 
 
-class Objects(enum.StrEnum):
-    """Takes the place of a list of groups of objects."""
-
-    ALL = "all"
-    NONE = "none"
-
-
-class ForeignKeys(enum.StrEnum):
-    """What happens to foreign keys of tables that exist at the destination."""
-
-    KEEP = "keep"
-    RECREATE = "recreate"
-
-
 class OnTableError(enum.StrEnum):
     """What happens to the other tables when one fails."""
 
     STOP = "stop"
     CONTINUE = "continue"
-
-
-#: What comes with the tables that a run creates, if the job does not say.
-DEFAULT_OBJECTS = (
-    ObjectGroup.TYPES,
-    ObjectGroup.INDEXES,
-    ObjectGroup.CONSTRAINTS,
-    ObjectGroup.FOREIGN_KEYS,
-    ObjectGroup.SEQUENCES,
-    ObjectGroup.COMMENTS,
-    ObjectGroup.STATISTICS,
-)
 
 
 @attrs.frozen(kw_only=True)

@@ -8,7 +8,8 @@ from typing import Any
 
 import attrs
 
-from portl.config.models import Conflict, ObjectGroup, Quarantine
+from portl.config.models import Conflict, Quarantine
+from portl.config.objects import ObjectGroup
 from portl.connectors.objects import SchemaObject
 from portl.schema.conversions import Conversion
 from portl.schema.tables import Column, Key, Table

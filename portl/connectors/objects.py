@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import attrs
 
-from portl.config.models import ObjectGroup
+from portl.config.objects import ObjectGroup
 from portl.schema.tables import Table
 from portl.values.runs import DroppedKey
 

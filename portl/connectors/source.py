@@ -8,7 +8,8 @@ from itertools import islice
 from typing import Any, ClassVar, TypeVar
 
 from portl.config.incremental import IncrementalConfig
-from portl.config.models import ObjectGroup, SourceConfig
+from portl.config.models import SourceConfig
+from portl.config.objects import ObjectGroup
 from portl.connectors.comparer import Comparer, Texts, canonical
 from portl.connectors.exchange import (
     ROWS,

@@ -20,13 +20,12 @@ from portl.config.models import (
     Conflict,
     DestinationConfig,
     MigrationConfig,
-    ObjectGroup,
-    Objects,
     SourceConfig,
     TableChoice,
     Tables,
     TypeRule,
 )
+from portl.config.objects import ObjectGroup, Objects
 from portl.config.validators import FieldError, key_of
 from portl.connectors import registry
 from portl.job.document import Path as KeyPath

@@ -23,7 +23,8 @@ from portl_postgres.ledger.choice import ledger_of
 from portl_postgres.ledger.ledger import PostgresLedger
 from portl_postgres.session import worker_sessions
 from portl_postgres.session.database import Database
-from portl_postgres.session.session import MEMORY, Session
+from portl_postgres.session.memory import MEMORY
+from portl_postgres.session.session import Session
 from portl_postgres.sql.text import quoted
 from portl_postgres.verification import mirrored
 from portl_postgres.verification.comparer import DestinationComparer

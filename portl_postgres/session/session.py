@@ -16,6 +16,7 @@ from psycopg.rows import tuple_row
 import portl
 from portl_postgres.session.connect_errors import HINT_SYSTEM
 from portl_postgres.session.errors import HINT_SILENT, translate
+from portl_postgres.session.memory import AUTO, MEMORY, MORE_MEMORY
 from portl_postgres.session.same_server import same_server
 from portl_postgres.session.waiting import ready
 from portl_postgres.session.watchdog import Vigil
@@ -54,15 +55,6 @@ _HOLDERS = """
 _SERVER = (
     "pg_backend_pid(), (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint::text,"
     " extract(epoch FROM clock_timestamp())::float8"
-)
-
-
-#: What an index is built with, and the value that stands for more of it, where the server seems to have it: a 16th of
-#: what it takes for its cache, at most 1 GB, for each of a few workers; never less than it gives anyway.
-MEMORY, AUTO = "maintenance_work_mem", "auto"
-_MEMORY = (
-    f"(greatest(pg_size_bytes(current_setting('{MEMORY}')), least(1073741824,"
-    " pg_size_bytes(current_setting('effective_cache_size')) / 16)) / 1024) || 'kB'"
 )
 
 
@@ -394,7 +386,7 @@ class Session:
         rows = self.query(
             # What was so is read first, whole: OFFSET keeps the two steps apart.
             f"SELECT n, before, CASE WHEN before <> v THEN set_config(n, v, $3) END IS NOT NULL, {_SERVER}"
-            f" FROM (SELECT n, CASE WHEN n = '{MEMORY}' AND v = '{AUTO}' THEN {_MEMORY} ELSE v END AS v,"
+            f" FROM (SELECT n, CASE WHEN n = '{MEMORY}' AND v = '{AUTO}' THEN {MORE_MEMORY} ELSE v END AS v,"
             " current_setting(n, true) AS before FROM unnest($1::text[], $2::text[]) AS s(n, v)"
             f" WHERE n <> '{LINUX_ALONE}' OR version() LIKE '%linux%' OFFSET 0) AS known",
             list(wanted),

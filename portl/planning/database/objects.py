@@ -10,7 +10,8 @@ from collections.abc import Collection, Iterator, Sequence
 
 import attrs
 
-from portl.config.models import MigrationConfig, ObjectGroup, Objects, Tables
+from portl.config.models import MigrationConfig, Tables
+from portl.config.objects import ObjectGroup, Objects
 from portl.connectors.objects import SchemaObject
 from portl.values.findings import Finding, warning
 

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import attrs
 
-from portl.config.models import ForeignKeys
+from portl.config.objects import ForeignKeys
 from portl.connectors.objects import ForeignKey
 from portl.planning.tasks import TableTask
 from portl.values.findings import Finding, problem, warning

@@ -11,7 +11,8 @@ from typing import Any
 
 import attrs
 
-from portl.config.models import Conflict, ForeignKeys, MigrationConfig, Mode, Resume, Strategy, Tables
+from portl.config.models import Conflict, MigrationConfig, Mode, Resume, Strategy, Tables
+from portl.config.objects import ForeignKeys
 from portl.connectors.exchange import Chunk
 from portl.connectors.ledger import Ledger
 from portl.connectors.objects import Changes, SchemaObject, Stage
