@@ -76,7 +76,7 @@ def _url(instance: PostgresEnd, attribute: attrs.Attribute[Any], value: Secret |
 
 def _not_in_url(instance: PostgresEnd, attribute: attrs.Attribute[Any], value: object) -> None:
     if value is not None and instance.url is not None:
-        raise FieldError(attribute.name, "does not go together with `url`, which says it already")
+        raise FieldError(attribute.name, "cannot be combined with `url`, which already sets it")
 
 
 def _params(instance: PostgresEnd, attribute: attrs.Attribute[Any], value: dict[str, str]) -> None:
@@ -93,7 +93,7 @@ def _params(instance: PostgresEnd, attribute: attrs.Attribute[Any], value: dict[
         elif name not in KEYWORDS:
             near = difflib.get_close_matches(name, KEYWORDS, n=1)
             suggestion = f"; did you mean {near[0]!r}?" if near else ""
-            errors.append(FieldError(place, f"libpq has no such parameter{suggestion}"))
+            errors.append(FieldError(place, f"libpq does not have this parameter{suggestion}"))
     if errors:
         raise ExceptionGroup(attribute.name, errors)
 

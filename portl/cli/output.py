@@ -72,7 +72,7 @@ class Output:
             began = f"{event.started.replace('T', ' ').replace('+00:00', ' UTC')}" if event.started else "earlier"
             self.say(
                 f"resuming the run of {began}: {event.chunks_done:,} of {event.chunks:,} chunks"
-                f" ({event.rows:,} rows) are there (attempt {event.attempt})",
+                f" ({event.rows:,} rows) done (attempt {event.attempt})",
                 "plain",
             )
         elif isinstance(event, portl.RowsRejected):

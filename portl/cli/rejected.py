@@ -30,7 +30,7 @@ def retry_rejected(job: Path, verbose: bool, as_json: bool, overrides: dict[str,
         if result.rows_read or as_json:
             output.result(result)
         else:
-            output.say(f"there is no rejected row in {result.tables[0].source}", "good")
+            output.say(f"there are no rejected rows in {result.tables[0].source}", "good")
         return REJECTED if result.rows_rejected else DONE
 
     return guarded(output, work, verbose=verbose)

@@ -193,9 +193,9 @@ class Attempts:
         run = task.found
         if run is not None and run.state is RunState.DONE and task.reported is None:
             raise AlreadyRunning(
-                f"another process has carried out the job {self.request.config.name!r} meanwhile: "
+                f"another process has meanwhile run the job {self.request.config.name!r} to its end: "
                 f"its run of {run.began}",
-                hint="nothing is left to do; run the job again if it is to be carried out once more",
+                hint="nothing is left to do; to copy again, run the job again",
             )
 
     def _carry_out(self, plan: Plan, sides: Sides) -> Result:
@@ -234,7 +234,7 @@ class Attempts:
         try:
             ledger.acknowledge(result.tables[0].run)
         except Error as error:
-            said = f"all rows are there, and the ledger could not be told that you know: {error.message}"
+            said = f"all rows are there, but the ledger could not record that the result was delivered: {error.message}"
             remedy = "the next run of this job reports this one instead of moving rows"
             self.request.context.emit(Warned(where="ledger", message=said, remedy=remedy))
 
@@ -276,7 +276,7 @@ class Attempts:
             return self._tables_verified(result, sides, anew=anew)
 
         if anew:
-            said = "compares with the source as it is now: the state that was read went with a lost connection"
+            said = "compares with the source as it is now: the snapshot that was read was lost with a connection"
             self.request.context.emit(Warned(where="verify", message=said))
         try:
             found = compare(self.request.config, sides, self.request.config.verify)
@@ -291,7 +291,9 @@ class Attempts:
         aside = found.missing == result.rows_rejected and not found.different
         if not found.equal and not aside:
             since = (
-                "; it was looked at anew after a lost connection, and what it has changed since counts" if anew else ""
+                "; the source was read again after a lost connection, and its changes since then count as differences"
+                if anew
+                else ""
             )
             failed = VerificationFailed(
                 f"{found.destination} is not what the job should have made of {found.source}: {found.missing:,} rows "

@@ -63,7 +63,7 @@ def retry_rejected(
         task = plan.tables[0]
         if task.run is not None:
             raise LedgerError(
-                f"the job {request.config.name!r} was interrupted, and its rejected rows come after the others",
+                f"the job {request.config.name!r} was interrupted, and rejected rows are retried only after all others",
                 hint="run the job to its end first, then retry them",
             )
         plan.insist()
@@ -100,7 +100,7 @@ class _Retry:
 
     def run(self) -> Result:
         if not self._destination.savepoints:
-            raise OperationError(f"{self._destination.label()} quarantines no rows")
+            raise OperationError(f"{self._destination.label()} cannot quarantine rows")
         if self._intent.create:
             raise SchemaError(
                 f"{self._intent.target.name} does not exist, so rejected rows have nowhere to go",

@@ -74,7 +74,7 @@ def report_nulls(key: Key | None, conflict: Conflict, source: Table, fields: Seq
         if field.target.name not in key.columns or not (field.target.nullable and field.sent.nullable):
             continue
         name = field.target.name
-        message = f"rows with NULL in {name!r} are added again at each run, for NULLs are not equal in {key}"
+        message = f"rows with NULL in {name!r} are added again by each run, because NULLs are not equal in {key}"
         if source.kind != "table" or field.using:
             yield note("conflict.key", message)  # whether there can be any is not known
         else:

@@ -174,7 +174,7 @@ class _Inquiry:
         if self._config.atomic or self._config.mode is Mode.REPLACE:
             return Delivery.WHOLE
         if self._intent.mirror:
-            said = "an interrupted mirror compares again, and goes on with what differs still"
+            said = "an interrupted mirror compares both sides again, and moves what still differs"
             self._findings.append(note("resume", said))
             return Delivery.CHUNKS
         if self._ledger is not None and self._split.resumable:
@@ -219,7 +219,8 @@ class _Inquiry:
     def _reported(self, latest: Run | None, identity: Mapping[str, Any]) -> Run | None:
         """Return the finished run that is reported instead of being repeated."""
         if self._config.run_id is not None and (named := self._named(self._config.run_id)) is not None:
-            message = f"the run {self._config.run_id!r} of {named.began} is done: it is reported, and nothing is copied"
+            message = f"the run {self._config.run_id!r} of {named.began} is already done: its result is reported, and"
+            message += " nothing is copied"
             different = changes(named.identity, identity)
             since = f"; the job has changed since: {', '.join(different)}" if different else ""
             self._findings.append(warning("run_id", message + since, "run the job with another id to copy rows again"))

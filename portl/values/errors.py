@@ -86,17 +86,17 @@ class Error(Exception):
 
 #: What a row is refused for, by SQLSTATE or its class (ISO/IEC 9075-2, and the manual of PostgreSQL, appendix A).
 _REASONS = {
-    "22": "a value that the type does not take",
-    "22001": "a text that is too long",
+    "22": "a value that the type does not accept",
+    "22001": "text that is too long",
     "22003": "a number out of range",
-    "22007": "a date or time in another form",
+    "22007": "a date or time in the wrong format",
     "22008": "a date or time out of range",
     "22021": "characters that the encoding does not have",
-    "22P02": "a text in another form than the type's",
+    "22P02": "text that the type cannot parse",
     "23": "a constraint",
     "23502": "NULL where it is not allowed",
     "23503": "a foreign key",
-    "23505": "a key that is there already",
+    "23505": "a key that already exists",
     "23514": "a check constraint",
     "23P01": "an exclusion constraint",
 }

@@ -204,7 +204,7 @@ class Result:
             if count:
                 parts.append(f"{count:,} {label}")
         if self.rows_kept:
-            parts.append(f"{self.rows_kept:,} with a value of their own")
+            parts.append(f"{self.rows_kept:,} that keep their own value")
         return ", ".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
@@ -264,7 +264,7 @@ class Result:
         before = sum(table.rows_before for table in tables)
         if before:
             attempt = max(table.attempt for table in tables)
-            facts.append(("attempt", f"{attempt}: {before:,} rows were there from earlier attempts"))
+            facts.append(("attempt", f"{attempt}: {before:,} rows were copied by earlier attempts"))
         checked = [table.verification for table in tables if table.verification is not None]
         if checked:
             facts.append(("verified", f"by {checked[0].mode}: {len(checked):,} tables are as they should be"))
@@ -358,7 +358,7 @@ def _totals(tables: Sequence[TableResult], width: int, *, rates: bool = True) ->
 def _attempts(table: TableResult, width: int) -> Iterator[Line]:
     """Yield what earlier, interrupted attempts have to do with the result."""
     if table.attempt > 1:
-        text = f"attempt {table.attempt}: {table.rows_before:,} rows were there from earlier attempts"
+        text = f"attempt {table.attempt}: {table.rows_before:,} rows were copied by earlier attempts"
         yield from wrapped("", text, width)
     if table.older_chunks:
         verb = "come" if len(table.older_chunks) > 1 else "comes"

@@ -125,7 +125,8 @@ def _unfinished(config: MigrationConfig, sides: Sides) -> list[str]:
     done = sum(line.state is ChunkState.DONE for line in run.chunks)
     stands = "is running" if run.locked else "was interrupted"
     return [
-        f"the run of {run.began} {stands} with {done:,} of {len(run.chunks):,} chunks done: what it lacks is missing"
+        f"the run of {run.began} {stands} with {done:,} of {len(run.chunks):,} chunks done: rows that it has not copied"
+        " yet count as missing"
     ]
 
 

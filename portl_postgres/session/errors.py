@@ -40,9 +40,9 @@ _AGAIN = {
     "40P01": "this transaction and another waited for each other, and the server chose this one to end",
     "55P03": HINT_LOCK,
     "57014": "the statement was cancelled, or took longer than `statement_timeout` allows",
-    "53300": "the server, database or role has no connection left: use fewer at once, or raise the limit",
+    "53300": "the server, database or role has no connection slot left: use fewer connections, or raise the limit",
     "53200": "the server is out of memory: use fewer connections at once, smaller batches, or lower work_mem",
-    "25006": "this server, role or transaction allows reading only; after a failover another server takes writes",
+    "25006": "this server, role or transaction is read-only; after a failover, another server accepts writes",
 }
 #: Somebody has to do something first.
 _REMEDIES = {
@@ -56,8 +56,8 @@ _CHECKS_ROWS = "ExecWithCheckOptions"
 #: Where it refuses to make a value of more than 1 GB, with the code of a fault of its own.
 _ALLOCATES = "mcxt.c"
 HINT_TOO_LARGE = (
-    "the server makes no value of more than 1 GB, and bytea takes twice its bytes as text: leave the column out"
-    " (`exclude_columns`), or let the table travel in binary form (`route: relay`)"
+    "the server cannot produce a value of more than 1 GB, and bytea as text takes twice its size: leave the column out"
+    " (`exclude_columns`), or use the binary format (`route: relay`)"
 )
 
 HINT_PRIVILEGE = (
@@ -118,7 +118,7 @@ def _row_error(error: psycopg.Error, message: str, state: str | None) -> portl.D
     diagnosis = error.diag
     conflict = state in ("23505", "23P01")
     cls = portl.ConflictError if conflict else portl.DataError
-    hint = "use `conflict: overwrite`, `skip` or `merge` if such rows are to be expected" if conflict else None
+    hint = "use `conflict: overwrite`, `skip` or `merge` if such rows are expected" if conflict else None
     return cls(
         message,
         hint=hint,

@@ -331,7 +331,7 @@ class Session:
             tag = cursor.statusmessage
         self._depth = 0
         if tag != "COMMIT":
-            raise portl.OperationError(f"{self.label}: COMMIT was answered by {tag!r}: nothing was committed")
+            raise portl.OperationError(f"{self.label}: COMMIT was answered with {tag!r}: nothing was committed")
 
     def rollback(self) -> None:
         """Roll back, or back to the savepoint. On a broken connection the server has done it."""
@@ -435,7 +435,7 @@ class Session:
         except (psycopg.Error, OSError) as error:
             said = self.scrubbed(" ".join(str(error).split()))
             logger.warning("%s: the running statement could not be cancelled: %s", self.label, said)
-            self.vigil.give_up(f"the running statement could not be cancelled, and the connection was given up: {said}")
+            self.vigil.give_up(f"the running statement could not be cancelled, so the connection was closed: {said}")
 
     def give_back(self) -> None:
         """Put back the settings that were changed on a caller's connection."""

@@ -69,7 +69,7 @@ class Backend(enum.Enum):
     WORKING = "at work"
     WAITING = "the server waits for this client"
     GONE = "its backend is gone"
-    UNREACHABLE = "no new connection is answered either"
+    UNREACHABLE = "it does not answer a new connection either"
     #: A server answers and does not let us look, or is not the one in question: no ground to end anything.
     UNKNOWN = "unknown"
 
@@ -240,7 +240,7 @@ class Vigil:
             elif found.copied != first[1].copied:
                 break
             elif sent - first[0] >= SENT_BYTES:
-                self._shut_down("it does not get what is sent", silent, None)
+                self._shut_down("it does not receive what is sent", silent, None)
                 return
             self._over.wait(self.tick)
         self._proved = time.monotonic()
@@ -285,8 +285,7 @@ class Vigil:
             if self.sent is None if since is None else self._since != since:
                 return  # it was heard at the last moment
             self._end(
-                f"nothing was heard from the server for {silent:.0f} s, and {why}"
-                f" (network_timeout: {self._seconds:g} s)"
+                f"the server has sent nothing for {silent:.0f} s, and {why} (network_timeout: {self._seconds:g} s)"
             )
 
     def give_up(self, verdict: str) -> None:
@@ -296,7 +295,7 @@ class Vigil:
 
     def _end(self, verdict: str) -> None:
         self.verdict = self.verdict or verdict
-        logger.debug("backend %d is given up: %s", self.backend, verdict)
+        logger.debug("backend %d is abandoned: %s", self.backend, verdict)
         with contextlib.suppress(OSError, psycopg.Error):
             # The descriptor stays libpq's. No twin of it is asked for: there may be no descriptor left.
             borrowed = socket.socket(fileno=self._pgconn.socket)

@@ -15,9 +15,9 @@ from portl_postgres.source.queries import INSUFFICIENT_PRIVILEGE, Describer
 from portl_postgres.source.ranges import relation_of
 from portl_postgres.sql.text import Unbalanced, check_expression, quoted
 
-_HIDES = "would hide rows from this role without a word"
+_HIDES = "would silently hide rows from this role"
 SEE_ALL = (
-    "use its owner or a role with BYPASSRLS; or, if only the rows that the role may see are meant, set "
+    "use the owner or a role with BYPASSRLS; or, to copy only the rows that the role may see, set "
     "`source.row_security: on`"
 )
 

@@ -108,7 +108,7 @@ class Splitter:
     def split(self) -> Split:
         """Return how to read the source in chunks."""
         if self._config.limit is not None:
-            return whole("`limit` takes rows in no order that lasts")
+            return whole("`limit` takes rows in no stable order")
         if self._kind in _KINDS_WITH_BLOCKS:
             return self._split_table()
         if self._config.split_by is None:
@@ -135,7 +135,9 @@ class Splitter:
         cuts = self._cuts(key, storage, correlated=by_blocks)
         scattered = cuts.correlation is not None and abs(cuts.correlation) < SCATTERED
         if scattered and storage.blocks > EXACT_BLOCKS and self._session.version >= TID_RANGES and column is None:
-            return self._by_blocks(storage, f"the order of its key {_listed(key)} is not that of its rows")
+            return self._by_blocks(
+                storage, f"the order of its key {_listed(key)} is not the physical order of its rows"
+            )
         if not cuts.points:
             return self._one(by_blocks, key, cuts.rows)
         return self._ranges(key, cuts, f"{_listed(key)} is unique and never NULL")

@@ -52,7 +52,7 @@ class Offer:
         if self.session.nested:
             return "the source's connection is inside a transaction of the caller's"
         if self.config.row_security is RowSecurity.ON:
-            return "the policies that count are those of the source's role"
+            return "the policies of the source's role apply"
         return None
 
 

@@ -39,7 +39,7 @@ MOST_EARLIER = 100
 #: Half of the numbers that transactions can have: what is older cannot be told from what is younger.
 HALF = 2**31
 _WITH_CLOCKS = (Kind.TIMESTAMP, Kind.TIMESTAMPTZ)
-_REFRESH = "`--full-refresh` reads all rows once more"
+_REFRESH = "`--full-refresh` reads all rows again"
 
 _OPEN = (
     "SELECT pg_catalog.to_json(least(min(a.xact_start), pg_catalog.clock_timestamp()) - " + MARGIN + ") #>> '{}',"
@@ -258,7 +258,7 @@ class _Inquiry:
         elif before["type"] != mark["type"]:
             what = f"{self._wanted.cursor!r} was {before['type']} and is {mark['type']}"
         if what is not None:
-            self._findings.append(portl.problem("incremental", f"{what}: the watermark says nothing of it", _REFRESH))
+            self._findings.append(portl.problem("incremental", f"{what}: the watermark does not apply to it", _REFRESH))
         return what is not None
 
     def _trusted(self, before: Mapping[str, Any], mark: Mapping[str, Any], top: int) -> bool:
@@ -269,9 +269,9 @@ class _Inquiry:
         if before["timeline"] != mark["timeline"]:
             why = "the server has failed over since"
         elif not 0 <= top - before["floor"] < HALF:
-            why = "transactions cannot be told from those of that time any more"
+            why = "more than two billion transactions have passed since"
         if why is not None:
-            said = f"all rows are read once more: {why} (the last run read the state of {before['taken']})"
+            said = f"all rows are read again: {why} (the last run read the state of {before['taken']})"
             self._findings.append(portl.warning("incremental", said))
         return why is None
 
@@ -283,7 +283,7 @@ class _Inquiry:
         )
         ((fallen,),) = self._session.query(f"SELECT {less}", what="comparing watermarks")
         if fallen:
-            said = f"the greatest {column.name!r} was {before['value']} and is {now}: rows were deleted or changed"
+            said = f"the greatest {column.name!r} was {before['value']} and is now {now}: rows were deleted or changed"
             self._findings.append(portl.warning("incremental", said))
 
     def _indexed(self, column: Column) -> bool:

@@ -173,6 +173,6 @@ def only_reading() -> Iterator[None]:
             raise
         raise portl.QueryError(
             error.message,
-            hint="the source is only read: take what writes or locks rows out of the query",
+            hint="the source is only read: remove whatever writes or locks rows from the query",
             sqlstate=error.sqlstate,
         ) from None

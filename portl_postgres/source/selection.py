@@ -99,7 +99,7 @@ class Selection:
                 raise portl.SchemaError(
                     f"{session.label}: the run was cut into ranges of {', '.join(columns)} as "
                     f"{', '.join(bounds['types'])}, and the type is {now} by now",
-                    hint="run the job with `--restart`: it begins again",
+                    hint="run the job with `--restart` to begin again",
                 )
             self._orders[name] = found
         return self._orders[name]

@@ -52,9 +52,9 @@ class SharedSnapshot:
                 raise
             self.lost = True
             raise portl.ConnectionFailed(
-                f"{label}: the snapshot is lost that all connections read, for the one that took it has ended: "
-                f"{error.message}",
-                hint="what is copied stays; the same job, run again, resumes with a new snapshot",
+                f"{label}: the snapshot that all connections read is lost, because the connection that took it has"
+                f" ended: {error.message}",
+                hint="copied rows stay; run the job again to resume with a new snapshot",
                 sqlstate=SNAPSHOT_LOST,
                 transient=True,
             ) from None

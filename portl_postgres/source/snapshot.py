@@ -25,7 +25,7 @@ _COUNTERS = (
     " pg_catalog.pg_stat_get_tuples_updated($1), pg_catalog.pg_stat_get_tuples_deleted($1)"
 )
 
-_RESTART = "run the job with `--restart`: it begins again"
+_RESTART = "run the job with `--restart` to begin again"
 
 
 def taken(session: Session, table: Table | None) -> Mapping[str, Any]:
@@ -58,8 +58,8 @@ def check_not_rewritten(session: Session, label: str) -> None:
     if rewritten:
         raise SchemaError(
             f"{label}: {rewritten[0][0]} was truncated or rewritten while the run had its snapshot: "
-            "rows that belong to it could not be seen",
-            hint="run the job again when nobody truncates or alters the table",
+            "rows of that snapshot could not be seen",
+            hint="run the job again while nobody truncates or alters the table",
         )
 
 
@@ -115,8 +115,8 @@ def _rewritten(table: Table, run: Run, now: Mapping[str, Any]) -> Finding | None
         if any(before.get(fact) != now["table"][fact] for fact in ("oid", "file")):
             return problem(
                 "source",
-                f"{table.name} was rewritten or made anew since the run began (TRUNCATE, VACUUM FULL, CLUSTER, ALTER "
-                "TABLE, REFRESH): the run's block ranges do not hold any more",
+                f"{table.name} was rewritten or created again since the run began (TRUNCATE, VACUUM FULL, CLUSTER,"
+                " ALTER TABLE, REFRESH): the run's block ranges are no longer valid",
                 _RESTART,
             )
     return None
@@ -138,8 +138,8 @@ def _moved(
         "source",
         f"{younger + doubtful:,} row version{'s' * (younger + doubtful != 1)} of {table.name} may be younger than the "
         f"state of {before.get('taken')} that the run began with: rows that were updated may have moved from one block "
-        "range to another, so that going on could lose or double them",
-        f"{_RESTART}; a table with a primary key is cut by key ranges, which updates do not disturb",
+        "range to another, so that resuming could lose or duplicate them",
+        f"{_RESTART}; a table with a primary key is split by key ranges, which updates do not affect",
     )
 
 

@@ -53,7 +53,7 @@ def examine(session: Session, name: str, intent: Intent, mirroring: Mirroring) -
     """
     kind = table_details(intent.target).kind
     if kind not in ("r", "p"):
-        said = f"{intent.target.name} is a {intent.target.kind}, of whose rows none can be told from another"
+        said = f"{intent.target.name} is a {intent.target.kind}, whose rows cannot be told apart"
         return [portl.problem("destination", said, "mirror a table")]
     findings = list(_followers(session, intent, mirroring))
     if mirroring.where is None:

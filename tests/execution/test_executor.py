@@ -639,7 +639,7 @@ def test_an_executor_that_is_busy_is_waited_for_with_a_word(
         finally:
             free.set()
     (told,) = warned
-    assert told.message.startswith("waiting for the executor, which has run nothing for ")
+    assert told.message.startswith("waiting for the executor, which has run no task for ")
 
 
 @pytest.mark.parametrize("text", ["", "x", "ü\udcff\0'\\", "a" * 1000])

@@ -215,7 +215,7 @@ def test_no_end_has_more_connections_than_its_pool(source: Db, destination: Db, 
     assert workers <= most["reads"] <= reading
     assert workers <= most["writes"] <= writing
     told = [event.message for event in seen if isinstance(event, portl.Warned) and event.where == "parallel"]
-    said = [f"4 workers are wanted, and the pool of connections has room for {workers}"]
+    said = [f"4 workers were asked for, but the connection pool has room for only {workers}"]
     assert told == (said if workers < 4 else [])
     assert rows(destination, "t") == rows(source, "t")
 

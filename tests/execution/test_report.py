@@ -147,7 +147,7 @@ def test_a_page_tells_reasons_of_rejected_rows(source: Db, destination: Db, tmp_
     found = {reason.reason: reason.rows for reason in result.history.reasons}
     assert found == {
         "NULL where it is not allowed (23502): column mail": 1,
-        "a text in another form than the type's (22P02)": 2,
+        "text that the type cannot parse (22P02)": 2,
     }
     page = Page(path)
     alone(page, "val20", "val30")

@@ -234,7 +234,7 @@ def test_a_run_with_an_id_is_done_once(source: Db, destination: Db) -> None:
     assert (again.rows_read, again.tables[0].run) == (ROWS, first.tables[0].run)
     (said,) = [event.message for event in events if isinstance(event, portl.Warned)]
     assert said.startswith("the run \"2024-01-01 'ü'\" of ")
-    assert said.endswith(" is done: it is reported, and nothing is copied")
+    assert said.endswith(" is already done: its result is reported, and nothing is copied")
     assert not portl.migrate(job, run_id="2024-01-02").reported
     # An earlier id stays known after later runs.
     assert portl.migrate(job, run_id="2024-01-01 'ü'").tables[0].run == first.tables[0].run

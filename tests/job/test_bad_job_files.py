@@ -269,8 +269,8 @@ BAD: dict[str, tuple[str, list[str]]] = {
     "a url with a host beside it": (
         source("url: postgresql://h/d\nhost: h\ndatabase: d"),
         [
-            "line 5: source.host: does not go together with `url`, which says it already",
-            "line 6: source.database: does not go together with `url`, which says it already",
+            "line 5: source.host: cannot be combined with `url`, which already sets it",
+            "line 6: source.database: cannot be combined with `url`, which already sets it",
         ],
     ),
     "a url that is none": (
@@ -308,8 +308,8 @@ BAD: dict[str, tuple[str, list[str]]] = {
     "params that libpq does not know": (
         source("params:\n  keepalive: 1\n  frobnicate: 2"),
         [
-            "line 5: source.params.keepalive: libpq has no such parameter; did you mean 'keepalives'?",
-            "line 6: source.params.frobnicate: libpq has no such parameter",
+            "line 5: source.params.keepalive: libpq does not have this parameter; did you mean 'keepalives'?",
+            "line 6: source.params.frobnicate: libpq does not have this parameter",
         ],
     ),
     "params that have keys of their own": (

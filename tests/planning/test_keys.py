@@ -67,7 +67,7 @@ def test_a_created_table_has_a_plain_key_for_one_without_overlaps_and_the_plan_s
     assert portl.verify(config, mode="full").equal
 
 
-NULLS = "rows with NULL in 'b' are added again at each run, for NULLs are not equal in t_a_b_key (a, b)"
+NULLS = "rows with NULL in 'b' are added again by each run, because NULLs are not equal in t_a_b_key (a, b)"
 REMEDY = "declare it NOT NULL or the key NULLS NOT DISTINCT, or leave such rows out with `source.where`"
 
 

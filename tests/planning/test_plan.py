@@ -409,8 +409,8 @@ def test_reading_needs_no_more_than_select(people: Db, destination: Db, role: st
 # Row security
 
 HIDDEN = (
-    "would hide rows from this role without a word",
-    "use its owner or a role with BYPASSRLS; or, if only the rows that the role may see are meant, set "
+    "would silently hide rows from this role",
+    "use the owner or a role with BYPASSRLS; or, to copy only the rows that the role may see, set "
     "`source.row_security: on`",
 )
 

@@ -159,7 +159,7 @@ def test_a_conflict_is_an_error_of_its_own(rows: Db, destination: Db) -> None:
     error = failure(job(rows, destination, conflict="fail"))
     assert type(error) is portl.ConflictError
     assert (error.sqlstate, error.row) == ("23505", 7)
-    assert error.hint == "use `conflict: overwrite`, `skip` or `merge` if such rows are to be expected"
+    assert error.hint == "use `conflict: overwrite`, `skip` or `merge` if such rows are expected"
 
 
 def test_the_four_troubles_of_the_specification_have_their_own_hints(rows: Db, destination: Db) -> None:

@@ -67,8 +67,9 @@ def in_doubt(error: Error, task: TableTask, ledger: Ledger | None, run: Run, num
     if task.repeatable:
         return error
     return OperationError(
-        f"the connection was lost during COMMIT, and without a ledger nobody knows what was decided: {error.message}",
-        hint="see whether the rows are there before you run the job again; with a ledger portl would know",
+        "the connection was lost during COMMIT, and without a ledger there is no telling whether it was committed: "
+        f"{error.message}",
+        hint="check whether the rows are there before you run the job again; with a ledger, portl would know",
     )
 
 

@@ -201,7 +201,7 @@ class DatabaseRun:
                 table.failure = error
                 name = table.task.destination.name
                 said, public = (
-                    f"{name} has failed, the other tables go on: {text}"
+                    f"{name} has failed; the other tables continue: {text}"
                     for text in (error.message, error.without_values)
                 )
                 context.emit(events.Warned(where=name, message=said, remedy=error.hint, without_values=public))

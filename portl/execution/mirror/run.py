@@ -59,7 +59,7 @@ class MirrorRun:
     def onward(self) -> str | None:
         """What running the job again would do, for display; None if nothing is there yet."""
         there = self._run is not None and self._run.onward is not None
-        return "run the job again: it compares both sides again, and goes on with what differs still" if there else None
+        return "run the job again: it compares both sides again, and moves what still differs" if there else None
 
     def result(self) -> TableResult:
         """Return what is committed so far."""

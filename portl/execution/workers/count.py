@@ -44,7 +44,7 @@ def worker_count(
     count = min([wanted, *room])
     if count == wanted or asked is None:
         return count, None
-    said = f"{wanted} workers are wanted, and the pool of connections has room for {count}"
+    said = f"{wanted} workers were asked for, but the connection pool has room for only {count}"
     return count, Warned(where="parallel", message=said, remedy="raise `pool.max_size` on both sides")
 
 

@@ -84,8 +84,10 @@ class ChunkExecutor:
                 self._context.token.check()
                 if time.monotonic() >= patience:
                     patience = float("inf")
-                    said = f"waiting for the executor, which has run nothing for {PATIENCE_SECONDS:.0f} s"
-                    remedy = "check that it has workers, and that they are not all busy, perhaps with this very call"
+                    said = f"waiting for the executor, which has run no task for {PATIENCE_SECONDS:.0f} s"
+                    remedy = (
+                        "check that it has workers, and that they are not all busy, for example with this call itself"
+                    )
                     self._context.emit(events.Warned(where="executor", message=said, remedy=remedy))
             except BaseException:
                 future.cancel()

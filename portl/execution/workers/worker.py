@@ -155,7 +155,7 @@ class ExtraWorker(Worker):
             keep(found)
         if found.state is ChunkState.DONE:
             self._report(Progress.of_done(found))
-            said = f"the COMMIT of chunk {found.number} got no answer; the ledger says that it was carried out"
+            said = f"the COMMIT of chunk {found.number} got no answer, but the ledger shows that it succeeded"
             self._context.emit(Warned(where=self._work.task.destination.name, message=said))
         return found
 

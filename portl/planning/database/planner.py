@@ -147,12 +147,12 @@ class _Planner:
         found = [table for table in chosen if table.entry is None or table.entry.name in names]
         gone = names - {table.entry.name for table in found if table.entry is not None} - {"query"}
         if gone:
-            said = f"the run that is resumed has tables that the source has not any more: {', '.join(sorted(gone))}"
+            said = f"the resumed run includes tables that the source no longer has: {', '.join(sorted(gone))}"
             self._findings.append(problem("resume", said, "`--restart` begins a new run"))
         new = len(chosen) - len(found)
         if new:
             self._findings.append(
-                note("tables", f"{counted_tables(new, 'is', 'are')} new at the source, for the next run to copy")
+                note("tables", f"{counted_tables(new, 'is', 'are')} new at the source: the next run copies them")
             )
         return found
 
@@ -230,7 +230,7 @@ class _Planner:
         return [
             problem(
                 "resume",
-                f"the interrupted run of {latest.began} has created {name}, and not its key yet",
+                f"the interrupted run of {latest.began} has created {name}, but not its key",
                 f"resume that run; or DROP TABLE {name}, and run the job again",
             )
             for name in lacking
@@ -311,7 +311,7 @@ class _Planner:
         if destination.incarnation() is None:
             return [problem("resume", f"the table {name} is gone, and with it the rows of the run", remedy)]
         if any(line.inserted for line in run.chunks) and destination.empty():
-            return [problem("resume", f"the table {name} is empty, and had rows of the run", remedy)]
+            return [problem("resume", f"the table {name} is empty, although the run has copied rows into it", remedy)]
         if all(line.state is ChunkState.DONE for line in run.chunks):
             return []
         return [*source.resumable(run.chunks, run, repeatable=self._config.conflict.idempotent)]
@@ -322,7 +322,10 @@ class _Planner:
         if config.run_id is not None and self._ledger is not None:
             named = self._ledger.find(self._job, idempotency_key=config.run_id)
             if named is not None and named.state is RunState.DONE:
-                said = f"the run {config.run_id!r} of {named.began} is done: it is reported, and nothing is copied"
+                said = (
+                    f"the run {config.run_id!r} of {named.began} is already done: its result is reported, and nothing"
+                )
+                said += " is copied"
                 self._findings.append(warning("run_id", said, "run the job with another id to copy rows again"))
                 return named
         if latest is None or latest.state is not RunState.DONE or latest.acknowledged:

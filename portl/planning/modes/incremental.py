@@ -19,7 +19,7 @@ from portl.planning.delivery import job_name
 from portl.values.findings import Finding, note, problem
 from portl.values.runs import Run, RunState
 
-REFRESH = "`--full-refresh` reads all rows once more"
+REFRESH = "`--full-refresh` reads all rows again"
 
 
 def is_incremental(config: MigrationConfig) -> bool:

@@ -409,7 +409,7 @@ def test_rows_of_a_run_that_are_gone_keep_it_from_being_resumed(source: Db, dest
         portl.migrate(job)
     if "TRUNCATE" in how:
         with pytest.raises(
-            portl.PlanError, match=r"has created public\.a, and not its key yet -> resume that run; or DROP"
+            portl.PlanError, match=r"has created public\.a, but not its key -> resume that run; or DROP"
         ):
             portl.migrate(job, restart=True)
         destination.execute("DROP TABLE a")

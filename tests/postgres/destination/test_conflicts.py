@@ -80,7 +80,7 @@ def test_fail_stops_at_the_first_key_that_is_there(two: tuple[Db, Db], route: st
     assert (error.row, error.batch, error.constraint, error.sqlstate) == (2, 1, "t_pkey", "23505")
     assert "row 2 of the source (batch 1) with id = 2: " in str(error)
     assert "Key (id)=(2) already exists." in str(error)
-    assert "hint: use `conflict: overwrite`, `skip` or `merge` if such rows are to be expected" in str(error)
+    assert "hint: use `conflict: overwrite`, `skip` or `merge` if such rows are expected" in str(error)
     assert rows(two[1]) == [(2, "old", None), (3, "three", 30), (4, "four", 40)]
 
 

@@ -156,7 +156,7 @@ def check_kept(config: dict[str, Any], said: str, **keys: Any) -> None:
     result = portl.migrate(config, **keys)
     assert counts(result) == {"inserted": 1, "updated": 1, "unchanged": 2}
     assert result.rows_kept == result.to_dict()["rows_kept"] == result.tables[0].rows_kept == 2
-    assert "2 with a value of their own" in result.summary()
+    assert "2 that keep their own value" in result.summary()
     found = portl.verify(config, **keys)
     assert found.equal
     assert "not compared: seq, where rows that existed keep their own value" in found.tables[0].notes

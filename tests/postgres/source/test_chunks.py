@@ -101,7 +101,7 @@ def test_a_small_table_is_one_chunk_in_the_order_of_its_rows_and_can_be_resumed(
             "CREATE VIEW v AS SELECT * FROM t",
             "a view has no key to range over; `split_by` names a column that can stand in for one",
         ),
-        ({"table": "t", "limit": 5}, "SELECT 1", "`limit` takes rows in no order that lasts"),
+        ({"table": "t", "limit": 5}, "SELECT 1", "`limit` takes rows in no stable order"),
         ({"table": "t"}, "CREATE TABLE c () INHERITS (t)", "it has child tables, over which no key is unique"),
         (
             {"table": "p"},
@@ -306,7 +306,10 @@ def test_a_big_table_whose_keys_are_scattered_over_it_is_cut_by_blocks(source: D
     source.execute("INSERT INTO t SELECT md5(g::text)::uuid FROM generate_series(1, 20000) AS g")
     with reader(source, table="t") as src:
         found = split(src, chunk_rows=2000)
-        assert (found.by, found.reason) == ("block ranges", "the order of its key id is not that of its rows")
+        assert (found.by, found.reason) == (
+            "block ranges",
+            "the order of its key id is not the physical order of its rows",
+        )
         got = sizes(src, found)
     assert (sum(got), len(got) in range(9, 13)) == (20000, True)
     assert max(got) < 3000
@@ -500,8 +503,8 @@ def test_block_ranges_of_a_rewritten_table_are_refused(source: Db, statement: st
     source.execute(statement)
     ((severity, text),) = said(source, state, repeatable=True)
     assert severity is Severity.PROBLEM
-    assert "public.t was rewritten or made anew since the run began" in text
-    assert text.endswith("-> run the job with `--restart`: it begins again")
+    assert "public.t was rewritten or created again since the run began" in text
+    assert text.endswith("-> run the job with `--restart` to begin again")
 
 
 def test_key_ranges_of_a_rewritten_table_still_hold(source: Db) -> None:
@@ -550,7 +553,7 @@ def test_bounds_over_a_key_whose_type_has_changed_are_refused(source: Db) -> Non
     with reader(source, table="t") as src, pytest.raises(portl.SchemaError) as caught:
         rows_of(src, chunk)
     assert "cut into ranges of id as integer, and the type is text by now" in caught.value.message
-    assert caught.value.hint == "run the job with `--restart`: it begins again"
+    assert caught.value.hint == "run the job with `--restart` to begin again"
 
 
 def test_split_by_is_checked_before_anything_is_read(source: Db) -> None:
