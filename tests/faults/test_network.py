@@ -179,7 +179,7 @@ def lost(config: dict[str, Any], observer: Callable[[portl.Event], None] | None 
 
 def silent(error: portl.ConnectionFailed, end: str) -> bool:
     """Return whether an error names the end, the silence and the key that decides about it."""
-    return error.message.startswith(end) and "nothing was heard from the server for" in error.message
+    return error.message.startswith(end) and "the server has sent nothing for" in error.message
 
 
 @contextmanager
@@ -410,7 +410,7 @@ def test_a_caller_supplied_connection_that_falls_silent_ends_with_an_error(
     proxy.delay(0.0, rate=4_000_000)
     with connect(rows, proxy) as supplied:
         with swallowed(proxy, lambda: proxy.forwarded("down") > 3_000_000, new=False):
-            with pytest.raises(portl.ConnectionFailed, match=r"source .the caller's connection.*nothing was heard"):
+            with pytest.raises(portl.ConnectionFailed, match=r"source .the caller's connection.*has sent nothing"):
                 portl.migrate(config, source=supplied)
         assert supplied.broken
 

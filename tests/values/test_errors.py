@@ -214,10 +214,12 @@ def test_events_are_plain_data_and_frozen(rows: Db, destination: Db) -> None:
     events: list[portl.Event] = []
     portl.migrate(job(rows, destination), observers=[events.append])
     assert [type(event) for event in events] == [
-        portl.Started, portl.TableStarted, portl.BatchCommitted, portl.TableDone, portl.Done
+        portl.Started, portl.TableStarted, portl.ChunkMoved, portl.BatchCommitted, portl.ObjectsStarted,
+        portl.ObjectsMade, portl.TableDone, portl.Done,
     ]  # fmt: skip
     assert [event.to_dict()["event"] for event in events] == [
-        "started", "table_started", "batch_committed", "table_done", "done"
+        "started", "table_started", "chunk_moved", "batch_committed", "objects_started", "objects_made", "table_done",
+        "done",
     ]  # fmt: skip
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         events[0].name = "other"  # type: ignore[attr-defined]

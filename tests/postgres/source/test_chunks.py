@@ -411,7 +411,10 @@ def test_a_lost_snapshot_is_noticed_and_named(source: Db) -> None:
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND application_name = 'portl'"
         )
-        with pytest.raises(portl.ConnectionFailed, match="the snapshot is lost") as caught, opened(beside):
+        with (
+            pytest.raises(portl.ConnectionFailed, match="the snapshot that all connections read is lost") as caught,
+            opened(beside),
+        ):
             pass
         assert (caught.value.sqlstate, caught.value.transient) == ("22023", True)
         assert not beside.holds()
@@ -581,7 +584,7 @@ def test_an_older_server_is_cut_read_and_resumed_the_same(system: Db) -> None:
         state = done(split(src, chunk_rows=100, any_order=False), src.snapshot())
         lost = src.for_worker()
     assert lost is not None
-    with pytest.raises(portl.ConnectionFailed, match="the snapshot is lost"), opened(lost):
+    with pytest.raises(portl.ConnectionFailed, match="the snapshot that all connections read is lost"), opened(lost):
         pass
     system.execute("UPDATE t SET v = 'x' WHERE id = 250")
     assert [found for found, _ in said(system, state)] == [Severity.PROBLEM]
