@@ -117,7 +117,9 @@ def examine(
     """Yield what a mirror does to the destination's rows, and what keeps the job from being one."""
     target, mirror = intent.target, config.mirror
     if not set(source.digests) & set(destination.digests):
-        said = f"{source.label()} and {destination.label()} have no way in common to tell which rows differ"
+        said = (
+            f"{source.label()} and {destination.label()} have no kind of digest in common to find the rows that differ"
+        )
         yield problem("mode", said, "use another `mode`")
         return
     if config.source.limit is not None:
@@ -131,7 +133,7 @@ def examine(
         said = f"{nullable[0]!r} may be NULL, and NULLs are not equal in {intent.key}: such rows cannot be matched"
         yield problem("conflict.key", said, "declare it NOT NULL or the key NULLS NOT DISTINCT")
     if intent.key is not None and (missing := set(intent.key.columns) - {f.target.name for f in intent.fields}):
-        yield problem("conflict.key", f"the key's column {min(missing)!r} is not copied", "copy it")
+        yield problem("conflict.key", f"the key column {min(missing)!r} is not copied", "copy it")
     if mirror.deletes is Deletes.SOFT:
         yield from _examine_mark(mirror, intent)
     if intent.create:
@@ -169,4 +171,4 @@ def _examine_mark(mirror: MirrorConfig, intent: Intent) -> Iterator[Finding]:
         said = f"{mirror.column!r} is copied from the source, which would clear it"
         yield problem("mirror.column", said, "leave it out with `source.exclude_columns`")
     elif intent.key is None:
-        yield problem("mirror.deletes", "without a key, no row can be told to be back", "use delete or keep")
+        yield problem("mirror.deletes", "without a key, a row that returns cannot be recognized", "use delete or keep")
