@@ -96,6 +96,7 @@ CASES = {
         there="CREATE TABLE {table} AS SELECT g AS x, 'y' AS t FROM generate_series(1, 900) AS g",
         more=MIRROR,
     ),
+    "a replacement": Case(source={"table": "keyed"}, there=THERE, more={"mode": "replace"}),
     "a mirror that marks rows as deleted": Case(source={"table": "keyed"}, there=MARKED, more=SOFT),
     "rows that are quarantined": Case(source={"table": "keyed"}, there=NOT_NULL, more={"on_error": "quarantine"}),
 }

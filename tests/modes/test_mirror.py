@@ -315,3 +315,26 @@ def test_a_row_that_was_changed_meanwhile_is_not_deleted(source: Db, destination
 
     assert counts(portl.migrate(job(source, destination), observers=[change]))[2] == 1
     assert destination.execute("SELECT id, name FROM t WHERE id IN (5, 6)") == [(5, "kept")]
+
+
+@pytest.mark.parametrize("side", ["source", "destination"])
+def test_a_lost_connection_is_followed_by_another_comparison(source: Db, destination: Db, side: str) -> None:
+    users(source)
+    users(destination)
+    source.execute("UPDATE t SET name = 'new' WHERE id % 10 = 0; DELETE FROM t WHERE id % 50 = 1")
+    seen: list[portl.Event] = []
+
+    def cut(event: portl.Event) -> None:
+        seen.append(event)
+        lost = source if side == "source" else destination
+        if isinstance(event, portl.Compared) and len([e for e in seen if isinstance(e, portl.Compared)]) == 1:
+            lost.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE application_name = 'portl' AND datname = current_database() AND pid <> pg_backend_pid()"
+            )
+
+    config = job(source, destination, retry={"attempts": 5, "max_delay": 0.1}, chunk_rows=20)
+    result = portl.migrate(config, observers=[cut])
+    assert held(source) == held(destination)
+    assert result.rows_updated + result.rows_deleted == 120
+    assert len([event for event in seen if isinstance(event, portl.Compared)]) == 2
