@@ -14,6 +14,7 @@ import portl
 from benchmarks import peers
 from benchmarks.alone import run_alone
 from benchmarks.databases import whole
+from benchmarks.increments import increments
 from benchmarks.link import link
 from benchmarks.measuring import Missing, Reach, Way, Work
 from benchmarks.mirrors import mirrors
@@ -427,6 +428,7 @@ WORKS: dict[str, Callable[[Bench], Iterator[Work]]] = {
     "verify": verifying,
     "overwrite": overwrite,
     "mirror": mirrors,
+    "increment": increments,
     "one-database": one_database,
     "tools": other_tools,
     "pgbench": pgbench,
