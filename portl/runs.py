@@ -15,6 +15,7 @@ from portl.planning.request import Job, Request
 from portl.values.errors import DataError, LedgerError
 from portl.values.findings import Finding
 from portl.values.runs import Run, RunState
+from portl.values.text import counted_tables
 
 
 @attrs.frozen(kw_only=True)
@@ -83,7 +84,7 @@ def clean(job: Job, *, destination: object | None = None, table: bool = False) -
     Args:
         job: as for ``portl.migrate``.
         destination: as for ``portl.migrate``.
-        table: True to drop also a table, with its rows, that an interrupted run has created and not finished.
+        table: True to drop also tables, with their rows, that an interrupted run has created and not finished.
 
     Raises:
         AlreadyRunning: the job is running.
@@ -97,7 +98,7 @@ def clean(job: Job, *, destination: object | None = None, table: bool = False) -
             raise LedgerError(f"there is nothing to clean: {ledger.message}")
         ledger.lock(name)
         try:
-            leftover = writing.leftover(remove=table)
+            leftover = _leftover(writing, ledger.find(name), remove=table)
             made, not_valid = made_again(writing, ledger.find(name))
             return Cleaned(
                 runs=ledger.forget(name),
@@ -108,6 +109,22 @@ def clean(job: Job, *, destination: object | None = None, table: bool = False) -
             )
         finally:
             ledger.unlock()
+
+
+def _leftover(writing: Destination[DestinationConfig], run: Run | None, *, remove: bool) -> str | None:
+    """Return what an interrupted run has left besides its lines in the ledger; remove it if asked to."""
+    if run is None or not run.tables:
+        return writing.leftover(remove=remove)
+    if run.state is RunState.DONE:
+        return None
+    there = {label.removeprefix("table ") for label in writing.objects() or ()}
+    names = [table.name for table in run.tables if (table.made or table.created) and table.name in there]
+    if not names:
+        return None
+    if remove:
+        writing.drop(names)
+    more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
+    return f"{counted_tables(len(names))} that the run has created: {', '.join(names[:5])}{more}"
 
 
 def made_again(writing: Destination[DestinationConfig], run: Run | None) -> tuple[tuple[str, ...], tuple[str, ...]]:

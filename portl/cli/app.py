@@ -220,7 +220,7 @@ def _job_files() -> list[Path]:
 
 @cli.command()
 @click.argument("job", type=JobFile())
-@click.option("--table", is_flag=True, help="Also drop a table that an interrupted run has created and not finished.")
+@click.option("--table", is_flag=True, help="Also drop tables that an interrupted run has created and not finished.")
 def clean(job: Path, table: bool) -> int:
     """Remove the runs of a job from the ledger.
 

@@ -92,6 +92,10 @@ class Destination(Side[D]):
         """
         raise NotImplementedError
 
+    def drop(self, tables: Sequence[str]) -> None:
+        """Drop tables, by their names as ``target`` returns them, with their rows; ignore those that do not exist."""
+        raise NotImplementedError
+
     def building(self, others: Sequence[Self]) -> Sequence[Building | None]:
         """Return how far the objects are that worker sessions create at the moment; None where that is unknown.
 

@@ -13,7 +13,7 @@ from portl_postgres.config import PostgresSourceConfig, SSLMode
 from portl_postgres.conninfo import SECRET_KEYWORDS, parse_url
 from portl_postgres.session.database import Database
 from portl_postgres.session.session import Session
-from portl_postgres.sql.text import bound, statement
+from portl_postgres.sql.text import bound, quoted, statement
 
 #: The schemes of its URLs (manual, 32.1.1.2, Connection URIs).
 SCHEMES = ("postgresql", "postgres")
@@ -101,6 +101,12 @@ def listing(session: Session) -> list[portl.TableEntry]:
         )
         for schema, name, kind, estimate in session.query(bound(statement("listing")), what="looking for tables")
     ]
+
+
+def requoted(name: str) -> str:
+    """Return a table's name, as messages show it, as SQL takes it in any case."""
+    parts = re.findall(r'"((?:[^"]|"")+)"|([^".]+)', name)
+    return quoted(*(inner.replace('""', '"') or plain for inner, plain in parts))
 
 
 def _config(keys: Mapping[str, Any]) -> PostgresSourceConfig:

@@ -231,7 +231,7 @@ class _Planner:
             problem(
                 "resume",
                 f"the interrupted run of {latest.began} has created {name}, but not its key",
-                f"resume that run; or DROP TABLE {name}, and run the job again",
+                "resume that run; or drop the tables that it has created with `portl clean --table`",
             )
             for name in lacking
         ]
