@@ -56,7 +56,7 @@ def migrate(
             same. Needs the extra ``report``.
 
     Returns:
-        What was done.
+        What the run did.
 
     Raises:
         ConfigError: the job is wrong, or ``report`` cannot be written.

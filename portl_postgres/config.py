@@ -30,7 +30,7 @@ def check_name(field: str, name: str) -> None:
     if length > MAX_NAME_BYTES:
         raise FieldError(
             field,
-            f"{name!r} is {length} bytes long; PostgreSQL keeps {MAX_NAME_BYTES} bytes of a name and drops the rest",
+            f"{name!r} is {length} bytes long; PostgreSQL truncates names to {MAX_NAME_BYTES} bytes",
         )
 
 
@@ -87,9 +87,9 @@ def _params(instance: PostgresEnd, attribute: attrs.Attribute[Any], value: dict[
         place = (attribute.name, name)
         key = own.get(name, name)
         if key in keys:
-            errors.append(FieldError(place, f"has a key of its own: write `{key}` beside `params`, not inside"))
+            errors.append(FieldError(place, f"has its own key: write `{key}` beside `params`, not inside"))
         elif name in SECRET_KEYWORDS:
-            errors.append(FieldError(place, "is a secret, and `params` are shown: write it into `url`"))
+            errors.append(FieldError(place, "is a secret, but `params` are displayed: put it in `url`"))
         elif name not in KEYWORDS:
             near = difflib.get_close_matches(name, KEYWORDS, n=1)
             suggestion = f"; did you mean {near[0]!r}?" if near else ""
@@ -105,7 +105,7 @@ def _table_or_query(instance: PostgresSourceConfig, attribute: attrs.Attribute[A
 
 def _alone(instance: PostgresSourceConfig, attribute: attrs.Attribute[Any], value: bool) -> None:
     if value and instance.query is not None:
-        raise FieldError(attribute.name, "needs `table`: write ONLY into the query")
+        raise FieldError(attribute.name, "needs `table`; in a query, write ONLY yourself")
 
 
 def _name_if_any(instance: object, attribute: attrs.Attribute[Any], value: str) -> None:
@@ -187,25 +187,26 @@ class PostgresEnd:
     database: str | None = attrs.field(default=None, validator=[_name, _not_in_url])
     #: The role to connect as.
     username: str | None = attrs.field(default=None, validator=[_name, _not_in_url])
-    #: The role's password. Better as ${NAME} than in the file.
+    #: The role's password. Write it as ${NAME} rather than in the file.
     password: Secret | None = None
-    #: The schema of the table; for a query, the schema that its names are looked up in first.
+    #: The schema of the table; for a query, the schema in which its names are looked up first.
     schema: str = attrs.field(default="public", validator=_name)
     #: disable, allow, prefer, require, verify-ca or verify-full.
     sslmode: SSLMode | None = None
-    #: The file of the certificates of authorities to trust.
+    #: A file with the CA certificates to trust.
     sslrootcert: str | None = None
-    #: The file of the client's certificate.
+    #: A file with the client certificate.
     sslcert: str | None = None
-    #: The file of the client's key.
+    #: A file with the key of the client certificate.
     sslkey: str | None = None
     #: Seconds to wait for a connection.
     connect_timeout: int = attrs.field(default=10, validator=_positive)
-    #: Seconds of silence after which a server that should answer is taken for lost; a busy one is not silent. 0: never.
+    #: Seconds of silence after which a server that should answer is considered lost; a busy server is not silent. 0:
+    #: never.
     network_timeout: float = attrs.field(default=60.0, validator=_timeout)
-    #: What pg_stat_activity shows.
+    #: The name that pg_stat_activity shows.
     application_name: str = "portl"
-    #: Any other parameter of libpq, by its name there.
+    #: Any other libpq parameter, by libpq's name.
     params: dict[str, str] = attrs.field(factory=dict, validator=_params)
     #: The pool of connections: {min_size, max_size, timeout}.
     pool: Pool = attrs.Factory(Pool)
@@ -231,11 +232,11 @@ class PostgresSourceConfig(PostgresEnd, SourceConfig):
     query: str | None = attrs.field(default=None, validator=_not_empty)
     #: An SQL condition on the rows to read.
     where: str | None = attrs.field(default=None, validator=_not_empty)
-    #: The column whose values cut a query, a view or a table without a key into chunks. It must return the same rows
-    #: each time.
+    #: The column by whose values a query, a view or a table without a key is split into chunks. The query or view must
+    #: return the same rows each time.
     split_by: str | None = attrs.field(default=None, validator=_name)
-    #: off: a policy that would hide rows from the role is a problem; on: the rows that the policies let it see are
-    #: meant, and no others.
+    #: off: a policy that would hide rows from the role is a problem; on: only the rows that the policies let it see are
+    #: copied.
     row_security: RowSecurity = RowSecurity.OFF
     #: True: rows of tables that inherit from `table` are not read with it.
     only: bool = attrs.field(default=False, validator=_alone)
@@ -255,13 +256,13 @@ class PostgresDestinationConfig(PostgresEnd, DestinationConfig):
     ONE_TABLE: ClassVar[tuple[str, ...]] = ("table",)
     CONNECTION: ClassVar[tuple[str, ...]] = (*_CONNECTION, "maintenance_work_mem")
 
-    #: The table; exactly as it is called, in `schema`.
+    #: The table in `schema`, by its exact name.
     table: str = attrs.field(default="", validator=_name_if_any)
     #: The primary key of a table that this run creates. By default the source's.
     primary_key: tuple[str, ...] | None = attrs.field(default=None, validator=[_names, _columns])
     #: lz4 or pglz, for the text, json and bytea columns of a table that this run creates.
     compression: Compression | None = None
-    #: True: a table that this run creates is not written to the WAL. Fast, and empty after a crash.
+    #: True: a table that this run creates is not written to the WAL. Fast, but empty after a crash.
     unlogged: bool = False
     #: True: enums, domains and composite types that the destination lacks are created; false: they are a problem.
     create_types: bool = True

@@ -52,7 +52,7 @@ class Conflict:
     #: The key that a word in place of the mapping stands for.
     SHORTHAND: ClassVar[str] = "strategy"
 
-    #: What happens to a row whose key exists already. overwrite: it replaces the existing row, if they differ. skip:
+    #: What happens to a row whose key already exists. overwrite: it replaces the existing row, if they differ. skip:
     #: the existing row stays. fail: the row is refused, see `on_error`. merge: the two are combined, see `columns`
     #: and `newest_by`.
     strategy: Strategy = Strategy.OVERWRITE
@@ -167,7 +167,7 @@ def _for_soft(instance: MirrorConfig, attribute: attrs.Attribute[Any], value: st
     if value is not None and instance.deletes is not Deletes.SOFT:
         raise FieldError(attribute.name, f"needs `deletes: soft`, found `deletes: {instance.deletes.value}`")
     if value is None and instance.deletes is Deletes.SOFT:
-        raise FieldError(attribute.name, "missing; `deletes: soft` needs the column that marks a row")
+        raise FieldError(attribute.name, "missing; `deletes: soft` needs a column to mark rows in")
 
 
 def _number_or_share(instance: object, attribute: attrs.Attribute[Any], value: int | str) -> None:
@@ -185,13 +185,13 @@ SHARE = re.compile(r"(\d+(?:\.\d+)?) ?%")
 class MirrorConfig:
     """How a mirror treats rows that the source does not have."""
 
-    #: What happens to rows of the destination that the source does not have. delete: they are deleted; soft: they stay,
-    #: and `column` is set; keep: they stay.
+    #: What happens to rows of the destination that the source does not have. delete: they are deleted; soft: they stay
+    #: and are marked in `column`; keep: they stay.
     deletes: Deletes = Deletes.DELETE
     #: For soft: the destination's column that marks a row as deleted, a timestamp or a boolean. It is cleared when the
     #: row is at the source again.
     column: str | None = attrs.field(default=None, validator=_for_soft)
-    #: With more rows to delete than this, nothing is changed: a number of rows, or a share of the destination's.
+    #: A run that would delete more rows than this, a number or a share of the destination's, fails and changes nothing.
     max_deletes: int | str = attrs.field(default="20%", validator=_number_or_share)
 
 
@@ -201,7 +201,7 @@ class LedgerConfig:
 
     #: The schema of its tables. By default `portl` if it exists or can be created, else the destination's schema.
     schema: str | None = None
-    #: auto: a ledger if the role may write one; required: a plan without one has a problem; off: no ledger.
+    #: auto: a ledger if the role may write one; required: without one, the plan has a problem; off: no ledger.
     mode: LedgerMode = LedgerMode.AUTO
 
 
@@ -211,16 +211,16 @@ class Quarantine:
 
     #: The table, in the destination's schema. By default the destination's name with `__rejected` appended.
     table: str | None = None
-    #: A file that gets a copy of them, one JSON object per line.
+    #: A file to which rejected rows are written as well, one JSON object per line.
     file: str | None = None
-    #: With more rejected rows than this, the run ends.
+    #: The run fails when more rows than this are rejected.
     limit: int = attrs.field(default=1000, validator=positive)
 
 
 def _not_chosen(instance: SourceConfig, attribute: attrs.Attribute[Any], value: tuple[str, ...]) -> None:
     both = [name for name in value if name in (instance.columns or ())]
     if both:
-        raise FieldError(attribute.name, f"{both[0]!r} is in `columns` too: name it in one of the two")
+        raise FieldError(attribute.name, f"{both[0]!r} is also in `columns`: name it in only one of the two")
 
 
 @attrs.frozen(kw_only=True)
@@ -353,20 +353,20 @@ class MigrationConfig:
     exclude: tuple[str, ...] = attrs.field(default=(), validator=_for_many)
     #: Source schema to destination schema. Schemas that are not listed keep their names.
     schemas: dict[str, str] | None = attrs.field(default=None, validator=_for_many)
-    #: What comes with each table that the run creates: all, none, or a list of types, extensions, sequences,
-    #: functions, indexes, constraints, foreign_keys, comments, statistics, triggers, rules, policies, views. What an
-    #: object needs comes with it.
+    #: Objects to create with each table that the run creates: all, none, or a list of types, extensions, sequences,
+    #: functions, indexes, constraints, foreign_keys, comments, statistics, triggers, rules, policies, views. Objects
+    #: that they depend on are created too.
     objects: Objects | tuple[ObjectGroup, ...] = DEFAULT_OBJECTS
     #: Foreign keys of tables that exist at the destination. keep: they decide the order of the tables. recreate: those
-    #: that form a cycle, or reference their own table, are dropped for the run, then created again and validated; the
-    #: ledger records them meanwhile.
+    #: that form a cycle, or reference their own table, are dropped for the run, then created again and validated; in
+    #: between, the ledger records them.
     foreign_keys: ForeignKeys = attrs.field(default=ForeignKeys.KEEP, validator=_for_many)
-    #: stop: the first table that fails ends the run; continue: the other tables go on.
+    #: stop: the first table that fails ends the run; continue: the other tables are still copied.
     on_table_error: OnTableError = attrs.field(default=OnTableError.STOP, validator=_for_many)
-    #: What the destination holds afterwards. full: the source's rows beside those that were there, as `conflict` says;
-    #: mirror: exactly the source's rows, and only what differs is moved; replace: the same in one transaction, so that
-    #: readers see the old rows or the new ones; incremental: what has changed at the source since the last run, without
-    #: what was deleted there.
+    #: What the destination holds after a run. full: its own rows and the source's, with conflicts resolved by
+    #: `conflict`; mirror: exactly the source's rows, of which only those that differ are copied; replace: the same in
+    #: one transaction, so that readers see the old rows or the new ones; incremental: also the rows that changed at the
+    #: source since the last run; rows deleted there stay.
     mode: Mode = Mode.FULL
     #: How an incremental run finds what has changed: {cursor, lag, from, nulls}, or {by: xmin} or {by: auto}.
     incremental: IncrementalConfig | None = attrs.field(default=None, validator=_for_incremental)
@@ -374,7 +374,7 @@ class MigrationConfig:
     mirror: MirrorConfig = attrs.field(factory=MirrorConfig, validator=_for_mirror)
     #: Source column to destination column. Columns that are not listed keep their names.
     schema_mapping: dict[str, str] = attrs.field(factory=dict, validator=to_different_columns)
-    #: What happens to a row whose key exists already: overwrite, skip, fail or merge, as a word or under the key
+    #: What happens to a row whose key already exists: overwrite, skip, fail or merge, as a word or under the key
     #: `strategy`.
     conflict: Conflict = attrs.Factory(Conflict)
     #: Rows that succeed or fail together. By default 1000, fewer for rows so wide that they would fill memory.
@@ -386,13 +386,13 @@ class MigrationConfig:
     route: Route = Route.AUTO
     #: How transient failures are retried: {attempts, max_delay}.
     retry: Retry = attrs.Factory(Retry)
-    #: Rows in a chunk, which is read, written and recorded as one. By default as many as make about 64 MiB.
+    #: Rows in a chunk, which is read, written and recorded as a unit. By default as many as make about 64 MiB.
     chunk_rows: int | None = attrs.field(default=None, validator=positive)
     #: Chunks that are copied at the same time; auto: as many as help, at most four.
     parallel: int | Auto = attrs.field(default=Auto.AUTO, validator=_positive_or_auto)
     #: True: the whole migration is one transaction at the destination, DDL included.
     atomic: bool = False
-    #: An idempotency key, such as `${AIRFLOW_RUN_ID}`: a run with this id that is done is reported, never done again.
+    #: An idempotency key, such as `${AIRFLOW_RUN_ID}`: a finished run with this id is reported and never repeated.
     run_id: str | None = attrs.field(default=None, validator=not_empty)
     #: continue: chunks that an earlier attempt has copied stay as they are; recopy: they are copied again.
     resume: Resume = Resume.CONTINUE

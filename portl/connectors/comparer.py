@@ -122,7 +122,7 @@ class Comparer:
     def alike(self, keys: Sequence[Texts], *, texts: bool) -> Mapping[Texts, RowLine]:
         """Return the row of this side whose key is equal to each of some keys, where there is one.
 
-        Called for the destination, after ``lines``, with keys of the source that none here prints like. A connector
+        Called for the destination, after ``lines``, with keys of the source that equal no key here as text. A connector
         with columns that are not ``Column.exact`` decides what is equal as its unique indexes do; here, numbers are.
 
         Args:

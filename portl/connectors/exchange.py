@@ -185,7 +185,7 @@ class Reading:
 
 @attrs.frozen(kw_only=True)
 class Examination:
-    """What a destination has found out about a job before it is run."""
+    """What a destination reports about a job before it runs."""
 
     findings: tuple[Finding, ...] = ()
     #: The statements to execute before the rows, in order.
@@ -230,7 +230,7 @@ class Intent:
     kept: frozenset[str] = frozenset()
     #: Columns of the destination whose values must not be shown.
     mask: frozenset[str] = frozenset()
-    #: What comes with the table that this run creates, each after all that it needs.
+    #: The objects to create with the table that this run creates, in dependency order.
     objects: tuple[SchemaObject, ...] = ()
     #: The groups of objects that the job asks for.
     groups: frozenset[ObjectGroup] = frozenset()

@@ -45,7 +45,7 @@ class SchemaObject:
     statements: tuple[str, ...]
     #: The positions in the same list of the objects that have to exist before it, all of them smaller than its own.
     needs: frozenset[int] = frozenset()
-    #: True if executing the statements a second time changes nothing: then nobody looks whether it exists.
+    #: True if executing the statements a second time changes nothing: then portl does not check whether it exists.
     repeatable: bool = False
     #: True for a property of another object, such as a comment: it comes only where that object does.
     property: bool = False
@@ -97,7 +97,7 @@ class Placement:
 
 @attrs.frozen(kw_only=True)
 class Changes:
-    """What a job of many tables does otherwise than the source has it."""
+    """What a job of many tables creates in another form than the source has it."""
 
     #: The tables that are created in another form.
     placements: tuple[Placement, ...] = ()
@@ -119,7 +119,7 @@ class Building:
 
 @attrs.frozen(kw_only=True)
 class Standing:
-    """How a destination stands to objects that are to be created there with a table."""
+    """Which of the objects to create with a table a destination has, and which it cannot create."""
 
     #: The labels of those that it has.
     there: frozenset[str] = frozenset()

@@ -90,21 +90,21 @@ class Source(Side[S]):
         schemas: Mapping[str, str],
         changes: Changes | None = None,
     ) -> tuple[Sequence[SchemaObject], Sequence[Finding]]:
-        """Return the objects that there are beside rows, tables included, each after all that it needs; and findings.
+        """Return the objects of the database, tables included, in dependency order, and findings.
 
         Args:
             schemas: source schema to destination schema, for the names in statements.
-            changes: tables that are created in another form: what fits them is among the objects as they need it, and
-                the findings say what does not.
+            changes: tables that are created in another form. Their objects are returned in the form that fits them;
+                findings name those that do not fit.
         """
         return (), ()
 
     def objects_with(
         self, placement: Placement, groups: Collection[ObjectGroup]
     ) -> tuple[Sequence[SchemaObject], Sequence[Finding]]:
-        """Return the objects of one table as they fit what the job makes of it, and why others do not.
+        """Return the objects of one table that fit the table that the job creates, and findings for the others.
 
-        With them comes what they need, each after all that it needs; tables that they refer to have no statements.
+        The objects that they need are included, in dependency order; tables that they refer to have no statements.
 
         Args:
             placement: the table, and what it becomes.
@@ -206,7 +206,7 @@ class Source(Side[S]):
             yield RowBatch(number=number, first_row=first, rows=len(data), size=_estimate(data), data=data)
 
     def check(self) -> None:
-        """Raise if what was read with ``Reading.check`` false was not all that the state holds."""
+        """Raise if what was read with ``Reading.check`` false was not the whole state."""
 
     def _limited(self) -> Iterator[tuple[Any, ...]]:
         return islice(self.rows(), self.config.limit)

@@ -36,7 +36,7 @@ class Started(Event):
 
 @attrs.frozen(kw_only=True)
 class TableStarted(Event):
-    """The rows of one table begin to move."""
+    """Copying the rows of one table begins."""
 
     source: str
     destination: str
@@ -49,7 +49,7 @@ class TableStarted(Event):
 
 @attrs.frozen(kw_only=True)
 class Resumed(Event):
-    """An interrupted run is resumed: its first chunks are there already."""
+    """An interrupted run is resumed; some of its chunks are already copied."""
 
     job: str
     #: Counted from 1; this one is at least the second.
@@ -58,13 +58,13 @@ class Resumed(Event):
     started: str | None
     chunks_done: int
     chunks: int
-    #: Rows that are there already.
+    #: Rows that are already copied.
     rows: int
 
 
 @attrs.frozen(kw_only=True)
 class Compared(Event):
-    """Both sides of a table are compared, and what differs begins to move (``mode: mirror``)."""
+    """Both sides of a table were compared; the rows that differ are copied next (``mode: mirror``)."""
 
     table: str
     rows_source: int
@@ -190,7 +190,7 @@ class RowsRejected(Event):
 
 @attrs.frozen(kw_only=True)
 class TableDone(Event):
-    """All rows of one table are there."""
+    """All rows of one table are copied."""
 
     result: TableResult
 

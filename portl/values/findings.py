@@ -1,4 +1,4 @@
-"""What examining both sides has shown: problems, warnings, notes."""
+"""What portl found when it examined both sides: problems, warnings, notes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Severity(enum.StrEnum):
 
 @attrs.frozen(kw_only=True)
 class Finding:
-    """Something that examining both sides has shown. A problem keeps the plan from running."""
+    """Something that portl found when it examined both sides. A problem keeps the plan from running."""
 
     severity: Severity
     #: ``source``, ``destination``, or the column in question.

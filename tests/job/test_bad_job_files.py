@@ -144,7 +144,7 @@ BAD: dict[str, tuple[str, list[str]]] = {
     "a name that is too long": (
         "source:\n  type: postgres\n  table: " + "ä" * 32 + "\n" + DESTINATION,
         [
-            "line 3: source.table: 'ääääääääääääääääääääääääääääääää' is 64 bytes long; PostgreSQL keeps 63 bytes of a name and drops the rest"
+            "line 3: source.table: 'ääääääääääääääääääääääääääääääää' is 64 bytes long; PostgreSQL truncates names to 63 bytes"
         ],
     ),
     "a name with a NUL": (
@@ -227,7 +227,7 @@ BAD: dict[str, tuple[str, list[str]]] = {
     ),
     "a column both chosen and excluded": (
         source("columns: [id, name]\nexclude_columns: [name]"),
-        ["line 5: source.exclude_columns: 'name' is in `columns` too: name it in one of the two"],
+        ["line 5: source.exclude_columns: 'name' is also in `columns`: name it in only one of the two"],
     ),
     "a limit below zero": (source("limit: -1"), ["line 4: source.limit: expected zero or more, found -1"]),
     "a timeout of zero": (
@@ -315,14 +315,14 @@ BAD: dict[str, tuple[str, list[str]]] = {
     "params that have keys of their own": (
         source("params:\n  password: hunter2\n  user: me\n  sslmode: require"),
         [
-            "line 5: source.params.password: has a key of its own: write `password` beside `params`, not inside",
-            "line 6: source.params.user: has a key of its own: write `username` beside `params`, not inside",
-            "line 7: source.params.sslmode: has a key of its own: write `sslmode` beside `params`, not inside",
+            "line 5: source.params.password: has its own key: write `password` beside `params`, not inside",
+            "line 6: source.params.user: has its own key: write `username` beside `params`, not inside",
+            "line 7: source.params.sslmode: has its own key: write `sslmode` beside `params`, not inside",
         ],
     ),
     "a secret among the params": (
         source("params: {sslpassword: hunter2}"),
-        ["line 4: source.params.sslpassword: is a secret, and `params` are shown: write it into `url`"],
+        ["line 4: source.params.sslpassword: is a secret, but `params` are displayed: put it in `url`"],
     ),
     "an unknown strategy": (
         top("conflict: overwrit"),
