@@ -198,7 +198,9 @@ def test_a_connection_that_is_lost_while_rows_are_compared_does_not_bring_them_a
     names = [type(event).__name__ for event in seen]
     assert [names.count(name) for name in ("Started", "Retrying", "TableDone", "Done")] == [1, 1, 1, 1]
     (warned,) = (e for e in seen if isinstance(e, portl.Warned) and e.where == "verify")
-    assert warned.message.startswith("compares with the source as it is now: the state that was read went with a lost")
+    assert warned.message.startswith(
+        "compares with the source as it is now: the snapshot that was read was lost with a"
+    )
     assert rows(destination, "t") == rows(source, "t")
     (run,) = portl.status(job).runs
     assert run.state.value == "done"

@@ -34,6 +34,7 @@ def test_the_least_that_an_author_writes_moves_rows() -> None:
         "Started",
         "TableStarted",
         "BatchCommitted",
+        "ChunkMoved",
         "TableDone",
         "Done",
     ]

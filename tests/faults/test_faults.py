@@ -60,7 +60,7 @@ def test_without_a_ledger_a_commit_in_doubt_ends_a_job_that_must_not_be_repeated
     source.execute(KEYLESS)
     with through(destination) as (proxy, there):
         proxy.cut_at_commit(after=True)
-        with pytest.raises(portl.OperationError, match="without a ledger nobody knows what was decided"):
+        with pytest.raises(portl.OperationError, match="without a ledger there is no telling whether it was committed"):
             portl.migrate(job_of(source.end(), there, ledger={"mode": "off"}))
     assert rows(destination, "t") == rows(source, "t")
 
