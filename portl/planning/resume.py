@@ -166,9 +166,16 @@ class _Inquiry:
             return  # it is resumed, or a problem already
         if different := changes(found.identity, identity):
             self._findings.append(incremental.changed(found, different))
-        elif self._intent.create or found.incarnation not in (None, self._destination.incarnation()):
-            gone = incremental.gone(found, self._intent.target.name, replaced=not self._intent.create)
-            self._findings.append(gone)
+            return
+        what = None
+        if self._intent.create:
+            what = "is gone"
+        elif found.incarnation not in (None, self._destination.incarnation()):
+            what = "has been replaced by another table"
+        elif any(line.rows for line in found.chunks) and self._destination.empty():
+            what = "has been emptied"
+        if what is not None:
+            self._findings.append(incremental.gone(found, self._intent.target.name, what))
 
     def _delivery(self) -> Delivery:
         if self._config.atomic or self._config.mode is Mode.REPLACE:

@@ -225,6 +225,26 @@ def forged(destination: Db, name: str, value: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("DROP TABLE t", "public.t is gone since the run of"),
+        ("ALTER TABLE t RENAME TO old; CREATE TABLE t (LIKE old INCLUDING ALL)", "has been replaced by another table"),
+        ("TRUNCATE t", "public.t has been emptied since the run of"),
+    ],
+)
+def test_a_destination_that_lost_its_rows_is_told_apart(
+    source: Db, destination: Db, change: str, words: str
+) -> None:
+    filled(source)
+    config = job(source, destination)
+    portl.migrate(config)
+    destination.execute(change)
+    assert any(words in text for text in refused(config)), refused(config)
+    assert portl.migrate(config, full_refresh=True).rows_inserted == 50
+    assert held(source) == held(destination)
+
+
 def test_another_server_is_told_apart(source: Db, destination: Db) -> None:
     filled(source)
     config = job(source, destination)

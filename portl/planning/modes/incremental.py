@@ -78,7 +78,6 @@ def changed(found: Run, different: list[str]) -> Finding:
     return problem("incremental", said, f"change it back, or {REFRESH}")
 
 
-def gone(found: Run, name: str, *, replaced: bool) -> Finding:
-    """Return the finding on a destination that does not hold what earlier runs have written."""
-    what = "has been replaced by another table" if replaced else "is gone"
+def gone(found: Run, name: str, what: str) -> Finding:
+    """Return the problem that the destination does not hold what earlier runs have written."""
     return problem("incremental", f"{name} {what} since the run of {found.began}", REFRESH)

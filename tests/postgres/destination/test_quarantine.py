@@ -163,7 +163,7 @@ def test_a_value_that_the_source_cannot_print_is_named_with_its_row(source: Db, 
         assert (error.sqlstate, error.transient) == ("XX000", False)
         assert error.message.startswith("row 3 of the source with id = 3: v has 540000000 bytes: source ")
         assert error.hint is not None
-        assert "bytea as text takes twice its size: leave the column out (`exclude_columns`), or let" in error.hint
+        assert "bytea as text takes twice its size: leave the column out (`exclude_columns`), or use" in error.hint
     with pytest.raises(portl.OperationError) as masked:
         portl.migrate(job(source, destination, route="rows", mask=["id"]))
     assert masked.value.message.startswith("row 3 of the source with id = ********: v has 540000000 bytes: source ")
