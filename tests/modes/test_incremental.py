@@ -233,9 +233,7 @@ def forged(destination: Db, name: str, value: str) -> None:
         ("TRUNCATE t", "public.t has been emptied since the run of"),
     ],
 )
-def test_a_destination_that_lost_its_rows_is_told_apart(
-    source: Db, destination: Db, change: str, words: str
-) -> None:
+def test_a_destination_that_lost_its_rows_is_told_apart(source: Db, destination: Db, change: str, words: str) -> None:
     filled(source)
     config = job(source, destination)
     portl.migrate(config)
