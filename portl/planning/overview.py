@@ -11,7 +11,7 @@ from portl.connectors.objects import SchemaObject, Stage
 from portl.planning.tasks import TableTask
 from portl.planning.text import SCREEN, verdict
 from portl.values.findings import Finding, Severity
-from portl.values.text import Line, aligned, printable, wrapped
+from portl.values.text import Line, aligned, counted_kind, printable, wrapped
 
 #: Tables that are shown by name: the largest.
 SHOWN = 12
@@ -79,14 +79,10 @@ def _facts(
     yield "tables", f"{len(tables):,}: {new:,} new, {len(tables) - new:,} there already"
     yield "rows", f"about {rows:,}, in {chunks:,} chunk{'s' if chunks != 1 else ''}"
     kinds = Counter(found.kind for found in objects if not found.property and found.kind not in _SILENT)
-    made = ", ".join(f"{count:,} {kind if count == 1 else _plural(kind)}" for kind, count in kinds.items())
+    made = ", ".join(counted_kind(count, kind) for kind, count in kinds.items())
     yield "creates", made or "nothing"
     ledger = next((task.ledger for task in tables if task.ledger is not None), None)
     yield "ledger", ledger or "none"
-
-
-def _plural(kind: str) -> str:
-    return {"index": "indexes", "policy": "policies", "statistics": "statistics"}.get(kind, f"{kind}s")
 
 
 def gathered(tables: Sequence[TableTask], findings: Sequence[Finding]) -> list[Finding]:

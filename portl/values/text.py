@@ -55,6 +55,12 @@ def counted_rows(count: int) -> str:
     return f"{count:,} row{'s' if count != 1 else ''}"
 
 
+def counted_kind(count: int, kind: str) -> str:
+    """Return a number of objects of a kind in words: ``1 index``, ``2 indexes``, ``3 foreign keys``."""
+    plural = {"index": "indexes", "policy": "policies", "statistics": "statistics"}.get(kind, f"{kind}s")
+    return f"{count:,} {kind if count == 1 else plural}"
+
+
 def human_bytes(count: int) -> str:
     """Return a number of bytes with a binary unit."""
     size = float(count)

@@ -6,6 +6,7 @@ and is not there keeps it out, and the plan says so.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 
 import attrs
@@ -13,7 +14,8 @@ import attrs
 from portl.config.models import MigrationConfig, Tables
 from portl.config.objects import ObjectGroup, Objects
 from portl.connectors.objects import SchemaObject
-from portl.values.findings import Finding, warning
+from portl.values.findings import Finding, note, warning
+from portl.values.text import counted_kind
 
 #: Groups whose properties follow the rows: contents of materialized views, positions of sequences.
 _CURRENT = (ObjectGroup.VIEWS, ObjectGroup.SEQUENCES)
@@ -65,7 +67,8 @@ class _Choice:
         self._resumed = resumed
         self._groups = config.groups
         self._all = config.objects is Objects.ALL
-        self._whole = self._all and config.tables is Tables.ALL
+        self._every = config.tables is Tables.ALL
+        self._whole = self._all and self._every
         self._objects = objects
         self._there = there
         self._tables = _with_parts(objects, created)
@@ -130,6 +133,24 @@ class _Choice:
             verb = "is" if len(labels) == 1 else "are"
             said = f"{_some(labels)} {verb} left out: the destination has no {need}, and the job does not create it"
             yield warning("objects", said, "add the table to `tables`")
+        if unasked := self._unasked():
+            listed = ", ".join(counted_kind(count, kind) for kind, count in unasked.items())
+            yield note("objects", f"not created, because `objects` does not ask for them: {listed}")
+
+    def _unasked(self) -> Counter[str]:
+        """Count, by kind, what the source has beside the tables that are created and the job does not ask for."""
+        if not self._tables or not self._groups:
+            return Counter()
+        return Counter(
+            found.kind
+            for position, found in enumerate(self._objects)
+            if found.group is not None
+            and found.group not in self._groups
+            and not found.property
+            and position not in self._inside
+            and found.label not in self._there
+            and (found.table in self._tables or (self._every and (found.table is None or found.group in _CURRENT)))
+        )
 
 
 def _with_parts(objects: Sequence[SchemaObject], created: Collection[str]) -> set[str]:

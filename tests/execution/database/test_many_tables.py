@@ -232,6 +232,19 @@ def test_a_table_that_the_role_may_not_read_is_a_problem(source: Db, destination
     assert portl.plan({**job, "exclude": ["closed"]}).problems == ()
 
 
+def test_a_plan_names_what_the_job_does_not_ask_for(source: Db, destination: Db) -> None:
+    source.execute("""
+        CREATE TABLE a (id int PRIMARY KEY);
+        CREATE VIEW v AS SELECT * FROM a; CREATE VIEW w AS SELECT * FROM v;
+        CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$;
+        CREATE TRIGGER t BEFORE INSERT ON a FOR EACH ROW EXECUTE FUNCTION f();
+    """)
+    said = "objects: not created, because `objects` does not ask for them: "
+    asked: tuple[Any, ...] = (["indexes"], ["views"], "all", "none")
+    found = [[str(f) for f in portl.plan(job_of(source, destination, objects=objects)).findings] for objects in asked]
+    assert found == [[f"{said}1 function, 2 views, 1 trigger"], [f"{said}1 function, 1 trigger"], [], []]
+
+
 def test_a_role_that_may_create_nothing_is_told_so_once(source: Db, destination: Db, reader: str) -> None:
     source.execute("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY)")
     job = {**job_of(source, destination), "destination": destination.end(username=reader, password="r")}
