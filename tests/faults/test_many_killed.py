@@ -13,7 +13,7 @@ from tests.whole import EVERYTHING, ROWS, differences, job_of, positions
 
 SEED = 20261126
 #: Moments at which the job is killed, one after the other, until it ends by itself.
-MOMENTS = 5
+MOMENTS = 3
 CLEARED = """
 DROP SCHEMA IF EXISTS portl, sales, "We""ird schema", public CASCADE;
 DROP EXTENSION IF EXISTS citext CASCADE;

@@ -329,7 +329,7 @@ def test_a_killed_run_is_resumed_from_where_the_one_before_it_ended(
     portl.migrate(config)
     source.execute("UPDATE t SET v = v || '!', at = now() WHERE id <= 300")
     statements = victim.run({**config, "name": "measured", "destination": destination.end(table="u")})["statements"]
-    for n in range(3, statements, 9):
+    for n in range(3, statements, 17):
         source.execute("UPDATE t SET v = v || '.', at = now() WHERE id % 7 = 0")
         victim.run(config, statement=n)
     portl.migrate(config)
@@ -405,6 +405,6 @@ def test_transactions_in_any_order_are_all_read_in_the_end(source: Db, destinati
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=5, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=3, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
