@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import attrs
 
-from portl.config.models import DestinationConfig, LedgerConfig, LedgerMode, MigrationConfig, SourceConfig
+from portl.config.models import DestinationConfig, LedgerConfig, LedgerMode, MigrationConfig, Mode, SourceConfig
 from portl.connectors import registry
 from portl.connectors.context import Context
 from portl.connectors.destination import Destination
@@ -19,7 +19,7 @@ from portl.connectors.retry import passes, retrying
 from portl.connectors.source import Source
 from portl.job.loading import load
 from portl.values.cancel import CancelToken
-from portl.values.errors import ConnectionFailed, Error, Interrupted, PluginError
+from portl.values.errors import ConfigError, ConnectionFailed, Error, Interrupted, PluginError
 from portl.values.events import Event, Failed, Observer
 from portl.values.findings import Finding
 
@@ -113,6 +113,8 @@ class Request:
             ConfigError: the job is wrong.
         """
         config = load(job, overrides=overrides)
+        if full_refresh and config.mode is not Mode.INCREMENTAL:
+            raise ConfigError([f"needs `mode: incremental`, found `mode: {config.mode.value}`"], origin="full_refresh")
         if run_id is not None:
             config = attrs.evolve(config, run_id=run_id)
 

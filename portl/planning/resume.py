@@ -75,10 +75,11 @@ class Resumption:
         intent: Intent,
         split: Split,
         restart: bool,
+        refresh: bool = False,
     ) -> Resumption:
-        """Decide; see the module's table."""
+        """Decide; see the module's table. ``refresh``: an incremental run reads all rows."""
         inquiry = _Inquiry(config, source, destination, ledger, intent, split)
-        return inquiry.resumption(restart=restart)
+        return inquiry.resumption(restart=restart, refresh=refresh)
 
 
 class _Inquiry:
@@ -104,15 +105,15 @@ class _Inquiry:
             Strategy.SKIP,
         )
 
-    def resumption(self, *, restart: bool) -> Resumption:
+    def resumption(self, *, restart: bool, refresh: bool) -> Resumption:
         identity = self._identity()
         mode = self._delivery()
         self._capabilities()
         self._hidden()
         found = self._ledger.find(self._job) if self._ledger is not None else None
         reported = None if restart else self._reported(found, identity)
-        if self._config.incremental is not None and not restart:
-            self._moved_on(found, identity)
+        if self._config.incremental is not None and not refresh:
+            self._moved_on(found, identity, restart=restart)
         # A mirror is not resumed: the next one compares both sides as they are then.
         fresh = restart or reported or self._intent.mirror
         run = None if found is None or fresh else self._resumed(found, mode, identity)
@@ -158,11 +159,11 @@ class _Inquiry:
         read = {"by": wanted.by.value, "cursor": wanted.cursor, "from": wanted.from_, "nulls": wanted.nulls.value}
         return {"mode": "incremental", "incremental": read}
 
-    def _moved_on(self, found: Run | None, identity: Mapping[str, Any]) -> None:
+    def _moved_on(self, found: Run | None, identity: Mapping[str, Any], *, restart: bool) -> None:
         """Report what keeps a watermark from meaning the same to this run."""
         if found is None or incremental.last_watermark(found) is None:
             return
-        if found.state is not RunState.DONE and begun(found.chunks):
+        if found.state is not RunState.DONE and begun(found.chunks) and not restart:
             return  # it is resumed, or a problem already
         if different := changes(found.identity, identity):
             self._findings.append(incremental.changed(found, different))

@@ -51,10 +51,7 @@ def plan_table(
         refresh: True to read all rows in ``mode: incremental``.
         resumption: whether a run is resumed, where that is decided for many tables together.
     """
-    planner = _Planner(config, source, destination, ledger, resumption)
-    if incremental.is_incremental(config):
-        planner.confine(refresh=refresh)
-    return planner.plan(exact=exact, restart=restart)
+    return _Planner(config, source, destination, ledger, resumption).plan(exact=exact, restart=restart, refresh=refresh)
 
 
 class _Planner:
@@ -73,19 +70,18 @@ class _Planner:
         self._ledger = ledger if isinstance(ledger, Ledger) else None
         self._findings: list[Finding] = [ledger] if isinstance(ledger, Finding) else []
 
-    def confine(self, *, refresh: bool) -> None:
-        """Confine the source to what has changed since the last run."""
-        self._findings += incremental.confine(
-            self._config, self._source, self._destination, self._ledger, refresh=refresh
-        )
-
-    def plan(self, *, exact: bool, restart: bool) -> TableTask:
+    def plan(self, *, exact: bool, restart: bool, refresh: bool) -> TableTask:
+        changing = incremental.is_incremental(self._config)
+        if changing:
+            self._findings += incremental.confine(
+                self._config, self._source, self._destination, self._ledger, refresh=refresh
+            )
         intent, ignored = self._intent()
         together = "all tables are read in one state" if self._resumption is not None else None
         if intent.mirror:
             together = "a mirror moves rows in the state in which they were compared"
             self._findings += mirror.examine(self._config, intent, self._source, self._destination)
-        if incremental.is_incremental(self._config):
+        if changing:
             self._findings += incremental.examine(self._config, intent)
         intent = self._with_format(intent, together or snapshot_need(self._config))
         self._findings += self._source.examine(intent.fields)
@@ -95,7 +91,7 @@ class _Planner:
         readable = not any(f.severity is Severity.PROBLEM and f.where.startswith("source") for f in self._findings)
         split = self._split(intent) if readable else Split()
         resumption = self._resumption or Resumption.of(
-            self._config, self._source, self._destination, self._ledger, intent, split, restart
+            self._config, self._source, self._destination, self._ledger, intent, split, restart, refresh
         )
         self._findings += resumption.findings
         if resumption.run is not None:

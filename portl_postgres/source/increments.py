@@ -52,7 +52,7 @@ _STATE = (
     "SELECT pg_catalog.pg_snapshot_xmin(s)::text::int8, pg_catalog.pg_snapshot_xmax(s)::text::int8,"
     " pg_catalog.to_json(pg_catalog.clock_timestamp()) #>> '{}', CASE WHEN pg_catalog.pg_is_in_recovery()"
     " THEN (SELECT pg_catalog.to_hex(c.timeline_id) FROM pg_catalog.pg_control_checkpoint() AS c)"
-    " ELSE ltrim(left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 8), '0') END"
+    " ELSE lower(ltrim(left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 8), '0')) END"
     " FROM pg_catalog.pg_current_snapshot() AS s"
 )
 

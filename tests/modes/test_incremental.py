@@ -239,6 +239,8 @@ def test_a_destination_that_lost_its_rows_is_told_apart(source: Db, destination:
     portl.migrate(config)
     destination.execute(change)
     assert any(words in text for text in refused(config)), refused(config)
+    restarted = [str(problem) for problem in portl.plan(config, restart=True).problems]
+    assert any(words in text for text in restarted), restarted
     assert portl.migrate(config, full_refresh=True).rows_inserted == 50
     assert held(source) == held(destination)
 
@@ -276,6 +278,7 @@ def test_numbers_of_transactions_that_mean_nothing_any_more_have_all_rows_read_o
         ({"incremental": {"cursor": "nope"}}, "incremental.cursor: public.t has no column 'nope'"),
         ({"incremental": {"cursor": "id", "lag": "5m"}}, "only a timestamp can lag"),
         ({"conflict": "fail"}, "does not go with `conflict: fail`"),
+        ({"mask": ["at"]}, "'at' is masked, and the watermark, which is one of its values, is shown"),
         ({"atomic": True}, "atomic: an incremental job records its watermark"),
         ({"ledger": {"mode": "off"}}, "without a ledger, nothing remembers the watermark"),
     ],
@@ -283,6 +286,14 @@ def test_numbers_of_transactions_that_mean_nothing_any_more_have_all_rows_read_o
 def test_what_does_not_go_with_it_is_refused(source: Db, destination: Db, keys: dict[str, Any], words: str) -> None:
     filled(source)
     assert any(words in text for text in refused(job(source, destination, **keys))), words
+
+
+def test_a_full_refresh_is_for_incremental_jobs(source: Db, destination: Db) -> None:
+    filled(source)
+    config = job(source, destination, mode="full")
+    del config["incremental"]
+    with pytest.raises(portl.ConfigError, match="needs `mode: incremental`, found `mode: full`"):
+        portl.migrate(config, full_refresh=True)
 
 
 def test_a_table_without_a_key_is_refused(source: Db, destination: Db) -> None:

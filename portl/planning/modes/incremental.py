@@ -67,6 +67,10 @@ def examine(config: MigrationConfig, intent: Intent) -> list[Finding]:
         what = "needs a key" if intent.key is None else f"does not go with `conflict: {intent.conflict.strategy.value}`"
         said = f"`mode: incremental` {what}: rows at the watermark are read again"
         return [problem("mode", said, "use a key, and `conflict: overwrite`, `skip` or an idempotent `merge`")]
+    cursor = config.incremental.cursor if config.incremental is not None else None
+    if any(field.source.name == cursor and field.target.name in intent.mask for field in intent.fields):
+        said = f"{cursor!r} is masked, and the watermark, which is one of its values, is shown"
+        return [problem("incremental.cursor", said, "use another cursor, `by: xmin`, or take it out of `mask`")]
     if config.source.limit is not None:
         return [problem("source.limit", "an incremental job reads all that has changed", "remove `limit`")]
     return [note("mode", "rows that are deleted at the source stay at the destination; `mode: mirror` removes them")]
