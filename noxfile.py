@@ -17,6 +17,12 @@ nox.options.reuse_existing_virtualenvs = True
 LEAN = "--no-compile"
 
 
+def _compile_once(session: nox.Session) -> None:
+    """Have Python keep what it compiles, also where PYTHONDONTWRITEBYTECODE is set: tests start it by the hundred."""
+    session.env["PYTHONDONTWRITEBYTECODE"] = ""
+    session.env["PYTHONPYCACHEPREFIX"] = session.create_tmp()
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style, format, and the direction of imports."""
@@ -37,6 +43,7 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests against real servers; arguments go to pytest."""
     session.install(".[test]")
+    _compile_once(session)
     # worksteal: the slowest files are ten times as long as others, and one that comes last would run alone.
     session.run("pytest", *(session.posargs or ["-n", "auto", "--dist", "worksteal"]))
 
@@ -60,6 +67,7 @@ def build(session: nox.Session) -> None:
 def faults(session: nox.Session) -> None:
     """Run what takes long: kills at many more moments, cuts, restarts, more drawn examples; about half an hour."""
     session.install(".[test]")
+    _compile_once(session)
     session.run("pytest", "-m", "faults", *(session.posargs or ["-n", "auto", "--dist", "worksteal"]))
 
 

@@ -6,6 +6,7 @@ So most of them run in processes that are forked from one that has imported it a
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import subprocess
@@ -15,9 +16,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-import portl_postgres.plugin  # noqa: F401  # what a command would import first
+import portl
+import portl_postgres
 from portl.cli import main
 from tests.servers import Db
+
+# The connector in memory would be one that is installed.
+for folder in (Path(portl.__file__).parent, Path(portl_postgres.__file__).parent):
+    for file in folder.rglob("*.py"):
+        if "testing" not in file.parts and not file.stem.startswith("__"):
+            importlib.import_module(".".join(file.relative_to(folder.parent).with_suffix("").parts))
 
 _FORKING = multiprocessing.get_context("forkserver")
 _FORKING.set_forkserver_preload(["tests.commands"])
