@@ -1,6 +1,6 @@
 """Move table data between databases from inside a Python program: ``portl.migrate(job)``.
 
-A name is imported when it is first used: a program that imports portl and runs no job pays next to nothing.
+Public names are imported on first use, so that ``import portl`` costs next to nothing until a job runs.
 """
 
 import importlib
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from portl._version import __version__
 
-if TYPE_CHECKING:  # for type checkers and the docs; a program reads _HOMES, and a test compares the two
+if TYPE_CHECKING:  # for type checkers and the docs; at run time _HOMES counts, and a test compares the two
     from portl.api import migrate as migrate
     from portl.api import plan as plan
     from portl.config.incremental import By as By
@@ -169,7 +169,7 @@ if TYPE_CHECKING:  # for type checkers and the docs; a program reads _HOMES, and
     from portl.values.secrets import Secret as Secret
     from portl.verification.verify import verify as verify
 
-#: The modules that the public names come from.
+#: Module to the public names defined in it.
 _HOMES = {
     "portl.api": "migrate plan",
     "portl.config.incremental": "By IncrementalConfig Nulls",
@@ -229,14 +229,14 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names.spli
 
 __all__ = ["__version__", *_HOME]
 
-# What the standard library asks of libraries: without it, warnings of an unconfigured application go to stderr.
+# As the logging HOWTO asks of libraries: otherwise warnings go to stderr if the application configures no logging.
 logging.getLogger("portl").addHandler(logging.NullHandler())
 
 
-if not TYPE_CHECKING:  # a type checker would take any name for a public one
+if not TYPE_CHECKING:  # a type checker would accept any name as public
 
     def __getattr__(name: str) -> object:
-        """Import a name when it is first used."""
+        """Import a public name on first use."""
         if name in _HOME:
             found = getattr(importlib.import_module(_HOME[name]), name)
             globals()[name] = found

@@ -1,4 +1,4 @@
-"""``python -m portl``: the command line."""
+"""Run the command line: ``python -m portl``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The two calls: ``migrate`` and ``plan``."""
+"""The two main calls: ``migrate`` and ``plan``."""
 
 from __future__ import annotations
 
@@ -40,29 +40,29 @@ def migrate(
 
     Args:
         job: the path of a job file, a dict with the same keys, or a ``MigrationConfig``.
-        source: a connection or pool to read with, of the kind that the connector's driver has; by default portl opens
-            its own. portl neither closes it nor commits a transaction that is already open on it.
-        destination: the same, to write with.
-        observers: functions that are called with each event, in the thread that called ``migrate``.
+        source: a connection or pool of the connector's driver to read with; by default portl opens its own. portl
+            neither closes it nor commits a transaction that is already open on it.
+        destination: likewise, to write with.
+        observers: functions called with each event, in the thread that called ``migrate``.
         cancel: a token with which another thread can end the run.
-        overrides: dotted path of a key to the YAML text of its new value, as for ``portl run --set``.
+        overrides: maps the dotted path of a key to its new value as YAML text, as ``portl run --set`` does.
         restart: True to start over instead of resuming an interrupted run.
-        full_refresh: True to read all rows once more in ``mode: incremental``, and to start over.
+        full_refresh: True to start over in ``mode: incremental`` and read all rows again.
         run_id: an idempotency key, such as a scheduler's id of this run; it takes precedence over the job's
             ``run_id``. A finished run with the same id is reported, not repeated.
         executor: copies the chunks, ``parallel`` of them at a time; by default portl uses threads. Any
             ``concurrent.futures.Executor`` (docs/scaling.md); portl does not shut it down.
-        report: the path of an HTML page about the run, also about one that fails; ``result.report(path)`` writes the
-            same. Needs the extra ``report``.
+        report: the path of an HTML report on the run, written also if it fails; ``result.report(path)`` writes the
+            same page. Needs the extra ``report``.
 
     Returns:
-        What the run did.
+        The result: counts in total and for each table.
 
     Raises:
         ConfigError: the job is wrong, or ``report`` cannot be written.
         PlanError: the plan has problems; nothing was written.
         AlreadyRunning: another process is running the same job.
-        Error: anything else; ``committed`` says what stays.
+        Error: anything else; ``committed`` says what had been committed by then.
     """
     page = _report_path(report) if report is not None else None
     request = Request.of(
@@ -80,7 +80,7 @@ def migrate(
 
 
 def _report_path(report: str | os.PathLike[str]) -> Path:
-    """Return where the report goes, once it is sure, before anything else is done, that it can be written there.
+    """Return the path of the report, after checking up front that it can be written there.
 
     Raises:
         ConfigError: it cannot.
@@ -110,7 +110,7 @@ def plan(
     full_refresh: bool = False,
     run_id: str | None = None,
 ) -> Plan:
-    """Examine both sides and return what would be done. Writes nothing. The arguments are those of ``migrate``."""
+    """Examine both sides and return what would be done, writing nothing. Takes the arguments of ``migrate``."""
     from portl.planning import planner
 
     request = Request.of(

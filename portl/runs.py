@@ -20,11 +20,11 @@ from portl.values.text import counted_tables
 
 @attrs.frozen(kw_only=True)
 class Status:
-    """The runs of a job, the latest first."""
+    """The runs of a job, latest first."""
 
     #: The job's name in the ledger; None for all jobs of a destination.
     job: str | None
-    #: Where the ledger is; None: there is none.
+    #: Where the ledger is; None if there is none.
     ledger: str | None
     runs: tuple[Run, ...]
     #: Why there is no ledger.
@@ -46,7 +46,7 @@ def status(job: Job, *, destination: object | None = None, every: bool = False) 
     Args:
         job: as for ``portl.migrate``.
         destination: as for ``portl.migrate``.
-        every: True for the runs of all jobs in that ledger.
+        every: True to return the runs of all jobs in that ledger.
     """
     request = Request.of(job, destination=destination)
 
@@ -62,29 +62,29 @@ def status(job: Job, *, destination: object | None = None, every: bool = False) 
 
 @attrs.frozen(kw_only=True)
 class Cleaned:
-    """What ``clean`` has removed."""
+    """What ``clean`` removed."""
 
     #: How many runs were removed from the ledger.
     runs: int
-    #: What an interrupted run has left besides, for display; None: nothing.
+    #: What else an interrupted run left behind, for display; None if nothing.
     leftover: str | None
-    #: True if that was removed too.
+    #: True if ``leftover`` was removed too.
     removed: bool
-    #: The foreign keys that an interrupted run had dropped, and that were made again.
+    #: The foreign keys that an interrupted run had dropped, now re-created.
     foreign_keys: tuple[str, ...] = ()
-    #: Those of them that are not valid: rows reference others that are missing. They hold for new rows.
+    #: Those of them that are NOT VALID, because existing rows violate them. They are enforced for new rows.
     not_valid: tuple[str, ...] = ()
 
 
 def clean(job: Job, *, destination: object | None = None, table: bool = False) -> Cleaned:
-    """Remove the runs of a job from the ledger, so that the next one starts over.
+    """Remove the runs of a job from the ledger, so that the next run starts over.
 
-    The rows that they have copied stay. Foreign keys that an interrupted run has dropped are made again.
+    Rows already copied stay. Foreign keys that an interrupted run dropped are re-created.
 
     Args:
         job: as for ``portl.migrate``.
         destination: as for ``portl.migrate``.
-        table: True to drop also tables, with their rows, that an interrupted run has created and not finished.
+        table: True to drop the tables, with their rows, that an interrupted run created and did not finish.
 
     Raises:
         AlreadyRunning: the job is running.
@@ -112,7 +112,7 @@ def clean(job: Job, *, destination: object | None = None, table: bool = False) -
 
 
 def _leftover(writing: Destination[DestinationConfig], run: Run | None, *, remove: bool) -> str | None:
-    """Return what an interrupted run has left besides its lines in the ledger; remove it if asked to."""
+    """Return what an interrupted run left behind outside the ledger; remove it if ``remove`` is set."""
     if run is None or not run.tables:
         return writing.leftover(remove=remove)
     if run.state is RunState.DONE:
@@ -128,7 +128,7 @@ def _leftover(writing: Destination[DestinationConfig], run: Run | None, *, remov
 
 
 def made_again(writing: Destination[DestinationConfig], run: Run | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Make the foreign keys again that a run has dropped which is given up; return their names, and those not valid."""
+    """Re-create the foreign keys that an abandoned run dropped; return their names, and those of the ones NOT VALID."""
     if run is None or run.state is RunState.DONE or not run.dropped:
         return (), ()
     there = {found.key.name for found in writing.foreign_keys()}

@@ -1,5 +1,5 @@
-"""Plain values that know nothing above them: errors, events, results, runs, findings, secrets, the cancel token.
+"""Plain values: errors, events, results, runs, findings, secrets, the cancel token.
 
-Imports only the standard library and attrs. Everything may import it. A change here may add a value, a field, or how a
-value is shown as text; what is *done* with values belongs to the rooms above.
+Imports only the standard library and attrs; everything may import it. What belongs here is a value, its fields and its
+rendering as text; what is *done* with values belongs to the packages above.
 """

@@ -9,7 +9,7 @@ from portl.values.errors import Cancelled, Error
 
 
 class CancelToken:
-    """Ends a run from another thread: hand it to ``portl.migrate`` and call ``cancel``."""
+    """Ends a run from another thread: pass it to ``portl.migrate`` and call ``cancel``."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
@@ -17,7 +17,7 @@ class CancelToken:
         self._callbacks: list[Callable[[], None]] = []
 
     def cancel(self) -> None:
-        """Ask the run to end. What is open is rolled back; what is committed stays. Safe to call twice."""
+        """Ask the run to end. Open transactions are rolled back; committed ones stay. Safe to call twice."""
         self._event.set()
         with self._lock:
             callbacks = list(self._callbacks)
@@ -26,27 +26,27 @@ class CancelToken:
 
     @property
     def cancelled(self) -> bool:
-        """True once ``cancel`` was called."""
+        """True once ``cancel`` has been called."""
         return self._event.is_set()
 
     def check(self) -> None:
-        """Raise ``Cancelled`` once ``cancel`` was called."""
+        """Raise ``Cancelled`` if ``cancel`` has been called."""
         if self._event.is_set():
             raise Cancelled("the run was cancelled")
 
     def verdict(self, error: Error) -> Error:
-        """Return the error of a run: once ``cancel`` was called, a server's error is only a consequence of that."""
+        """Return the error to report: after ``cancel``, that is ``Cancelled``, of which others are a consequence."""
         if not self._event.is_set() or isinstance(error, Cancelled):
             return error
         return Cancelled("the run was cancelled")
 
     def wait(self, seconds: float) -> None:
-        """Sleep for ``seconds``; raise ``Cancelled`` as soon as ``cancel`` is called."""
+        """Sleep for ``seconds``, or raise ``Cancelled`` as soon as ``cancel`` is called."""
         self._event.wait(seconds)
         self.check()
 
     def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call ``callback`` in the thread that cancels, for work that cannot check the token; return the undo."""
+        """Call ``callback`` in the thread that cancels, for work that cannot poll; return a function to unsubscribe."""
         with self._lock:
             self._callbacks.append(callback)
 

@@ -12,13 +12,13 @@ MISSING, EXTRA, DIFFERENT = "missing", "extra", "different"
 
 @attrs.frozen(kw_only=True)
 class RowDifference:
-    """A row that is not the same at both sides. Values of masked columns are covered."""
+    """A row that is not the same on both sides. Values of masked columns are hidden."""
 
     #: ``missing``, ``extra`` or ``different``.
     kind: str
-    #: The key's columns by their names at the destination; the whole row where there is no key. None is NULL.
+    #: The key, by the destination's column names; the whole row where there is no key. None is NULL.
     key: Mapping[str, str | None]
-    #: For a row that is different: column to its text at the source and at the destination.
+    #: For a ``different`` row: maps a column to its value as text at the source and at the destination.
     columns: Mapping[str, tuple[str | None, str | None]] = attrs.field(factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -35,18 +35,18 @@ class TableVerification:
     destination: str
     #: ``count``, ``checksum`` or ``full``.
     mode: str
-    #: The destination's columns by which rows are matched; empty where they are compared as a whole.
+    #: The destination's columns that rows are matched by; empty where whole rows are compared.
     key: tuple[str, ...]
-    #: Rows of the source, including those that share a key.
+    #: Source rows, including those that share a key.
     rows_source: int
     rows_destination: int
-    #: Rows that should be at the destination and are not.
+    #: Rows that the destination lacks.
     missing: int = 0
     #: Rows at the destination that the source does not have.
     extra: int = 0
-    #: Rows at both sides whose columns differ.
+    #: Rows on both sides whose columns differ.
     different: int = 0
-    #: Rows of the source that were not compared, because another row with the same key counts.
+    #: Source rows that were not compared, because another row with the same key takes precedence.
     repeated: int = 0
     #: The first rows that differ.
     rows: tuple[RowDifference, ...] = ()

@@ -3,7 +3,7 @@
 ::
 
 Error:
-    ├── ConfigError          the job file, or the dict in its place, is wrong; ``problems`` lists everything
+    ├── ConfigError          the job is wrong; ``problems`` lists everything that is
     ├── PluginError          the connector that the job names is missing or does not import
     ├── PlanError            the plan has problems; ``plan`` holds it
     ├── ConnectionFailed     a server cannot be reached, or the connection to it was lost
@@ -13,17 +13,17 @@ Error:
     ├── SchemaError          a table, column or type is not what the job needs
     ├── QueryError           the source's query, or an expression of the job, is refused
     ├── DataError            a row was refused; says which
-    │   └── ConflictError    … because its key is there already
-    ├── VerificationFailed   the rows were moved, and comparing both sides shows a difference; says which
+    │   └── ConflictError    … because its key exists already
+    ├── VerificationFailed   the rows were moved, but both sides differ; says how
     ├── OperationError       the server refused or failed for a reason of its own
-    ├── LedgerError          the ledger does not allow what was asked for: the job has changed, or its source has
+    ├── LedgerError          the ledger does not allow it, for example because the job or its source has changed
     │   ├── AlreadyRunning   another process is running the same job
     │   └── Superseded       a later attempt has resumed the run
     └── Cancelled            the caller's token ended the run
         └── Interrupted      Ctrl-C ended it (a KeyboardInterrupt too)
 
-A connector raises these classes or subclasses of them. ``transient`` says whether the same call may succeed if it is
-made again and nothing is changed.
+Connectors raise these classes or subclasses of them. ``transient`` says whether the same call may succeed when simply
+repeated.
 """
 
 from __future__ import annotations
@@ -61,14 +61,14 @@ class Error(Exception):
         self.hint = hint
         self.sqlstate = sqlstate
         self.transient = transient
-        #: True if it was retried as often as the job allows.
+        #: True if it persisted through all the retries that the job allows.
         self.exhausted = False
         #: What the run had committed when it failed; None before anything was written.
         self.committed: Result | None = None
 
     @property
     def without_values(self) -> str:
-        """The message, without values of rows: what a report for others shows."""
+        """The message without values from rows, fit for a report that others read."""
         return f"{self.message}\nhint: {self.hint}" if self.hint else self.message
 
     def __str__(self) -> str:
@@ -84,7 +84,7 @@ class Error(Exception):
         return _rebuild, (type(self), self.args, self.__dict__)
 
 
-#: What a row is refused for, by SQLSTATE or its class (ISO/IEC 9075-2, and the manual of PostgreSQL, appendix A).
+#: Why a row is refused, by SQLSTATE or its class (ISO/IEC 9075-2; PostgreSQL manual, appendix A).
 _REASONS = {
     "22": "a value that the type does not accept",
     "22001": "text that is too long",
@@ -103,7 +103,7 @@ _REASONS = {
 
 
 class ConfigError(Error):
-    """The job is wrong. ``problems`` holds one text for each thing to correct."""
+    """The job is wrong. ``problems`` has one message for each thing to correct."""
 
     def __init__(self, problems: Sequence[str], *, origin: str = "job") -> None:
         count = len(problems)
@@ -113,7 +113,7 @@ class ConfigError(Error):
 
 
 class PluginError(Error):
-    """A connector is missing, or failed to import."""
+    """A connector is missing or cannot be imported."""
 
 
 class ConnectionFailed(Error):
@@ -125,13 +125,13 @@ class AuthenticationFailed(ConnectionFailed):
 
 
 class CommitInDoubt(ConnectionFailed):
-    """The connection was lost during COMMIT. Running the job again asks the ledger whether the rows are there."""
+    """The connection was lost during COMMIT. The next run of the job asks the ledger whether the rows are there."""
 
     def __init__(
         self, message: str, *, hint: str | None = None, sqlstate: str | None = None, transient: bool = True
     ) -> None:
         super().__init__(message, hint=hint, sqlstate=sqlstate, transient=transient)
-        #: The run and the number of its chunk, to look up in the ledger.
+        #: The run and the chunk's number, to look up in the ledger.
         self.run: Run | None = None
         self.number = 0
 
@@ -149,7 +149,7 @@ class QueryError(Error):
 
 
 class DataError(Error):
-    """A row was refused. ``row`` is its position in the source, counted from 1."""
+    """A row was refused. ``row`` is its position in the source, from 1."""
 
     def __init__(
         self,
@@ -169,12 +169,12 @@ class DataError(Error):
         self.batch: int | None = None
         self.chunk: int | None = None
         self.values: dict[str, str | None] | None = None
-        #: The part of ``message`` in which the server describes the row; it may hold any of its values, in any form.
+        #: The part of ``message`` in which the server describes the row; it may contain any value, in any form.
         self.detail: str | None = None
 
     @property
     def reason(self) -> str:
-        """Why the row was refused, without a value of it: the same for all rows that are refused for the same."""
+        """Why the row was refused, without its values, so that rows refused for one reason can be counted together."""
         state = self.sqlstate or ""
         said = _REASONS.get(state) or _REASONS.get(state[:2]) or "the server refused it"
         named = self.constraint or (f"column {self.column}" if self.column else None)
@@ -190,11 +190,11 @@ class DataError(Error):
 
 
 class ConflictError(DataError):
-    """A row's key exists at the destination already, or twice in the source, and the strategy does not allow it."""
+    """A row's key already exists at the destination, or twice in the source, and the strategy does not allow that."""
 
 
 class VerificationFailed(Error):
-    """Both sides were compared after the last row, as the job asks, and differ. ``verification`` says how."""
+    """Comparing both sides after the last row, as the job asks, found differences; they are in ``verification``."""
 
     def __init__(self, message: str, verification: TableVerification) -> None:
         super().__init__(message, hint="`portl verify JOB` shows the rows; with `--repair` it copies them again")
@@ -204,7 +204,7 @@ class VerificationFailed(Error):
 class OperationError(Error):
     """A server refused or failed for a reason of its own."""
 
-    #: See ``Error.without_values``; None: the message has none.
+    #: See ``Error.without_values``; None if the message contains no values.
     general: str | None = None
 
     @property
@@ -222,19 +222,19 @@ class AlreadyRunning(LedgerError):
 
 
 class Superseded(LedgerError):
-    """A later attempt has resumed the run while this one had lost its connection."""
+    """A later attempt resumed the run after this one had lost its connection."""
 
 
 class Cancelled(Error):
-    """The run was cancelled; what was open is rolled back, what was committed stays."""
+    """The run was cancelled. Open transactions are rolled back; committed ones stay."""
 
 
 class Interrupted(Cancelled, KeyboardInterrupt):
-    """Ctrl-C, or another KeyboardInterrupt, ended the run in the same orderly way as a token."""
+    """Ctrl-C, or another KeyboardInterrupt, ended the run as cleanly as a cancel token would."""
 
     @classmethod
     def of(cls, error: KeyboardInterrupt, what: str = "") -> Interrupted:
-        """Return portl's error for Python's; its argument, if a signal handler gave it one, names the signal."""
+        """Return portl's error for Python's; its argument, if a signal handler set one, names the signal."""
         if isinstance(error, Interrupted):
             return error
         return cls(f"interrupted by {error.args[0] if error.args else 'Ctrl-C'}{what}")

@@ -19,7 +19,7 @@ class Event:
     """The base class of all events."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the event as plain data; ``event`` holds its name in snake case."""
+        """Return the event as plain data; ``event`` is its name in snake case."""
         name = "".join(f"_{c.lower()}" if c.isupper() else c for c in type(self).__name__).lstrip("_")
         return {"event": name, **attrs.asdict(self, recurse=False)}
 
@@ -41,18 +41,18 @@ class TableStarted(Event):
     source: str
     destination: str
     route: str
-    #: None where the number is unknown.
+    #: None if unknown.
     rows_expected: int | None
-    #: False for an estimate.
+    #: False if it is an estimate.
     rows_exact: bool
 
 
 @attrs.frozen(kw_only=True)
 class Resumed(Event):
-    """An interrupted run is resumed; some of its chunks are already copied."""
+    """An interrupted run is resumed; some of its chunks may already be copied."""
 
     job: str
-    #: Counted from 1; this one is at least the second.
+    #: From 1; this one is at least the second.
     attempt: int
     #: When the run was started, in ISO 8601.
     started: str | None
@@ -71,7 +71,7 @@ class Compared(Event):
     rows_destination: int
     rows_to_fetch: int
     rows_to_delete: int
-    #: What the comparison took on the wire, sums of buckets apart.
+    #: Bytes that the comparison moved over the wire, not counting sums of buckets.
     bytes: int
     #: How long it took.
     seconds: float = 0.0
@@ -98,7 +98,7 @@ class BatchCommitted(Event):
 
 @attrs.frozen(kw_only=True)
 class ChunkMoved(Event):
-    """A worker has moved a chunk, or several small tables in one transaction."""
+    """A worker moved a chunk, or several small tables in one transaction."""
 
     #: By their names at the destination.
     tables: tuple[str, ...]
@@ -107,16 +107,16 @@ class ChunkMoved(Event):
     rows: int
     #: 0 for the session of the run; workers are counted from 1.
     worker: int
-    #: When it began, as ``time.monotonic()`` of this process has it.
+    #: When it began, by this process's ``time.monotonic()``.
     began: float
     seconds: float
 
 
 @attrs.frozen(kw_only=True)
 class ObjectsStarted(Event):
-    """A worker begins to create objects: the keys and indexes of a table, or what comes before or after all rows."""
+    """A worker begins to create objects: a table's keys and indexes, or those created before or after all rows."""
 
-    #: The table that they belong to, by its name at the destination; None: several, or none.
+    #: The table that they belong to, by its name at the destination; None if there are several, or none.
     table: str | None
     #: With their kinds: ``index sales.orders_total_idx``.
     objects: tuple[str, ...]
@@ -126,7 +126,7 @@ class ObjectsStarted(Event):
 
 @attrs.frozen(kw_only=True)
 class ObjectProgress(Event):
-    """How far an object is that a worker creates, once a second if it takes long. See ``ObjectsStarted``."""
+    """Progress of an object under creation, once a second if it takes long. See ``ObjectsStarted``."""
 
     table: str | None
     objects: tuple[str, ...]
@@ -139,7 +139,7 @@ class ObjectProgress(Event):
 
 @attrs.frozen(kw_only=True)
 class ObjectsMade(Event):
-    """Objects are created. The fields are those of ``ObjectsStarted`` and ``ChunkMoved``."""
+    """Objects have been created. The fields are those of ``ObjectsStarted`` and ``ChunkMoved``."""
 
     table: str | None
     objects: tuple[str, ...]
@@ -182,9 +182,9 @@ class RowsRejected(Event):
     total: int
     #: Where they went, for display.
     place: str
-    #: The first of them and why it was refused, for display.
+    #: The first of them and the reason, for display.
     example: str = ""
-    #: Why they were refused, without values of rows, and how many were for each reason.
+    #: Each reason, without values from rows, and how many rows were refused for it.
     reasons: Mapping[str, int] = attrs.field(factory=dict)
 
 

@@ -28,7 +28,7 @@ class Finding:
 
     @property
     def rank(self) -> int:
-        """Where it stands among others: problems come first."""
+        """Its place in the order of findings: problems come first."""
         return list(Severity).index(self.severity)
 
     def to_dict(self) -> dict[str, str | None]:
@@ -51,7 +51,7 @@ def problem(where: str, message: str, remedy: str | None = None) -> Finding:
 
 
 def warning(where: str, message: str, remedy: str | None = None) -> Finding:
-    """Return a finding that the user should know before running the plan."""
+    """Return a finding that the user should know of before running the plan."""
     return Finding(severity=Severity.WARNING, where=where, message=message, remedy=remedy)
 
 

@@ -1,4 +1,4 @@
-"""What happened during a run, and when, as plain values: what a report shows."""
+"""What happened during a run, and when, as plain values for a report."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class Span:
     end: float
     #: Rows that were moved.
     rows: int = 0
-    #: Pieces of work that it stands for: of a long run, short ones that follow each other are kept as one.
+    #: How many pieces of work it stands for: in a long run, consecutive short ones are merged.
     pieces: int = 1
 
 
 @attrs.frozen(kw_only=True)
 class Incident:
-    """A warning, or a failure that was retried. Holds no values of rows."""
+    """A warning, or a failure that was retried. Contains no values from rows."""
 
     #: Seconds from the beginning of the run.
     at: float
@@ -44,7 +44,7 @@ class Incident:
 
 @attrs.frozen(kw_only=True)
 class Reason:
-    """Why rows of a table were rejected, without their values."""
+    """A reason that rows of a table were rejected for, without their values."""
 
     table: str
     reason: str
@@ -53,19 +53,19 @@ class Reason:
 
 @attrs.frozen(kw_only=True)
 class History:
-    """What happened during a run. The amount is bounded, however long the run and however many its tables."""
+    """What happened during a run. Its size is bounded, however long the run and however many tables it has."""
 
     started: datetime
     #: From the beginning to the end, verification included.
     seconds: float = 0.0
     spans: tuple[Span, ...] = ()
     incidents: tuple[Incident, ...] = ()
-    #: Incidents that came after these, and are only counted.
+    #: Later incidents, which are only counted.
     further_incidents: int = 0
     reasons: tuple[Reason, ...] = ()
     #: The plan, without a preview of rows.
     plan: tuple[Line, ...] = ()
-    #: Why the run failed, without values of rows; None: it did not.
+    #: Why the run failed, without values from rows; None if it did not.
     failed: str | None = None
 
     def to_dict(self) -> dict[str, Any]:

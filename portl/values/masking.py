@@ -1,8 +1,8 @@
-"""Keep values of masked columns out of errors, logs and the reasons in the quarantine.
+"""Hide values of masked columns in errors, logs and the reasons in the quarantine.
 
-Where a server's message holds values depends on its language and version. So the part that describes the row
-(``detail``) is covered as a whole, unless it names only columns that are not masked; in the rest, every occurrence of a
-masked value is covered, and every quoted part of one.
+Where a server's message contains values depends on its language and version. So the part that describes the row
+(``detail``) is hidden as a whole, unless it names only columns that are not masked; in the rest, every occurrence of a
+masked value is hidden, and every quoted part of one.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ COVER = "********"
 #: ``(columns)=(values)``: how servers name a key, whatever the language around it.
 _KEY = re.compile(r"\((?P<columns>[^()]*)\)=\(")
 _QUOTED = re.compile(r'"([^"]*)"')
-#: A text shorter than this is covered only where it is not part of a longer word.
+#: A value shorter than this is hidden only where it is not part of a longer word.
 _SHORT = 4
 
 
 def masked(error: DataError, values: Mapping[str, str | None] | None, mask: Collection[str]) -> DataError:
-    """Cover the values of masked columns in ``error``, and return it.
+    """Hide the values of masked columns in ``error``, and return it.
 
     Args:
-        error: as the connector has raised it. Its ``values``, ``message``, ``hint`` and ``detail`` are changed.
-        values: the row's values as texts, by column, if they are known; those in ``error.values`` count too.
-        mask: the columns.
+        error: as raised by the connector. Its ``values``, ``message``, ``hint`` and ``detail`` are changed in place.
+        values: the row's values as text, by column, if known; those in ``error.values`` count too.
+        mask: the masked columns.
     """
     if not mask:
         return error

@@ -1,4 +1,4 @@
-"""What a run has done."""
+"""What a run did."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from portl.values.text import WIDTH, Line, aligned, as_html, human_bytes, printa
 
 @attrs.frozen(kw_only=True)
 class TableResult:
-    """What became of one table's rows."""
+    """What a run did with one table's rows."""
 
     source: str
     destination: str
@@ -23,61 +23,61 @@ class TableResult:
     route: str
     rows_read: int = 0
     rows_inserted: int = 0
-    #: Rows whose key was there and whose other columns changed; a source row that a later one with the same key
-    #: replaced in the same run counts here too.
+    #: Rows whose key existed and whose other columns changed; also source rows replaced within the run by a later
+    #: one with the same key.
     rows_updated: int = 0
-    #: Rows that the strategy left out because their key was there already.
+    #: Rows that the strategy skipped because their key existed already.
     rows_skipped: int = 0
     #: Rows of the destination that the source no longer has: deleted, or marked as deleted (``mode: mirror``).
     rows_deleted: int = 0
-    #: Rows that were identical already; they are not rewritten.
+    #: Rows that were identical already, and were not rewritten.
     rows_unchanged: int = 0
-    #: Of all these, rows that keep a value of their own in a column that could not be set, as the plan has warned.
+    #: Of all these, rows that kept their own value in a column that could not be set, as the plan warned.
     rows_kept: int = 0
     rows_rejected: int = 0
-    #: Where rejected rows go, for display; None if a rejected row ends the run.
+    #: Where rejected rows went, for display; None if a rejected row ends the run.
     rejected_to: str | None = None
     #: Bytes sent to the destination.
     bytes: int = 0
     batches: int = 0
     seconds: float = 0.0
     chunks: int = 1
-    #: Which attempt at the run this was, counted from 1. The counts are those of all attempts.
+    #: Which attempt at the run this was, from 1. The counts are those of all attempts.
     attempt: int = 1
     #: Chunks that were retried.
     retries: int = 0
-    #: Rows of ``rows_read`` that earlier attempts have copied.
+    #: Rows of ``rows_read`` that earlier attempts copied.
     rows_before: int = 0
-    #: Chunks that an earlier attempt has read from an older state of the source.
+    #: Chunks that an earlier attempt read from an older state of the source.
     older_chunks: tuple[int, ...] = ()
     #: What the source is: table, view, query, …; empty if no plan was made.
     source_kind: str = ""
-    #: What the destination was before: ``new``, or what it is.
+    #: The kind of relation at the destination; ``new`` if it did not exist before.
     destination_kind: str = ""
     #: The strategy and the key, for display.
     conflict: str = ""
     #: Rows in a batch, at most.
     batch_rows: int = 0
-    #: How it was cut into chunks, for display: ``key ranges of id``; None: everything was one transaction.
+    #: How it was split into chunks, for display: ``key ranges of id``; None if everything was one transaction.
     chunks_by: str | None = None
-    #: Where the ledger is; None: there is none.
+    #: Where the ledger is; None if there is none.
     ledger: str | None = None
     #: The run's id in the ledger; empty if no plan was made.
     run: str = ""
-    #: In ``mode: incremental``: up to where the run has read, and up to where the one before it had; a cursor's value
-    #: as text, or the time of the state that was read. None: nothing, or another mode.
+    #: In ``mode: incremental``: how far this run read, and how far the one before it had read, as the cursor's value
+    #: in text or the time of the state that was read. None if nothing was read, or in another mode.
     watermark: str | None = None
     watermark_before: str | None = None
-    #: Why the table failed, where the others went on (``on_table_error: continue``).
+    #: Why the table failed, if the others went on without it (``on_table_error: continue``).
     error: str | None = None
-    #: The same without values of rows.
+    #: The same without values from rows.
     error_without_values: str | None = None
-    #: What comparing both sides has shown, in a job of many tables that asks for it.
+    #: How the table compares on both sides, in a job of many tables that asks for verification.
     verification: TableVerification | None = None
 
     @property
     def rows_per_second(self) -> float:
-        """Rows that this attempt has moved, per second."""
+        """Rows per second that this attempt moved."""
         return (self.rows_read - self.rows_before) / self.seconds if self.seconds else 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -85,7 +85,7 @@ class TableResult:
         return attrs.asdict(self)
 
 
-#: Of many tables, so many are shown by name: the largest.
+#: How many tables a result lists by name, the largest first.
 LARGEST = 12
 
 
@@ -112,7 +112,7 @@ class TableResults(tuple[TableResult, ...]):
 
 @attrs.frozen(kw_only=True)
 class Result:
-    """What a run has done, in total and for each table. The totals are the sums over ``tables``.
+    """What a run did, in total and for each table. The totals are the sums over ``tables``.
 
     ``print(result)`` shows it as the command line does.
     """
@@ -122,18 +122,18 @@ class Result:
     tables: TableResults = attrs.field(converter=TableResults)
     #: From the beginning of planning to the end.
     seconds: float
-    #: What comparing both sides has shown, if the job asks for it.
+    #: How both sides compare, if the job asks for verification.
     verification: TableVerification | None = None
     #: Where rows came from and went to, for display; empty if no plan was made.
     source: str = ""
     destination: str = ""
-    #: True if an earlier call has done this, and this one moved nothing.
+    #: True if an earlier call did this, and this one moved nothing.
     reported: bool = False
-    #: What happened, and when; ``to_dict`` leaves it out, ``report`` shows it. None: nobody has recorded it.
+    #: What happened, and when; ``report`` shows it, ``to_dict`` leaves it out. None if it was not recorded.
     history: History | None = attrs.field(default=None, repr=False, eq=False)
 
     def report(self, path: str | os.PathLike[str]) -> None:
-        """Write the result as one HTML page, for readers who were not there. It holds no values of rows.
+        """Write the result as a self-contained HTML page. It contains no values from rows.
 
         Raises:
             ImportError: the extra ``report`` is not installed.
@@ -163,12 +163,12 @@ class Result:
 
     @property
     def rows_updated(self) -> int:
-        """Rows that were there and changed."""
+        """Rows that existed and changed."""
         return sum(table.rows_updated for table in self.tables)
 
     @property
     def rows_skipped(self) -> int:
-        """Rows that the strategy left out."""
+        """Rows that the strategy skipped."""
         return sum(table.rows_skipped for table in self.tables)
 
     @property
@@ -183,7 +183,7 @@ class Result:
 
     @property
     def rows_kept(self) -> int:
-        """Rows that keep a value of their own in a column that could not be set."""
+        """Rows that kept their own value in a column that could not be set."""
         return sum(table.rows_kept for table in self.tables)
 
     @property
@@ -230,7 +230,7 @@ class Result:
         }
 
     def lines(self, width: int = WIDTH) -> list[Line]:
-        """Return the result as lines: each table with the labels of its plan, or all of them as rows of one table."""
+        """Return the result as lines of text: each table under the plan's labels, or all as rows of one table."""
         if self.source:
             lines = list(self._facts(width) if len(self.tables) == 1 else self._overview(width))
         else:
@@ -319,7 +319,7 @@ def _verified(checked: TableVerification) -> str:
     return f"by {checked.mode}: {right:,} rows are as they should be{missing}"
 
 
-#: What the counts of rows are called when they are shown, and their names in a result.
+#: The counts of rows: their headings when shown, and their attributes in a result.
 _COUNTS = (
     ("read", "rows_read"),
     ("new", "rows_inserted"),
@@ -333,7 +333,7 @@ _COUNTS = (
 
 
 def _shown(tables: Sequence[TableResult]) -> list[tuple[str, str]]:
-    """Return the counts to show: those that are zero everywhere are left out, so that the rest fits."""
+    """Return the counts to show, without those that are zero everywhere, so that the rest fits."""
     return [(head, name) for head, name in _COUNTS if name == "rows_read" or any(getattr(t, name) for t in tables)]
 
 
@@ -343,7 +343,7 @@ def _totals(tables: Sequence[TableResult], width: int, *, rates: bool = True) ->
     Args:
         tables: their results.
         width: in characters.
-        rates: False where tables were moved at the same time.
+        rates: False if tables were moved concurrently.
     """
     shown = _shown(tables)
     rows: list[tuple[str, ...]] = [("table", "route", *(head for head, _ in shown), *(["rows/s"] if rates else []))]
@@ -356,7 +356,7 @@ def _totals(tables: Sequence[TableResult], width: int, *, rates: bool = True) ->
 
 
 def _attempts(table: TableResult, width: int) -> Iterator[Line]:
-    """Yield what earlier, interrupted attempts have to do with the result."""
+    """Yield how earlier, interrupted attempts contributed to the result."""
     if table.attempt > 1:
         text = f"attempt {table.attempt}: {table.rows_before:,} rows were copied by earlier attempts"
         yield from wrapped("", text, width)
@@ -370,7 +370,7 @@ def _attempts(table: TableResult, width: int) -> Iterator[Line]:
 
 
 def _numbers(numbers: Sequence[int]) -> str:
-    """Return numbers of chunks as ranges: ``chunks 1-4, 7``."""
+    """Return chunk numbers as ranges: ``chunks 1-4, 7``."""
     ranges: list[list[int]] = []
     for number in numbers:
         if ranges and ranges[-1][1] == number - 1:

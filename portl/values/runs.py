@@ -13,7 +13,7 @@ import attrs
 class RunState(enum.StrEnum):
     """The state of a run."""
 
-    #: Running, or interrupted: it is running if a process holds the lock of the job.
+    #: Running if a process holds the job's lock, otherwise interrupted.
     RUNNING = "running"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -34,10 +34,10 @@ class ChunkLine:
     """The state of a chunk. The counts are of rows committed so far."""
 
     number: int
-    #: What the source needs to read it, or the rest of it, again: plain data as in JSON. None is the whole source.
+    #: What the source needs to read it, or the rest of it, again: JSON-like data. None is the whole source.
     bounds: Mapping[str, Any] | None = None
     state: ChunkState = ChunkState.PENDING
-    #: The attempt that wrote this line last; 0: none yet.
+    #: The attempt that last wrote this line; 0 if none has.
     attempt: int = 0
     rows: int = 0
     #: Bytes sent to the destination.
@@ -49,7 +49,7 @@ class ChunkLine:
     skipped: int = 0
     #: Rows of the destination that the source no longer has: deleted, or marked as deleted.
     deleted: int = 0
-    #: Of all these, rows that keep a value of their own in a column that cannot be set.
+    #: Of all these, rows that keep their own value in a column that cannot be set.
     kept: int = 0
     rejected: int = 0
     finished: datetime | None = None
@@ -57,14 +57,14 @@ class ChunkLine:
 
 @attrs.frozen(kw_only=True)
 class DroppedKey:
-    """A foreign key of the destination that a run drops before its rows and makes again after them."""
+    """A foreign key of the destination that a run drops before loading rows and re-creates afterwards."""
 
     #: As messages name it.
     name: str
-    #: The destination's names of the table that it belongs to and of the one that it refers to.
+    #: The referencing and the referenced table, by their names at the destination.
     table: str
     refers: str
-    #: What drops it, if it is there; what makes it again, without looking at rows where that can be; what validates it.
+    #: Statements that drop it if it exists, re-create it (without checking rows where possible), and validate it.
     drop: tuple[str, ...]
     make: tuple[str, ...]
     validate: tuple[str, ...] = ()
@@ -72,21 +72,21 @@ class DroppedKey:
 
 @attrs.frozen(kw_only=True)
 class RunTable:
-    """A table of a run that has many."""
+    """One table of a run of many tables."""
 
-    #: As the destination and the source call it.
+    #: Its names at the destination and at the source.
     name: str
     source: str
-    #: The numbers of its chunks: the first, and the last.
+    #: The numbers of its first and last chunk.
     first: int
     last: int
     #: True if the run creates it with the objects of the source.
     made: bool = False
-    #: True if the run creates it in a form of its own.
+    #: True if the run creates it from its columns alone.
     created: bool = False
     #: See ``Run.incarnation``.
     incarnation: str | None = None
-    #: Foreign keys that the run drops, those of other tables with the first.
+    #: Foreign keys that the run drops; those of tables outside the run are listed with its first table.
     dropped: tuple[DroppedKey, ...] = ()
 
     @property
@@ -101,9 +101,9 @@ class Run:
 
     #: A UUID, made when the run starts.
     id: str
-    #: The job's name and its destination, by which it is locked and resumed.
+    #: The job's name and its destination, which it is locked and resumed by.
     job: str
-    #: What decides which rows go where, as plain data without secrets; a run is resumed only if it is the same.
+    #: What decides which rows go where, as plain data without secrets; a run is resumed only if this is unchanged.
     identity: Mapping[str, Any]
     #: Counted from 1.
     attempt: int = 1
@@ -111,32 +111,32 @@ class Run:
     #: Where rows come from and go to, for display.
     source: str = ""
     destination: str = ""
-    #: The snapshot that each attempt has read, by attempt, as plain data (``Source.snapshot``).
+    #: The snapshot that each attempt read, by attempt, as plain data (``Source.snapshot``).
     snapshots: Mapping[int, Mapping[str, Any]] = attrs.field(factory=dict)
     started: datetime | None = None
     #: When its last line was written.
     touched: datetime | None = None
     ended: datetime | None = None
     error: str | None = None
-    #: True while a process holds the lock of the job.
+    #: True while a process holds the job's lock.
     locked: bool = False
     #: Which process that is, for display.
     holder: str | None = None
-    #: False if the job is not split into chunks that can be resumed: it starts over.
+    #: False if the job is not split into chunks, so that an interrupted run starts over.
     resumable: bool = True
-    #: What distinguishes its table from another of the same name (``Destination.incarnation``); None: unknown.
+    #: What tells its table from another of the same name (``Destination.incarnation``); None if unknown.
     incarnation: str | None = None
     #: The caller's id for the run (``run_id``): a finished run with the same id is not repeated.
     idempotency_key: str | None = None
     #: True once the result of a finished run was delivered: returned to the caller, or printed.
     acknowledged: bool = False
-    #: In the order of their numbers; empty if they were not requested.
+    #: By number; empty if they were not requested.
     chunks: tuple[ChunkLine, ...] = ()
-    #: Those of a job of many tables; empty for a job of one.
+    #: The tables of a job of many; empty for a job of one.
     tables: tuple[RunTable, ...] = ()
 
     def of(self, table: RunTable) -> Run:
-        """Return the part of the run that is one table's."""
+        """Return the part of the run that concerns one table."""
         lines = self.chunks[table.first - 1 : table.last]
         snapshots = {
             attempt: {**snapshot, **snapshot.get("tables", {}).get(table.name, {})}
@@ -146,24 +146,24 @@ class Run:
 
     @property
     def dropped(self) -> tuple[DroppedKey, ...]:
-        """The foreign keys that it drops before its rows and makes again after them."""
+        """The foreign keys that it drops before loading rows and re-creates afterwards."""
         return tuple(key for table in self.tables for key in table.dropped)
 
     @property
     def watermark(self) -> Mapping[str, Any] | None:
-        """Up to where it reads (``Source.since``); None: it reads everything, or has not begun.
+        """How far it reads (``Source.since``); None if it reads everything, or has not begun.
 
-        That of its first attempt: later ones see more, and the next run reads that again.
+        Taken from its first attempt: later ones see more, which the next run reads again.
         """
         found = self.snapshots[min(self.snapshots)].get("watermark") if self.snapshots else None
         return found if found is None else dict(found)
 
     @property
     def phase(self) -> str | None:
-        """What a run of many tables is at: ``before``, ``rows``, ``after`` or ``done``; None for one of one table.
+        """The phase of a run of many tables: ``before``, ``rows``, ``after`` or ``done``; None for a single table.
 
-        Before the rows tables are created; after them, or already with those of other tables, keys and indexes, then
-        foreign keys and whatever else comes along.
+        Tables are created before the rows. Keys and indexes follow a table's rows, while those of other tables are
+        still being copied; foreign keys and all other objects come last.
         """
         if not self.tables:
             return None

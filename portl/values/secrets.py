@@ -19,9 +19,9 @@ _carried: ContextVar[bool] = ContextVar("carried", default=False)
 def carried() -> Iterator[None]:
     """Include secrets in what is pickled inside this context.
 
-    A worker in a process pool needs them and cannot get them elsewhere. They are XORed with random bytes that are
-    pickled beside them, new ones for each pickle, so that no log, dump or dashboard of the raw bytes shows them. That
-    is not encryption: anyone who can unpickle the data can read them. Over a network, use TLS.
+    A worker in a process pool needs them and has no other way to get them. They are XORed with random bytes, new for
+    each pickle and stored beside them, so that a log, dump or dashboard of the raw bytes does not show them. This is
+    not encryption: anyone who can unpickle the data can read them. Over a network, use TLS.
     """
     before = _carried.set(True)
     try:
@@ -35,7 +35,7 @@ def _arrived(noise: bytes, mixed: bytes) -> Secret:
 
 
 class Secret:
-    """A password, or a text that holds one. Only ``reveal()`` returns it; ``str`` and ``repr`` print a mask.
+    """A password, or text that contains one. Only ``reveal()`` returns it; ``str`` and ``repr`` print a mask.
 
     It is left out of pickles, unless it is ``carried``: the copy in the other process is equal only to itself, and its
     ``reveal()`` raises.
@@ -45,7 +45,7 @@ class Secret:
         self._value = value
 
     def reveal(self) -> str:
-        """Return the secret in clear."""
+        """Return the secret in clear text."""
         return self._value
 
     def scrub(self, text: str) -> str:
@@ -109,7 +109,7 @@ class _LeftBehind(Secret):
 def _escaped(character: str) -> str:
     """Return a pattern for one character: as it is, percent-encoded, or escaped for conninfo, SQL or repr."""
     encoded = "".join(f"%{byte:02x}" for byte in character.encode("utf-8", "surrogatepass"))
-    # The longer form first: for the password %, the 25 of %25 must not be left over.
+    # Longest form first: for the password %, the 25 of %25 must not be left over.
     ways = [f"(?i:{encoded})", re.escape(character)]
     if character in "'\\\"":
         ways.insert(0, re.escape(f"\\{character}"))

@@ -1,4 +1,4 @@
-"""Text for the user: lines, each with a style that a terminal may colour, and the name that was probably meant."""
+"""Text for the user: styled lines, tables, counts, and suggestions for misspelled names."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def printable(text: str) -> str:
 
 
 def aligned(rows: Sequence[Sequence[str]], width: int) -> Iterator[str]:
-    """Yield rows as aligned lines; columns that are too wide together are cut, the widest first."""
+    """Yield rows as aligned lines; if they are too wide, columns are cut, the widest first."""
     cells = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(cell) for cell in column) for column in zip(*cells, strict=True)]
     while sum(widths) + 2 * (len(widths) - 1) > width and max(widths) > 8:
@@ -36,7 +36,7 @@ def aligned(rows: Sequence[Sequence[str]], width: int) -> Iterator[str]:
 
 
 def cut(text: str, width: int) -> str:
-    """Return text of at most ``width`` characters."""
+    """Return the text, cut to at most ``width`` characters."""
     return text if len(text) <= width else text[: max(0, width - 3)] + "..."
 
 
@@ -72,7 +72,7 @@ def human_bytes(count: int) -> str:
 
 
 def wrapped(prefix: str, text: str, width: int = WIDTH, style: str = "plain") -> Iterator[Line]:
-    """Yield text behind a prefix, further lines indented as far."""
+    """Yield wrapped text behind a prefix, with later lines indented to match."""
     room = max(20, width - len(prefix))
     for number, line in enumerate(textwrap.wrap(text, room, break_on_hyphens=False) or [""]):
         yield Line(f"{prefix if number == 0 else ' ' * len(prefix)}{line}".rstrip(), style)
@@ -90,7 +90,7 @@ _CSS = {
 
 
 def as_html(lines: Iterable[Line]) -> str:
-    """Return lines as a piece of HTML, for a notebook."""
+    """Return lines as an HTML fragment, for a notebook."""
     texts = (
         f'<span style="{_CSS[line.style]}">{html.escape(line.text)}</span>'
         if line.style in _CSS and line.text

@@ -13,10 +13,10 @@ from portl.values.history import History
 from portl.values.report.timeline import drawing, spoken
 from portl.values.text import human_bytes
 
-#: Of many tables, so many are shown at once: the largest. The others unfold.
+#: How many tables are shown at first, the largest; the others unfold.
 LARGEST = 25
 
-#: The counts of rows that a table may have, with their heads; a column in which all are zero is left out.
+#: The headings of a table's row counts; a column of zeros is left out.
 _COUNTS = (
     ("read", "rows_read"),
     ("new", "rows_inserted"),
@@ -49,9 +49,9 @@ def write(path: str | os.PathLike[str], result: Mapping[str, Any], history: Hist
     """Write the page.
 
     Args:
-        path: of the file, which is replaced.
-        result: as ``Result.to_dict`` has it, and with the labels of both sides.
-        history: what happened; None: nobody has recorded it.
+        path: the file, which is replaced.
+        result: the data of ``Result.to_dict``, with the labels of both sides.
+        history: what happened; None if it was not recorded.
 
     Raises:
         ImportError: the template engine is not installed.
@@ -59,7 +59,7 @@ def write(path: str | os.PathLike[str], result: Mapping[str, Any], history: Hist
     """
     text = render(result, history)
     target = Path(path)
-    # Whoever reads an earlier report meanwhile sees the one or the other.
+    # Replaced atomically: a reader sees either the earlier report or this one.
     draft = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         draft.write_text(text, encoding="utf-8")
@@ -69,7 +69,7 @@ def write(path: str | os.PathLike[str], result: Mapping[str, Any], history: Hist
 
 
 def render(result: Mapping[str, Any], history: History | None) -> str:
-    """Return the page. The arguments are those of ``write``."""
+    """Return the page. Takes the arguments of ``write``, without the path."""
     insist()
     import jinja2  # an extra
 
@@ -103,7 +103,7 @@ def render(result: Mapping[str, Any], history: History | None) -> str:
 
 
 def _verified(result: Mapping[str, Any], tables: Iterable[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
-    """Return what comparing has shown, what differs first; rows that differ are left out, as their values are."""
+    """Return the outcome of verification, differing tables first, without the rows, which would show values."""
     found = [result["verification"], *(table["verification"] for table in tables)]
     kept = [{**checked, "rows": ()} for checked in found if checked is not None]
     return sorted(kept, key=lambda checked: (checked["equal"], -checked["rows_source"]))

@@ -1,4 +1,4 @@
-"""Place spans of work on a drawing: a track for each worker, time from left to right."""
+"""Lay out spans of work on a timeline: a track for each worker, time from left to right."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ import attrs
 
 from portl.values.history import Incident, Span
 
-#: Of the drawing, in its own units. A page scales it to its width.
+#: Dimensions in the drawing's own units; a page scales it to its width.
 WIDTH, LABEL, TRACK, GAP, AXIS = 1000, 86, 22, 6, 26
-#: A span is drawn at least so wide, to be seen.
+#: Minimum width of a span, so that it stays visible.
 LEAST = 1.5
-#: Marks of time, at most.
+#: The most time marks on the axis.
 TICKS = 8
 
 
 @attrs.frozen(kw_only=True)
 class Bar:
-    """A span on the drawing."""
+    """A span on the timeline."""
 
     kind: str
     x: float
     y: float
     width: float
     height: float
-    #: What a reader is told who points at it.
+    #: The tooltip.
     title: str
 
 
 @attrs.frozen(kw_only=True)
 class Mark:
-    """A moment on the drawing."""
+    """A moment on the timeline."""
 
     x: float
     text: str
@@ -40,7 +40,7 @@ class Mark:
 
 @attrs.frozen(kw_only=True)
 class Drawing:
-    """A timeline, ready to be drawn."""
+    """A timeline, laid out."""
 
     width: int
     height: int
@@ -48,7 +48,7 @@ class Drawing:
     bars: tuple[Bar, ...]
     ticks: tuple[Mark, ...]
     incidents: tuple[Mark, ...]
-    #: Kinds of spans that it has, in the order of a run.
+    #: The kinds of spans on it, in the order of a run.
     kinds: tuple[str, ...]
 
 
@@ -57,7 +57,7 @@ KINDS = ("plan", "compare", "rows", "objects", "verify")
 
 
 def drawing(spans: Sequence[Span], incidents: Sequence[Incident], seconds: float) -> Drawing:
-    """Return the drawing of a run that took ``seconds``."""
+    """Lay out the timeline of a run that took ``seconds``."""
     workers = sorted({span.worker for span in spans})
     total = max([seconds, *(span.end for span in spans), 1e-3])
     scale = (WIDTH - LABEL) / total
@@ -106,7 +106,7 @@ def _ticks(total: float) -> Iterator[float]:
 
 
 def spoken(seconds: float) -> str:
-    """Return a time for display."""
+    """Return a duration for display."""
     if seconds >= 3600:
         return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60)} min"
     if seconds >= 60:
