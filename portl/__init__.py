@@ -47,6 +47,7 @@ if TYPE_CHECKING:  # for type checkers and the docs; at run time _HOMES counts, 
     from portl.connectors.comparer import Comparison as Comparison
     from portl.connectors.comparer import RowLine as RowLine
     from portl.connectors.comparer import Texts as Texts
+    from portl.connectors.comparer import canonical as canonical
     from portl.connectors.connector import Connector as Connector
     from portl.connectors.context import Context as Context
     from portl.connectors.destination import Destination as Destination
@@ -180,7 +181,7 @@ _HOMES = {
     ),
     "portl.config.objects": "ForeignKeys ObjectGroup Objects",
     "portl.config.validators": "FieldError",
-    "portl.connectors.comparer": "BucketSum Comparer Comparison RowLine Texts",
+    "portl.connectors.comparer": "BucketSum Comparer Comparison RowLine Texts canonical",
     "portl.connectors.connector": "Connector",
     "portl.connectors.context": "Context",
     "portl.connectors.destination": "Destination",

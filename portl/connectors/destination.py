@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from typing import Any, ClassVar, Self, TypeVar
 
 from portl.config.models import DestinationConfig, LedgerConfig, Strategy
-from portl.connectors.comparer import Comparer
+from portl.connectors.comparer import Comparer, Texts
 from portl.connectors.exchange import ROWS, Examination, Field, Intent, Rejected
 from portl.connectors.ledger import Ledger
 from portl.connectors.mirroring import MirrorDestination, Mirroring
@@ -31,7 +31,7 @@ class Destination(Side[D]):
     #: True if its writers implement ``save``, ``restore``, ``release`` and ``reject``: then rows can be quarantined,
     #: and a job can be one transaction.
     savepoints: ClassVar[bool] = False
-    #: See ``Source.digests``.
+    #: See ``Source.digests``; that of ``ROWS`` needs ``stored`` and ``remove``.
     digests: ClassVar[Collection[str]] = ()
 
     def target(self) -> str:
@@ -135,11 +135,20 @@ class Destination(Side[D]):
         return Comparer(lambda: self.stored(intent.fields))
 
     def examine_mirror(self, intent: Intent, mirroring: Mirroring) -> list[Finding]:
-        """Return what keeps the table from being a mirror. Called only if there are ``digests``. Writes nothing."""
+        """Return what keeps the table from being a mirror. Called as ``mirror`` is. Writes nothing."""
         return []
 
     def mirror(self, intent: Intent, mirroring: Mirroring) -> MirrorDestination:
-        """Return this side of a mirror (``mode: mirror``). Called only if there are ``digests``."""
+        """Return this side of a mirror (``mode: mirror``), by a kind of digest other than that of ``ROWS``."""
+        raise NotImplementedError
+
+    def remove(self, intent: Intent, keys: Sequence[Texts]) -> int:
+        """Remove the rows with these keys, in the writer's transaction; return how many there were.
+
+        Args:
+            intent: has a ``key``.
+            keys: the values of its columns as ``canonical`` has them; rows with equal values may be gone.
+        """
         raise NotImplementedError
 
     def ledger(self, wanted: LedgerConfig) -> Ledger | Finding:

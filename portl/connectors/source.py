@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from itertools import islice
 from typing import Any, ClassVar, TypeVar
 
-from portl.config.incremental import IncrementalConfig
+from portl.config.incremental import By, IncrementalConfig
 from portl.config.models import SourceConfig
 from portl.config.objects import ObjectGroup
 from portl.connectors.comparer import Comparer, Texts, canonical
@@ -29,7 +29,7 @@ from portl.connectors.objects import Changes, Placement, SchemaObject
 from portl.connectors.side import Side
 from portl.schema.tables import Column, Table
 from portl.values.errors import SchemaError
-from portl.values.findings import Finding, problem
+from portl.values.findings import Finding
 from portl.values.runs import ChunkLine, Run
 
 S = TypeVar("S", bound=SourceConfig)
@@ -38,8 +38,11 @@ S = TypeVar("S", bound=SourceConfig)
 class Source(Side[S]):
     """Where rows come from. The arguments are those of ``Side``."""
 
-    #: The kinds of digests by which ``mirror`` finds out which rows differ; both sides need one in common.
-    digests: ClassVar[Collection[str]] = ()
+    #: The kinds of digests that tell which rows differ (``mode: mirror``), best first; both sides need one in common.
+    #: That of ``ROWS`` is computed by the core from the rows; for the others there is ``mirror``.
+    digests: ClassVar[Sequence[str]] = (ROWS.name,)
+    #: By what ``since`` tells which rows have changed (``mode: incremental``).
+    increments: ClassVar[Collection[By]] = ()
 
     @abc.abstractmethod
     def describe(self) -> Table:
@@ -145,10 +148,10 @@ class Source(Side[S]):
     def since(self, wanted: IncrementalConfig, watermark: Mapping[str, Any] | None) -> list[Finding]:
         """Read from now on only what has changed since an earlier run (``mode: incremental``).
 
-        Called before all other looks at the source; once more, replacing what it was told before, if the plan is made
-        anew. From then on ``snapshot`` has the key ``watermark``, plain data: ``value`` (where reading ends) and
-        ``taken`` (when), both for display; ``since`` (the argument, without its own ``since``); and whatever else this
-        method needs next time.
+        Called only if there are ``increments``, before all other looks at the source; once more, replacing what it was
+        told before, if the plan is made anew. From then on ``snapshot`` has the key ``watermark``, plain data:
+        ``value`` (where reading ends) and ``taken`` (when), both for display; ``since`` (the argument, without its own
+        ``since``); and whatever else this method needs next time.
 
         Args:
             wanted: what the job says about it.
@@ -157,7 +160,7 @@ class Source(Side[S]):
         Returns:
             What the user should know: what is read, or why a watermark does not hold any more.
         """
-        return [problem("mode", f"the source {self.label()} cannot tell what has changed", "use `mode: full`")]
+        raise NotImplementedError
 
     def all_rows(self) -> None:
         """Read all rows from now on, whatever ``since`` was told; called before both sides are compared."""
@@ -167,7 +170,7 @@ class Source(Side[S]):
         return None
 
     def mirror(self, intent: Intent) -> MirrorSource:
-        """Return this side of a mirror (``mode: mirror``). Called only if there are ``digests``."""
+        """Return this side of a mirror (``mode: mirror``), by a kind of digest other than that of ``ROWS``."""
         raise NotImplementedError
 
     def select(self, reading: Reading, key: Sequence[str], wanted: Mapping[Texts, int]) -> Iterator[Batch]:
@@ -183,14 +186,18 @@ class Source(Side[S]):
         types = [field.target.type for field in reading.fields]
         left = dict(wanted)
         data: list[tuple[Any, ...]] = []
+        number, first = 1, 1
         for batch in self.read(reading):
             for row in batch.data:  # type: ignore[attr-defined]  # of the format ROWS
                 found = tuple([canonical(row[place], types[place]) for place in places])
                 if left.get(found, 0) > 0:
                     left[found] -= 1
                     data.append(row)
+            if len(data) >= reading.batch_rows:
+                yield RowBatch(number=number, first_row=first, rows=len(data), size=_estimate(data), data=data)
+                number, first, data = number + 1, first + len(data), []
         if data:
-            yield RowBatch(number=1, first_row=1, rows=len(data), size=_estimate(data), data=data)
+            yield RowBatch(number=number, first_row=first, rows=len(data), size=_estimate(data), data=data)
 
     def read(self, reading: Reading) -> Iterator[Batch]:
         """Yield the batches of one chunk in ``reading.format``, streaming."""

@@ -11,25 +11,30 @@
 
 ``portl.job_from_urls("memory://shop", …, table="users")`` returns the same job.
 
-It has transactions with savepoints, a ledger, all conflict strategies but ``merge``, a quarantine, several workers, and
-resumes interrupted runs. Values are stored as they arrive. Importing this module registers it under the name
-``memory``; nothing outlives the process.
+It has transactions with savepoints, a ledger, all modes, all conflict strategies but ``merge``, a quarantine, several
+workers, and resumes interrupted runs. An incremental run reads the rows that have come since the version of the table
+which the run before has read, whatever their cursor is. Values are stored as they arrive. Importing this module
+registers it under the name ``memory``; nothing outlives the process.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import itertools
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NoReturn
 
 import attrs
 
+from portl.config.incremental import By, IncrementalConfig, Nulls
 from portl.config.models import DestinationConfig, LedgerConfig, LedgerMode, SourceConfig, Strategy
 from portl.config.validators import FieldError
+from portl.connectors.comparer import Texts, canonical
 from portl.connectors.connector import Connector
 from portl.connectors.context import Context
 from portl.connectors.destination import Destination
 from portl.connectors.exchange import (
+    ROWS,
     Batch,
     Chunk,
     Examination,
@@ -47,6 +52,7 @@ from portl.connectors.registry import register
 from portl.connectors.side import TableEntry
 from portl.connectors.source import Source
 from portl.connectors.writer import Writer
+from portl.planning.modes.incremental import REFRESH
 from portl.schema.tables import Column, Table
 from portl.schema.types import Kind, Type
 from portl.testing.bookkeeping import MemoryLedger, Runs
@@ -95,8 +101,12 @@ class Database:
     def insert(self, table: str, rows: Iterable[Sequence[Any]]) -> None:
         """Add rows as they are."""
         found = self.tables[table]
-        found.rows = [*found.rows, *map(tuple, rows)]
-        found.version += 1
+        found.put([*found.rows, *map(tuple, rows)])
+
+    def delete(self, table: str, where: Callable[[tuple[Any, ...]], bool] = lambda row: True) -> None:
+        """Remove the rows that meet a condition; without one, all rows."""
+        found = self.tables[table]
+        found.put([row for row in found.rows if not where(row)])
 
     def rows(self, table: str) -> list[tuple[Any, ...]]:
         """Return the rows of a table; an empty list if it does not exist."""
@@ -123,7 +133,12 @@ class MemorySourceConfig(SourceConfig):
 class MemorySource(Source[MemorySourceConfig]):
     """Reads the rows that are there when it is opened, in chunks by position."""
 
+    increments: ClassVar[Collection[By]] = (By.CURSOR, By.XMIN)
+
     _snapshot: tuple[MemoryTable, list[tuple[Any, ...]]] | None = None
+    #: All rows, if ``since`` has left some out; and the watermark.
+    _all: list[tuple[Any, ...]] | None = None
+    _watermark: Mapping[str, Any] | None = None
 
     @classmethod
     def tables(cls, keys: Mapping[str, Any], context: Context) -> Sequence[TableEntry]:
@@ -175,13 +190,50 @@ class MemorySource(Source[MemorySourceConfig]):
         ]
         return Split(chunks=tuple(chunks), by="positions", reason="", resumable=True, divisible=True)
 
+    def since(self, wanted: IncrementalConfig, watermark: Mapping[str, Any] | None) -> list[Finding]:
+        """See ``Source.since``."""
+        table, rows = self._table, self._rows if self._all is None else self._all
+        if wanted.from_ is not None or wanted.lag_microseconds:
+            return [problem("incremental", "in-memory tables know neither `from` nor `lag`", "remove them")]
+        names = [column.name for column in table.columns]
+        if wanted.cursor is not None and wanted.cursor not in names:
+            return [problem("incremental.cursor", f"{table.name} has no column {wanted.cursor!r}")]
+        kept = {"table": table.number, "cursor": wanted.cursor}
+        if watermark is not None and any(watermark[key] != value for key, value in kept.items()):
+            return [problem("incremental", f"{table.name} or the cursor is another than before", REFRESH)]
+        place = names.index(wanted.cursor) if wanted.cursor is not None else None
+        empty = [row for row in rows if place is not None and row[place] is None]
+        if empty and wanted.nulls is Nulls.FAIL:
+            said = f"{wanted.cursor!r} is NULL in {len(empty)} rows"
+            return [problem("incremental.nulls", said, "set `incremental.nulls`")]
+        version = watermark["version"] if watermark is not None else 0
+        values = [row[place] for row in rows if place is not None and row[place] is not None]
+        value = canonical(max(values)) if values else str(table.version)
+        now = dt.datetime.now(dt.UTC).isoformat()
+        since = {k: v for k, v in watermark.items() if k != "since"} if watermark is not None else None
+        self._watermark = {**kept, "value": value, "taken": now, "version": table.version, "since": since}
+        new = [row for row in rows if table.written.get(id(row), table.version) > version]
+        if empty:
+            left = {id(row) for row in empty}
+            new = [row for row in new if id(row) not in left] + (empty if wanted.nulls is Nulls.INCLUDE else [])
+        self._all, self._snapshot = rows, (table, new)
+        said = "all rows are read" if watermark is None else "rows that the version before did not have are read"
+        return [note("incremental", said)]
+
+    def all_rows(self) -> None:
+        """See ``Source.all_rows``."""
+        if self._all is not None:
+            self._snapshot, self._all = (self._table, self._all), None
+
     def snapshot(self) -> Mapping[str, Any]:
         """See ``Source.snapshot``."""
-        return {"table": self._table.number, "version": self._table.version}
+        state = {"table": self._table.number, "version": self._table.version}
+        return state if self._watermark is None else {**state, "watermark": self._watermark}
 
     def resumable(self, lines: Sequence[ChunkLine], run: Run, *, repeatable: bool) -> list[Finding]:
         """See ``Source.resumable``: positions denote the same rows as long as nobody writes to the table."""
-        changed = any(snapshot != self.snapshot() for snapshot in run.snapshots.values())
+        now = self._table.number, self._table.version
+        changed = any((found["table"], found["version"]) != now for found in run.snapshots.values())
         if not changed or not any(line.state is not ChunkState.PENDING for line in lines):
             return []
         message = f"{self.config.table} has changed since"
@@ -234,6 +286,7 @@ class MemoryDestination(Destination[MemoryDestinationConfig]):
 
     strategies: ClassVar[Collection[Strategy]] = (Strategy.FAIL, Strategy.OVERWRITE, Strategy.SKIP)
     savepoints: ClassVar[bool] = True
+    digests: ClassVar[Collection[str]] = (ROWS.name,)
 
     @classmethod
     def tables(cls, keys: Mapping[str, Any], context: Context) -> Sequence[TableEntry]:
@@ -293,6 +346,11 @@ class MemoryDestination(Destination[MemoryDestinationConfig]):
         names = [column.name for column in found.columns]
         places = [names.index(field.target.name) for field in fields]
         return (tuple([row[place] for place in places]) for row in list(found.rows))
+
+    def remove(self, intent: Intent, keys: Sequence[Texts]) -> int:
+        """See ``Destination.remove``."""
+        assert self._writer is not None, "called in the writer's transaction"
+        return self._writer.remove(set(keys))
 
     def rejected(self, intent: Intent, *, after: int = 0, limit: int = 1000) -> Sequence[Rejected]:
         """See ``Destination.rejected``."""

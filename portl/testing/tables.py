@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import attrs
 
 from portl.config.models import Strategy
+from portl.connectors.comparer import Texts, canonical
 from portl.connectors.context import Context
 from portl.connectors.exchange import Batch, Counts, Intent, Rejection, RowBatch
 from portl.connectors.writer import Writer
@@ -33,6 +34,8 @@ class MemoryTable:
     #: The columns of its primary key; empty if it has none.
     key: tuple[str, ...] = ()
     rows: list[tuple[Any, ...]] = attrs.field(factory=list)
+    #: The version that wrote a row, by the ``id`` of its tuple.
+    written: dict[int, int] = attrs.field(factory=dict, repr=False)
     #: ``id``, ``run``, ``chunk``, ``reason`` and ``row`` (column to value) of each quarantined row.
     rejected: list[dict[str, Any]] = attrs.field(factory=list)
     #: Incremented by each transaction that changes it.
@@ -40,6 +43,12 @@ class MemoryTable:
     number: int = attrs.field(factory=lambda: next(numbers))
     #: Held by the transaction that writes to it.
     lock: threading.Lock = attrs.field(factory=threading.Lock, repr=False, eq=False)
+
+    def put(self, rows: list[tuple[Any, ...]]) -> None:
+        """Replace the rows. A row that was there keeps the version that wrote it."""
+        self.version += 1
+        self.written = {id(row): self.written.get(id(row), self.version) for row in rows}
+        self.rows = rows
 
     def described(self) -> Table:
         """Return it as the core sees it."""
@@ -59,6 +68,12 @@ class Work:
     places: dict[tuple[Any, ...], int]
     rejected: list[dict[str, Any]]
     counts: Counts = attrs.field(factory=Counts)
+
+    def find(self) -> dict[tuple[Any, ...], int]:
+        """Return the index of each key's row."""
+        names = [column.name for column in self.columns]
+        places = [names.index(name) for name in self.key]
+        return {tuple([row[p] for p in places]): n for n, row in enumerate(self.rows)} if places else {}
 
     def copy(self) -> Work:
         """Return a copy for a savepoint."""
@@ -110,15 +125,15 @@ class MemoryWriter(Writer):
         names = [column.name for column in found.columns]
         extra = tuple(added for added in self._intent.add if added.name not in names)
         rows = [(*row, *([None] * len(extra))) for row in found.rows]
-        places = [names.index(name) for name in found.key]
-        self._work = Work(
+        work = self._work = Work(
             columns=(*found.columns, *extra),
             key=found.key,
             number=found.number,
             rows=rows,
-            places={tuple([row[p] for p in places]): n for n, row in enumerate(rows)} if places else {},
+            places={},
             rejected=list(found.rejected),
         )
+        work.places = work.find()
         self._ledger.begin()
 
     def write(self, batch: Batch) -> int:
@@ -161,6 +176,19 @@ class MemoryWriter(Writer):
         else:
             work.rows[place] = row
             work.counts += Counts(updated=1)
+
+    def remove(self, keys: Collection[Texts]) -> int:
+        """Remove the rows with these keys; return how many there were."""
+        work = self.work
+        types = [next(c.type for c in work.columns if c.name == name) for name in work.key]
+        gone = {
+            place
+            for key, place in work.places.items()
+            if tuple([canonical(value, type) for value, type in zip(key, types, strict=True)]) in keys
+        }
+        work.rows = [row for place, row in enumerate(work.rows) if place not in gone]
+        work.places = work.find()
+        return len(gone)
 
     def check(self) -> Counts:
         """See ``Writer.check``: rows are checked as they are written."""
@@ -207,8 +235,8 @@ class MemoryWriter(Writer):
         assert held is not None, "begin comes first"
         counts = self.check()
         self._ledger.commit()  # raises if the attempt was superseded
-        held.columns, held.rows, held.rejected = work.columns, work.rows, work.rejected
-        held.version += 1
+        held.columns, held.rejected = work.columns, work.rejected
+        held.put(work.rows)
         self._tables[held.name] = held
         self._release()
         return counts

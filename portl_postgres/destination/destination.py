@@ -26,7 +26,7 @@ from portl_postgres.session.database import Database
 from portl_postgres.session.memory import MEMORY
 from portl_postgres.session.session import Session
 from portl_postgres.sql.text import quoted
-from portl_postgres.verification import mirrored
+from portl_postgres.verification import by_key, mirrored
 from portl_postgres.verification.comparer import DestinationComparer
 from portl_postgres.verification.mirroring import PostgresMirrorDestination
 from portl_postgres.wire import select_list, server_route
@@ -48,7 +48,7 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
 
     strategies: ClassVar[Collection[Strategy]] = tuple(Strategy)
     savepoints: ClassVar[bool] = True
-    digests: ClassVar[Collection[str]] = ("postgres",)
+    digests: ClassVar[Collection[str]] = ("postgres", portl.ROWS.name)
 
     def __init__(self, config: PostgresDestinationConfig, handle: object | None = None) -> None:
         super().__init__(config, handle)
@@ -288,6 +288,11 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
     def mirror(self, intent: Intent, mirroring: portl.Mirroring) -> portl.MirrorDestination:
         """See ``Destination.mirror``."""
         return PostgresMirrorDestination(self._session, self.context.token, self._name, self.label(), intent, mirroring)
+
+    def remove(self, intent: Intent, keys: Sequence[portl.Texts]) -> int:
+        """See ``Destination.remove``."""
+        ((count,),) = self._session.query(by_key.removal(self._session, self._name, intent, keys), what="removing rows")
+        return int(count)
 
     @property
     def _name(self) -> str:

@@ -67,7 +67,8 @@ Objects = tuple[Sequence[portl.SchemaObject], Sequence[Finding]]
 class PostgresSource(portl.Source[PostgresSourceConfig]):
     """A table, a view or a query of PostgreSQL's."""
 
-    digests: ClassVar[Collection[str]] = ("postgres",)
+    digests: ClassVar[Sequence[str]] = ("postgres", portl.ROWS.name)
+    increments: ClassVar[Collection[portl.By]] = (portl.By.CURSOR, portl.By.XMIN)
 
     def __init__(self, config: PostgresSourceConfig, handle: object | None = None) -> None:
         super().__init__(config, handle)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from portl import Field, Texts
+from portl import Field, Intent, Texts
+from portl_postgres.catalog.equality import key_operators
 from portl_postgres.catalog.tables import details
+from portl_postgres.session.session import Session
 from portl_postgres.sql.text import literal, quoted
 from portl_postgres.verification.images import JUDGES_INPUT, Way, judged_by_text, native, produced, shown, way
 from portl_postgres.wire import select_list
@@ -90,6 +92,32 @@ def equals(
     return (
         f"JOIN unnest({', '.join(arrays)}) WITH ORDINALITY AS portl_wanted({', '.join(names)}, portl_number)"
         f" ON {' AND '.join(conditions)}"
+    )
+
+
+def removal(session: Session, name: str, intent: Intent, keys: Collection[Texts]) -> str:
+    """Return the statement that deletes the rows with some keys, and counts them.
+
+    Args:
+        session: the destination's.
+        name: the table's, quoted.
+        intent: the job.
+        keys: texts that the types of the key's columns read.
+    """
+    assert intent.key is not None, "rows are found by it"
+    key = [intent.target.by_name[column] for column in intent.key.columns]
+    operators = key_operators(session, name, intent.key.columns)
+    names, arrays = _arrays(keys)
+    equal = " AND ".join(
+        f"({quoted(c.name)} {operators.get(c.name, '=')} CAST({text} AS {native(c)})"
+        f" OR ({quoted(c.name)} IS NULL AND {text} IS NULL))"
+        for c, text in zip(key, names, strict=True)
+    )
+    # The places are qualified: a join has none, and without a table they would be those of the row to delete.
+    found = f"{name} AS portl_r JOIN unnest({', '.join(arrays)}) AS portl_w({', '.join(names)}) ON {equal}"
+    return (
+        f"WITH done AS (DELETE FROM {name} WHERE (tableoid, ctid) IN (SELECT portl_r.tableoid, portl_r.ctid"
+        f" FROM {found}) RETURNING 1) SELECT count(*) FROM done"
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from portl.testing import memory
-from portl.testing.conformance import DestinationConformance, Fill, SourceConformance, Target
+from portl.testing.conformance import Change, DestinationConformance, Fill, SourceConformance, Target
 
 
 class TestSource(SourceConformance):
@@ -25,6 +25,15 @@ class TestSource(SourceConformance):
             return {"type": "memory", "database": "store", "table": name}
 
         return fill
+
+    @pytest.fixture
+    def change(self) -> Change:
+        def change(keys: Any, gone: Any, rows: Any) -> None:
+            store = memory.database("store")
+            store.delete(keys["table"], lambda row: row[0] in gone)
+            store.insert(keys["table"], rows)
+
+        return change
 
 
 class TestDestination(DestinationConformance):

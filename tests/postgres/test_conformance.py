@@ -10,7 +10,7 @@ import pytest
 from psycopg import sql
 
 from portl.schema.types import Kind, Type
-from portl.testing.conformance import DestinationConformance, Fill, SourceConformance, Target
+from portl.testing.conformance import Change, DestinationConformance, Fill, SourceConformance, Target
 from tests.servers import Db
 
 _NATIVE = {Kind.DECIMAL: "numeric", Kind.FLOAT: "real", Kind.DOUBLE: "double precision", Kind.BINARY: "bytea"}
@@ -67,6 +67,17 @@ class TestSource(SourceConformance):
             return source.end(table=name)
 
         return fill
+
+    @pytest.fixture
+    def change(self, source: Db) -> Change:
+        def change(keys: Any, gone: Any, rows: Any) -> None:
+            name = keys["table"]
+            for id in gone:
+                source.execute(f"DELETE FROM {name} WHERE id = %s", id)
+            for row in rows:
+                source.execute(f"INSERT INTO {name} VALUES (%s, %s)", *row)
+
+        return change
 
 
 class TestDestination(DestinationConformance):

@@ -11,12 +11,14 @@ so memory is bounded whatever the size of a chunk.
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import attrs
 
 from portl.config.models import DEFAULT_BATCH_ROWS
 from portl.connectors.exchange import Batch, Chunk, Reading
+from portl.connectors.mirroring import PLACES
+from portl.connectors.source import Source
 from portl.execution.chunks.bad_rows import named
 from portl.execution.chunks.recovery import Recovery
 from portl.execution.chunks.transaction import ChunkTransaction
@@ -115,7 +117,7 @@ class ChunkLoad:
 
     def _read(self) -> Generator[Batch, None, None]:
         """Yield the chunk's batches; name the row that the source cannot send."""
-        batches = self._sessions.source.read(self._reading)
+        batches = self._batches()
         try:
             yield from batches
         except DataError as error:
@@ -124,6 +126,16 @@ class ChunkLoad:
             named(error, self._assignment.work.task, self.line)
             # No refusal of the destination's, which other batches could be tried for.
             raise OperationError(error.message, hint=error.hint, sqlstate=error.sqlstate) from None
+
+    def _batches(self) -> Iterator[Batch]:
+        source, reading, work = self._sessions.source, self._reading, self._assignment.work
+        bounds = reading.chunk.bounds
+        if work.wanted is None or bounds is None or bounds.get("by") != PLACES:
+            return source.read(reading)
+        # The keys are as the core has printed them, not as the source would.
+        key = work.task.intent.key
+        whole = attrs.evolve(reading, chunk=Chunk(number=reading.chunk.number))
+        return Source.select(source, whole, key.columns if key is not None else (), work.wanted)
 
     def _add(self, batch: Batch) -> None:
         transaction = self._transaction

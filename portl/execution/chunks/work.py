@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 import attrs
 
 from portl.config.models import DestinationConfig, MigrationConfig, SourceConfig
+from portl.connectors.comparer import Texts
 from portl.connectors.context import Context
 from portl.connectors.destination import Destination
 from portl.connectors.exchange import Counts
@@ -32,6 +33,8 @@ class Work:
     run: Run
     #: Chunks that are copied again, with their quarantined rows.
     repeated: frozenset[int] = frozenset()
+    #: The keys of the rows that chunks of ``PLACES`` fetch; None: the source knows where they are.
+    wanted: Mapping[Texts, int] | None = None
 
     def name(self, line: ChunkLine) -> str:
         """Return what messages call a chunk."""

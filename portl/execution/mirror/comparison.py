@@ -6,11 +6,12 @@ from collections.abc import Collection, Mapping
 
 import attrs
 
-from portl.config.models import MigrationConfig
-from portl.connectors.comparer import BucketSum
-from portl.connectors.exchange import Chunk, Intent, RowCount, Split
+from portl.config.models import Deletes, MigrationConfig
+from portl.connectors.comparer import BucketSum, Texts
+from portl.connectors.exchange import ROWS, Chunk, Intent, RowCount, Split
 from portl.connectors.mirroring import Differences, MirrorDestination, MirrorSource
-from portl.planning.modes.mirror import DeleteLimit, mirroring
+from portl.execution.mirror.by_rows import RowsMirrorDestination, RowsMirrorSource
+from portl.planning.modes.mirror import DeleteLimit, digest_kind, mirroring
 from portl.planning.request import Sides, TableSides
 from portl.planning.tasks import TableTask
 from portl.values.errors import OperationError
@@ -57,8 +58,25 @@ class MirrorComparison:
         self._task = task
         self._config = config
         intent = task.intent
-        self.source: MirrorSource = sides.source.mirror(intent)
-        self.destination: MirrorDestination = sides.destination.mirror(intent, mirroring(config, sides.source))
+        how = mirroring(config, sides.source)
+        self.source: MirrorSource
+        self.destination: MirrorDestination
+        if digest_kind(sides.source, sides.destination) != ROWS.name:
+            self.source = sides.source.mirror(intent)
+            self.destination = sides.destination.mirror(intent, how)
+            return
+        compared = self._compared(intent)
+        self.source = RowsMirrorSource(sides.source.comparer(compared))
+        self.destination = RowsMirrorDestination(
+            sides.destination.comparer(compared),
+            lambda keys: sides.destination.remove(intent, keys),
+            0 if how.deletes is Deletes.KEEP else how.part_rows,
+        )
+
+    @property
+    def wanted(self) -> Mapping[Texts, int] | None:
+        """The keys of the rows to fetch, where rows are found by their keys; None: by their places."""
+        return self.source.wanted if isinstance(self.source, RowsMirrorSource) else None
 
     def compare(self) -> Compared:
         """Compare both sides.

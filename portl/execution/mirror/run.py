@@ -18,7 +18,7 @@ from portl.connectors.context import Context
 from portl.connectors.exchange import Counts
 from portl.connectors.mirroring import MirrorDestination
 from portl.execution.chunks.transaction import ChunkTransaction
-from portl.execution.chunks.work import Assignment
+from portl.execution.chunks.work import Assignment, Work
 from portl.execution.counting import counted
 from portl.execution.mirror.comparison import COMPARED, REMOVED, Compared, MirrorComparison
 from portl.execution.table_run import TableRun
@@ -91,6 +91,9 @@ class DifferencesRun(TableRun):
         self._compared = compared
         #: A row that meets one which is to be removed would be quarantined.
         self._removes_first = config.on_error is OnError.QUARANTINE
+
+    def _work(self) -> Work:
+        return attrs.evolve(super()._work(), wanted=self._comparison.wanted)
 
     def _whole(self) -> None:
         try:

@@ -155,7 +155,7 @@ class MirrorTables:
                 _Moving(
                     mirrored=attrs.evolve(table, task=task),
                     part=part,
-                    work=Work(task=task, config=config, run=run),
+                    work=Work(task=task, config=config, run=run, wanted=table.comparison.wanted),
                     tracking=Tracking(task, config, record, self._context, part),
                 )
             )

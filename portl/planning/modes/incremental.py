@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from portl.config.incremental import By
 from portl.config.models import DestinationConfig, MigrationConfig, Mode, SourceConfig
 from portl.connectors.destination import Destination
 from portl.connectors.exchange import Intent
@@ -57,6 +58,12 @@ def confine(
         return [problem("incremental", said, "see the finding on `ledger`")]
     if config.atomic:
         return [problem("atomic", "an incremental job records its watermark with its chunks", "remove `atomic`")]
+    by = config.incremental.by
+    if not source.increments:
+        return [problem("mode", f"the source {source.label()} cannot tell what has changed", "use `mode: full`")]
+    if by is not By.AUTO and by not in source.increments:
+        known = ", ".join(sorted(source.increments))
+        return [problem("incremental.by", f"the source {source.label()} does not know {by.value}", f"use {known}")]
     found = None if refresh else ledger.find(job_name(config, destination))
     return source.since(config.incremental, last_watermark(found))
 

@@ -23,7 +23,7 @@ from portl.config.models import (
     Strategy,
 )
 from portl.connectors.destination import Destination
-from portl.connectors.exchange import Intent
+from portl.connectors.exchange import ROWS, Intent
 from portl.connectors.mirroring import Mirroring
 from portl.connectors.source import Source
 from portl.planning.tasks import TableTask
@@ -73,6 +73,11 @@ def mirroring(config: MigrationConfig, source: Source[SourceConfig]) -> Mirrorin
     )
 
 
+def digest_kind(source: Source[SourceConfig], destination: Destination[DestinationConfig]) -> str | None:
+    """Return the kind of digest by which two sides are compared; None: they have none in common."""
+    return next((kind for kind in source.digests if kind in destination.digests), None)
+
+
 def mirrors(config: MigrationConfig) -> bool:
     """Return whether a job makes its destination hold exactly the source's rows."""
     return config.mode in (Mode.MIRROR, Mode.REPLACE)
@@ -116,7 +121,8 @@ def examine(
 ) -> Iterator[Finding]:
     """Yield what a mirror does to the destination's rows, and what keeps the job from being one."""
     target, mirror = intent.target, config.mirror
-    if not set(source.digests) & set(destination.digests):
+    kind = digest_kind(source, destination)
+    if kind is None:
         said = (
             f"{source.label()} and {destination.label()} have no kind of digest in common to find the rows that differ"
         )
@@ -136,9 +142,12 @@ def examine(
         yield problem("conflict.key", f"the key column {min(missing)!r} is not copied", "copy it")
     if mirror.deletes is Deletes.SOFT:
         yield from _examine_mark(mirror, intent)
+    if kind == ROWS.name:
+        yield from _examine_rows(config, intent, source)
     if intent.create:
         return
-    yield from destination.examine_mirror(intent, mirroring(config, source))
+    if kind != ROWS.name:
+        yield from destination.examine_mirror(intent, mirroring(config, source))
     gone = {
         Deletes.DELETE: "rows that the source does not have are deleted",
         Deletes.SOFT: f"rows that the source does not have are marked in {mirror.column!r}",
@@ -155,6 +164,20 @@ def examine(
     elif mirror.deletes is not Deletes.KEEP:
         most = DeleteLimit.of(config).text
         yield note("mirror.max_deletes", f"if it were more than {most} of the rows there, nothing is changed")
+
+
+def _examine_rows(config: MigrationConfig, intent: Intent, source: Source[SourceConfig]) -> Iterator[Finding]:
+    """Yield what a mirror lacks whose digests are computed from rows, not by servers."""
+    yield note("mode", "the servers have no digest in common: all rows of both are read, and compared here")
+    arrays = [n for n in (intent.key.columns if intent.key else ()) if intent.target.by_name[n].type.kind is Kind.ARRAY]
+    if intent.key is None or arrays:
+        yield problem("mode", "rows are compared by a key of plain values", "name one in `conflict.key`")
+    if config.mirror.deletes is Deletes.SOFT:
+        yield problem("mirror.deletes", "between these two, rows cannot be marked as deleted", "use delete or keep")
+    if source.condition() is not None:
+        yield problem("source.where", "between these two, a mirror is of a whole table", "remove `where`")
+    if intent.add:
+        yield problem("mode", f"{intent.target.name} lacks {intent.add[0].name!r}", "add the column, then mirror")
 
 
 def _examine_mark(mirror: MirrorConfig, intent: Intent) -> Iterator[Finding]:

@@ -23,12 +23,12 @@
                 )
             return place
 
-Only what a connector claims is tested: its strategies, its savepoints, whether the plan says that a run can be resumed,
-and the attributes ``types`` and ``names`` of the class. Needs pytest.
+Only what a connector claims is tested: its strategies, savepoints, digests and increments, whether the plan says that a
+run can be resumed, and the attributes ``types`` and ``names`` of the class. Needs pytest.
 """
 
-from portl.testing.conformance.common import Fill, Target, some
+from portl.testing.conformance.common import Change, Fill, Target, some
 from portl.testing.conformance.destination import DestinationConformance
 from portl.testing.conformance.source import SourceConformance
 
-__all__ = ["DestinationConformance", "Fill", "SourceConformance", "Target", "some"]
+__all__ = ["Change", "DestinationConformance", "Fill", "SourceConformance", "Target", "some"]

@@ -23,6 +23,8 @@ from portl.testing.values import NAMES, VALUES, alike
 
 Rows = Sequence[tuple[Any, ...]]
 Fill = Callable[..., Mapping[str, Any]]
+#: Changes a table of a source: its keys, the ids of rows to delete, rows to insert.
+Change = Callable[[Mapping[str, Any], Sequence[int], Rows], None]
 
 ID = memory.column("id", "int", nullable=False)
 NOTE = memory.column("note", "text")

@@ -9,6 +9,7 @@ import pytest
 
 import portl
 from portl.connectors import registry
+from portl.connectors.exchange import ROWS
 from portl.schema.tables import Column
 from portl.testing import memory
 from portl.testing.conformance.common import (
@@ -222,6 +223,62 @@ class DestinationConformance(Conformance):
             job.update(self.job([ID, NOTE], some(60), targets[0], chunk_rows=20, batch_size=7, parallel=1))
 
         self.killed(job, prepare, lambda: [tuple(row) for row in targets[0].rows([ID, NOTE])], some(60))
+
+    @pytest.mark.parametrize(("mode", "deletes"), [("mirror", "delete"), ("mirror", "keep"), ("replace", "delete")])
+    def test_a_mirror_holds_exactly_the_rows(self, place: Callable[..., Target], mode: str, deletes: str) -> None:
+        """With digests declared, new and changed rows are written and others are removed; equal rows stay."""
+        there = [(1, "old"), *some(20)[1:], (1000, "extra")]
+        target = place([ID, NOTE], there, key=["id"])
+        job = self.job(
+            [ID, NOTE], some(25), target, key=["id"], mode=mode, mirror={"deletes": deletes}, conflict="overwrite"
+        )
+        if ROWS.name not in self.destination(target).digests:
+            with pytest.raises(portl.PlanError):
+                portl.migrate(job)
+            return
+        result = portl.migrate(job)
+        kept = deletes == "keep"
+        counts = result.rows_inserted, result.rows_updated, result.tables[0].rows_deleted, result.rows_unchanged
+        assert counts == (5, 1, 0 if kept else 1, 19)
+        wanted = [*some(25), (1000, "extra")] if kept else some(25)
+        assert multiset(target.rows([ID, NOTE])) == multiset(wanted)
+        assert portl.migrate(job).rows_unchanged == 25
+
+    def test_a_mirror_deletes_no_more_than_it_may(self, place: Callable[..., Target]) -> None:
+        """Where more rows than ``max_deletes`` would go, nothing is changed."""
+        target = place([ID, NOTE], some(20), key=["id"])
+        job = self.job([ID, NOTE], some(5), target, key=["id"], mode="mirror", conflict="overwrite")
+        with pytest.raises((portl.OperationError, portl.PlanError)):
+            portl.migrate(job)
+        assert multiset(target.rows([ID, NOTE])) == multiset(some(20))
+
+    def test_an_incremental_job_goes_on_from_its_watermark(self, place: Callable[..., Target]) -> None:
+        """With a ledger and a strategy that may repeat rows, each run adds what is new."""
+        target = place([ID, NOTE], [], key=["id"])
+        job = self.job([ID, NOTE], some(20), target, key=["id"], mode="incremental", incremental={"cursor": "id"})
+        job["conflict"] = "overwrite"
+        if portl.plan(job).problems:
+            with pytest.raises(portl.PlanError):
+                portl.migrate(job)
+            return
+        assert portl.migrate(job).rows_inserted == 20
+        memory.database("shop").insert("t", [(21, "more")])
+        second = portl.migrate(job)
+        assert (second.rows_read, second.tables[0].watermark_before, second.tables[0].watermark) == (1, "20", "21")
+        assert multiset(target.rows([ID, NOTE])) == multiset([*some(20), (21, "more")])
+
+    def test_a_mirror_that_is_killed_is_right_after_the_next_run(self, place: Callable[..., Target]) -> None:
+        """Wherever a mirror was killed, the next one compares again and ends with the right rows."""
+        if ROWS.name not in self.destination(place()).digests:
+            pytest.skip("this destination does not declare that it can be a mirror")
+        targets: list[Target] = []
+        job: dict[str, Any] = {}
+
+        def prepare() -> None:
+            targets[:] = [place([ID, NOTE], [(1, "old"), *some(20)[1:], (1000, "extra")], key=["id"])]
+            job.update(self.job([ID, NOTE], some(25), targets[0], key=["id"], mode="mirror", conflict="overwrite"))
+
+        self.killed(job, prepare, lambda: [tuple(row) for row in targets[0].rows([ID, NOTE])], some(25))
 
     def test_urls(self, place: Callable[..., Target]) -> None:
         """Its URLs make jobs, and no part of a malformed one is repeated."""

@@ -8,11 +8,15 @@ from typing import Any
 import pytest
 
 import portl
+from portl.config.incremental import By
+from portl.connectors import registry
+from portl.connectors.exchange import ROWS
 from portl.testing import memory
 from portl.testing.conformance.common import (
     ID,
     MANY,
     NOTE,
+    Change,
     Conformance,
     Fill,
     insist_same,
@@ -33,6 +37,14 @@ class SourceConformance(Conformance):
     def fill(self) -> Fill:
         """Supplied by the subclass."""
         raise NotImplementedError("the subclass supplies the fixture `fill`")
+
+    @pytest.fixture
+    def change(self) -> Change | None:
+        """Supplied by a subclass whose tables can be changed, for the tests of modes: a function that changes a table.
+
+        Its arguments: the ``source`` that ``fill`` has returned, the ids of rows to delete, rows to insert.
+        """
+        return None
 
     def job(self, source: Mapping[str, Any], **keys: Any) -> dict[str, Any]:
         """Return a job into memory."""
@@ -132,6 +144,67 @@ class SourceConformance(Conformance):
         rows = some(60)
         job = self.job(fill([ID, NOTE], rows, key=["id"]), chunk_rows=20, batch_size=7, parallel=1)
         self.killed(job, lambda: memory.forget("target"), self.arrived, rows)
+
+    @pytest.mark.parametrize("mode", ["mirror", "replace"])
+    def test_a_mirror_holds_exactly_the_rows(self, fill: Fill, change: Change | None, mode: str) -> None:
+        """A source by whose rows digests are computed can be mirrored: new, changed and deleted rows arrive."""
+        if ROWS.name not in self.source_class(fill([ID, NOTE], [])).digests:
+            pytest.skip("this source does not declare that its rows can be compared")
+        keys = fill([ID, NOTE], some(50), key=["id"])
+        job = self.job(keys, mode=mode, conflict="overwrite")
+        self.made(50)
+        insist_same(self.arrived(), some(50))
+        memory.database("target").delete("t", lambda row: row[0] == 7)
+        memory.database("target").insert("t", [(1000, "extra")])
+        result = portl.migrate(job)
+        assert (result.rows_inserted, result.tables[0].rows_deleted, result.rows_unchanged) == (1, 1, 49)
+        insist_same(self.arrived(), some(50))
+        if change is not None:
+            change(keys, [1, 2], [(2, "changed"), (99, None)])
+            result = portl.migrate(job)
+            counts = result.rows_inserted, result.rows_updated, result.tables[0].rows_deleted, result.rows_unchanged
+            assert counts == (1, 1, 1, 48)
+            insist_same(self.arrived(), [(2, "changed"), *some(50)[2:], (99, None)])
+
+    @pytest.mark.parametrize("by", [By.CURSOR, By.XMIN])
+    def test_an_incremental_run_reads_what_has_changed(self, fill: Fill, change: Change | None, by: By) -> None:
+        """What is declared in ``increments`` misses no row; anything else is a problem of the plan."""
+        keys = fill([ID, NOTE], some(50), key=["id"])
+        wanted = {"cursor": "id"} if by is By.CURSOR else {"by": by.value}
+        job = self.job(keys, mode="incremental", incremental=wanted, conflict="overwrite")
+        declared = self.source_class(keys).increments
+        if by not in declared:
+            with pytest.raises(portl.PlanError, match=r"cannot tell what has changed|does not know"):
+                portl.migrate(job)
+            return
+        self.made(0)
+        first = portl.migrate(job)
+        assert (first.rows_read, first.tables[0].watermark_before) == (50, None)
+        if change is None:
+            pytest.skip("the subclass has no fixture `change`")
+        change(keys, [], [(100, "more")])
+        second = portl.migrate(job)
+        assert (second.rows_inserted, second.rows_read < 50) == (1, True)
+        assert second.tables[0].watermark_before == first.tables[0].watermark != second.tables[0].watermark
+        if By.XMIN in declared:  # it sees which rows the earlier snapshot had
+            change(keys, [3], [(3, "changed"), (60, "late")])
+            assert portl.migrate(job).rows_read < 50
+            insist_same(self.arrived(), [*some(2), (3, "changed"), *some(50)[3:], (60, "late"), (100, "more")])
+        assert portl.migrate(job, full_refresh=True).rows_unchanged >= 51
+
+    @staticmethod
+    def made(rows: int) -> None:
+        """Make the table in memory, with a key and the first rows of ``some``."""
+        target = memory.database("target")
+        target.create("t", [ID, NOTE], key=["id"])
+        target.insert("t", some(rows))
+
+    @staticmethod
+    def source_class(keys: Mapping[str, Any]) -> type[portl.Source[Any]]:
+        """Return the class that declares what the source can do."""
+        found = registry.load(keys["type"]).source
+        assert found is not None, "it is read from"
+        return found
 
     def test_urls(self, fill: Fill) -> None:
         """Its URLs make jobs, and no part of a malformed one is repeated."""
