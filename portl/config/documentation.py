@@ -14,7 +14,7 @@ import attrs
 def field_docs(model: type) -> Mapping[str, str]:
     """Return the documentation of a model's fields, from the comments above them in its source.
 
-    The comments ``#:`` are the one place where a key is explained: the docs and ``portl explain`` read them here.
+    The ``#:`` comments are the only place where a key is explained; the docs and ``portl explain`` read them from here.
     """
     docs: dict[str, str] = {}
     for cls in reversed(model.__mro__):

@@ -21,12 +21,12 @@ class By(enum.StrEnum):
     CURSOR = "cursor"
     #: The transaction that wrote a row version.
     XMIN = "xmin"
-    #: What suits the table; the plan says why.
+    #: Chosen to suit the table; the plan says why.
     AUTO = "auto"
 
 
 class Nulls(enum.StrEnum):
-    """What becomes of rows whose cursor is NULL."""
+    """What happens to rows whose cursor is NULL."""
 
     FAIL = "fail"
     INCLUDE = "include"
@@ -55,14 +55,14 @@ def _duration(instance: IncrementalConfig, attribute: attrs.Attribute[Any], valu
 
 @attrs.frozen(kw_only=True)
 class IncrementalConfig:
-    """How a job finds out what has changed."""
+    """How a job finds what has changed."""
 
     #: What tells which rows have changed. cursor: a column whose values grow; xmin: the transactions that PostgreSQL
     #: records in each row version, found by one scan at the source; auto: the source chooses, and the plan says why.
     by: By = By.CURSOR
-    #: The source's column whose value grows with every change: a timestamp, a serial number, a UUID of version 7.
+    #: The source's column whose value grows with every change: a timestamp, a serial number, a version 7 UUID.
     cursor: str | None = attrs.field(default=None, validator=[not_empty, _for_cursor])
-    #: How far behind the last value reading begins, for timestamps that other machines' clocks have set: 30s, 5m, 1h.
+    #: How far before the last value reading starts, for timestamps set by other machines' clocks: 30s, 5m, 1h.
     lag: str = attrs.field(default="0s", validator=_duration)
     #: The least value of the cursor; rows below it are never read.
     from_: str | None = attrs.field(default=None, validator=_with_cursor)
@@ -71,7 +71,7 @@ class IncrementalConfig:
 
     @property
     def lag_microseconds(self) -> int:
-        """``lag`` as a number."""
+        """``lag`` in microseconds."""
         found = _DURATION.fullmatch(self.lag)
         assert found is not None, "it was checked"
         return int(found[1]) * _UNITS[found[2]]

@@ -1,7 +1,7 @@
-"""The models of a job file, or of the dict in its place.
+"""The models of a job.
 
-A connector adds its own config class for each side, a subclass of ``SourceConfig`` or ``DestinationConfig``: an attrs
-class, keyword-only. The text under each field is its documentation.
+A connector adds its own config class for each side, a subclass of ``SourceConfig`` or ``DestinationConfig``: a
+keyword-only attrs class. The ``#:`` comment above each field is its documentation.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from portl.config.validators import FieldError, not_empty, not_negative, once, p
 
 
 class Strategy(enum.StrEnum):
-    """What to do with a row whose key is at the destination already."""
+    """What to do with a row whose key already exists at the destination."""
 
     OVERWRITE = "overwrite"
     SKIP = "skip"
@@ -56,8 +56,8 @@ class Conflict:
     #: the existing row stays. fail: the row is refused, see `on_error`. merge: the two are combined, see `columns`
     #: and `newest_by`.
     strategy: Strategy = Strategy.OVERWRITE
-    #: The columns of the destination whose equality is a conflict: those of a unique constraint or index. By default
-    #: the primary key.
+    #: The destination's columns that rows conflict on: those of a unique constraint or index. By default the primary
+    #: key.
     key: tuple[str, ...] | None = attrs.field(default=None, validator=some_once)
     #: For merge: destination column to keep, replace, coalesce, greatest, least, sum, append, union, json, or an SQL
     #: expression over source.x and destination.x.
@@ -67,7 +67,7 @@ class Conflict:
 
     @property
     def idempotent(self) -> bool:
-        """True if rows with a key that arrive a second time change nothing."""
+        """True if rows with a key change nothing when they arrive a second time."""
         if self.strategy is Strategy.MERGE:
             return all(rule in _IDEMPOTENT_RULES for rule in self.columns.values())
         return self.strategy is not Strategy.FAIL
@@ -104,13 +104,13 @@ class Retry:
 
     #: Attempts in total; 1 means no retry.
     attempts: int = attrs.field(default=5, validator=positive)
-    #: The longest pause between two attempts, in seconds. Pauses grow from about half a second. Jitter comes on top:
-    #: up to half a second, and at most as much again.
+    #: The longest pause between two attempts, in seconds. Pauses grow from about half a second. Jitter of up to half a
+    #: second is added, but no more than the pause itself.
     max_delay: float = attrs.field(default=30.0, validator=positive)
 
 
 class Auto(enum.StrEnum):
-    """Takes the place of a number that portl chooses."""
+    """Stands for a number that portl chooses."""
 
     AUTO = "auto"
 
@@ -131,7 +131,7 @@ class LedgerMode(enum.StrEnum):
 
 
 class Resume(enum.StrEnum):
-    """What happens to chunks that an earlier attempt has copied."""
+    """What happens to chunks that an earlier attempt copied."""
 
     CONTINUE = "continue"
     RECOPY = "recopy"
@@ -147,7 +147,7 @@ class Verify(enum.StrEnum):
 
 
 class Mode(enum.StrEnum):
-    """What the destination holds afterwards."""
+    """What the destination holds after a run."""
 
     FULL = "full"
     REPLACE = "replace"
@@ -177,7 +177,7 @@ def _number_or_share(instance: object, attribute: attrs.Attribute[Any], value: i
         raise FieldError(attribute.name, f"expected a number of rows, or a share such as 20%, found {value!r}")
 
 
-#: A share of all rows, as a job has it.
+#: A share of all rows, as written in a job.
 SHARE = re.compile(r"(\d+(?:\.\d+)?) ?%")
 
 
@@ -189,7 +189,7 @@ class MirrorConfig:
     #: and are marked in `column`; keep: they stay.
     deletes: Deletes = Deletes.DELETE
     #: For soft: the destination's column that marks a row as deleted, a timestamp or a boolean. It is cleared when the
-    #: row is at the source again.
+    #: row is back at the source.
     column: str | None = attrs.field(default=None, validator=_for_soft)
     #: A run that would delete more rows than this, a number or a share of the destination's, fails and changes nothing.
     max_deletes: int | str = attrs.field(default="20%", validator=_number_or_share)
@@ -227,7 +227,7 @@ def _not_chosen(instance: SourceConfig, attribute: attrs.Attribute[Any], value: 
 class SourceConfig:
     """The keys of every source. A connector's own class adds more."""
 
-    #: The keys that say how to reach it: in a job of many tables they hold for all of them.
+    #: The keys that say how to connect; in a job of many tables they apply to all tables.
     CONNECTION: ClassVar[tuple[str, ...]] = ("type",)
 
     #: The connector's name.
@@ -241,7 +241,7 @@ class SourceConfig:
 
     @property
     def lacks(self) -> FieldError | None:
-        """What is missing to read one table; None: nothing. A job of many tables names them elsewhere (``tables``)."""
+        """What is missing to read one table, or None. A job of many tables names them in ``tables`` instead."""
         return None
 
 
@@ -265,7 +265,7 @@ class CreateTable(enum.StrEnum):
 class DestinationConfig:
     """The keys of every destination. A connector's own class adds more."""
 
-    #: The keys without a default of use that a job of one table has to have; a job of many names its tables elsewhere.
+    #: Keys that a job of one table must set; a job of many names its tables in ``tables`` instead.
     ONE_TABLE: ClassVar[tuple[str, ...]] = ()
     #: See ``SourceConfig.CONNECTION``.
     CONNECTION: ClassVar[tuple[str, ...]] = ("type",)
@@ -279,13 +279,13 @@ class DestinationConfig:
 
     @property
     def lacks(self) -> FieldError | None:
-        """What is missing to write one table; None: nothing."""
+        """What is missing to write one table, or None."""
         missing = next((name for name in self.ONE_TABLE if not getattr(self, name)), None)
         return FieldError(missing, "missing; it is required") if missing is not None else None
 
 
 class Tables(enum.StrEnum):
-    """Takes the place of a list of tables."""
+    """Stands for a list of tables."""
 
     ALL = "all"
 
@@ -299,11 +299,11 @@ class OnTableError(enum.StrEnum):
 
 @attrs.frozen(kw_only=True)
 class TableChoice:
-    """An entry of ``tables``: a name, a pattern, or a query, with what this job says of it alone."""
+    """An entry of ``tables``: a name, a pattern or a query, with the keys set for it alone."""
 
-    #: A table's name, or a pattern with * and ?, with or without a schema; None: the entry has a query.
+    #: A table's name, or a pattern with * and ?, with or without a schema; None if the entry has a query.
     table: str | None = None
-    #: The job as it is for this entry, without the table; None: as it is for all others.
+    #: The job as it applies to this entry, without the table; None if nothing is set for it alone.
     job: MigrationConfig | None = attrs.field(default=None, repr=False)
 
     @property
@@ -346,8 +346,8 @@ class MigrationConfig:
     source: SourceConfig
     #: Where rows go: `type` and the keys of that connector.
     destination: DestinationConfig
-    #: Many tables instead of one: all, or a list of names, of patterns with * and ?, or of mappings with `table` or
-    #: `query` and any key that holds for it alone. Then `source` has neither table nor query.
+    #: Many tables instead of one: all, or a list of names, patterns with * and ?, or mappings with `table` or `query`
+    #: and any keys that apply to it alone. `source` then has neither table nor query.
     tables: Tables | tuple[TableChoice, ...] | None = None
     #: Names and patterns of tables to leave out, with or without a schema.
     exclude: tuple[str, ...] = attrs.field(default=(), validator=_for_many)
@@ -358,8 +358,8 @@ class MigrationConfig:
     #: that they depend on are created too.
     objects: Objects | tuple[ObjectGroup, ...] = DEFAULT_OBJECTS
     #: Foreign keys of tables that exist at the destination. keep: they decide the order of the tables. recreate: those
-    #: that form a cycle, or reference their own table, are dropped for the run, then created again and validated; in
-    #: between, the ledger records them.
+    #: that form a cycle, or reference their own table, are recorded in the ledger, dropped for the run, then re-created
+    #: and validated.
     foreign_keys: ForeignKeys = attrs.field(default=ForeignKeys.KEEP, validator=_for_many)
     #: stop: the first table that fails ends the run; continue: the other tables are still copied.
     on_table_error: OnTableError = attrs.field(default=OnTableError.STOP, validator=_for_many)
@@ -377,7 +377,7 @@ class MigrationConfig:
     #: What happens to a row whose key already exists: overwrite, skip, fail or merge, as a word or under the key
     #: `strategy`.
     conflict: Conflict = attrs.Factory(Conflict)
-    #: Rows that succeed or fail together. By default 1000, fewer for rows so wide that they would fill memory.
+    #: Rows that succeed or fail together. By default 1000, or fewer if rows are so wide that they would fill memory.
     batch_size: int | None = attrs.field(default=None, validator=positive)
     #: Conversions: a list of {column or type, to, using}, or a mapping of type to type.
     types: tuple[TypeRule, ...] = ()
@@ -386,15 +386,15 @@ class MigrationConfig:
     route: Route = Route.AUTO
     #: How transient failures are retried: {attempts, max_delay}.
     retry: Retry = attrs.Factory(Retry)
-    #: Rows in a chunk, which is read, written and recorded as a unit. By default as many as make about 64 MiB.
+    #: Rows in a chunk, which is read, written and recorded as a unit. By default as many as take about 64 MiB.
     chunk_rows: int | None = attrs.field(default=None, validator=positive)
-    #: Chunks that are copied at the same time; auto: as many as help, at most four.
+    #: Chunks that are copied concurrently; auto: as many as help, at most four.
     parallel: int | Auto = attrs.field(default=Auto.AUTO, validator=_positive_or_auto)
     #: True: the whole migration is one transaction at the destination, DDL included.
     atomic: bool = False
     #: An idempotency key, such as `${AIRFLOW_RUN_ID}`: a finished run with this id is reported and never repeated.
     run_id: str | None = attrs.field(default=None, validator=not_empty)
-    #: continue: chunks that an earlier attempt has copied stay as they are; recopy: they are copied again.
+    #: continue: chunks that an earlier attempt copied stay as they are; recopy: they are copied again.
     resume: Resume = Resume.CONTINUE
     #: Where the destination remembers which chunks are done: {schema, mode}.
     ledger: LedgerConfig = attrs.Factory(LedgerConfig)
@@ -415,5 +415,5 @@ class MigrationConfig:
         return frozenset(self.objects)
 
 
-#: Rows in a batch, if the job does not say.
+#: Rows in a batch, unless the job says otherwise.
 DEFAULT_BATCH_ROWS = 1000

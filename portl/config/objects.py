@@ -1,4 +1,4 @@
-"""What a job may say of objects that come with tables: indexes, constraints, foreign keys and the like."""
+"""The job's choices for objects that belong to tables: indexes, constraints, foreign keys and so on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import enum
 
 
 class ObjectGroup(enum.StrEnum):
-    """Objects that come with the tables that a run creates."""
+    """A group of objects that can be created along with tables."""
 
     TYPES = "types"
     EXTENSIONS = "extensions"
@@ -24,7 +24,7 @@ class ObjectGroup(enum.StrEnum):
 
 
 class Objects(enum.StrEnum):
-    """Takes the place of a list of groups of objects."""
+    """Stands for a list of groups of objects."""
 
     ALL = "all"
     NONE = "none"
@@ -37,7 +37,7 @@ class ForeignKeys(enum.StrEnum):
     RECREATE = "recreate"
 
 
-#: What comes with the tables that a run creates, if the job does not say.
+#: What is created along with tables, unless the job says otherwise.
 DEFAULT_OBJECTS = (
     ObjectGroup.TYPES,
     ObjectGroup.INDEXES,

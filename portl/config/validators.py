@@ -11,8 +11,8 @@ import attrs
 class FieldError(ValueError):
     """One field of a model is wrong; raised by a validator, several of them in an ``ExceptionGroup``.
 
-    Write every check of a model as an attrs validator, also one that looks at other fields: all validators run for a
-    job, so that its errors are reported at once. ``__attrs_post_init__`` runs only if nothing else is wrong.
+    Write every check of a model as an attrs validator, even one that looks at other fields: all validators run, so that
+    all errors in a job are reported at once. ``__attrs_post_init__`` runs only if nothing else is wrong.
 
     Args:
         field: the field's name, or the path to what is wrong inside it; ``()`` is the model itself.
@@ -27,7 +27,7 @@ class FieldError(ValueError):
 
 
 def key_of(field: attrs.Attribute[Any]) -> str:
-    """Return a field's key in a job file: an underscore behind it only keeps it from being a word of Python's."""
+    """Return a field's key in a job file: a trailing underscore only avoids Python's keywords."""
     return field.name.removesuffix("_")
 
 
@@ -38,19 +38,19 @@ def not_empty(instance: object, attribute: attrs.Attribute[Any], value: str | No
 
 
 def positive(instance: object, attribute: attrs.Attribute[Any], value: float | None) -> None:
-    """Refuse zero and less."""
+    """Refuse zero and negative numbers."""
     if value is not None and value <= 0:
         raise FieldError(attribute.name, f"expected a number greater than zero, found {value:g}")
 
 
 def not_negative(instance: object, attribute: attrs.Attribute[Any], value: int | None) -> None:
-    """Refuse less than zero."""
+    """Refuse negative numbers."""
     if value is not None and value < 0:
         raise FieldError(attribute.name, f"expected zero or more, found {value}")
 
 
 def some_once(instance: object, attribute: attrs.Attribute[Any], value: tuple[str, ...] | None) -> None:
-    """Refuse an empty list of columns, and a column that is named twice."""
+    """Refuse an empty list of columns, and a column named twice."""
     if value is None:
         return
     if not value:
@@ -59,14 +59,14 @@ def some_once(instance: object, attribute: attrs.Attribute[Any], value: tuple[st
 
 
 def once(instance: object, attribute: attrs.Attribute[Any], value: tuple[str, ...]) -> None:
-    """Refuse a column that is named twice."""
+    """Refuse a column named twice."""
     twice = next((name for name in value if value.count(name) > 1), None)
     if twice is not None:
         raise FieldError(attribute.name, f"names the column {twice!r} twice")
 
 
 def to_different_columns(instance: object, attribute: attrs.Attribute[Any], value: Mapping[str, str]) -> None:
-    """Refuse a mapping of two columns to the same one, or of one to none."""
+    """Refuse a mapping of two columns to one, or of a column to nothing."""
     errors, seen = [], dict[str, str]()
     for source, target in value.items():
         if not target:

@@ -1,13 +1,13 @@
-"""What a side does for ``portl.verify``: it sums the digests of its rows by bucket, and returns the rows of a bucket.
+"""What a side does for ``portl.verify``: sum the digests of its rows by bucket, and return the rows of a bucket.
 
-Both sides compute at the same time, each in its own thread. A hash of a row's key (of the whole row if there is no key)
-decides its bucket, so that no order of keys is needed and collations do not matter. A bucket is represented by its
-number of rows and the sum of their digests, which do not depend on the order of the rows. Only the rows of buckets that
-differ are compared one by one.
+Both sides compute concurrently, each in its own thread. A hash of a row's key (of the whole row if there is no key)
+decides its bucket, so that keys need no order and collations do not matter. A bucket is represented by its row count
+and the sum of its rows' digests, neither of which depends on row order. Only rows of buckets that differ are compared
+one by one.
 
 ``Comparer`` works for every connector whose rows can be read: it computes the digest ``Comparer.PYTHON``. A connector
-whose server can hash offers other digests; both sides use the first that they share and that yields the same for a set
-of fixed values.
+whose server can hash offers other digests; both sides use the first one in common that yields the same results for a
+set of fixed values.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ import attrs
 from portl.connectors.exchange import Intent
 from portl.schema.types import Kind, Type
 
-#: Digits: enough for the longest number in a column with a scale.
+#: Decimal digits: enough for the longest number in a column with a scale.
 MAX_DIGITS = 2000
 
-#: The values of a row's key, or of all its columns, as texts; None is NULL.
+#: The values of a row's key, or of all its columns, as text; None is NULL.
 Texts = tuple[str | None, ...]
 
 
 @attrs.frozen(kw_only=True)
 class Comparison:
-    """What both sides of a comparison have agreed on."""
+    """The terms of a comparison, shared by both sides."""
 
     intent: Intent
-    #: The destination's columns that identify a row; empty: rows are compared as a whole.
+    #: The destination's columns that identify a row; empty if rows are compared as a whole.
     key: tuple[str, ...]
     #: The name of the digest.
     digest: str
@@ -88,7 +88,7 @@ class Comparer:
         return {}
 
     def agree(self, comparison: Comparison) -> None:
-        """Prepare. Called once, before the methods below."""
+        """Prepare under these terms. Called once, before the methods below."""
         self._comparison = comparison
         names = [field.target.name for field in comparison.intent.fields]
         self._arriving = [field.target.type for field in comparison.intent.fields]
@@ -111,7 +111,7 @@ class Comparer:
 
         Args:
             buckets: the buckets to return; None for all.
-            texts: True for the values of all columns, not only of the key.
+            texts: True to return the values of all columns, not only of the key.
         """
         found: dict[int, list[RowLine]] = {}
         for bucket, line in self._lines():
@@ -120,14 +120,15 @@ class Comparer:
         yield from sorted(found.items())
 
     def alike(self, keys: Sequence[Texts], *, texts: bool) -> Mapping[Texts, RowLine]:
-        """Return the row of this side whose key is equal to each of some keys, where there is one.
+        """Return, for each key, this side's row with an equal key, if there is one.
 
-        Called for the destination, after ``lines``, with keys of the source that equal no key here as text. A connector
-        with columns that are not ``Column.exact`` decides what is equal as its unique indexes do; here, numbers are.
+        Called for the destination, after ``lines``, with source keys that no key here equals as text. A connector with
+        columns that are not ``Column.exact`` decides equality as its unique indexes do; this class compares numbers by
+        value.
 
         Args:
             keys: the keys.
-            texts: True for the texts of all columns as well.
+            texts: True to return the values of all columns as well.
         """
         wanted: dict[tuple[object, ...], list[Texts]] = {}
         for key in keys:
@@ -144,7 +145,7 @@ class Comparer:
         return tuple([_compared(text, type) for text, type in zip(key, types, strict=True)])
 
     def places(self, keys: Sequence[Texts], *, last: bool) -> Mapping[Texts, int]:
-        """Return where the last row of each of some keys comes, or the first; called for the source."""
+        """Return the position of the last row with each key, or of the first; called for the source."""
         wanted, found = set(keys), {}
         for place, (_, line) in enumerate(self._lines()):
             if line.key in wanted and (last or line.key not in found):
@@ -161,14 +162,14 @@ class Comparer:
             yield bucket, RowLine(key, digest, texts)
 
     def cancel(self) -> None:
-        """Stop the computation, from another thread, because the other side has failed."""
+        """Stop computing, because the other side has failed. Called from another thread."""
 
     def close(self) -> None:
-        """Release what the other methods have acquired, so that this side can be written to again."""
+        """Release what the other methods acquired, so that this side can be written to again."""
 
 
 def _compared(text: str | None, type: Type) -> object:
-    """Return what two texts have in common that mean the same number."""
+    """Return a value's text in a form that is equal for equal numbers."""
     if text is None or type.kind not in (Kind.DECIMAL, Kind.FLOAT, Kind.DOUBLE):
         return text
     try:
@@ -184,11 +185,11 @@ def _hashed(texts: Texts) -> str:
 
 
 def canonical(value: Any, type: Type | None = None) -> str | None:
-    """Return a value as a text that does not depend on the connector that it comes from.
+    """Return a value as text that is the same whichever connector it comes from.
 
     Args:
-        value: of a type in ``portl.schema``.
-        type: that of the destination's column: a number gets its scale, a text its padding.
+        value: a Python value of a type in ``portl.schema``.
+        type: the destination column's type, which decides a number's scale and the padding of text.
     """
     if value is None:
         return None
@@ -209,7 +210,7 @@ def canonical(value: Any, type: Type | None = None) -> str | None:
 
 
 def _shaped(value: Any, type: Type) -> Any:
-    """Return a value in the form in which a column of this type holds it."""
+    """Return a value as a column of this type would store it."""
     if type.kind is Kind.DECIMAL and isinstance(value, (int, Decimal)) and not isinstance(value, bool):
         number = Decimal(value)
         if type.scale is None or not number.is_finite():

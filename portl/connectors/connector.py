@@ -28,9 +28,9 @@ class Connector:
     schemes: tuple[str, ...] = ()
     #: An example of such a URL, without a password.
     url_example: str = ""
-    #: Turns a URL with one of these schemes into the keys of a job file, for ``portl copy`` and ``portl init``: plain
-    #: data, passwords as ``Secret``. Raises ``FieldError``, whose text repeats no part of the URL, as any part may be a
-    #: password.
+    #: Turns a URL with one of these schemes into keys of a job file, for ``portl copy`` and ``portl init``: plain data,
+    #: with passwords as ``Secret``. Raises ``FieldError``, whose text must not repeat any part of the URL, which may be
+    #: a password.
     from_url: Callable[[Secret], Mapping[str, Any]] | None = None
-    #: Turns a table's name as the user writes it into keys of a job file; by default into the key ``table``.
+    #: Turns a table name as the user writes it into keys of a job file; by default, into the key ``table``.
     from_name: Callable[[str], Mapping[str, Any]] | None = None

@@ -1,4 +1,4 @@
-"""What a run gives to both sides: its cancel token, its observers, its retry settings."""
+"""What a run passes to both sides: cancel token, observers, retry settings."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def _ignore(event: Event) -> None:
 
 @attrs.frozen(kw_only=True)
 class Context:
-    """What a run gives to both sides."""
+    """What a run passes to both sides."""
 
-    #: Check it in every loop that may take long.
+    #: Check it in every long-running loop.
     token: CancelToken = attrs.field(factory=CancelToken)
     #: Passes an event to the observers.
     emit: Callable[[Event], None] = _ignore

@@ -1,4 +1,4 @@
-"""What a connector implements to be written to. No I/O happens in this module; see ``portl.connectors``."""
+"""What a connector implements to be written to. See ``portl.connectors``."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ class Destination(Side[D]):
 
     #: The strategies that this destination supports.
     strategies: ClassVar[Collection[Strategy]] = (Strategy.FAIL,)
-    #: True if its writers implement ``save``, ``restore``, ``release`` and ``reject``: then rows can be quarantined,
+    #: True if its writers implement ``save``, ``restore``, ``release`` and ``reject``, so that rows can be quarantined
     #: and a job can be one transaction.
     savepoints: ClassVar[bool] = False
     #: See ``Source.digests``; that of ``ROWS`` needs ``stored`` and ``remove``.
     digests: ClassVar[Collection[str]] = ()
 
     def target(self) -> str:
-        """Return the name of what is written to, whether it exists or not. It identifies the job in the ledger."""
+        """Return the name of the table written to, whether it exists or not. It identifies the job in the ledger."""
         return str(getattr(self.config, "table", None) or self.label())
 
     @abc.abstractmethod
     def describe(self) -> Table | None:
-        """Return the table as it is; None: it does not exist."""
+        """Return the table as it stands, or None if it does not exist."""
 
     @abc.abstractmethod
     def propose(self, source: Table, columns: Mapping[str, Column]) -> Table:
@@ -48,7 +48,7 @@ class Destination(Side[D]):
 
         Args:
             source: the source's table.
-            columns: by their names at the source, the columns as they leave it, with the destination's names.
+            columns: maps a source column's name to the column as it leaves the source, under the destination's name.
         """
 
     def conversion(self, source: Column, target: Column) -> Conversion:
@@ -60,34 +60,34 @@ class Destination(Side[D]):
         return {ROWS.name}
 
     def obstacle(self, intent: Intent) -> str | None:
-        """Return why ``intent.format``, though accepted, does not suit this job; None: it does."""
+        """Return why ``intent.format``, though accepted, does not suit this job, or None if it does."""
         return None
 
     def examine(self, intent: Intent) -> Examination:
-        """Return problems, the DDL, and how rows are written. Writes nothing."""
+        """Return problems, the DDL to execute, and how rows will be written. Writes nothing."""
         return Examination()
 
     def objects(self) -> Collection[str] | None:
-        """Return the labels of the objects there are; None: it creates no other database's objects."""
+        """Return the labels of existing objects, or None if it cannot create objects of another database."""
         return None
 
     def standing(self, objects: Sequence[SchemaObject]) -> Standing | None:
-        """Return which of these objects there are, and which cannot be created here with a table; None: none can be."""
+        """Return which of these objects exist, and which cannot be created here with a table; None if none can be."""
         return None
 
     def foreign_keys(self) -> Sequence[ForeignKey]:
-        """Return the foreign keys there are."""
+        """Return the existing foreign keys."""
         return ()
 
     def unfit(self, objects: Sequence[SchemaObject]) -> list[Finding]:
-        """Return what keeps these objects from being created here."""
+        """Return what prevents these objects from being created here."""
         return []
 
     def make(self, objects: Sequence[SchemaObject], first: Callable[[], None] | None = None) -> None:
-        """Create objects, in their order, in transactions of its own: each is there as a whole or not at all.
+        """Create objects in the given order, in separate transactions, each object as a whole or not at all.
 
         Args:
-            objects: of a source of the same dialect; none of them exists, or it may be repeated.
+            objects: from a source of the same dialect; each either does not exist or is safe to repeat.
             first: called in the first transaction.
         """
         raise NotImplementedError
@@ -97,41 +97,41 @@ class Destination(Side[D]):
         raise NotImplementedError
 
     def building(self, others: Sequence[Self]) -> Sequence[Building | None]:
-        """Return how far the objects are that worker sessions create at the moment; None where that is unknown.
+        """Return the progress of the objects that worker sessions are creating; None where it is unknown.
 
-        Called over the session of the run, while those of ``others`` are busy in other threads.
+        Called on the run's session, while those of ``others`` are busy in other threads.
         """
         return [None] * len(others)
 
     def expect(self, table: Table) -> None:
-        """Take ``table`` for the one that will be there: this run creates it as it is at the source, without keys."""
+        """Plan as if ``table`` existed: this run will create it as it is at the source, without keys."""
         raise NotImplementedError
 
     def transaction(self) -> AbstractContextManager[None]:
-        """Return one transaction for the rows of several tables, for writers that neither begin nor commit."""
+        """Return a context in which several writers share one transaction; they neither begin nor commit."""
         raise NotImplementedError
 
     def finisher(self, intent: Intent) -> Writer:
-        """Return a writer whose ``finish`` does what comes after the rows, for a table that others have written to."""
+        """Return a writer only for its ``finish``, after other writers have written the table's rows."""
         return self.writer(intent)
 
     @abc.abstractmethod
     def writer(self, intent: Intent) -> Writer:
-        """Return a writer for this job's rows. Its first transaction creates the table, if it is to be created.
+        """Return a writer for this job's rows. Its first transaction creates the table if needed.
 
-        A worker session's writer is requested after that: it creates nothing, and its ``finish`` is not called.
+        Worker sessions' writers are requested after that: they create nothing, and ``finish`` is not called on them.
         """
 
     def stored(self, fields: Sequence[Field]) -> Iterable[tuple[Any, ...]]:
-        """Yield the rows that are there, as tuples in the order of ``fields``, with the types of ``portl.schema``.
+        """Yield the table's rows as tuples in the order of ``fields``, with the types of ``portl.schema``.
 
         Raises:
-            OperationError: what was written here cannot be read back.
+            OperationError: rows written here cannot be read back.
         """
         raise OperationError(f"{self.label()}: what is written here cannot be read back, so it cannot be verified")
 
     def comparer(self, intent: Intent) -> Comparer:
-        """Return this side of a comparison (``portl.verify``): the rows that are there."""
+        """Return this side of a comparison (``portl.verify``): the table's rows."""
         return Comparer(lambda: self.stored(intent.fields))
 
     def examine_mirror(self, intent: Intent, mirroring: Mirroring) -> list[Finding]:
@@ -152,41 +152,41 @@ class Destination(Side[D]):
         raise NotImplementedError
 
     def ledger(self, wanted: LedgerConfig) -> Ledger | Finding:
-        """Return the ledger of this session, or why there is none. Creates nothing."""
+        """Return this session's ledger, or why there is none. Creates nothing."""
         return note("ledger", f"{self.label()} has none: an interrupted run starts over")
 
     def rejected(self, intent: Intent, *, after: int = 0, limit: int = 1000) -> Sequence[Rejected]:
-        """Return the job's next quarantined rows, in their order, and lock them until the transaction ends.
+        """Return the job's next quarantined rows, in order, and lock them until the transaction ends.
 
         Called while the writer has a transaction open.
 
         Args:
-            intent: has ``quarantine``.
-            after: return rows with a larger ``id`` than this.
-            limit: how many at most.
+            intent: says where they are (``quarantine``).
+            after: return only rows with a larger ``id``.
+            limit: return at most this many.
         """
         return ()
 
     def settle(self, intent: Intent, gone: Sequence[Rejected], still: Sequence[tuple[Rejected, DataError]]) -> None:
-        """Remove the rows that were written from the quarantine, and record why the others are still refused.
+        """Remove from the quarantine the rows that were written, and record why the others are still refused.
 
         Called in the writer's transaction, after ``Writer.check``.
         """
         raise NotImplementedError
 
     def empty(self) -> bool:
-        """Return whether the table is known to hold no row; then a run that has copied some is not resumed."""
+        """Return whether the table is known to be empty; if so, a run that copied rows into it is not resumed."""
         return False
 
     def incarnation(self) -> str | None:
-        """Return what distinguishes the table from another of the same name; None: unknown, or there is no table.
+        """Return what tells the table from another of the same name, or None if unknown or if there is no table.
 
-        A run is resumed only on the table that it has begun to fill.
+        A run is resumed only into the table that it began to fill.
         """
         return None
 
     def leftover(self, *, remove: bool = False) -> str | None:
-        """Return what an interrupted run has left besides its lines in the ledger, for display; None: nothing.
+        """Return what an interrupted run left behind outside the ledger, for display; None if nothing.
 
         Args:
             remove: True to remove it.

@@ -19,18 +19,18 @@ from portl.values.findings import Finding
 
 @attrs.frozen(kw_only=True)
 class Format:
-    """A way for rows to travel. Two sides that name the same format understand each other's batches."""
+    """A format that rows travel in. Sides that name the same format understand each other's batches."""
 
     name: str
     #: ``rows``, ``relay`` or ``server``.
     route: str
     #: Why the source offers it, for the plan.
     reason: str
-    #: Why the source cannot use it for this job; None: it can.
+    #: Why the source cannot use it for this job; None if it can.
     obstacle: str | None = None
-    #: True if each chunk is read in its own snapshot, not in the source's: then all rows have to be one chunk.
+    #: True if each chunk is read in a snapshot of its own, so that all rows have to be one chunk.
     own_state: bool = False
-    #: The format for copying a chunk again after a row was refused, if this one cannot tell which row; None: it can.
+    #: The format for copying a chunk again after a row was refused, if this one cannot tell which row it was.
     then: Format | None = None
 
 
@@ -39,13 +39,13 @@ ROWS = Format(name="rows", route="rows", reason="decoded Python rows, which ever
 
 @attrs.frozen(kw_only=True)
 class Field:
-    """A column on its way from the source to the destination."""
+    """A column of the source and the destination's column that it goes to."""
 
-    #: As the source has it.
+    #: As at the source.
     source: Column
-    #: As it leaves the source: equal to ``source`` unless the job's ``types`` ask for a conversion.
+    #: As read from the source: equal to ``source`` unless the job's ``types`` ask for a conversion.
     sent: Column
-    #: As the destination has it, or will have it.
+    #: As at the destination, now or once created.
     target: Column
     conversion: Conversion
     #: The conversion that the job asks for, an expression in the source's language.
@@ -54,7 +54,7 @@ class Field:
 
 @attrs.frozen(kw_only=True)
 class RowCount:
-    """How many rows the source holds."""
+    """The number of rows at the source."""
 
     rows: int
     exact: bool
@@ -62,24 +62,24 @@ class RowCount:
 
 @attrs.frozen(kw_only=True)
 class Chunk:
-    """A slice of the source that can be read by itself."""
+    """A slice of the source that can be read separately."""
 
     #: Counted from 1.
     number: int = 1
     #: Plain data, as in JSON, which only the source interprets; it is kept in the ledger. None is the whole source.
     bounds: Mapping[str, Any] | None = None
-    #: Approximate number of rows; None: unknown.
+    #: Approximate number of rows; None if unknown.
     rows: int | None = None
 
 
 @attrs.frozen(kw_only=True)
 class Splitting:
-    """How the engine wants a source to be split into chunks."""
+    """How the engine wants a source split into chunks."""
 
     fields: tuple[Field, ...]
     #: Rows in a chunk, if the job says so.
     chunk_rows: int | None = None
-    #: Bytes to aim at in a chunk, if it does not.
+    #: The target size of a chunk in bytes, otherwise.
     chunk_bytes: int
     #: False if rows must arrive in the source's order, because later ones win over earlier ones.
     any_order: bool = True
@@ -87,17 +87,17 @@ class Splitting:
 
 @attrs.frozen(kw_only=True)
 class Split:
-    """How a source is split into chunks. Every row is in exactly one of them."""
+    """A source, split into chunks. Every row is in exactly one of them."""
 
-    #: In the order in which to read them.
+    #: In reading order.
     chunks: tuple[Chunk, ...] = (Chunk(),)
     #: For display: ``the whole``, ``key ranges of id``, ``block ranges``.
     by: str = "the whole"
-    #: Why it is split so, for display.
+    #: Why it is split this way, for display.
     reason: str = "the source cannot be read in slices"
-    #: True if a chunk can be read again in the same order, also by a later run, as long as its rows do not change.
+    #: True if a chunk can be read again in the same order, even by a later run, as long as its rows do not change.
     resumable: bool = False
-    #: True if ``Source.rest`` can tell what is left of a chunk that is partly done.
+    #: True if ``Source.rest`` can return the remainder of a chunk that is partly done.
     divisible: bool = False
 
 
@@ -111,7 +111,7 @@ class Counts:
     skipped: int = 0
     #: Rows of the destination that the source no longer has: deleted, or marked as deleted.
     deleted: int = 0
-    #: Of all these, rows that keep a value of their own in a column that cannot be set (``Intent.kept``).
+    #: Of all these, rows that keep their own value in a column that cannot be set (``Intent.kept``).
     kept: int = 0
 
     def __add__(self, other: Counts) -> Counts:
@@ -131,28 +131,28 @@ class Batch(abc.ABC):
 
     #: Counted from 1 within a table.
     number: int
-    #: The position of the first row among all that the source sends, counted from 1.
+    #: The position of the first row among all rows that the source sends, from 1.
     first_row: int
-    #: The number of rows. A batch that does not hold its rows has 0 until ``Writer.write`` sets it.
+    #: The number of rows. If the batch does not contain its rows, it is 0 until ``Writer.write`` sets it.
     rows: int
-    #: The memory that they take, in bytes; an estimate is enough.
+    #: Their size in memory, in bytes; an estimate is enough.
     size: int
 
     @abc.abstractmethod
     def take(self, start: int, stop: int) -> Batch:
-        """Return the rows from ``start`` up to ``stop`` (counted from 0) as a batch with the same number."""
+        """Return the rows from ``start`` up to, not including, ``stop`` (from 0) as a batch with the same number."""
 
     def release(self) -> None:
-        """Release what can be computed again. Called after ``Writer.write``: the batch may be written again."""
+        """Free what can be recomputed. Called after ``Writer.write``; the batch may still be written again."""
 
     @abc.abstractmethod
     def values(self, row: int, fields: Sequence[Field]) -> dict[str, str | None]:
-        """Return row ``row`` (counted from 0) as texts by the destination's column names, for an error message."""
+        """Return row ``row`` (from 0) as text by the destination's column names, for an error message."""
 
 
 @attrs.define(kw_only=True)
 class RowBatch(Batch):
-    """A batch of the format ``ROWS``."""
+    """A batch in the format ``ROWS``."""
 
     data: list[tuple[Any, ...]] = attrs.field(repr=False)
 
@@ -170,16 +170,16 @@ class RowBatch(Batch):
 
 @attrs.frozen(kw_only=True)
 class Reading:
-    """How the engine wants a chunk to be read."""
+    """How the engine wants a chunk read."""
 
     fields: tuple[Field, ...]
     format: Format
     chunk: Chunk
     #: Rows in a batch.
     batch_rows: int
-    #: Bytes after which a batch ends early; None: never.
+    #: Bytes after which a batch ends early; None for no limit.
     batch_bytes: int | None = None
-    #: False if the engine calls ``Source.check`` before it commits what several readings have brought.
+    #: False if the engine itself calls ``Source.check`` before it commits the rows of several readings.
     check: bool = True
 
 
@@ -190,13 +190,13 @@ class Examination:
     findings: tuple[Finding, ...] = ()
     #: The statements to execute before the rows, in order.
     before: tuple[str, ...] = ()
-    #: The objects among ``before`` that other tables may need, too, such as types.
+    #: The objects among ``before`` that other tables may need too, such as types.
     makes: tuple[SchemaObject, ...] = ()
     #: The statements to execute after the rows.
     after: tuple[str, ...] = ()
-    #: How rows are written, for display: one or more statements.
+    #: The statements that write rows, for display.
     write: tuple[str, ...] = ()
-    #: Why chunks have to be written one after the other, in their order; None: they need not.
+    #: Why chunks have to be written one at a time, in order; None if they need not.
     ordered: str | None = None
     #: Where rejected rows go, for display.
     rejected_to: str | None = None
@@ -206,10 +206,10 @@ class Examination:
 
 @attrs.frozen(kw_only=True)
 class Intent:
-    """What the job asks of a destination: the part of the plan that it needs to examine and to write."""
+    """What the job asks of a destination: the part of the plan that it needs in order to examine and to write."""
 
     source: Table
-    #: As it is, or as it will be.
+    #: As it is now, or as it will be once created.
     target: Table
     fields: tuple[Field, ...]
     #: True if this run creates the table.
@@ -217,14 +217,14 @@ class Intent:
     #: Columns that this run adds to an existing table.
     add: tuple[Column, ...]
     conflict: Conflict
-    #: The key whose equality is a conflict; None: there is none.
+    #: The conflict target; None if there is none.
     key: Key | None
     #: True if the source cannot hold two rows with the same key.
     distinct: bool
     format: Format = ROWS
-    #: True if the run that is resumed has created the table, so that what it lacks is added at the end.
+    #: True if the resumed run created the table, so that whatever the table still lacks is added at the end.
     resumed: bool = False
-    #: Where rejected rows go; None: they end the run.
+    #: Where rejected rows go; None if a rejected row ends the run.
     quarantine: Quarantine | None = None
     #: Columns that keep the destination's value in rows that exist, although the strategy would replace it.
     kept: frozenset[str] = frozenset()
@@ -234,7 +234,7 @@ class Intent:
     objects: tuple[SchemaObject, ...] = ()
     #: The groups of objects that the job asks for.
     groups: frozenset[ObjectGroup] = frozenset()
-    #: The job's name and the run's id, for the quarantine; empty if they are unknown.
+    #: The job's name and the run's id, for the quarantine; empty if unknown.
     job: str = ""
     run: str = ""
     #: True if the destination is to hold exactly the source's rows (``mode: mirror``).
@@ -242,7 +242,7 @@ class Intent:
 
     @property
     def idempotent(self) -> bool:
-        """True if running the job a second time changes nothing: no row is inserted twice, no value added again."""
+        """True if running the job again changes nothing: no row is inserted twice, and no value is added twice."""
         return self.mirror or (self.key is not None and self.conflict.idempotent)
 
 
@@ -264,7 +264,7 @@ class Rejected:
 
     #: Identifies it; later rows have larger numbers.
     id: int
-    #: The row alone, in the format ``ROWS``; None if it is not a row of this job.
+    #: The row alone, in the format ``ROWS``; None if it does not fit this job.
     row: RowBatch | None
     #: Why ``row`` is None.
     trouble: str | None = None

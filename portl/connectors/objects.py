@@ -1,4 +1,4 @@
-"""What a database holds beside its rows: indexes, constraints, views, functions and whatever else is around tables."""
+"""What a database holds besides rows: indexes, constraints, views, functions and so on."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ class Stage(enum.IntEnum):
     BEFORE = 1
     #: As soon as its table has its rows: keys and indexes.
     INDEXES = 2
-    #: Once all tables have theirs: foreign keys.
+    #: Once all tables have their rows: foreign keys.
     CONSTRAINTS = 3
-    #: Then: foreign keys are validated, several at a time.
+    #: After that: validation of foreign keys, several at a time.
     VALIDATION = 4
-    #: At the end: what reacts to rows, or shows them.
+    #: Last: whatever reacts to rows or shows them, such as triggers and views.
     AFTER = 5
 
 
 @attrs.frozen(kw_only=True)
 class SchemaObject:
-    """An object of a database, or a property of one that a statement of its own sets."""
+    """A database object, or a property of one that is set by a separate statement."""
 
     #: table, index, foreign key, …
     kind: str
-    #: As messages name it: with its schema, or with the table that it belongs to.
+    #: Its name in messages: with its schema, or with the table that it belongs to.
     name: str
-    #: None: a table, or a property of one, which comes with it whatever the job asks for.
+    #: None for a table, or a property that comes with it whatever the job asks for.
     group: ObjectGroup | None
-    #: The table, view or sequence that it is or belongs to, as ``Table.name`` has it; None: it stands alone.
+    #: The table, view or sequence that it is or belongs to, as in ``Table.name``; None if it stands alone.
     table: str | None
     stage: Stage
-    #: What creates it, in this order, in the language of the connector.
+    #: The statements that create it, in order, in the connector's language.
     statements: tuple[str, ...]
-    #: The positions in the same list of the objects that have to exist before it, all of them smaller than its own.
+    #: The positions, in the same list, of the objects that must exist before it; all are smaller than its own.
     needs: frozenset[int] = frozenset()
-    #: True if executing the statements a second time changes nothing: then portl does not check whether it exists.
+    #: True if the statements are idempotent, so that portl need not check whether it exists.
     repeatable: bool = False
-    #: True for a property of another object, such as a comment: it comes only where that object does.
+    #: True for a property of another object, such as a comment: it is created only if that object is.
     property: bool = False
 
     @classmethod
     def of_key(cls, key: DroppedKey, stage: Stage, statements: tuple[str, ...]) -> SchemaObject:
-        """Return a foreign key of the destination, for statements that drop it, make it again or validate it."""
+        """Return a foreign key of the destination with statements that drop, re-create or validate it."""
         return cls(kind="foreign key", name=key.name, group=None, table=key.table, stage=stage, statements=statements)
 
     def to_dict(self) -> dict[str, object]:
@@ -67,7 +67,7 @@ class SchemaObject:
 
     @builtins.property
     def label(self) -> str:
-        """Its kind and its name, by which it is recognised at the destination, too."""
+        """Its kind and name, which also identify it at the destination."""
         return f"{self.kind} {self.name}"
 
 
@@ -75,29 +75,29 @@ class SchemaObject:
 class ForeignKey:
     """A foreign key of the destination."""
 
-    #: Its name, the tables' names, and the statements that drop it and make it again.
+    #: Its name, the tables' names, and the statements that drop and re-create it.
     key: DroppedKey
-    #: False if there may be rows that violate it (NOT VALID).
+    #: False if rows may violate it (NOT VALID).
     valid: bool = True
-    #: Why the role cannot drop it and make it again; None: it can.
+    #: Why the role cannot drop and re-create it; None if it can.
     obstacle: str | None = None
 
 
 @attrs.frozen(kw_only=True)
 class Placement:
-    """A table that a run creates in another form than the source's: under another name, or with other columns."""
+    """A table that a run creates in a form that differs from the source: another name, or other columns."""
 
     source: Table
     target: Table
     #: Source column to destination column, for those whose values and types stay as they are.
     columns: Mapping[str, str]
-    #: For the other columns of the source, what becomes of them, as the rest of a sentence.
+    #: For the source's other columns, what becomes of them, as the end of a sentence.
     changed: Mapping[str, str]
 
 
 @attrs.frozen(kw_only=True)
 class Changes:
-    """What a job of many tables creates in another form than the source has it."""
+    """The tables that a job of many creates in a form that differs from the source."""
 
     #: The tables that are created in another form.
     placements: tuple[Placement, ...] = ()
@@ -109,7 +109,7 @@ class Changes:
 
 @attrs.frozen(kw_only=True)
 class Building:
-    """How far an object is that a session creates."""
+    """The progress of an object that a session is creating."""
 
     #: What it is doing, in the server's words: ``scanning table``.
     phase: str
@@ -123,5 +123,5 @@ class Standing:
 
     #: The labels of those that it has.
     there: frozenset[str] = frozenset()
-    #: By label, why some cannot be created, as the rest of a sentence.
+    #: By label, why others cannot be created, as the end of a sentence.
     refused: Mapping[str, str] = attrs.field(factory=dict)

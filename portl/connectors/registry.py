@@ -1,4 +1,4 @@
-"""Find connectors: pluggy hooks in the entry-point group ``portl``.
+"""Find connectors through pluggy hooks in the entry-point group ``portl``.
 
 The entry point's name is the connector's name, so that only the plugin that a job names is imported. Its object is a
 module, or anything else, with the hook ``portl_connector``::
@@ -47,7 +47,7 @@ _found: tuple[list[str], dict[str, EntryPoint]] = ([], {})
 
 
 def register(connector: Connector) -> None:
-    """Register a connector in this process, without packaging it. A second one with the same name replaces the first.
+    """Register a connector in this process, without packaging it. A later one with the same name replaces it.
 
     Raises:
         PluginError: an installed package has a connector with that name.
@@ -61,7 +61,7 @@ def register(connector: Connector) -> None:
 
 @attrs.frozen(kw_only=True)
 class Installed:
-    """What ``portl.installed`` returns about a connector."""
+    """A connector, as ``portl.installed`` returns it."""
 
     name: str
     #: The distribution that contains it; None for a registered one.
@@ -164,7 +164,7 @@ def load(name: str) -> Connector:
 
 
 def _origin(entry: EntryPoint) -> str:
-    """Return where a connector comes from, for a message: reading the package's metadata takes milliseconds."""
+    """Return where a connector comes from, for messages only: reading the package's metadata takes milliseconds."""
     return f"{entry.name!r} ({entry.value}, from the package {entry.dist.name if entry.dist else 'unknown'})"
 
 

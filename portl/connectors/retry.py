@@ -1,4 +1,4 @@
-"""Retry transient failures: growing, jittered pauses, a limit, an event and a log line for each attempt."""
+"""Retry transient failures: growing pauses with jitter, a limit, an event and a log line for each attempt."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 logger = logging.getLogger("portl.execution")
 
-#: Seconds of the first pause; each further one is twice as long, up to the job's ``retry.max_delay``.
+#: Seconds of the first pause; each later one is twice as long, up to the job's ``retry.max_delay``.
 FIRST_PAUSE = 0.5
-#: Up to so many seconds are added, at most as many again, so that those who failed together do not retry together.
+#: Jitter, so that processes that failed together do not retry together: up to this many seconds are added, and at
+#: most the pause itself.
 JITTER = 0.5
 
 
 def passes(error: BaseException) -> bool:
-    """Return whether a failure is transient and was not retried before."""
+    """Return whether a failure is transient and has not used up its retries elsewhere."""
     return isinstance(error, Error) and error.transient and not error.exhausted and not isinstance(error, Cancelled)
 
 
@@ -35,14 +36,14 @@ def retrying(
     again: Callable[[BaseException], bool] = passes,
     progress: Callable[[], object] | None = None,
 ) -> T:
-    """Call until it succeeds, fails for good, or the job's attempts are used up.
+    """Call a function until it succeeds, fails permanently, or the job's attempts are used up.
 
     Args:
         call: the function.
         context: has the limits, the token and the observers.
-        what: what is tried, for display.
-        again: returns whether to retry after a failure; by default if it is transient.
-        progress: returns a value that changes with progress; an attempt that made some resets the count.
+        what: what is attempted, for display.
+        again: returns whether to retry after a failure; by default, if it is transient.
+        progress: returns a value that changes with progress; an attempt that made progress resets the count.
 
     Raises:
         Error: raised by the last call; ``exhausted`` if the attempts are used up.
@@ -70,7 +71,7 @@ def retrying(
 
 
 class _Attempts:
-    """How often something has failed since it last made progress."""
+    """Counts failures since the last progress."""
 
     def __init__(
         self, context: Context, what: str, again: Callable[[BaseException], bool], progress: Callable[[], object]

@@ -1,4 +1,4 @@
-"""What sources and destinations have in common. No I/O happens in this module; see ``portl.connectors``."""
+"""What sources and destinations have in common. See ``portl.connectors``."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ C = TypeVar("C", bound=SourceConfig | DestinationConfig)
 class TableEntry:
     """A table that a connector offers for selection."""
 
-    #: As ``Connector.from_name`` takes it.
+    #: As passed to ``Connector.from_name``.
     name: str
     #: table, view, …
     kind: str = "table"
-    #: Approximate number of rows; None: unknown.
+    #: Approximate number of rows; None if unknown.
     rows: int | None = None
-    #: The keys of ``source`` that read it, and those of ``destination`` that write to one of the same name.
+    #: The keys of ``source`` that read it, and those of ``destination`` that write to a table of the same name.
     reading: Mapping[str, Any] = attrs.field(factory=dict, eq=False)
     writing: Mapping[str, Any] = attrs.field(factory=dict, eq=False)
 
@@ -36,7 +36,7 @@ class Side(abc.ABC, Generic[C]):
 
     Args:
         config: an instance of the connector's own config class.
-        handle: a caller-supplied connection or pool; None: the connector opens its own.
+        handle: a caller-supplied connection or pool; None if the connector opens its own.
     """
 
     def __init__(self, config: C, handle: object | None = None) -> None:
@@ -46,54 +46,54 @@ class Side(abc.ABC, Generic[C]):
 
     @classmethod
     def tables(cls, keys: Mapping[str, Any], context: Context) -> Sequence[TableEntry] | None:
-        """Connect, and return the tables of the database, folder or service; None: they cannot be listed.
+        """Connect, and return the tables of the database, folder or service; None if they cannot be listed.
 
         Args:
-            keys: what ``Connector.from_url`` has returned; no table is chosen yet.
+            keys: what ``Connector.from_url`` returned; no table is chosen yet.
             context: how long to wait.
 
         Raises:
-            Error: there is no connection.
+            Error: connecting failed.
         """
         return None
 
     def connect(self, context: Context) -> None:
-        """Start connecting without waiting for it, so that both sides connect at the same time.
+        """Start connecting without waiting, so that both sides connect concurrently.
 
         By default it does nothing. Called at most once, before ``open``, which reports any failure.
         """
 
     def open(self, context: Context) -> None:
-        """Connect. Called once, first; ``close`` follows in any case."""
+        """Connect. Called once, first; ``close`` always follows."""
         self.context = context
 
     def close(self) -> None:
         """Release everything. Called once, also after a failed ``open``."""
 
     def label(self) -> str:
-        """Return where this is, for messages; never a secret."""
+        """Return where this is, for messages; contains no secrets."""
         return type(self).__name__
 
     def identity(self) -> Mapping[str, Any]:
-        """Return what decides which rows are read, or where they go, as plain data without secrets.
+        """Return what determines which rows are read or where they go, as plain data without secrets.
 
-        A run is resumed only if it is the same as before. By default all keys of the config except secrets.
+        A run is resumed only if this is unchanged. By default all keys of the config except secrets.
         """
         fields: dict[str, Any] = attrs.asdict(self.config)
         return {name: value for name, value in fields.items() if not isinstance(value, Secret)}
 
     def listing(self) -> Sequence[TableEntry]:
-        """Return the tables there are, over an open side, for a job that moves many.
+        """Return the tables that exist, for a job that moves many. Called on an open side.
 
         Raises:
-            OperationError: the connector does not list any.
+            OperationError: the connector cannot list tables.
         """
         raise OperationError(f"{self.label()}: its tables cannot be listed", hint="write a job for each table")
 
     def over(self, base: Self) -> Self:
-        """Return this side over the sessions of ``base``, which is open. What is returned is not opened or closed.
+        """Return this side on the sessions of ``base``, which is open. The result is neither opened nor closed.
 
-        What this side has found out of its table stays known. One such side at a time is used.
+        What this side already knows of its table is kept. Only one such side is used at a time.
 
         Raises:
             OperationError: the connector moves one table a job.
@@ -101,32 +101,32 @@ class Side(abc.ABC, Generic[C]):
         raise OperationError(f"{self.label()}: the connector moves one table a job")
 
     def look_ahead(self, sides: Sequence[Self]) -> None:
-        """Look at the tables of several sides over this one's sessions at once, so that they need not one by one."""
+        """Examine the tables of several sides at once on this side's sessions, to save each a round trip."""
 
     def for_worker(self) -> Self | None:
-        """Return another instance, not yet open, for a worker; None: there can be none.
+        """Return another instance, not yet open, for a worker; None if workers are not supported.
 
-        A source's reads the same state, a destination's writes to the same table, at the same time. It is opened, used
-        and closed in another thread or, pickled, in another process.
+        A source's worker reads the same state, a destination's writes to the same table, concurrently. It is opened,
+        used and closed in another thread or, pickled, in another process.
         """
         return None
 
     def end_workers(self) -> int:
-        """End what workers in other processes are doing, because the run ends; return how many were found.
+        """End what workers in other processes are doing, because the run is ending; return how many were found.
 
-        Called from another thread, repeatedly until it finds none. By default it leaves them to finish by themselves.
+        Called from another thread, repeatedly until it finds none. By default they are left to finish.
         """
         return 0
 
     @property
     def near(self) -> bool:
-        """True if it runs on this machine, where workers share its processors, or if that is unknown."""
+        """True if the server runs on this machine, sharing its processors with workers, or if that is unknown."""
         return True
 
     def room(self) -> int | None:
-        """Return how many worker sessions can be open at a time; None: there is no limit."""
+        """Return how many worker sessions can be open at a time; None if there is no limit."""
         return None
 
     def holds(self) -> bool:
-        """Return whether what ``open`` has established is intact: the state to read, the connection and its locks."""
+        """Return whether what ``open`` established is intact: the state to read, the connection and its locks."""
         return True

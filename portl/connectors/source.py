@@ -1,4 +1,4 @@
-"""What a connector implements to be read from. No I/O happens in this module; see ``portl.connectors``."""
+"""What a connector implements to be read from. See ``portl.connectors``."""
 
 from __future__ import annotations
 
@@ -46,17 +46,17 @@ class Source(Side[S]):
 
     @abc.abstractmethod
     def describe(self) -> Table:
-        """Return the table or query as it is. Raise ``SchemaError`` if it does not exist."""
+        """Return the table or query as it stands. Raise ``SchemaError`` if it does not exist."""
 
     @abc.abstractmethod
     def rows(self) -> Iterable[tuple[Any, ...]]:
         """Yield all rows as tuples in the order of ``describe().columns``, with the types of ``portl.schema``."""
 
     def cast(self, column: Column, to: str, using: str | None) -> Column:
-        """Return ``column`` as it leaves the source when the job's ``types`` ask for ``to``.
+        """Return ``column`` as it leaves the source if the job's ``types`` ask for ``to``.
 
         Raises:
-            SchemaError: this source cannot convert, or does not know the type.
+            SchemaError: this source cannot convert it, or does not know the type.
         """
         raise SchemaError(f"the source {self.label()} cannot convert {column.name!r} to {to!r}")
 
@@ -69,15 +69,15 @@ class Source(Side[S]):
         return (ROWS,)
 
     def statement(self, fields: Sequence[Field], format: Format) -> str | None:
-        """Return the statement that will read the rows, for display; None: there is none."""
+        """Return the statement that will read the rows, for display; None if there is none."""
         return None
 
     def count(self, *, exact: bool) -> RowCount | None:
-        """Return the number of rows; None: it is unknown. ``exact=False`` must be cheap."""
+        """Return the number of rows, or None if unknown. ``exact=False`` must be cheap."""
         return None
 
     def preview(self, fields: Sequence[Field], rows: int) -> list[tuple[str | None, ...]]:
-        """Return the first rows as texts, as they will arrive."""
+        """Return the first rows as text, as they will arrive."""
         chosen = _chooser(self.describe(), fields)
         return [
             tuple(None if value is None else str(value) for value in chosen(row))
@@ -97,42 +97,42 @@ class Source(Side[S]):
 
         Args:
             schemas: source schema to destination schema, for the names in statements.
-            changes: tables that are created in another form. Their objects are returned in the form that fits them;
-                findings name those that do not fit.
+            changes: tables that are created in a different form. Their objects are returned in a form that fits;
+                findings name those for which there is none.
         """
         return (), ()
 
     def objects_with(
         self, placement: Placement, groups: Collection[ObjectGroup]
     ) -> tuple[Sequence[SchemaObject], Sequence[Finding]]:
-        """Return the objects of one table that fit the table that the job creates, and findings for the others.
+        """Return the objects of one table that fit the table to be created, and findings for the others.
 
-        The objects that they need are included, in dependency order; tables that they refer to have no statements.
+        Objects that they depend on are included, in dependency order; referenced tables come without statements.
 
         Args:
-            placement: the table, and what it becomes.
-            groups: those that the job asks for.
+            placement: the table, and the form it is created in.
+            groups: the groups of objects that the job asks for.
         """
         return (), ()
 
     def snapshot(self) -> Mapping[str, Any]:
-        """Return what distinguishes the state that is read from later ones, as plain data for the ledger."""
+        """Return what tells the state that is read from later ones, as plain data for the ledger."""
         return {}
 
     def resumable(self, lines: Sequence[ChunkLine], run: Run, *, repeatable: bool) -> list[Finding]:
-        """Return what keeps a run from being resumed, or what the user should know about resuming it.
+        """Return what prevents a run from being resumed, or what the user should know about resuming it.
 
         Args:
             lines: the run's chunk lines.
-            run: its ``snapshots`` are what ``snapshot`` has returned in earlier attempts.
+            run: its ``snapshots`` are what ``snapshot`` returned in earlier attempts.
             repeatable: True if writing a row twice does no harm (overwrite, skip).
         """
         return []
 
     def rest(self, reading: Reading, rows: int) -> Chunk | None:
-        """Return what is left of a chunk after its first ``rows`` rows, in the same state; None: nothing.
+        """Return the remainder of a chunk after its first ``rows`` rows, in the same state; None if nothing is left.
 
-        Called after ``read`` of that chunk has ended or was closed, and only if ``Split.divisible`` is true.
+        Called after ``read`` of that chunk has ended or been closed, and only if ``Split.divisible`` is true.
         """
         raise NotImplementedError
 
@@ -146,7 +146,7 @@ class Source(Side[S]):
         return Comparer(rows)
 
     def since(self, wanted: IncrementalConfig, watermark: Mapping[str, Any] | None) -> list[Finding]:
-        """Read from now on only what has changed since an earlier run (``mode: incremental``).
+        """Read from now on only what changed since an earlier run (``mode: incremental``).
 
         Called only if there are ``increments``, before all other looks at the source; once more, replacing what it was
         told before, if the plan is made anew. From then on ``snapshot`` has the key ``watermark``, plain data:
@@ -154,19 +154,19 @@ class Source(Side[S]):
         ``since``); and whatever else this method needs next time.
 
         Args:
-            wanted: what the job says about it.
-            watermark: that of the earlier run; None: everything is read.
+            wanted: the job's settings for it.
+            watermark: that of the earlier run; None to read everything.
 
         Returns:
-            What the user should know: what is read, or why a watermark does not hold any more.
+            What the user should know: what is read, or why a watermark is no longer valid.
         """
         raise NotImplementedError
 
     def all_rows(self) -> None:
-        """Read all rows from now on, whatever ``since`` was told; called before both sides are compared."""
+        """Read all rows from now on, overriding ``since``. Called before both sides are compared."""
 
     def condition(self) -> str | None:
-        """Return the job's condition on the source's rows, for a mirror of those alone; None: there is none."""
+        """Return the job's condition on the source's rows, to which a mirror is limited; None if there is none."""
         return None
 
     def mirror(self, intent: Intent) -> MirrorSource:
@@ -178,8 +178,8 @@ class Source(Side[S]):
 
         Args:
             reading: of the whole source; ``format`` is ROWS unless ``comparer`` is this connector's own.
-            key: the destination's columns that identify a row; empty: all columns do.
-            wanted: the keys as the comparer has named them, and how many rows of each at most.
+            key: the destination's columns that identify a row; empty if all columns do.
+            wanted: the keys in the comparer's form, each with the most rows to return.
         """
         names = [field.target.name for field in reading.fields]
         places = [names.index(name) for name in key or names]
@@ -213,7 +213,7 @@ class Source(Side[S]):
             yield RowBatch(number=number, first_row=first, rows=len(data), size=_estimate(data), data=data)
 
     def check(self) -> None:
-        """Raise if what was read with ``Reading.check`` false was not the whole state."""
+        """Raise if readings with ``Reading.check`` false did not cover the whole state."""
 
     def _limited(self) -> Iterator[tuple[Any, ...]]:
         return islice(self.rows(), self.config.limit)
@@ -226,5 +226,5 @@ def _chooser(table: Table, fields: Sequence[Field]) -> Callable[[tuple[Any, ...]
 
 
 def _estimate(data: Sequence[tuple[Any, ...]]) -> int:
-    """Return roughly how many bytes the rows hold: the lengths of their texts, and 16 bytes for other values."""
+    """Return a rough size of the rows in bytes: the lengths of strings, and 16 bytes for any other value."""
     return sum(len(v) if isinstance(v, (str, bytes)) else 16 for row in data for v in row)

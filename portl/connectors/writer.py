@@ -14,13 +14,13 @@ class Writer(abc.ABC):
 
     @abc.abstractmethod
     def begin(self) -> None:
-        """Open a transaction. Until one is committed, it also creates what is missing."""
+        """Open a transaction. Until one has been committed, it also creates what is missing."""
 
     @property
     def fresh(self) -> bool:
-        """True if writing is cheaper in the next transaction, because that creates the table.
+        """True if writing is cheaper in the next transaction, because it creates the table.
 
-        Then several chunks may be written in it, without a savepoint. By default False.
+        Several chunks may then be written in it without a savepoint. By default False.
         """
         return False
 
@@ -29,7 +29,7 @@ class Writer(abc.ABC):
         """Write a batch; return the bytes sent. Raise ``DataError`` if a row is refused."""
 
     def check(self) -> Counts:
-        """Raise what ``commit`` would raise, without committing.
+        """Raise whatever ``commit`` would raise, without committing.
 
         Returns:
             The counts of the rows since ``begin`` or the last ``check``; ``commit`` does not count them again. A
@@ -41,11 +41,11 @@ class Writer(abc.ABC):
         return Counts()
 
     def save(self) -> None:
-        """Set a savepoint, which replaces an earlier one. Called after ``check``."""
+        """Set a savepoint, replacing an earlier one. Called after ``check``."""
         raise NotImplementedError
 
     def restore(self) -> None:
-        """Roll back to the savepoint, which stays. Called also after a ``DataError``."""
+        """Roll back to the savepoint, which stays. Also called after a ``DataError``."""
         raise NotImplementedError
 
     def release(self) -> None:
@@ -57,16 +57,16 @@ class Writer(abc.ABC):
         raise NotImplementedError
 
     def unreject(self, run: str, chunk: int | None = None) -> None:
-        """Remove what a run has quarantined, in the open transaction, because its rows are copied again.
+        """Remove what a run quarantined, in the open transaction, because its rows are copied again.
 
         Args:
-            run: the run's id, as ``Intent.run`` had it.
-            chunk: the chunk whose rows are copied again; None: all chunks.
+            run: the run's id, as in ``Intent.run``.
+            chunk: the chunk whose rows are copied again; None for all chunks.
         """
 
     @abc.abstractmethod
     def commit(self) -> Counts:
-        """Commit; return the counts of the rows that ``check`` has not counted.
+        """Commit; return the counts of rows not yet counted by ``check``.
 
         Raises:
             DataError: a row is refused only now.
@@ -74,22 +74,22 @@ class Writer(abc.ABC):
 
     @abc.abstractmethod
     def rollback(self) -> None:
-        """Roll back. Called also on a broken connection."""
+        """Roll back. Also called on a broken connection."""
 
     def reconsider(self, error: DataError) -> bool:
-        """Return True, after a rollback, if the same batches should be written again in another way."""
+        """Return True, after a rollback, if the same batches should be written again, in a different way."""
         return False
 
     def finish(self, record: Callable[[], None] | None = None) -> None:
-        """Do what follows the rows, and make everything durable.
+        """Do what has to follow the rows, and make everything durable.
 
         Args:
-            record: a function to call in the same transaction, before its COMMIT; given if there is a ledger.
+            record: a function to call in the same transaction, before its COMMIT; passed if there is a ledger.
         """
 
     def abandon(self, *, resumable: bool = False) -> None:
-        """Clean up after a failure, so that what is committed is durable and the job can be run again.
+        """Clean up after a failure, so that committed rows are durable and the job can be run again.
 
         Args:
-            resumable: True if the run can be resumed: then what follows the rows can wait.
+            resumable: True if the run can be resumed, so that what follows the rows can wait.
         """

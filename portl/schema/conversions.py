@@ -1,4 +1,4 @@
-"""Whether the values of one type survive conversion to another."""
+"""Decide whether the values of one type survive conversion to another."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Verdict(enum.StrEnum):
 
 
 class Risk(enum.StrEnum):
-    """What a lossy conversion may do. Overflow, truncation and form refuse the row; the others change the value."""
+    """What a lossy conversion may do. Overflow, truncation and form get the row refused; others change the value."""
 
     OVERFLOW = "overflow"
     TRUNCATION = "truncation"
@@ -51,7 +51,7 @@ class Conversion:
 
     @classmethod
     def of(cls, *risks: Risk) -> Conversion:
-        """Return the lossless conversion if no risk is named, else a lossy one."""
+        """Return a lossless conversion if no risk is given, otherwise a lossy one."""
         return cls(Verdict.LOSSY if risks else Verdict.LOSSLESS, risks)
 
 
@@ -75,7 +75,7 @@ _CLOCK_RISKS: Mapping[tuple[Kind, Kind], tuple[Risk, ...]] = {
     (Kind.TIME, Kind.INTERVAL): (),
 }
 _CLOCKS = {Kind.TIME, Kind.TIMETZ, Kind.TIMESTAMP, Kind.TIMESTAMPTZ, Kind.INTERVAL}
-# The longest text of a value, including the sign.
+# The most characters that a value takes as text, including the sign.
 _WIDTHS = {Kind.SMALLINT: 6, Kind.INT: 11, Kind.BIGINT: 20, Kind.BOOLEAN: 5, Kind.UUID: 36}
 
 

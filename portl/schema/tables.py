@@ -1,4 +1,4 @@
-"""Columns, keys and tables, as a connector describes them. No connector's own types appear here."""
+"""Columns, keys and tables, as connectors describe them, free of any connector's own types."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from portl.schema.types import Type
 
 @attrs.frozen(kw_only=True)
 class Column:
-    """A column of a table or of a query's result."""
+    """A column of a table or a query's result."""
 
     name: str
     type: Type
-    #: The type as the connector's system spells it, with modifiers: ``numeric(12,2)``.
+    #: The type as the database spells it, with modifiers: ``numeric(12,2)``.
     native: str
     nullable: bool = True
-    #: The default, as an expression in the connector's language.
+    #: The default, as an expression in the database's language.
     default: str | None = None
     #: ``always`` or ``by default`` for an identity column.
     identity: str | None = None
     #: The expression of a generated column, which cannot be written to.
     generated: str | None = None
     collation: str | None = None
-    #: False if two values can be equal without being the same: 1.0 and 1.00, or texts that a collation takes for equal.
+    #: False if values can be equal without being identical: 1.0 and 1.00, or text under a nondeterministic collation.
     exact: bool = True
     comment: str | None = None
     #: Anything that the connector wants to keep; the core ignores it.
@@ -39,22 +39,22 @@ class Column:
 
     @property
     def optional(self) -> bool:
-        """True if a row may leave the column out."""
+        """True if a row may omit the column."""
         return self.nullable or self.default is not None or self.identity is not None or self.generated is not None
 
 
 @attrs.frozen(kw_only=True)
 class Key:
-    """A set of columns whose values the table holds at most once."""
+    """A set of columns that identifies a row: no two rows share the values."""
 
     name: str
     columns: tuple[str, ...]
     primary: bool = False
     #: True if the check can be deferred to the end of the transaction.
     deferrable: bool = False
-    #: True if two NULLs count as equal.
+    #: True if NULLs count as equal.
     nulls_equal: bool = False
-    #: Why rows cannot be matched by it, as the rest of a sentence: ``is partial``; None: they can.
+    #: Why rows cannot be matched by it, as the end of a sentence: ``is partial``; None if they can.
     unfit: str | None = None
 
     def __str__(self) -> str:
@@ -63,16 +63,16 @@ class Key:
 
 @attrs.frozen(kw_only=True)
 class Table:
-    """A table, a view or a query, as a connector sees it."""
+    """A table, view or query, as a connector describes it."""
 
-    #: As the user would write it, with its schema.
+    #: With its schema, as the user would write it.
     name: str
     columns: tuple[Column, ...]
     keys: tuple[Key, ...] = ()
-    #: Unique constraints and indexes by which rows cannot be matched, for messages; each says why.
+    #: Unique constraints and indexes that rows cannot be matched by, for messages; each says why.
     unfit_keys: tuple[Key, ...] = ()
     comment: str | None = None
-    #: The language of native types, defaults and expressions: if it is the same at both sides, they can be exchanged.
+    #: The language of native types, defaults and expressions: sides with the same one can exchange them.
     dialect: str | None = None
     #: table, view, query, partitioned table, …
     kind: str = "table"
@@ -86,5 +86,5 @@ class Table:
 
     @property
     def by_name(self) -> Mapping[str, Column]:
-        """The columns by their names."""
+        """The columns by name."""
         return {column.name: column for column in self.columns}

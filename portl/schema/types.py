@@ -21,9 +21,9 @@ json, jsonb               str: the JSON text, so that neither digits nor the ord
 array                     list of the element's values, nested for more dimensions
 ========================  =====================================================================================
 
-A value that the Python type cannot hold (a date BC or beyond the year 9999, an infinite timestamp, 24:00, an array
-whose subscripts do not begin at 1) is passed as str, exactly as the source wrote it. A native type that has no generic
-type is ``text``, and its values are passed as str.
+A value that the Python type cannot represent (a date BC or after the year 9999, an infinite timestamp, 24:00, an array
+whose subscripts do not start at 1) is passed as str, exactly as the source wrote it. A native type without a generic
+counterpart becomes ``text``, and its values are passed as str.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Type:
     kind: Kind
     #: Characters, for char and varchar; None is unlimited.
     length: int | None = None
-    #: Decimal digits in total, for decimal; digits of the seconds' fraction for times.
+    #: Total decimal digits, for decimal; fractional digits of seconds, for times.
     precision: int | None = None
     #: Decimal digits after the point, for decimal.
     scale: int | None = None
