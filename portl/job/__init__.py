@@ -1,5 +1,5 @@
-"""From a file, a dict, or two URLs to the models of a job, with errors that name the line; and back to a file.
+"""Turn a file, a dict or two URLs into the models of a job, with errors that name the line; and write jobs to files.
 
-Imports ``connectors``, because a connector adds keys of its own. Opens no connection. A change here concerns how a job
-is written and explained, never what it does.
+Imports ``connectors``, because connectors add their own keys. Opens no connection. A change here affects how a job is
+written and explained, never what it does.
 """

@@ -1,4 +1,4 @@
-"""A parsed job file: every scalar as it is written, every key with its line. ``portl.job.yaml`` makes it."""
+"""A parsed job file, as made by ``portl.job.yaml``: every scalar as written, every key with its line."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-#: Python refuses to parse numbers of more than 4,300 digits; no number in a job is nearly that long.
+#: Python refuses to parse numbers of more than 4,300 digits; no number in a job comes close.
 MAX_DIGITS = 100
 
 Path = tuple[str | int, ...]
@@ -30,7 +30,7 @@ class YAMLProblem(ValueError):
 
 @attrs.frozen
 class Written:
-    """A plain scalar that is a number or a boolean, with its spelling."""
+    """A plain scalar that is a number or a boolean, with its original spelling."""
 
     text: str
     value: bool | int | float
@@ -42,7 +42,7 @@ class Tree:
 
     root: Any = attrs.field(default=None, repr=False)  # may hold passwords
     lines: dict[Path, int] = attrs.Factory(dict)
-    #: Problems that do not keep the rest from being parsed.
+    #: Problems that did not prevent the rest from being parsed.
     problems: list[YAMLProblem] = attrs.Factory(list)
 
 

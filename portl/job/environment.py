@@ -1,9 +1,9 @@
-"""Variables of the environment in the strings of a job.
+"""Expand environment variables in the strings of a job.
 
-``${NAME}`` and ``${NAME:-default}`` are replaced, and ``$${`` is a literal ``${``. Nothing else is special: ``$1``, a
-dollar in a password and the dollar quotes of PostgreSQL stay as they are.
+``${NAME}`` and ``${NAME:-default}`` are expanded, and ``$${`` is a literal ``${``. Nothing else is special: ``$1``,
+dollar signs in passwords and PostgreSQL's dollar quotes stay as they are.
 
-What comes from the environment is never parsed as YAML and never printed: it may be a secret.
+Values from the environment are never parsed as YAML and never printed, because they may be secrets.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _VARIABLE = re.compile(r"\$\$\{|\$\{(?:(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<defau
 
 
 def interpolated(value: Any, path: Path, report: Callable[[Path, str], None]) -> Any:
-    """Return a part of a job with the variables in its strings replaced.
+    """Return a part of a job with the variables in its strings expanded.
 
     Args:
         value: plain data; the keys of mappings are left alone.
         path: where it is in the job.
-        report: called with the path and the message of each problem; an ``Unknown`` stands for that value then.
+        report: called with the path and the message of each problem; an ``Unknown`` then stands for the value.
     """
     if isinstance(value, dict):
         return {key: interpolated(item, (*path, key), report) for key, item in value.items()}
@@ -38,7 +38,7 @@ def interpolated(value: Any, path: Path, report: Callable[[Path, str], None]) ->
 
 
 def escaped(value: Any) -> Any:
-    """Return plain data so that ``interpolated`` gives it back as it is."""
+    """Return plain data, escaped so that ``interpolated`` returns the original."""
     if isinstance(value, str):
         return value.replace("${", "$${")
     if isinstance(value, Mapping):

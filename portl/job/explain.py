@@ -1,4 +1,4 @@
-"""Explain the keys of the job file, from the comments in the models."""
+"""Explain the keys of the job file, using the comments in the models."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Explanation:
 
     #: Its dotted path: ``source.table``.
     key: str
-    #: The connector that it belongs to; None: every job has it.
+    #: The connector that it belongs to; None if every job has it.
     connector: str | None
     meaning: str
-    #: The kind of value that it takes, for display.
+    #: The kind of value it takes, for display.
     takes: str
-    #: The words that it takes, if they are fixed.
+    #: The words it takes, if there is a fixed set.
     choices: tuple[str, ...] = ()
-    #: The default, as a job file would spell it; None if there is none, or an empty one.
+    #: The default, as spelled in a job file; None if there is none or it is empty.
     default: str | None = None
     required: bool = False
     #: The keys below it.
@@ -42,10 +42,10 @@ class Explanation:
 
 
 def explain(key: str) -> list[Explanation]:
-    """Return the explanation of a key, one for each connector that has it.
+    """Return the explanations of a key, one for each connector that has it.
 
     Args:
-        key: its dotted path, as in ``--set``, or only the last part of it.
+        key: its dotted path, as in ``--set``, or just the last part of it.
 
     Raises:
         ConfigError: no installed connector has it; the message names similar keys.
@@ -71,13 +71,13 @@ def every() -> list[Explanation]:
 
 
 def _with_keys_of(sides: list[Explanation], found: Explanation) -> Explanation:
-    """Return ``source`` or ``destination`` with the keys of all connectors; any other key as it is."""
+    """Return ``source`` or ``destination`` with the keys of all connectors; any other key unchanged."""
     keys = dict.fromkeys(item.key for item in sides if item.key.startswith(f"{found.key}."))
     return attrs.evolve(found, keys=found.keys or tuple(keys))
 
 
 def _near(key: str, known: list[str]) -> list[str]:
-    """Return similar keys: by the whole path, or by its last part only."""
+    """Return keys that are similar in the whole path or in its last part."""
     parts = difflib.get_close_matches(key, {path.rsplit(".", 1)[-1] for path in known}, n=1)
     alike = [path for path in known if path.rsplit(".", 1)[-1] in parts] if "." not in key else []
     return list(dict.fromkeys([*alike, *difflib.get_close_matches(key, known, n=3, cutoff=0.7)]))[:3]

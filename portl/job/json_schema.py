@@ -1,7 +1,7 @@
-"""The JSON Schema of the job file, from the models of the installed connectors, for completion and checks in editors.
+"""The JSON Schema of the job file, for editors, generated from the models of the installed connectors.
 
-It does not check everything: only ``portl run`` knows which fields exclude or require each other (``table`` or
-``query``). In place of a plain value there may be a variable of the environment, ``${NAME}``.
+It does not check everything: only ``portl run`` knows which keys exclude or require each other (``table`` or
+``query``). Any plain value may be an environment variable instead, ``${NAME}``.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class _Builder:
         self.definitions: dict[str, Any] = {}
 
     def required(self) -> list[dict[str, Any]]:
-        """Return what a job of one table has to say of the destination, by its type."""
+        """Return the keys that a job of one table must set for its destination, by type."""
         models = {c.name: c.destination_config.ONE_TABLE for c in self._connectors if c.destination_config}
         return [
             {"if": {"properties": {"type": {"const": name}}}, "then": {"required": list(keys)}}
@@ -81,7 +81,7 @@ class _Builder:
         return found
 
     def _value(self, hint: Any) -> dict[str, Any]:
-        """Return the schema of a value, by the annotation of its field."""
+        """Return the schema of a value from the annotation of its field."""
         if hint is SourceConfig or hint is DestinationConfig:
             return self._side("source" if hint is SourceConfig else "destination")
         if hint is Conflict:
@@ -105,7 +105,7 @@ class _Builder:
         if hint is Secret:
             return {"type": "string"}
         if hint is str:
-            # The model decides what a scalar means: for a string, its spelling is the value.
+            # The model decides what a scalar means: a string takes it as spelled.
             return {"type": ["string", "number", "boolean"]}
         if hint in _PLAIN:
             return self._any([{"type": _PLAIN[hint]}, _VARIABLE])
@@ -119,7 +119,7 @@ class _Builder:
 
     def _named(self, name: str, cls: type) -> dict[str, Any]:
         if name not in self.definitions:
-            self.definitions[name] = {}  # ends the recursion of a model that contains itself
+            self.definitions[name] = {}  # ends the recursion if a model contains itself
             self.definitions[name] = self.model(cls)
         return {"$ref": f"#/$defs/{name}"}
 

@@ -1,4 +1,4 @@
-"""Load a job: from a file, or from the dict in its place, to the models of ``portl.config``.
+"""Load a job, from a file or a dict, into the models of ``portl.config``.
 
 All problems of a job are reported at once, each with its line and path.
 """
@@ -28,7 +28,7 @@ def load(
 
     Args:
         job: the path of a YAML file, a dict with the same keys, or the models themselves.
-        overrides: dotted path of a key to the YAML text of its new value, as ``--set`` gives them.
+        overrides: maps the dotted path of a key to its new value as YAML text, as ``--set`` does.
 
     Raises:
         ConfigError: with all problems of the job.
@@ -56,8 +56,8 @@ def _finish(loader: _Loader, overrides: Mapping[str, str] | None, origin: str) -
 
 
 def _read(path: Path) -> tuple[Tree | None, str]:
-    """Return the document of a file, or why it cannot be read."""
-    from portl.job import yaml  # a job that is a dict needs no YAML: importing ruamel.yaml takes 20 ms
+    """Return the parsed file, or why it cannot be read."""
+    from portl.job import yaml  # not needed if the job is a dict; importing ruamel.yaml takes 20 ms
 
     try:
         if path.stat().st_size > yaml.MAX_BYTES:
@@ -78,7 +78,7 @@ def _read(path: Path) -> tuple[Tree | None, str]:
 
 
 def _plain(value: Any) -> Any:
-    """Copy a caller's dict, its keys as texts, so that nothing of it is shared or changed."""
+    """Deep-copy a caller's dict, with keys as strings, so that it is neither shared nor changed."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -95,11 +95,11 @@ class _Loader:
 
     @property
     def problems(self) -> list[str]:
-        """Every problem once, in the order of the lines."""
+        """Every problem once, in line order."""
         return list(dict.fromkeys(text for _, text in sorted(self._found, key=lambda found: found[0])))
 
     def load(self, overrides: Mapping[str, str]) -> MigrationConfig | None:
-        """Return the models, or None where there are problems."""
+        """Return the models, or None if there are problems."""
         for dotted, text in overrides.items():
             self._override(dotted, text)
         data = interpolated(self._tree.root, (), self._report)

@@ -1,7 +1,7 @@
 """Convert one value of a job to the type of its field: a string, a number, a boolean, a word of an enum.
 
-The field, not YAML, decides what a plain scalar means: for a string, its spelling is the value. A value with variables
-of the environment in it may be a secret, so no message repeats it.
+The field, not YAML, decides what a plain scalar means: a string takes it as spelled. A value with environment variables
+in it may be a secret, so no message repeats it.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ class Mismatch(ValueError):
 
 
 class FromEnvironment(str):
-    """A string with variables in it: it may be a number, and it must not be printed."""
+    """A string that had variables in it: it may be meant as a number, and must not be printed."""
 
     names: tuple[str, ...] = ()
 
 
 class Unknown:
-    """Takes the place of a value whose variable is not set: that is reported once, and nothing else about it."""
+    """Stands for a value whose variable is not set, which is reported once, and nothing else about the value."""
 
 
 class AlreadyReported(ValueError):
-    """What is wrong with a value is reported already."""
+    """The problem with a value has already been reported."""
 
 
 def structure_scalar(value: Any, cls: Any) -> Any:
-    """Convert a value to a plain type of Python, or to a subclass of one."""
+    """Convert a value to a plain Python type, or to a subclass of one."""
     if is_enum(cls):
         return as_choice(value, cls)
     for kind, convert in ((bool, as_boolean), (int, as_integer), (float, as_number), (str, as_text)):
@@ -49,7 +49,7 @@ def structure_scalar(value: Any, cls: Any) -> Any:
 
 
 def structure_secret(value: Any) -> Secret:
-    """Return a value as a secret; an error does not repeat it."""
+    """Return a value as a secret; errors do not repeat it."""
     if isinstance(value, Secret):
         return value
     try:

@@ -1,7 +1,7 @@
-"""Turn the plain data of a job into the models of ``portl.config``, and report all that is wrong with it at once.
+"""Turn the plain data of a job into the models of ``portl.config``, and report everything wrong with it at once.
 
-A model's validators all run, also where some of its fields are wrong already. Errors are raised where no handled
-exception and no local variable holds the job's values: any may be a secret.
+All validators of a model run, even if some of its fields are already wrong. Errors are raised where neither an
+exception being handled nor a local variable holds the job's values, any of which may be a secret.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from portl.values.errors import PluginError
 from portl.values.secrets import Secret
 from portl.values.text import nearest
 
-#: Keys that the message for an unknown one lists; of more than these, the list hides what else is wrong.
+#: The most keys to list in the message for an unknown key; a longer list would hide the other problems.
 MOST_KEYS = 8
 
 _TABLES = Tables | tuple[TableChoice, ...] | None
@@ -58,7 +58,7 @@ Problems = list[tuple[KeyPath, str]]
 
 
 class _Wrong(ValueError):
-    """What is wrong below one place of the job; empty where all of it is reported already."""
+    """The problems in one part of the job; empty if all of them have already been reported."""
 
     def __init__(self, problems: Problems) -> None:
         super().__init__("; ".join(text for _, text in problems))
@@ -66,7 +66,7 @@ class _Wrong(ValueError):
 
 
 def structure(data: Any) -> tuple[MigrationConfig | None, Problems]:
-    """Return the models of a job, or None and what is wrong.
+    """Return the models of a job, or None and the problems.
 
     Args:
         data: plain data, its variables replaced.
@@ -87,7 +87,7 @@ def _structured(data: Any, *, many: bool) -> tuple[MigrationConfig | None, Probl
 
 
 def misplaced(config: MigrationConfig) -> Problems:
-    """Return what is missing to read and write one table, or what a job of many tables has too much."""
+    """Return the keys that are missing for a job of one table, or out of place in a job of many."""
     found: Problems = []
     for name, side in (("source", config.source), ("destination", config.destination)):
         lacks = side.lacks
@@ -100,11 +100,11 @@ def misplaced(config: MigrationConfig) -> Problems:
 
 @functools.cache
 def _converter(*, many: bool) -> cattrs.Converter:
-    """Return what structures a job; one of ``many`` tables names none in ``source`` and ``destination``."""
+    """Return a converter for jobs; if ``many``, ``source`` and ``destination`` need not name a table."""
     converter = cattrs.Converter(detailed_validation=True)
     converter.register_structure_hook_factory(attrs.has, lambda cls: _Model(cls, converter, many=many))
-    # cattrs looks for a hook by class before any other, and finds that of a base class too: an enum of strings is a
-    # string to it, and a bool is an int.
+    # cattrs looks up hooks by class first, base classes included: to it, an enum of strings is a string, and a bool is
+    # an int.
     for kind in (str, int, float, Path):
         converter.register_structure_hook(kind, structure_scalar)
     converter.register_structure_hook_func(is_enum, as_choice)
@@ -167,11 +167,11 @@ class _Side:
 
 
 class _Model:
-    """Structures one attrs class, and gathers all that is wrong with it.
+    """Structures one attrs class, and collects everything wrong with it.
 
-    attrs stops at the first validator that raises, and runs none where an argument is missing. So the fields that are
-    right are put into a trial object, and the validators run on that; one that asks for a field that is wrong is
-    ignored. Only then is the object made.
+    attrs stops at the first validator that raises, and runs none if an argument is missing. So the valid fields are set
+    on a trial object and the validators run on that; one that accesses an invalid field is ignored. Only then is the
+    real object made.
     """
 
     def __init__(self, cls: type, converter: cattrs.Converter, *, many: bool) -> None:
@@ -185,7 +185,7 @@ class _Model:
         if isinstance(value, self._cls):
             return value
         expect_mapping(value)
-        # A field that an unknown key is probably a misspelling of is not reported as missing.
+        # If an unknown key looks like a misspelling of a field, the field is not reported as missing.
         meant = {key: nearest(key, self._fields) for key in value if key not in self._fields}
         found: Problems = [((key,), self._unknown(near)) for key, near in meant.items()]
         values: dict[str, Any] = {}
@@ -211,14 +211,14 @@ class _Model:
         return f"unknown key; {suggestion}{known}"
 
     def _refused(self, values: Mapping[str, Any], mentioned: Iterable[object]) -> Problems:
-        """Return what the validators object to in the fields in ``values``.
+        """Return the objections of validators to the fields in ``values``.
 
         Args:
-            values: the fields that are right.
-            mentioned: the fields that the job gives; those of them that are not in ``values`` are wrong.
+            values: the valid fields.
+            mentioned: the fields that the job sets; those that are not in ``values`` are invalid.
         """
         if any(field.converter for field in self._fields.values()):
-            return []  # a validator expects what the converter makes: making the object will tell
+            return []  # validators expect converted values, so they run when the object is made
         trial: Any = object.__new__(self._cls)
         absent = set(mentioned) - set(values)
         for name, field in self._fields.items():
@@ -238,7 +238,7 @@ class _Model:
         return [*found, *self._lacks(trial)]
 
     def _lacks(self, trial: Any) -> Problems:
-        """Return what is missing to read or write one table, as far as the fields that are right tell."""
+        """Return what is missing to read or write one table, as far as the valid fields tell."""
         try:
             lacks = trial.lacks if self._complete else None
         except AttributeError:
@@ -257,13 +257,13 @@ def _problems(path: KeyPath, error: BaseException) -> Problems:
     """Return the problems that an exception stands for, each with its path; ``path`` is where it was raised.
 
     Raises:
-        BaseException: the error itself, if it is a defect of a model and not of the job.
+        BaseException: the error itself, if the fault is the model's and not the job's.
     """
     if isinstance(error, _Wrong):
         return [((*path, *inside), text) for inside, text in error.problems]
     if isinstance(error, FieldError):
         return [((*path, *error.path), error.text)]
-    if isinstance(error, ExceptionGroup):  # several FieldErrors of one validator, or what cattrs gathers
+    if isinstance(error, ExceptionGroup):  # several FieldErrors of one validator, or errors collected by cattrs
         return [found for inner in error.exceptions for found in _problems((*path, *_noted(inner)), inner)]
     if isinstance(error, AlreadyReported):
         return []
@@ -273,7 +273,7 @@ def _problems(path: KeyPath, error: BaseException) -> Problems:
 
 
 def _noted(error: BaseException) -> KeyPath:
-    """Return the place that cattrs notes on an exception."""
+    """Return the location that cattrs noted on an exception."""
     for text in getattr(error, "__notes__", ()):
         if isinstance(text, AttributeValidationNote):
             return (text.name,)
@@ -335,7 +335,7 @@ def _mapping(value: Any, cls: Any, converter: cattrs.Converter) -> dict[str, Any
 
 
 def _each(items: Iterable[tuple[Any, Any]], convert: Callable[[Any], Any]) -> Iterator[tuple[Any, Any]]:
-    """Convert every value, and fail for those that are wrong only when all have been tried."""
+    """Convert every value, and only then fail for the invalid ones."""
     found: Problems = []
     failed = False
     for key, item in items:

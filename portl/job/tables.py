@@ -1,6 +1,6 @@
-"""Structure the entries of ``tables``: each is the job as the file has it, with what the entry says of its own.
+"""Structure the entries of ``tables``: each becomes a job, made of the file's keys and the entry's own.
 
-An entry may have every key of a job of one table. Those of the source and of the job stand side by side in it; they are
+An entry may have any key of a job of one table. Keys of the source and of the job are written side by side, and are
 told apart by their names.
 """
 
@@ -16,7 +16,7 @@ from portl.job.document import Path as KeyPath
 from portl.job.document import Written
 from portl.job.scalars import Mismatch, as_text, but
 
-#: Keys that hold for the whole job.
+#: Keys that apply to the whole job.
 _WHOLE = frozenset(
     {"name", "source", "tables", "exclude", "schemas", "objects", "foreign_keys", "on_table_error"}
     | {"retry", "parallel", "atomic", "run_id", "resume", "ledger"}
@@ -28,10 +28,10 @@ Structure = Callable[[Mapping[str, Any]], tuple[MigrationConfig | None, Problems
 
 
 def choices(value: Any) -> Tables | tuple[TableChoice, ...]:
-    """Return the entries, as yet without their jobs.
+    """Return the entries, still without their jobs.
 
     Raises:
-        Mismatch: it is neither the word ``all`` nor a list.
+        Mismatch: the value is neither the word ``all`` nor a list.
     """
     text = value.text if isinstance(value, Written) else value
     if isinstance(text, str) and text.strip() == Tables.ALL.value:
@@ -51,12 +51,12 @@ def _name(item: Any) -> str | None:
 def with_jobs(
     config: MigrationConfig, data: Mapping[str, Any], structure: Structure
 ) -> tuple[MigrationConfig, Problems]:
-    """Return the job with the jobs of its entries, and what is wrong with these.
+    """Return the job with the jobs of its entries, and the problems of these.
 
     Args:
         config: the job.
-        data: the same as plain data.
-        structure: structures a job of plain data.
+        data: the job as plain data.
+        structure: turns plain data into a job.
     """
     if config.tables is None or isinstance(config.tables, Tables):
         return config, []
@@ -94,7 +94,7 @@ def _entry(
 
 
 def _connecting(item: Mapping[str, Any], config: MigrationConfig) -> Problems:
-    """Return a problem for each key that says how to reach a side: all tables are read and written over one."""
+    """Return a problem for each key that says how to connect: all tables share the connections of the job."""
     target = item.get("destination")
     said = "holds for all tables: write it under `{}` at the top"
     found: Problems = [((key,), said.format("source")) for key in item if key in config.source.CONNECTION]
@@ -106,7 +106,7 @@ def _connecting(item: Mapping[str, Any], config: MigrationConfig) -> Problems:
 
 
 def _in_entry(path: Sequence[str | int], item: Mapping[str, Any], reading: Mapping[str, Any]) -> bool:
-    """Return whether a problem is one of the entry's; what is wrong at the top is reported there."""
+    """Return whether a problem is in the entry; problems at the top level are reported there."""
     if path[:1] == ("source",):
         return len(path) < 2 or path[1] in reading
     if path[:1] == ("destination",):

@@ -1,4 +1,4 @@
-"""Jobs without a file: from two URLs and the name of a table. A URL's scheme decides its connector."""
+"""Make jobs from two URLs and the name of a table. A URL's scheme decides its connector."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def job_from_urls(
     tables: str | Sequence[str] | None = None,
     name: str | None = None,
 ) -> dict[str, Any]:
-    """Return the job that copies a table, or many, as the dict that ``portl.migrate``, ``plan`` and ``verify`` take.
+    """Return a job that copies one table or several, as a dict for ``portl.migrate``, ``plan`` and ``verify``.
 
-    You can add any other key to it. Its passwords are of the type ``Secret``, so it can be printed.
+    Any other key can be added to it. Its passwords are of type ``Secret``, so it can be printed.
 
     Args:
         source: the URL of the table's database, in a form that an installed connector understands.
-        destination: the URL of the database that it goes to.
+        destination: the URL of the database to copy it to.
         table: its name, as the connector spells names: for PostgreSQL ``users`` or ``sales.orders``.
         to_table: its name at the destination; by default the same.
-        tables: instead of ``table``: the word ``all``, or names and patterns, as the key ``tables`` has them.
-        name: the job's name; by default always the same for a table, so that an interrupted run is resumed.
+        tables: instead of ``table``: the word ``all``, or names and patterns, as for the key ``tables``.
+        name: the job's name; the default depends only on the table, so that an interrupted run is resumed.
 
     Raises:
         ConfigError: a URL or a name is malformed. The message repeats no part of a URL.
@@ -64,11 +64,11 @@ def job_from_urls(
 
 
 def side_of(side: str, url: str | Secret) -> tuple[Connector, Mapping[str, Any]]:
-    """Return the connector of a URL, and the keys of a job file that mean the same.
+    """Return the connector of a URL, and the equivalent keys of a job file.
 
     Args:
         side: ``source`` or ``destination``, for messages.
-        url: no message repeats it, as it may contain a password.
+        url: never repeated in messages, as it may contain a password.
     """
     secret = url if isinstance(url, Secret) else Secret(url)
     connector = _connector(side, secret)
@@ -77,7 +77,7 @@ def side_of(side: str, url: str | Secret) -> tuple[Connector, Mapping[str, Any]]
         return connector, connector.from_url(secret)
     except FieldError as error:
         problem = f"the {side}'s URL {error.text}"
-    raise ConfigError([problem], origin="URL")  # here, where no exception being handled holds the URL
+    raise ConfigError([problem], origin="URL")  # raised here, where no exception being handled holds the URL
 
 
 def named(side: str, connector: Connector, table: str) -> Mapping[str, Any]:
@@ -106,7 +106,7 @@ def _connector(side: str, url: Secret) -> Connector:
 
 
 def _connectors(scheme: str) -> Iterable[Connector]:
-    """Yield the connectors that can be imported, first those named like the scheme, so that one import will do."""
+    """Yield the importable connectors, those named like the scheme first, so that usually one import is enough."""
 
     def unlike(name: str) -> tuple[bool, str]:
         return not (scheme.startswith(name) or name.startswith(scheme)), name

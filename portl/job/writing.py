@@ -1,4 +1,4 @@
-"""Write a job as a commented YAML file, with ``${NAME}`` in place of every secret."""
+"""Write a job as a commented YAML file, with ``${NAME}`` for every secret."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from portl.values.secrets import Secret
 from portl.values.text import printable
 
-#: The sides of a job; a secret of a side becomes a variable such as SOURCE_PASSWORD.
+#: The sides of a job; a side's secret becomes a variable such as SOURCE_PASSWORD.
 _SIDES = ("source", "destination")
 
 
@@ -23,9 +23,9 @@ def job_text(
     """Return the YAML of a job.
 
     Args:
-        job: plain data, as ``portl.migrate`` takes it; values of the type ``Secret`` become variables.
-        comments: lines of comment above each key of the job.
-        head: lines of comment at the top.
+        job: plain data, as for ``portl.migrate``; values of type ``Secret`` become variables.
+        comments: comment lines above each key of the job.
+        head: comment lines at the top.
         schema: the path of the JSON Schema for editors.
     """
     parts = [f"# yaml-language-server: $schema={schema}\n"] if schema else []
@@ -36,7 +36,7 @@ def job_text(
 
 
 def variables(job: Mapping[str, Any]) -> list[str]:
-    """Return the variables of the environment that take the place of a job's secrets in the file."""
+    """Return the environment variables that replace a job's secrets in the file."""
     return [f"{side}_{key}".upper() for side in _SIDES for key, value in job[side].items() if isinstance(value, Secret)]
 
 

@@ -1,8 +1,8 @@
-"""Parse YAML and keep how it is written: the spelling of every scalar, the line of every key.
+"""Parse YAML and keep the spelling of every scalar and the line of every key.
 
-A loader that resolves types at once cannot take ``012`` for a password. Here, a scalar stays a ``Written`` until the
-model decides its type. Refused: files over a megabyte, duplicate keys, tags, aliases that contain themselves or
-multiply beyond ``MAX_NODES``. No message repeats a value, as it may be a password.
+A loader that resolves types right away would turn the password ``012`` into a number. Here, a scalar stays a
+``Written`` until the model decides its type. Refused: files over a megabyte, duplicate keys, tags, and aliases that
+contain themselves or expand beyond ``MAX_NODES``. No message repeats a value, as it may be a password.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_BYTES = 1_000_000
 MAX_NODES = 20_000
 
 _TAG = "tag:yaml.org,2002:"
-# The tags that the parser gives to untagged nodes.
+# The tags that the parser assigns to untagged nodes.
 _PLAIN_TAGS = {
     _TAG + name for name in ("null", "bool", "int", "float", "timestamp", "str", "seq", "map", "merge", "value")
 }
@@ -37,7 +37,7 @@ def parse(text: str) -> Tree:
         raise YAMLProblem(f"the file is larger than {MAX_BYTES:,} bytes")
     found = _compose(text)
     if isinstance(found, YAMLProblem):
-        raise found  # here, where no exception being handled holds the text
+        raise found  # raised here, where no exception being handled holds the text
     tree = Tree()
     if found is not None:
         tree.root = _Builder(tree).build(found, (), ())
@@ -57,8 +57,8 @@ def _compose(text: str) -> Node | YAMLProblem | None:
         return YAMLProblem("not valid YAML: nested too deeply")
 
 
-# What the parser reports, or the context that it names, and the message for it. The text of an alias or a tag is not
-# repeated: it may be a password without quotes.
+# The parser's problem, or the context it names, and our message for it. The text of an alias or a tag is not repeated:
+# it may be an unquoted password.
 _WORDS = (
     (
         "found undefined alias",
@@ -133,7 +133,7 @@ class _Builder:
         self._tree.problems.append(YAMLProblem(message, line))
 
     def _entries(self, node: MappingNode, ancestors: tuple[Node, ...]) -> list[tuple[str, Node, Node]]:
-        """Return the keys and values of a mapping: its own, then those that ``<<`` merges into it."""
+        """Return the keys and values of a mapping: its own, then those merged into it by ``<<``."""
         own: dict[str, tuple[str, Node, Node]] = {}
         merged: list[tuple[str, Node, Node]] = []
         for key, value in node.value:

@@ -1,4 +1,4 @@
-"""Write the skeleton of a connector's package: ``portl new-connector NAME``."""
+"""Write the skeleton of a connector package, for ``portl new-connector NAME``."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 
 def new_connector(name: str, into: Path | str = ".") -> Path:
-    """Write a connector's package, whose tests pass; return its folder.
+    """Write a connector package whose tests pass; return its folder.
 
     Args:
         name: the ``type`` in job files: lower-case letters, digits and dashes.
-        into: the folder in which to create ``portl-NAME``.
+        into: the folder to create ``portl-NAME`` in.
 
     Raises:
         ConfigError: the name is not valid, or the folder exists already.

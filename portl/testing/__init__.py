@@ -1,1 +1,1 @@
-"""For tests: an in-memory connector, and a suite that every connector should pass (``portl.testing.conformance``)."""
+"""Support for tests: an in-memory connector, and the suite that every connector should pass (``conformance``)."""

@@ -1,4 +1,4 @@
-"""The ledger of the in-memory connector: runs in a dict, written when the transaction of the rows is committed."""
+"""The ledger of the in-memory connector: runs in a dict, written when the rows' transaction commits."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from portl.values.runs import ChunkLine, ChunkState, Run, RunState
 
 
 class Runs:
-    """The runs of a database, and which session holds the lock of each job."""
+    """The runs of a database, and the session that holds each job's lock."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
-        #: By id, in the order in which they were started.
+        #: By id, in starting order.
         self.runs: dict[str, Run] = {}
         self.holders: dict[str, MemoryLedger] = {}
 
@@ -29,7 +29,7 @@ class MemoryLedger(Ledger):
     def __init__(self, runs: Runs) -> None:
         self._runs = runs
         self._job: str | None = None
-        #: What COMMIT of the open transaction will write; None outside of one.
+        #: What the open transaction's COMMIT will write; None outside a transaction.
         self._pending: list[Callable[[], None]] | None = None
         self._starting: dict[str, Run] = {}
 
@@ -43,7 +43,7 @@ class MemoryLedger(Ledger):
         self._pending, self._starting = [], {}
 
     def commit(self) -> None:
-        """Write what was deferred, all or nothing.
+        """Write the deferred lines, all or nothing.
 
         Raises:
             Superseded: a later attempt has resumed the run.
@@ -60,7 +60,7 @@ class MemoryLedger(Ledger):
         self._pending, self._starting = None, {}
 
     def rollback(self) -> None:
-        """Discard what was deferred."""
+        """Discard the deferred lines."""
         self._pending, self._starting = None, {}
 
     def _write(self, change: Callable[[], None]) -> None:
@@ -96,7 +96,7 @@ class MemoryLedger(Ledger):
             return [attrs.evolve(run, locked=run.job in self._runs.holders) for run in reversed(found)]
 
     def prepare(self) -> None:
-        """See ``Ledger.prepare``: there is nothing to create."""
+        """See ``Ledger.prepare``. Nothing has to be created."""
 
     def start(self, run: Run) -> None:
         """See ``Ledger.start``."""
@@ -189,7 +189,7 @@ class MemoryLedger(Ledger):
 
 
 def _written_since(run: Run, found: ChunkLine, before: ChunkLine) -> bool:
-    """Return whether this attempt has written a line since it was ``before``."""
+    """Return whether this attempt has written the line since ``before`` was read."""
     return found.attempt == run.attempt and (found.attempt, found.state, found.rows) != (
         before.attempt,
         before.state,

@@ -1,7 +1,7 @@
 """Kill a migration between any two calls that the engine makes to its connectors.
 
-The process lives on, but what the migration had open is dead: every further call raises ``Killed``, so that nothing is
-cleaned up. ``bury`` then closes both sides, as the operating system would close their connections.
+The process survives, but the migration is dead: every further call raises ``Killed``, so that nothing is cleaned up.
+``bury`` then closes both sides, as the operating system would close their connections.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from portl.connectors.exchange import Batch
 from portl.connectors.ledger import Ledger
 from portl.connectors.writer import Writer
 
-#: The methods of a source and of a destination that are called during a migration.
+#: The methods of sources and destinations that are called during a migration.
 _SOURCE = ("open", "describe", "split", "snapshot", "resumable", "rest", "read")
 _DESTINATION = ("open", "describe", "examine", "ledger", "writer", "empty", "incarnation", "holds")
 
 
 class Killed(BaseException):
-    """Takes the place of the end of the process: nothing catches it."""
+    """Stands for the death of the process: nothing catches it."""
 
 
 @attrs.define
 class Killer:
-    """Counts calls; after so many, raises in place of each."""
+    """Counts calls; after the given number, raises instead."""
 
-    #: Calls that are let through; None: all.
+    #: The number of calls to let through; None for all.
     after: int | None = None
     calls: int = 0
     dead: bool = False
@@ -41,7 +41,7 @@ class Killer:
         """Count a call.
 
         Raises:
-            Killed: in place of the call.
+            Killed: instead of making the call.
         """
         if not self.dead and self.after is not None and self.calls >= self.after:
             self.dead = True
@@ -50,7 +50,7 @@ class Killer:
         self.calls += 1
 
     def opened(self, side: Any) -> None:
-        """Remember a side to close."""
+        """Remember a side, to close it later."""
         self._sides.append(side)
 
     def bury(self) -> None:
@@ -63,10 +63,10 @@ class Killer:
 
 @contextmanager
 def killing(after: int | None) -> Iterator[Killer]:
-    """Kill migrations inside this context after so many calls to their connectors.
+    """Kill migrations inside this context after a number of calls to their connectors.
 
     Args:
-        after: how many; None for no limit, to count them.
+        after: the number; None for no limit, to count the calls.
     """
     killer = Killer(after)
     load = registry.load

@@ -1,4 +1,4 @@
-"""A connector whose tables are lists in this process, for tests of programs that use portl.
+"""A connector whose tables are lists in this process, for testing programs that use portl.
 
 ::
 
@@ -11,10 +11,10 @@
 
 ``portl.job_from_urls("memory://shop", …, table="users")`` returns the same job.
 
-It has transactions with savepoints, a ledger, all modes, all conflict strategies but ``merge``, a quarantine, several
-workers, and resumes interrupted runs. An incremental run reads the rows that have come since the version of the table
-which the run before has read, whatever their cursor is. Values are stored as they arrive. Importing this module
-registers it under the name ``memory``; nothing outlives the process.
+It has transactions with savepoints, a ledger, all modes, all conflict strategies except ``merge``, a quarantine and
+several workers, and it resumes interrupted runs. An incremental run reads the rows added since the version of the table
+that the previous run read, whatever their cursor. Values are stored as they arrive. Importing this module registers the
+connector under the name ``memory``; nothing outlives the process.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ _databases: dict[str, Database] = {}
 
 
 def database(name: str) -> Database:
-    """Return the database with this name; the first call creates it."""
+    """Return the database with this name, creating it on the first call."""
     return _databases.setdefault(name, Database(name))
 
 
@@ -80,7 +80,7 @@ def forget(*names: str) -> None:
 
 
 def column(name: str, type: Type | Kind | str, *, nullable: bool = True) -> Column:
-    """Return a column of a generic type; for a type without parameters, its name is enough."""
+    """Return a column of a generic type, which may be given by name if it has no parameters."""
     found = type if isinstance(type, Type) else Type(kind=Kind(type))
     return Column(name=name, type=found, native=str(found), nullable=nullable)
 
@@ -94,7 +94,7 @@ class Database:
         self.runs = Runs()
 
     def create(self, table: str, columns: Iterable[Column], *, key: Iterable[str] = ()) -> MemoryTable:
-        """Create a table; it replaces one with the same name."""
+        """Create a table, replacing any with the same name."""
         self.tables[table] = MemoryTable(name=table, columns=tuple(columns), key=tuple(key))
         return self.tables[table]
 
@@ -104,12 +104,12 @@ class Database:
         found.put([*found.rows, *map(tuple, rows)])
 
     def delete(self, table: str, where: Callable[[tuple[Any, ...]], bool] = lambda row: True) -> None:
-        """Remove the rows that meet a condition; without one, all rows."""
+        """Remove the rows that match a condition, by default all rows."""
         found = self.tables[table]
         found.put([row for row in found.rows if not where(row)])
 
     def rows(self, table: str) -> list[tuple[Any, ...]]:
-        """Return the rows of a table; an empty list if it does not exist."""
+        """Return the rows of a table, or an empty list if it does not exist."""
         return list(self.tables[table].rows) if table in self.tables else []
 
 
@@ -131,12 +131,12 @@ class MemorySourceConfig(SourceConfig):
 
 
 class MemorySource(Source[MemorySourceConfig]):
-    """Reads the rows that are there when it is opened, in chunks by position."""
+    """Reads the rows present when it is opened, in chunks by position."""
 
     increments: ClassVar[Collection[By]] = (By.CURSOR, By.XMIN)
 
     _snapshot: tuple[MemoryTable, list[tuple[Any, ...]]] | None = None
-    #: All rows, if ``since`` has left some out; and the watermark.
+    #: All rows, if ``since`` left some out; and the watermark.
     _all: list[tuple[Any, ...]] | None = None
     _watermark: Mapping[str, Any] | None = None
 
@@ -231,7 +231,7 @@ class MemorySource(Source[MemorySourceConfig]):
         return state if self._watermark is None else {**state, "watermark": self._watermark}
 
     def resumable(self, lines: Sequence[ChunkLine], run: Run, *, repeatable: bool) -> list[Finding]:
-        """See ``Source.resumable``: positions denote the same rows as long as nobody writes to the table."""
+        """See ``Source.resumable``. Positions denote the same rows as long as the table is not written to."""
         now = self._table.number, self._table.version
         changed = any((found["table"], found["version"]) != now for found in run.snapshots.values())
         if not changed or not any(line.state is not ChunkState.PENDING for line in lines):
@@ -300,7 +300,7 @@ class MemoryDestination(Destination[MemoryDestinationConfig]):
         self._writer: MemoryWriter | None = None
 
     def close(self) -> None:
-        """See ``Destination.close``: rolls back an open transaction and releases the lock of the job."""
+        """See ``Destination.close``. Rolls back an open transaction and releases the job's lock."""
         if self._writer is not None:
             self._writer.rollback()
         self._ledger.unlock()

@@ -18,7 +18,7 @@ from portl.schema.tables import Column, Key, Table
 from portl.testing.bookkeeping import MemoryLedger
 from portl.values.errors import ConflictError, DataError, OperationError
 
-#: Seconds between two checks of the token while another transaction holds the table.
+#: Seconds between checks of the cancel token while another transaction holds the table.
 POLL_SECONDS = 0.02
 
 #: Numbers tables and quarantined rows.
@@ -27,7 +27,7 @@ numbers = itertools.count(1)
 
 @attrs.define(kw_only=True)
 class MemoryTable:
-    """A table: its columns, its rows in order of insertion, and its quarantine."""
+    """A table: its columns, its rows in insertion order, and its quarantine."""
 
     name: str
     columns: tuple[Column, ...]
@@ -45,13 +45,13 @@ class MemoryTable:
     lock: threading.Lock = attrs.field(factory=threading.Lock, repr=False, eq=False)
 
     def put(self, rows: list[tuple[Any, ...]]) -> None:
-        """Replace the rows. A row that was there keeps the version that wrote it."""
+        """Replace the rows. Rows that were already there keep the version that wrote them."""
         self.version += 1
         self.written = {id(row): self.written.get(id(row), self.version) for row in rows}
         self.rows = rows
 
     def described(self) -> Table:
-        """Return it as the core sees it."""
+        """Return the table as the core describes it."""
         keys = (Key(name=f"{self.name}_key", columns=self.key, primary=True),) if self.key else ()
         return Table(name=self.name, columns=self.columns, keys=keys, dialect="memory")
 
@@ -81,13 +81,13 @@ class Work:
 
 
 class MemoryWriter(Writer):
-    """Writes in transactions, each on a copy that COMMIT puts in place of the table's rows.
+    """Writes in transactions, each on a copy that replaces the table's rows on COMMIT.
 
     Args:
         tables: the tables of the database.
         intent: the job.
-        ledger: of the same session; what it writes while a transaction is open belongs to that.
-        context: has the cancel token.
+        ledger: that of the same session; what it writes while a transaction is open is part of it.
+        context: with the cancel token.
     """
 
     def __init__(self, tables: dict[str, MemoryTable], intent: Intent, ledger: MemoryLedger, context: Context) -> None:
@@ -112,7 +112,7 @@ class MemoryWriter(Writer):
         return self._work
 
     def begin(self) -> None:
-        """See ``Writer.begin``: waits while another transaction holds the table."""
+        """See ``Writer.begin``. Waits while another transaction holds the table."""
         found = self._tables.get(self._intent.target.name)
         if found is None:
             key = self._intent.target.primary_key
@@ -178,7 +178,7 @@ class MemoryWriter(Writer):
             work.counts += Counts(updated=1)
 
     def remove(self, keys: Collection[Texts]) -> int:
-        """Remove the rows with these keys; return how many there were."""
+        """Remove the rows with these keys; return their number."""
         work = self.work
         types = [next(c.type for c in work.columns if c.name == name) for name in work.key]
         gone = {
@@ -191,7 +191,7 @@ class MemoryWriter(Writer):
         return len(gone)
 
     def check(self) -> Counts:
-        """See ``Writer.check``: rows are checked as they are written."""
+        """See ``Writer.check``. Rows are checked as they are written."""
         counts, self.work.counts = self.work.counts, Counts()
         return counts
 

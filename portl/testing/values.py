@@ -1,4 +1,4 @@
-"""Values of every generic type, with edge cases, as rows hold them (``portl.schema``)."""
+"""Values of every generic type, with edge cases, as they appear in rows (``portl.schema``)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from portl.schema.types import Kind, Type
 
 _EAST = dt.timezone(dt.timedelta(hours=5, minutes=45))
 
-#: Type to values, beginning with an ordinary one. NULL is not included.
+#: Type to values, an ordinary one first. NULL is not included.
 VALUES: Mapping[Type, tuple[Any, ...]] = {
     Type(kind=Kind.SMALLINT): (1, 0, -32768, 32767),
     Type(kind=Kind.INT): (1, 0, -2147483648, 2147483647),
@@ -51,7 +51,7 @@ VALUES: Mapping[Type, tuple[Any, ...]] = {
     Type(kind=Kind.ARRAY, element=Type(kind=Kind.TEXT)): (["a", None, "NULL", 'b"', "{,}", ""], []),
 }
 
-#: Names that need quoting, encoding or are long.
+#: Names that are long or need quoting or encoding.
 NAMES = (
     "select",
     "Upper Case",
@@ -68,7 +68,7 @@ NAMES = (
 
 
 def alike(one: Any, other: Any) -> bool:
-    """Return whether two values are the same: NaN is NaN, an instant is itself in any zone, 1.5 is not 1.50."""
+    """Return whether two values are the same: NaN is NaN, an instant is the same in any zone, 1.5 is not 1.50."""
     if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
         return len(one) == len(other) and all(map(alike, one, other))
     if isinstance(one, Decimal) and isinstance(other, Decimal):

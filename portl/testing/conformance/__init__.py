@@ -19,12 +19,12 @@
                 ...                      # make the table, unless ``columns`` is None
                 return Target(
                     destination={…},                    # the `destination` of a job
-                    rows=lambda columns: [...],         # what is there now
+                    rows=lambda columns: [...],         # the rows that are there now
                 )
             return place
 
-Only what a connector claims is tested: its strategies, savepoints, digests and increments, whether the plan says that a
-run can be resumed, and the attributes ``types`` and ``names`` of the class. Needs pytest.
+Only what a connector claims is tested: its strategies, savepoints, digests and increments, runs that the plan says can
+be resumed, and the ``types`` and ``names`` of the test class. Needs pytest.
 """
 
 from portl.testing.conformance.common import Change, Fill, Target, some

@@ -1,4 +1,4 @@
-"""What the suites of both sides share."""
+"""Shared by the suites of both sides."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from portl.testing.values import NAMES, VALUES, alike
 
 Rows = Sequence[tuple[Any, ...]]
 Fill = Callable[..., Mapping[str, Any]]
-#: Changes a table of a source: its keys, the ids of rows to delete, rows to insert.
+#: Changes a source's table. Takes the source's keys, the ids of rows to delete, and rows to insert.
 Change = Callable[[Mapping[str, Any], Sequence[int], Rows], None]
 
 ID = memory.column("id", "int", nullable=False)
 NOTE = memory.column("note", "text")
-#: Rows that fill several chunks and batches.
+#: Enough rows for several chunks and batches.
 MANY = 20_000
 
 
@@ -40,7 +40,7 @@ class Target:
     destination: Mapping[str, Any]
     #: Returns the rows that are there, their values in the order of the columns that it is given.
     rows: Callable[[Sequence[Column]], Iterable[Sequence[Any]]]
-    #: Returns the rows that were quarantined, as column to value; None: it has no quarantine.
+    #: Returns the quarantined rows, as column to value; None if it has no quarantine.
     rejected: Callable[[], Iterable[Mapping[str, Any]]] | None = None
 
 
@@ -50,7 +50,7 @@ def some(count: int) -> list[tuple[Any, ...]]:
 
 
 def multiset(rows: Iterable[Sequence[Any]]) -> Counter[str]:
-    """Return how often each row is there."""
+    """Return how often each row occurs."""
     return Counter(repr(tuple(row)) for row in rows)
 
 
@@ -64,13 +64,13 @@ def insist_same(found: Iterable[Sequence[Any]], wanted: Iterable[Sequence[Any]])
 
 
 class Conformance:
-    """What both suites share."""
+    """The base class of both suites."""
 
-    #: The types to test, and the values of each that the connector can hold.
+    #: The types to test, each with values that the connector can store.
     types: ClassVar[Mapping[Type, Sequence[Any]]] = VALUES
-    #: The names of columns to test.
+    #: The column names to test.
     names: ClassVar[Sequence[str]] = NAMES
-    #: Of all moments at which a migration can be killed, every n-th is tested.
+    #: Of all points at which a migration can be killed, every n-th is tested.
     kill_step: ClassVar[int] = 1
 
     @pytest.fixture(autouse=True)
@@ -82,13 +82,13 @@ class Conformance:
     def killed(
         self, job: Mapping[str, Any], prepare: Callable[[], Any], rows: Callable[[], Rows], wanted: Rows
     ) -> None:
-        """Kill a job between any two calls, run it again, and assert that the rows are right; once for each moment.
+        """Kill a job between any two calls, run it again, and assert that the rows are right; once for each point.
 
         Args:
             job: the job.
             prepare: restores the state before the run.
-            rows: returns what is at the destination.
-            wanted: what must be there in the end.
+            rows: returns the destination's rows.
+            wanted: the rows that must be there in the end.
         """
         prepare()
         plan = portl.plan(job)
@@ -109,7 +109,7 @@ class Conformance:
             assert multiset(rows()) == multiset(wanted), f"killed before call {moment + 1} of {killer.calls}"
 
     def without_secrets(self, job: Mapping[str, Any]) -> None:
-        """Assert that no secret shows in a job's config, plan and events, nor in an error and its causes."""
+        """Assert that no secret shows in a job's config, plan, events, errors, or their causes."""
         config = load(job)
         secrets = [value.reveal() for side in (config.source, config.destination) for value in _secrets(side)]
         if not secrets:
@@ -125,7 +125,7 @@ class Conformance:
             assert not any(secret in text for secret in secrets)
 
     def reached_by_url(self, side: str, keys: Mapping[str, Any]) -> None:
-        """Assert that the connector's URLs make jobs, and that an error repeats no part of a malformed one.
+        """Assert that the connector's URLs make jobs, and that errors repeat no part of a malformed URL.
 
         Args:
             side: ``source`` or ``destination``.
@@ -145,7 +145,7 @@ class Conformance:
 
 
 def _refusal(urls: Mapping[str, str]) -> str:
-    """Return the error that URLs raise, with its causes; an empty text where they make a job."""
+    """Return the error that URLs raise, with its causes, as text; empty if they make a job."""
     try:
         portl.job_from_urls(urls["source"], urls["destination"], table="t")
     except portl.ConfigError as error:
@@ -161,7 +161,7 @@ def _secrets(side: Any) -> Iterator[portl.Secret]:
 
 
 def migrate_at_once(jobs: Iterable[Mapping[str, Any]]) -> None:
-    """Run jobs in threads of their own, at the same time, and assert that none fails."""
+    """Run jobs concurrently, each in its own thread, and assert that none fails."""
     failures: list[BaseException] = []
 
     def move(job: Mapping[str, Any]) -> None:

@@ -29,8 +29,8 @@ from portl.testing.conformance.common import (
 class DestinationConformance(Conformance):
     """What every destination should do. The subclass has a fixture ``place``.
 
-    The fixture is a function that returns a new ``Target``. Its arguments: the columns (``portl.Column``; None: there
-    is no table yet), the rows that are there, and ``key``, the names of the key's columns.
+    The fixture is a function that returns a new ``Target``. Its arguments: the columns (``portl.Column``; None if there
+    is to be no table), the rows of the table, and ``key``, the names of the key's columns.
     """
 
     @pytest.fixture
@@ -62,7 +62,7 @@ class DestinationConformance(Conformance):
         return found
 
     def test_values_of_every_type_arrive(self, place: Callable[..., Target]) -> None:
-        """Each value is there as the Python value that ``portl.schema`` fixes for its type."""
+        """Each value is stored as the Python value that ``portl.schema`` defines for its type."""
         for type, values in self.types.items():
             rows = list(enumerate([*values, None], 1))
             target = place()
@@ -71,7 +71,7 @@ class DestinationConformance(Conformance):
             insist_same(target.rows(columns), rows)
 
     def test_hostile_names(self, place: Callable[..., Target]) -> None:
-        """A destination treats the names of columns as plain text."""
+        """Column names are treated as plain text."""
         columns = [ID, *(memory.column(name, "text") for name in self.names)]
         rows = [(1, *self.names), (2, *([None] * len(self.names)))]
         target = place()
@@ -79,13 +79,13 @@ class DestinationConformance(Conformance):
         insist_same(target.rows(columns), rows)
 
     def test_an_empty_table(self, place: Callable[..., Target]) -> None:
-        """A table without rows makes a table without rows."""
+        """An empty table is copied as an empty table."""
         target = place()
         assert portl.migrate(self.job([ID, NOTE], [], target)).rows_read == 0
         assert list(target.rows([ID, NOTE])) == []
 
     def test_many_rows(self, place: Callable[..., Target]) -> None:
-        """All rows are there once."""
+        """Every row arrives exactly once."""
         target = place()
         result = portl.migrate(self.job([ID, NOTE], some(MANY), target, key=["id"], batch_size=700, chunk_rows=3000))
         assert (result.rows_read, result.rows_inserted) == (MANY, MANY)
@@ -100,13 +100,13 @@ class DestinationConformance(Conformance):
         assert portl.plan(job).tables[0].intent.create
 
     def test_rows_are_added_to_those_that_are_there(self, place: Callable[..., Target]) -> None:
-        """Rows that were there stay."""
+        """Existing rows stay."""
         target = place([ID, NOTE], [(1000, "there")])
         portl.migrate(self.job([ID, NOTE], some(5), target))
         assert multiset(target.rows([ID, NOTE])) == multiset([(1000, "there"), *some(5)])
 
     def test_a_column_that_is_not_there_is_a_problem(self, place: Callable[..., Target]) -> None:
-        """A column of the source without a counterpart stops the plan."""
+        """A source column without a counterpart is a problem of the plan."""
         target = place([ID, NOTE], [])
         with pytest.raises(portl.PlanError):
             portl.migrate(self.job([ID, NOTE, memory.column("more", "int")], [(1, "a", 2)], target))
@@ -114,7 +114,7 @@ class DestinationConformance(Conformance):
 
     @pytest.mark.parametrize("strategy", ["overwrite", "skip", "fail", "merge"])
     def test_conflict_strategies(self, place: Callable[..., Target], strategy: str) -> None:
-        """A strategy that is claimed does what its name says; any other is a problem of the plan."""
+        """A claimed strategy does what its name says; any other is a problem of the plan."""
         claimed = {word.value for word in self.destination(place()).strategies}
         there, sent = [(1, "old"), (2, "same"), (9, "other")], [(1, "new"), (2, "same"), (3, "more")]
         target = place([ID, NOTE], there, key=["id"])
@@ -147,7 +147,7 @@ class DestinationConformance(Conformance):
         return target, self.job([ID, NOTE], rows, target, batch_size=5, chunk_rows=30, parallel=1, **keys)
 
     def test_a_refused_row_is_named_and_the_batches_before_it_are_kept(self, place: Callable[..., Target]) -> None:
-        """The error names the row; the batch that holds it leaves nothing behind."""
+        """The error names the row; its batch leaves nothing behind."""
         target, job = self.refused(place)
         with pytest.raises(portl.DataError) as caught:
             portl.migrate(job)
@@ -191,7 +191,7 @@ class DestinationConformance(Conformance):
         assert len(list(target.rows([ID, NOTE]))) == caught.value.committed.rows_inserted
 
     def test_an_observer_that_raises_ends_the_run(self, place: Callable[..., Target]) -> None:
-        """An exception of the program passes through, and the connector is closed."""
+        """The program's exception propagates, and the connector is closed."""
         target = place()
 
         def stop(event: portl.Event) -> None:
@@ -214,7 +214,7 @@ class DestinationConformance(Conformance):
         assert [len(list(target.rows([ID, NOTE]))) for target in targets] == [500, 501, 502]
 
     def test_a_kill_between_any_two_calls(self, place: Callable[..., Target]) -> None:
-        """Where a run can be resumed, it ends with the right rows whenever it was killed."""
+        """A resumable run ends with the right rows, wherever it was killed."""
         targets: list[Target] = []
         job: dict[str, Any] = {}
 
@@ -226,7 +226,7 @@ class DestinationConformance(Conformance):
 
     @pytest.mark.parametrize(("mode", "deletes"), [("mirror", "delete"), ("mirror", "keep"), ("replace", "delete")])
     def test_a_mirror_holds_exactly_the_rows(self, place: Callable[..., Target], mode: str, deletes: str) -> None:
-        """With digests declared, new and changed rows are written and others are removed; equal rows stay."""
+        """With digests declared, new and changed rows are written, surplus rows are removed, and equal rows stay."""
         there = [(1, "old"), *some(20)[1:], (1000, "extra")]
         target = place([ID, NOTE], there, key=["id"])
         job = self.job(
@@ -245,7 +245,7 @@ class DestinationConformance(Conformance):
         assert portl.migrate(job).rows_unchanged == 25
 
     def test_a_mirror_deletes_no_more_than_it_may(self, place: Callable[..., Target]) -> None:
-        """Where more rows than ``max_deletes`` would go, nothing is changed."""
+        """If more rows than ``max_deletes`` would be deleted, nothing changes."""
         target = place([ID, NOTE], some(20), key=["id"])
         job = self.job([ID, NOTE], some(5), target, key=["id"], mode="mirror", conflict="overwrite")
         with pytest.raises((portl.OperationError, portl.PlanError)):
@@ -281,7 +281,7 @@ class DestinationConformance(Conformance):
         self.killed(job, prepare, lambda: [tuple(row) for row in targets[0].rows([ID, NOTE])], some(25))
 
     def test_urls(self, place: Callable[..., Target]) -> None:
-        """Its URLs make jobs, and no part of a malformed one is repeated."""
+        """The connector's URLs make jobs, and no part of a malformed one is repeated."""
         self.reached_by_url("destination", place().destination)
 
     def test_secrets(self, place: Callable[..., Target]) -> None:

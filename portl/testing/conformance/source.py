@@ -29,8 +29,8 @@ from portl.testing.conformance.common import (
 class SourceConformance(Conformance):
     """What every source should do. The subclass has a fixture ``fill``.
 
-    The fixture is a function that stores rows in a new table and returns the ``source`` of a job. Its
-    arguments: the columns (``portl.Column``), the rows, and ``key``, the names of the key's columns.
+    The fixture is a function that stores rows in a new table and returns the ``source`` of a job. Its arguments: the
+    columns (``portl.Column``), the rows, and ``key``, the names of the key's columns.
     """
 
     @pytest.fixture
@@ -40,9 +40,9 @@ class SourceConformance(Conformance):
 
     @pytest.fixture
     def change(self) -> Change | None:
-        """Supplied by a subclass whose tables can be changed, for the tests of modes: a function that changes a table.
+        """Supplied by subclasses whose tables can be changed, to test modes: a function that changes a table.
 
-        Its arguments: the ``source`` that ``fill`` has returned, the ids of rows to delete, rows to insert.
+        Its arguments: the ``source`` returned by ``fill``, the ids of rows to delete, and rows to insert.
         """
         return None
 
@@ -57,11 +57,11 @@ class SourceConformance(Conformance):
 
     @staticmethod
     def arrived() -> list[tuple[Any, ...]]:
-        """Return what has arrived in memory."""
+        """Return the rows that arrived in memory."""
         return memory.database("target").rows("t")
 
     def test_values_of_every_type_arrive(self, fill: Fill) -> None:
-        """Each value arrives as the Python value that ``portl.schema`` fixes for its type."""
+        """Each value arrives as the Python value that ``portl.schema`` defines for its type."""
         for type, values in self.types.items():
             rows = list(enumerate([*values, None], 1))
             memory.forget("target")
@@ -69,14 +69,14 @@ class SourceConformance(Conformance):
             insist_same(self.arrived(), rows)
 
     def test_columns_are_described(self, fill: Fill) -> None:
-        """Names and order of the columns are those of the source, and describing writes nothing."""
+        """Column names and order are those of the source, and describing writes nothing."""
         plan = portl.plan(self.job(fill([ID, NOTE], some(3))))
         assert [field.source.name for field in plan.tables[0].fields] == ["id", "note"]
         assert plan.problems == ()
         assert "t" not in memory.database("target").tables
 
     def test_hostile_names(self, fill: Fill) -> None:
-        """A source treats the names of columns as plain text."""
+        """Column names are treated as plain text."""
         columns = [ID, *(memory.column(name, "text") for name in self.names)]
         rows = [(1, *self.names), (2, *([None] * len(self.names)))]
         portl.migrate(self.job(fill(columns, rows)))
@@ -84,18 +84,18 @@ class SourceConformance(Conformance):
         assert [c.name for c in memory.database("target").tables["t"].columns] == ["id", *self.names]
 
     def test_an_empty_table(self, fill: Fill) -> None:
-        """A table without rows makes a table without rows."""
+        """An empty table is copied as an empty table."""
         assert portl.migrate(self.job(fill([ID, NOTE], []))).rows_read == 0
         assert memory.database("target").tables["t"].columns[0].name == "id"
 
     def test_many_rows(self, fill: Fill) -> None:
-        """All rows arrive once."""
+        """Every row arrives exactly once."""
         result = portl.migrate(self.job(fill([ID, NOTE], some(MANY), key=["id"]), batch_size=700, chunk_rows=3000))
         assert result.rows_read == MANY
         assert multiset(self.arrived()) == multiset(some(MANY))
 
     def test_limit_and_columns(self, fill: Fill) -> None:
-        """``limit``, ``columns`` and ``exclude_columns`` have their effect."""
+        """``limit``, ``columns`` and ``exclude_columns`` take effect."""
         keys = fill([ID, NOTE], some(50))
         assert portl.migrate(self.job({**keys, "limit": 7})).rows_read == 7
         memory.forget("target")
@@ -106,7 +106,7 @@ class SourceConformance(Conformance):
         assert multiset(self.arrived()) == multiset([(id,) for id, _ in some(50)])
 
     def test_the_preview_shows_what_will_arrive(self, fill: Fill) -> None:
-        """The plan's preview has the first rows as texts."""
+        """The plan's preview shows the first rows as text."""
         preview = portl.plan(self.job(fill([ID, NOTE], [(1, "one"), (2, None)]))).tables[0].preview
         assert sorted(preview, key=str) == [("1", "one"), ("2", None)]
 
@@ -140,14 +140,14 @@ class SourceConformance(Conformance):
         assert [len(memory.database("target").rows(f"t{n}")) for n in range(3)] == [500, 501, 502]
 
     def test_a_kill_between_any_two_calls(self, fill: Fill) -> None:
-        """Where a run can be resumed, it ends with the right rows whenever it was killed."""
+        """A resumable run ends with the right rows, wherever it was killed."""
         rows = some(60)
         job = self.job(fill([ID, NOTE], rows, key=["id"]), chunk_rows=20, batch_size=7, parallel=1)
         self.killed(job, lambda: memory.forget("target"), self.arrived, rows)
 
     @pytest.mark.parametrize("mode", ["mirror", "replace"])
     def test_a_mirror_holds_exactly_the_rows(self, fill: Fill, change: Change | None, mode: str) -> None:
-        """A source by whose rows digests are computed can be mirrored: new, changed and deleted rows arrive."""
+        """With digests declared, a source can be mirrored: inserts, updates and deletes arrive."""
         if ROWS.name not in self.source_class(fill([ID, NOTE], [])).digests:
             pytest.skip("this source does not declare that its rows can be compared")
         keys = fill([ID, NOTE], some(50), key=["id"])
@@ -168,7 +168,7 @@ class SourceConformance(Conformance):
 
     @pytest.mark.parametrize("by", [By.CURSOR, By.XMIN])
     def test_an_incremental_run_reads_what_has_changed(self, fill: Fill, change: Change | None, by: By) -> None:
-        """What is declared in ``increments`` misses no row; anything else is a problem of the plan."""
+        """A method declared in ``increments`` misses no row; any other is a problem of the plan."""
         keys = fill([ID, NOTE], some(50), key=["id"])
         wanted = {"cursor": "id"} if by is By.CURSOR else {"by": by.value}
         job = self.job(keys, mode="incremental", incremental=wanted, conflict="overwrite")
@@ -186,7 +186,7 @@ class SourceConformance(Conformance):
         second = portl.migrate(job)
         assert (second.rows_inserted, second.rows_read < 50) == (1, True)
         assert second.tables[0].watermark_before == first.tables[0].watermark != second.tables[0].watermark
-        if By.XMIN in declared:  # it sees which rows the earlier snapshot had
+        if By.XMIN in declared:  # sees which rows the earlier snapshot included
             change(keys, [3], [(3, "changed"), (60, "late")])
             assert portl.migrate(job).rows_read < 50
             insist_same(self.arrived(), [*some(2), (3, "changed"), *some(50)[3:], (60, "late"), (100, "more")])
@@ -194,7 +194,7 @@ class SourceConformance(Conformance):
 
     @staticmethod
     def made(rows: int) -> None:
-        """Make the table in memory, with a key and the first rows of ``some``."""
+        """Create the table in memory, with a key and the first rows of ``some``."""
         target = memory.database("target")
         target.create("t", [ID, NOTE], key=["id"])
         target.insert("t", some(rows))
@@ -207,7 +207,7 @@ class SourceConformance(Conformance):
         return found
 
     def test_urls(self, fill: Fill) -> None:
-        """Its URLs make jobs, and no part of a malformed one is repeated."""
+        """The connector's URLs make jobs, and no part of a malformed one is repeated."""
         self.reached_by_url("source", fill([ID], [(1,)]))
 
     def test_secrets(self, fill: Fill) -> None:
