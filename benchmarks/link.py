@@ -13,6 +13,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+#: 100 Mbit/s, and half of a round trip of 20 ms.
+LINK_RATE, LINK_DELAY = 100e6 / 8, 0.010
 #: A piece takes about a millisecond of 100 Mbit/s: small enough for connections to take turns.
 PIECE_BYTES = 16 * 1024
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import portl
+from benchmarks.link import LINK_DELAY, LINK_RATE, link
 from benchmarks.measuring import Reach, Way, Work
-from benchmarks.servers import MIXED, Bench, execute
+from benchmarks.servers import MIXED, Bench, execute, pipe
 
-COPY, MIRROR = "a full copy into an empty table", "mode: mirror"
+COPY, MIRROR, PIPE = "a full copy into an empty table", "mode: mirror", "psql pipe"
 
 #: At the source, one row in a hundred has changed, and one in a thousand is gone.
 _CHANGED = (
@@ -43,8 +44,8 @@ def mirrors(bench: Bench) -> Iterator[Work]:
         reaches=[Reach(way=MIRROR, against=(COPY,), bound=0.9)],
     )
 
-    def sent(source: str, destination: str, **keys: object) -> float:
-        return float(_migrate(bench, source, destination, **keys).bytes)
+    def sent(source: str, destination: str, mode: str = "full") -> float:
+        return float(_migrate(bench, source, destination, mode=mode).bytes)
 
     yield Work(
         name="mirror-bytes",
@@ -64,18 +65,46 @@ def mirrors(bench: Bench) -> Iterator[Work]:
     )
 
 
-def _migrate(bench: Bench, source: str, destination: str, **keys: object) -> portl.Result:
+def mirror_far_away(bench: Bench) -> Iterator[Work]:
+    """Mirror over a link of 20 ms and 100 Mbit/s, beside sending all rows."""
+    name = bench.make(MIXED, name="mixed_mirrored", rows=bench.rows(MIXED, 0.15))
+    changed = f"{name}_changed"
+    with link(bench.target.host, bench.target.port, delay=LINK_DELAY, rate=LINK_RATE, window=1024 * 1024) as port:
+
+        def by_pipe() -> None:
+            execute(bench.target, f"CREATE TABLE {name}_new ({MIXED.bare})")
+            pipe(bench, name, f"COPY {name}_new FROM STDIN (FORMAT binary)", port=port)
+
+        yield Work(
+            name="mirror-link",
+            title=f"the same over a link of 20 ms and 100 Mbit/s before the destination: {bench.made[name]:,} rows",
+            ways=[
+                Way(name=PIPE, prepare=lambda: bench.clear(f"{name}_new"), run=by_pipe),
+                Way(
+                    name=MIRROR,
+                    prepare=lambda: _as_before(bench, name, changed),
+                    run=lambda: _run(bench, changed, f"{name}_there", port, mode="mirror"),
+                ),
+            ],
+            reaches=[Reach(way=MIRROR, against=(PIPE,), bound=0.25)],
+            note="the pipe fills a table without a key",
+            rounds=3,
+        )
+
+
+def _migrate(bench: Bench, source: str, destination: str, port: int | None = None, **keys: object) -> portl.Result:
+    there = bench.target.parameters()
     return portl.migrate(
         {
             "source": {"type": "postgres", "table": source, **bench.source.parameters()},
-            "destination": {"type": "postgres", "table": destination, **bench.target.parameters()},
+            "destination": {"type": "postgres", "table": destination, **there, "port": port or there["port"]},
             **keys,
         }
     )
 
 
-def _run(bench: Bench, source: str, destination: str, **keys: object) -> None:
-    _migrate(bench, source, destination, **keys)
+def _run(bench: Bench, source: str, destination: str, port: int | None = None, **keys: object) -> None:
+    _migrate(bench, source, destination, port, **keys)
 
 
 def _empty(bench: Bench, table: str) -> None:

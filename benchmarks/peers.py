@@ -58,8 +58,22 @@ def executemany(bench: Bench, table: str) -> float:
     return _script(bench, "psycopg", "run_executemany.py", table)
 
 
+def dlt_incremental(bench: Bench, table: str, cursor: str) -> float:
+    """Merge what has changed since the last call with dlt."""
+    return _script(bench, "dlt", "run_dlt_incremental.py", table, cursor)
+
+
 def sling(bench: Bench, table: str) -> None:
     """Copy with sling."""
+    _sling(bench, table, "--mode", "full-refresh")
+
+
+def sling_incremental(bench: Bench, table: str, cursor: str) -> None:
+    """Take over what has changed since the last call with sling."""
+    _sling(bench, table, "--mode", "incremental", "--primary-key", "id", "--update-key", cursor)
+
+
+def _sling(bench: Bench, table: str, *how: str) -> None:
     binary = shutil.which("sling") if not _has(bench, "sling_linux_amd64") else None
     if binary is None:
         folder = _folder_of(bench, "sling_linux_amd64")
@@ -74,8 +88,7 @@ def sling(bench: Bench, table: str) -> None:
             "SLING_HOME_DIR": home,
         }
         call = [binary, "run", "--src-conn", "SOURCE", "--src-stream", f"public.{table}", "--tgt-conn", "TARGET"]
-        call += ["--tgt-object", f"public.{table}", "--mode", "full-refresh"]
-        _call(call, {**os.environ, **own})
+        _call([*call, "--tgt-object", f"public.{table}", *how], {**os.environ, **own})
 
 
 def pgcopydb(bench: Bench, table: str) -> None:

@@ -14,16 +14,14 @@ import portl
 from benchmarks import peers
 from benchmarks.alone import run_alone
 from benchmarks.databases import whole
-from benchmarks.increments import increments
-from benchmarks.link import link
+from benchmarks.increments import increments, nightly
+from benchmarks.link import LINK_DELAY, LINK_RATE, link
 from benchmarks.measuring import Missing, Reach, Way, Work
-from benchmarks.mirrors import mirrors
+from benchmarks.mirrors import mirror_far_away, mirrors
 from benchmarks.servers import MIXED, NARROW, WIDE, Bench, Table, execute, pipe, psql, value
 
 PORTL, PIPE = "portl", "psql pipe"
 
-#: 100 Mbit/s, and half of a round trip of 20 ms.
-LINK_RATE, LINK_DELAY = 100e6 / 8, 0.010
 #: What a connection may have on its way: plenty, and what TCP has without window scaling (half of it each way).
 WINDOW_WIDE, WINDOW_SMALL = 1024 * 1024, 32 * 1024
 
@@ -428,7 +426,9 @@ WORKS: dict[str, Callable[[Bench], Iterator[Work]]] = {
     "verify": verifying,
     "overwrite": overwrite,
     "mirror": mirrors,
+    "mirror-link": mirror_far_away,
     "increment": increments,
+    "nightly": nightly,
     "one-database": one_database,
     "tools": other_tools,
     "pgbench": pgbench,

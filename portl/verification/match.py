@@ -57,9 +57,9 @@ def side_by_side(
         yield bucket, sent or [], there or []
 
 
-def ahead(items: Iterator[T]) -> Generator[T, None, None]:
-    """Yield the items of an iterator, which runs a few of them ahead in a thread of its own."""
-    ready: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=4)
+def ahead(items: Iterator[T], most: int = 4) -> Generator[T, None, None]:
+    """Yield the items of an iterator, which runs so many of them ahead, at most, in a thread of its own."""
+    ready: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=most)
     stopped = threading.Event()
 
     def put(kind: str, item: Any) -> bool:

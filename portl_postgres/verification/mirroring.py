@@ -186,22 +186,23 @@ class PostgresMirrorDestination(DestinationComparer, MirrorDestination):
     def differ(self, pairs: Iterable[Batch], buckets: Collection[int] | None) -> tuple[Differences, int]:
         """See ``MirrorDestination.differ``."""
         session, kind = self._session, self._comparison.terms["places"]
-        here, differing = self._temporary("here"), self._temporary("differing")
+        here, there, differing = (self._temporary(name) for name in ("here", "there", "differing"))
         types = {ROW: ", place tid", PARTITION: ", relation int8, place tid", NONE: ""}[kind]
         self._set(_JOINING)
+        with as_they_are(session):  # while the source computes its own, which come ahead
+            session.execute(f"CREATE TEMPORARY TABLE {there} AS {self._own(buckets)}", what="comparing rows")
         session.execute(f"CREATE TEMPORARY TABLE {here} (spread int8, digest int8{types})")
         sent = self._take_in(pairs, here)
         repeated = 0
         if self._comparison.repeats:
             ((repeated,),) = session.query(f"SELECT count(*) - count(DISTINCT spread) FROM {here}")
-        with as_they_are(session):
-            session.execute(self._joined(here, differing, buckets), what="comparing rows")
+        session.execute(self._joined(here, there, differing), what="comparing rows")
         wanted = self._divide("wanted", differing, self._wanted(kind))
         keeps = self._mirroring.deletes is Deletes.KEEP
         removed = () if keeps else self._divide("removed", differing, self._removed())
         if self._mark is not None:
             self._find_marked(differing, self._mark)
-        session.execute(f"DROP TABLE {here}, {differing}")
+        session.execute(f"DROP TABLE {here}, {there}, {differing}")
         self._open = False
         session.commit()
         self._found = True
@@ -230,29 +231,31 @@ class PostgresMirrorDestination(DestinationComparer, MirrorDestination):
         copy.finish()
         return sent
 
-    def _joined(self, here: str, differing: str, buckets: Collection[int] | None) -> str:
-        """Return the statement that keeps the pairs which one side alone has."""
+    def _own(self, buckets: Collection[int] | None) -> str:
+        """Return the query for the destination's own pairs."""
         e = self._expressions
         rows = self._rows_of("", "tableoid::oid::int8 AS portl_relation", "ctid AS portl_place")
-        there = (
+        return (
             f"SELECT portl_spread AS spread, {e.digest} AS digest, portl_relation AS there_in, portl_place AS there"
             f" FROM {rows}{_chosen(e.bucket, buckets)}"
         )
-        source, equal = here, "h.spread = t.spread AND h.digest = t.digest"
+
+    def _joined(self, here: str, there: str, differing: str) -> str:
+        """Return the statement that keeps the pairs which one side alone has."""
+        equal = "h.spread = t.spread AND h.digest = t.digest"
         if not self._comparison.key:
             # Rows that are the same are counted: the first of here goes with the first of there. Where the source
             # finds rows by what they are, all that are the same come together, or none.
             every = self._comparison.terms["places"] == NONE
             same = "PARTITION BY spread, digest"
             number = f"row_number() OVER ({same}) AS n{f', count(*) OVER ({same}) AS m' if every else ''}"
-            source = f"(SELECT *, {number} FROM {here})"
-            there = f"SELECT *, {number} FROM ({there}) AS portl_there"
+            here, there = f"(SELECT *, {number} FROM {here})", f"(SELECT *, {number} FROM {there})"
             equal += f" AND h.n = t.n{' AND h.m = t.m' if every else ''}"
         relation, place = _here(self._comparison.terms["places"])
         return (
             f"CREATE TEMPORARY TABLE {differing} AS SELECT h.spread IS NOT NULL AS is_here, {relation} AS here_in,"
             f" {place} AS here, t.there_in, t.there, coalesce(h.spread, t.spread) AS spread, t.digest"
-            f" FROM {source} AS h FULL JOIN ({there}) AS t ON {equal} WHERE h.spread IS NULL OR t.spread IS NULL"
+            f" FROM {here} AS h FULL JOIN {there} AS t ON {equal} WHERE h.spread IS NULL OR t.spread IS NULL"
         )
 
     def _wanted(self, kind: str) -> str:
@@ -358,7 +361,7 @@ class PostgresMirrorDestination(DestinationComparer, MirrorDestination):
     def forget(self) -> None:
         """See ``MirrorDestination.forget``."""
         if not self._session.broken:
-            names = ", ".join(map(self._temporary, ("here", "differing", "wanted", "removed", "marked")))
+            names = ", ".join(map(self._temporary, ("here", "there", "differing", "wanted", "removed", "marked")))
             self._session.execute(f"DROP TABLE IF EXISTS {names}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from contextlib import closing
 
 import attrs
 
@@ -17,11 +18,14 @@ from portl.planning.tasks import TableTask
 from portl.values.errors import OperationError
 from portl.values.text import counted_rows
 from portl.verification.both import Both
+from portl.verification.match import ahead
 
 #: Rows in a bucket, about: where one row in a hundred has changed, five buckets in six have not.
 BUCKET_ROWS = 16
 #: Sums are kept in memory, a few hundred bytes each: in large tables, buckets are larger.
 MOST_BUCKETS = 1 << 17
+#: Batches of the source's pairs that wait while the destination computes its own: of PostgreSQL, 1 MiB each.
+PAIRS_AHEAD = 16
 
 #: What a chunk of a mirror does, as its bounds say.
 COMPARED, REMOVED = "compared", "removed"
@@ -124,7 +128,12 @@ class MirrorComparison:
     def _differ(
         self, both: Both[MirrorSource, MirrorDestination], buckets: Collection[int] | None
     ) -> tuple[Differences, int]:
-        return both.readable(lambda: self.destination.differ(self.source.pairs(buckets), buckets))
+        with closing(ahead(self.source.pairs(buckets), PAIRS_AHEAD)) as pairs:
+            try:
+                return both.readable(lambda: self.destination.differ(pairs, buckets))
+            except BaseException:
+                self.source.cancel()
+                raise
 
     def _insist(self, found: Differences, rows: int) -> None:
         """Refuse what a mirror cannot or must not do; nothing is changed so far."""
