@@ -71,7 +71,7 @@ def _work(bench: Bench, name: str, share: str, incremental: Mapping[str, str], e
 
 def nightly(bench: Bench) -> Iterator[Work]:
     """Take over a night's change with portl and with other tools, each with a table of its own and a first run done."""
-    made = bench.make(MIXED, name="mixed_nightly", rows=bench.rows(MIXED, 0.15))
+    made = bench.make(MIXED)
     rows = bench.made[made]
 
     def by_portl(table: str) -> None:

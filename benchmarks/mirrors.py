@@ -67,7 +67,7 @@ def mirrors(bench: Bench) -> Iterator[Work]:
 
 def mirror_far_away(bench: Bench) -> Iterator[Work]:
     """Mirror over a link of 20 ms and 100 Mbit/s, beside sending all rows."""
-    name = bench.make(MIXED, name="mixed_mirrored", rows=bench.rows(MIXED, 0.15))
+    name = bench.make(MIXED, name="mixed_mirrored", rows=bench.rows(MIXED, 0.5))
     changed = f"{name}_changed"
     with link(bench.target.host, bench.target.port, delay=LINK_DELAY, rate=LINK_RATE, window=1024 * 1024) as port:
 
