@@ -102,6 +102,27 @@ def read_tables(
     session: Session, names: Sequence[tuple[str, str]], *, alone: bool = False
 ) -> dict[tuple[str, str], Table]:
     """Return several tables as ``read_table`` does, by schema and name, in one exchange."""
+    relation_rows, columns, types, keys, sequences = session.bare(
+        looks(names),
+        what=f"looking at {quoted(*names[0])}" + (f" and {len(names) - 1:,} more" if len(names) > 1 else ""),
+    )
+    by_type = _types(types)
+    of_columns, of_keys = _grouped(columns), _grouped(keys)
+    positions: dict[int, dict[str, PgSequence]] = {}
+    found = each_sequence(session, [row[1:] for row in sequences])
+    for (oid, column, *_), sequence in zip(sequences, found, strict=True):
+        positions.setdefault(oid, {})[column] = sequence
+    made = {}
+    for schema, name, *row in relation_rows:
+        oid = row[0]
+        row[6] = [] if alone else row[6]
+        parts = of_columns.get(oid, []), of_keys.get(oid, []), by_type, positions.get(oid, {})
+        made[schema, name] = _table(schema, name, row, *parts, session)
+    return made
+
+
+def looks(names: Sequence[tuple[str, str]]) -> list[str]:
+    """Return what ``read_tables`` asks ``Session.bare`` for."""
     wanted = ", ".join(f"({literal(schema)}, {literal(name)})" for schema, name in names)
     relations = (
         "SELECT c.oid, n.nspname, c.relname FROM pg_catalog.pg_class AS c"
@@ -118,30 +139,13 @@ def read_tables(
         first = first.replace("r.", "portl_r.")
         return f"SELECT {first}, portl_x.* FROM ({relations}) AS portl_r CROSS JOIN LATERAL ({inner}) AS portl_x"
 
-    relation_rows, columns, types, keys, sequences = session.bare(
-        [
-            each("relation", "nspname relname", "r.nspname::text, r.relname::text"),
-            each("columns"),
-            bound(statement("types"), its_types),
-            each("keys"),
-            each("sequences"),
-        ],
-        what=f"looking at {quoted(*names[0])}" + (f" and {len(names) - 1:,} more" if len(names) > 1 else ""),
-    )
-    by_type = _types(types)
-    of_columns, of_keys = _grouped(columns), _grouped(keys)
-    positions: dict[int, dict[str, PgSequence]] = {}
-    found = each_sequence(session, [row[1:] for row in sequences])
-    for (oid, column, *_), sequence in zip(sequences, found, strict=True):
-        positions.setdefault(oid, {})[column] = sequence
-    of_columns, of_keys = _grouped(columns), _grouped(keys)
-    made = {}
-    for schema, name, *row in relation_rows:
-        oid = row[0]
-        row[6] = [] if alone else row[6]
-        parts = of_columns.get(oid, []), of_keys.get(oid, []), by_type, positions.get(oid, {})
-        made[schema, name] = _table(schema, name, row, *parts, session)
-    return made
+    return [
+        each("relation", "nspname relname", "r.nspname::text, r.relname::text"),
+        each("columns"),
+        bound(statement("types"), its_types),
+        each("keys"),
+        each("sequences"),
+    ]
 
 
 def _grouped(rows: Sequence[tuple[Any, ...]]) -> dict[int, list[tuple[Any, ...]]]:

@@ -19,10 +19,12 @@ from portl_postgres.destination import checks, due_key, expected, foreign_keys, 
 from portl_postgres.destination.new_table import Proposal
 from portl_postgres.destination.quarantine.table import RejectedTable
 from portl_postgres.destination.writing.writer import PostgresWriter
+from portl_postgres.ledger import location
 from portl_postgres.ledger.choice import ledger_of
 from portl_postgres.ledger.ledger import PostgresLedger
 from portl_postgres.session import worker_sessions
 from portl_postgres.session.database import Database
+from portl_postgres.session.first import First
 from portl_postgres.session.memory import MEMORY
 from portl_postgres.session.session import Session
 from portl_postgres.sql.text import quoted
@@ -159,9 +161,18 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         settings = {"synchronous_commit": "off", "standard_conforming_strings": "on"}
         if self.config.maintenance_work_mem != SERVER:
             settings[MEMORY] = self.config.maintenance_work_mem
-        self._session_ = self._stack.enter_context(self._database.session(context, settings))
+        self._session_ = self._stack.enter_context(self._database.session(context, settings, self._first()))
         if self._inherited is not None and not self._inherited.shares_pool:
             worker_sessions.wear(self._session, self._mark)
+
+    def _first(self) -> First:
+        """Return what a session of portl's own does first: it looks at what every run asks for."""
+        looks = [[location.look(location.candidates(LedgerConfig(), self.config.schema))]]
+        table, bare = self.config.table, []
+        if self._inherited is None:
+            looks.append(list(server_route.DATABASE_LOOK))
+            bare = [tables.looks([(self.config.schema, table)])] if table else []
+        return First(looks=looks, bare=bare)
 
     def close(self) -> None:
         """See ``Destination.close``."""

@@ -104,6 +104,12 @@ def candidates(wanted: LedgerConfig, schema: str) -> list[tuple[str, str, str]]:
     return [(name, f"{before}migrations", f"{before}chunks") for name, before in named.items()]
 
 
+def look(candidates: Sequence[tuple[str, str, str]]) -> str:
+    """Return the query for what stands at possible locations; ``location_of`` reads its rows."""
+    names = (Expression(f"ARRAY[{', '.join(map(literal, of))}]") for of in zip(*candidates, strict=True))
+    return bound(statement("ledger_locations"), *names)
+
+
 def location_of(names: tuple[str, str, str], row: tuple[Any, ...]) -> Location:
     """Return a location from its names and its row of ``sql/ledger_locations.sql``."""
     schema, migrations, chunks = names
@@ -186,14 +192,13 @@ class Locations:
         Raises:
             LedgerError: other tables have these names, or the ledger is that of a newer portl.
         """
-        (rows,) = self._session.queries([self.query], what="the ledger")
+        (rows,) = self._session.looking([self.query], what="the ledger")
         return self.seen(rows).known
 
     @property
     def query(self) -> str:
         """The query whose rows ``seen`` reads."""
-        names = (Expression(f"ARRAY[{', '.join(map(literal, of))}]") for of in zip(*self._candidates, strict=True))
-        return bound(statement("ledger_locations"), *names)
+        return look(self._candidates)
 
     def seen(self, rows: Sequence[tuple[Any, ...]]) -> Locations:
         """Remember the answer to ``query``."""

@@ -24,6 +24,7 @@ from psycopg import pq
 import portl
 from portl_postgres.config import PostgresEnd
 from portl_postgres.session.connect_errors import Stopped, connect_once, refusal
+from portl_postgres.session.first import First, start
 from portl_postgres.session.same_server import same_server
 from portl_postgres.session.session import Session
 from portl_postgres.session.settings import PRINTING, keywords, secrets_of, watchfulness
@@ -35,6 +36,9 @@ logger = logging.getLogger("portl.postgres")
 
 #: Seconds between two looks at the token while a connection is waited for.
 _WAIT_SECONDS = 0.25
+
+#: What a pooler that hands each statement to another process answers to BEGIN (protocol_violation).
+_NO_BLOCKS = "08P01"
 
 #: Caller-supplied connections in use by a run. Two sides, or two runs, on one would disturb each other's statements.
 _in_use: weakref.WeakSet[psycopg.Connection[Any]] = weakref.WeakSet()
@@ -84,8 +88,17 @@ class Database:
         return 1 if self._handle is not None else self._config.pool.max_size
 
     @contextmanager
-    def session(self, context: portl.Context, settings: Mapping[str, str]) -> Iterator[Session]:
-        """Yield a session with portl's settings; on a caller-supplied connection, restore them afterwards."""
+    def session(
+        self, context: portl.Context, settings: Mapping[str, str], first: First | None = None
+    ) -> Iterator[Session]:
+        """Yield a session with portl's settings; on a caller-supplied connection, restore them afterwards.
+
+        Args:
+            context: the run's.
+            settings: besides those that every session has.
+            first: what is done in the exchange that changes them, on a connection of portl's own; if its transaction
+                has not begun (``Session.begun``), it is still to be done.
+        """
         with self._connection(context) as connection, self._exclusive(connection):
             own = self._handle is None
             idle = connection.info.transaction_status is pq.TransactionStatus.IDLE
@@ -109,7 +122,9 @@ class Database:
                     if seconds or own
                 }
                 session.speak_utf8()
-                session.settings({**PRINTING, **watchfulness(limit, self._role), **limits, **settings})
+                wanted = {**PRINTING, **watchfulness(limit, self._role), **limits, **settings}
+                if first is None or not own or not self._started(session, wanted, first):
+                    session.settings(wanted)
                 self._check_pooler(session)
                 yield session
             finally:
@@ -166,11 +181,23 @@ class Database:
         answered = session.identify()
         shared = len(answered) > 1 or session.vigil.shared()
         if shared:
-            raise portl.ConnectionFailed(
-                f"{self.label}: a pooler hands each transaction to another process of the server, and what portl sets,"
-                " locks and sees in one would be lost in the next",
-                hint="connect to the server itself, or to a pool in session mode (pgbouncer: pool_mode = session)",
-            )
+            raise self._pooled()
+
+    def _started(self, session: Session, wanted: Mapping[str, str], first: First) -> bool:
+        """See ``first.start``."""
+        try:
+            return start(session, wanted, first)
+        except portl.ConnectionFailed as error:
+            if error.sqlstate != _NO_BLOCKS:
+                raise
+            raise self._pooled() from None
+
+    def _pooled(self) -> portl.ConnectionFailed:
+        return portl.ConnectionFailed(
+            f"{self.label}: a pooler hands each transaction to another process of the server, and what portl sets,"
+            " locks and sees in one would be lost in the next",
+            hint="connect to the server itself, or to a pool in session mode (pgbouncer: pool_mode = session)",
+        )
 
     def begin(self, context: portl.Context) -> None:
         """Begin to connect, in a thread; the first ``session`` waits for it."""

@@ -16,11 +16,11 @@ from psycopg.rows import tuple_row
 import portl
 from portl_postgres.session.connect_errors import HINT_SYSTEM
 from portl_postgres.session.errors import HINT_SILENT, translate
-from portl_postgres.session.memory import AUTO, MEMORY, MORE_MEMORY
+from portl_postgres.session.holders import holders_of
 from portl_postgres.session.same_server import same_server
+from portl_postgres.session.settings import SERVER_FACTS, changing
 from portl_postgres.session.waiting import ready
 from portl_postgres.session.watchdog import Vigil
-from portl_postgres.sql.text import literal
 
 logger = logging.getLogger("portl.postgres")
 sql_logger = logging.getLogger("portl.postgres.sql")
@@ -33,29 +33,8 @@ READY_SECONDS = 1.0
 
 #: The version since which the server compiles queries.
 JIT_SINCE = 11
-#: A setting that an error answers where the server's system cannot do it (manual, 20.3.2): on Linux it always can.
-LINUX_ALONE = "client_connection_check_interval"
 
 LOCK_NOT_AVAILABLE = "55P03"
-#: Who holds locks on relations that a statement names, the strongest first; plain reading is in nobody's way.
-_HOLDERS = """
-    SELECT 'process ' || l.pid, nullif('(' || a.application_name || ')', '()'), a.state, 'with ' || l.mode, 'on',
-        c.oid::regclass
-    FROM pg_catalog.pg_locks AS l
-    JOIN pg_catalog.pg_class AS c ON c.oid = l.relation
-    JOIN pg_catalog.pg_stat_activity AS a ON a.pid = l.pid
-    WHERE l.granted AND l.pid <> {backend} AND l.mode <> 'AccessShareLock' AND c.relkind IN ('r', 'p', 'm', 'f')
-        AND l.database = (SELECT d.oid FROM pg_catalog.pg_database AS d WHERE d.datname = current_database())
-        AND strpos({statement}, c.relname) > 0
-    ORDER BY l.mode NOT LIKE '%Exclusive%', l.mode LIKE 'Row%', a.xact_start
-    LIMIT 3
-"""
-
-#: Which process of which server answers: its number, when the server was started, and what the time is there.
-_SERVER = (
-    "pg_backend_pid(), (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint::text,"
-    " extract(epoch FROM clock_timestamp())::float8"
-)
 
 
 class Session:
@@ -80,7 +59,6 @@ class Session:
         parameters: Mapping[str, str] | None = None,
     ) -> None:
         self.connection = connection
-        self._cancel_seconds = min(CANCEL_SECONDS, network_timeout or CANCEL_SECONDS)
         #: What notices that the server has fallen silent.
         self.vigil = Vigil(connection.pgconn, same_server(connection, parameters), network_timeout)
         #: What was sent last.
@@ -101,6 +79,8 @@ class Session:
         self._depth = 1 if self.nested else 0
         #: The BEGIN of a transaction in which nothing was done yet.
         self._opening = ""
+        #: The answers to looks that were taken before they are asked for, by their statements.
+        self.ahead: dict[tuple[str, ...], list[list[tuple[Any, ...]]]] = {}
 
     @property
     def pgconn(self) -> pq.abc.PGconn:
@@ -116,6 +96,11 @@ class Session:
     def open(self) -> bool:
         """True inside a transaction."""
         return self.connection.info.transaction_status is not pq.TransactionStatus.IDLE
+
+    @property
+    def begun(self) -> bool:
+        """True inside a transaction of portl's, or inside a savepoint of its own in the caller's."""
+        return self._depth > self.nested
 
     @property
     def broken(self) -> bool:
@@ -177,7 +162,12 @@ class Session:
         return found[len(opening) :]
 
     def looking(self, statements: Sequence[str], *, what: str = "query") -> list[list[tuple[Any, ...]]]:
-        """Execute statements as ``queries`` does, and undo what they have set, also where one of them fails."""
+        """Execute statements as ``queries`` does, and undo what they have set, also where one of them fails.
+
+        What was looked at ahead is not asked for again.
+        """
+        if (known := self.ahead.pop(tuple(statements), None)) is not None:
+            return known
         if not self._depth:
             return self.queries(statements, what=what)
         name = f"portl_{self._depth}"
@@ -195,11 +185,15 @@ class Session:
         Every name outside pg_catalog comes with its schema. They are not compiled: their cost is guessed so high that
         compiling would take longer than all else (manual, 32.1).
         """
+        asked = self.barely(statements)
+        return self.looking(asked, what=what)[len(asked) - len(statements) :]
+
+    def barely(self, statements: Sequence[str]) -> list[str]:
+        """Return the statements that ``bare`` executes."""
         settings = ["search_path = pg_catalog", "standard_conforming_strings = on"]
         if self.version >= JIT_SINCE:
             settings.append("jit = off")
-        found = self.looking([*(f"SET LOCAL {setting}" for setting in settings), *statements], what=what)
-        return found[len(settings) :]
+        return [*(f"SET LOCAL {setting}" for setting in settings), *statements]
 
     @contextmanager
     def _cursor(self, statement: str, parameters: Sequence[object], what: str) -> Iterator[psycopg.RawCursor[Any]]:
@@ -276,18 +270,18 @@ class Session:
             message = f"{self.label}, {what}: {self.scrubbed(verdict)}"
             return portl.ConnectionFailed(message, hint=HINT_SILENT, transient=True)
         found = translate(error, f"{self.label}, {what}", self.secrets)
-        if found.sqlstate == LOCK_NOT_AVAILABLE and (holders := self._holders()):
+        if found.sqlstate == LOCK_NOT_AVAILABLE and (holders := holders_of(self.vigil, self.statement)):
             found.hint = f"{found.hint}; {holders}"
         return found
 
-    def _holders(self) -> str | None:
-        """Return who holds locks on what the last statement names, for display; None if that cannot be found out."""
-        rows = self.vigil.ask(_HOLDERS.format(statement=literal(self.statement), backend=self.vigil.backend))
-        found = [" ".join(value.decode(errors="replace") for value in row if value) for row in rows or []]
-        return f"locks are held there by {', and by '.join(found)}" if found else None
-
     def begin(
-        self, mode: str = "", then: Sequence[str] = (), what: str = "query", *, later: bool = False
+        self,
+        mode: str = "",
+        then: Sequence[str] = (),
+        what: str = "query",
+        *,
+        before: Sequence[str] = (),
+        later: bool = False,
     ) -> list[list[tuple[Any, ...]]]:
         """Open a transaction, or a savepoint inside one that is open.
 
@@ -296,6 +290,7 @@ class Session:
             then: what is executed first in it, in the same exchange; its rows are returned. If one of it fails, the
                 transaction is open.
             what: what that is, for messages.
+            before: what is executed before that, in the same exchange; its rows come first.
             later: leave it to the next statement to bring a transaction's BEGIN with it.
         """
         if later and not self._depth:
@@ -303,9 +298,10 @@ class Session:
             return []
         first = f"SAVEPOINT portl_{self._depth}" if self._depth else f"BEGIN {mode}".strip()
         self._depth += bool(then)
-        found = self.queries([first, *then], what=what)
+        found = self.queries([*before, first, *then], what=what)
         self._depth += not then
-        return found[1:]
+        del found[len(before)]
+        return found
 
     def opening(self) -> str:
         """Return the BEGIN that was left to the next statement, which it is the caller's to send now; or nothing."""
@@ -335,6 +331,7 @@ class Session:
 
     def rollback(self) -> None:
         """Roll back, or back to the savepoint. On a broken connection the server has done it."""
+        self.ahead.clear()
         if self._token.cancelled:
             self.settle()
         if not self.broken:
@@ -383,20 +380,9 @@ class Session:
 
         Settings that this version of the server does not have are left out.
         """
-        rows = self.query(
-            # What was so is read first, whole: OFFSET keeps the two steps apart.
-            f"SELECT n, before, CASE WHEN before <> v THEN set_config(n, v, $3) END IS NOT NULL, {_SERVER}"
-            f" FROM (SELECT n, CASE WHEN n = '{MEMORY}' AND v = '{AUTO}' THEN {MORE_MEMORY} ELSE v END AS v,"
-            " current_setting(n, true) AS before FROM unnest($1::text[], $2::text[]) AS s(n, v)"
-            f" WHERE n <> '{LINUX_ALONE}' OR version() LIKE '%linux%' OFFSET 0) AS known",
-            list(wanted),
-            list(wanted.values()),
-            self.nested,
-            what="changing settings",
-        )
+        (rows,) = self.queries([changing(wanted, local=self.nested)], what="changing settings")
         changed = {name: before for name, before, set_anew, *_ in rows if set_anew}
-        if rows:
-            self._answered(*rows[0][3:])
+        self.answered(rows)
         if self._depth == self.nested:  # what is set in a transaction of portl's goes with it, or is put back there
             for name, before in changed.items():
                 self._original.setdefault(name, before)
@@ -404,12 +390,15 @@ class Session:
 
     def identify(self) -> set[int]:
         """Learn which process at which server works for this session; return all that have answered it so far."""
-        self._answered(*self.query(f"SELECT {_SERVER}", what="looking at the server")[0])
+        self.answered(self.query(f"SELECT {SERVER_FACTS}", what="looking at the server"))
         return self.backends
 
-    def _answered(self, backend: int, started: str, now: float) -> None:
-        self.vigil.belongs_to(backend, started, now)
-        self.backends.add(backend)
+    def answered(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Take note of the process at the server that has answered, which stands at the end of each row."""
+        if rows:
+            backend, started, now = rows[0][-3:]
+            self.vigil.belongs_to(backend, started, now)
+            self.backends.add(backend)
 
     def check(self) -> None:
         """Raise ``Cancelled`` once the run is cancelled, unless it is tidying up already."""
@@ -430,7 +419,7 @@ class Session:
     def cancel(self) -> None:
         """Ask the server to end the statement that is running; give the connection up if it cannot be asked."""
         try:
-            self.connection.cancel_safe(timeout=self._cancel_seconds)
+            self.connection.cancel_safe(timeout=min(CANCEL_SECONDS, self.vigil.seconds or CANCEL_SECONDS))
             self.vigil.hasty = True
         except (psycopg.Error, OSError) as error:
             said = self.scrubbed(" ".join(str(error).split()))

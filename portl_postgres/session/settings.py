@@ -7,7 +7,11 @@ from collections.abc import Mapping
 import portl
 from portl_postgres.config import PostgresEnd
 from portl_postgres.conninfo import SECRET_KEYWORDS, parse_url
-from portl_postgres.session.session import LINUX_ALONE
+from portl_postgres.session.memory import AUTO, MEMORY, MORE_MEMORY
+from portl_postgres.sql.text import Expression, bound, literal
+
+#: A setting that an error answers where the server's system cannot do it (manual, 20.3.2): on Linux it always can.
+LINUX_ALONE = "client_connection_check_interval"
 
 #: Settings that fix how values are printed and read, so that text means the same at both sides (manual, 20.11). Left
 #: as the user has them: TimeZone and the order of DateStyle, which decide what a query means.
@@ -27,6 +31,12 @@ PRINTING = {
     "idle_session_timeout": "0",
     "transaction_timeout": "0",
 }
+
+#: Which process of which server answers: its number, when the server was started, and what the time is there.
+SERVER_FACTS = (
+    "pg_backend_pid(), (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint::text,"
+    " extract(epoch FROM clock_timestamp())::float8"
+)
 
 #: Seconds between two looks of the server, amid a statement, at whether its client is there.
 CHECK_SECONDS = 10
@@ -100,3 +110,23 @@ def secrets_of(config: PostgresEnd, parameters: Mapping[str, str]) -> tuple[port
     passwords = (parameters.get(name) for name in SECRET_KEYWORDS)
     found = [portl.Secret(value) for value in passwords if value]
     return (*found, *([config.url] if config.url is not None else []))
+
+
+def changing(wanted: Mapping[str, str], *, local: bool) -> str:
+    """Return the statement that changes settings of a session, and says what they were and who has answered.
+
+    Args:
+        wanted: by their names; those that this version of the server does not have are left out.
+        local: True to change them for the transaction alone.
+    """
+    names, values = (Expression(f"ARRAY[{', '.join(map(literal, of))}]::text[]") for of in (wanted, wanted.values()))
+    return bound(
+        # What was so is read first, whole: OFFSET keeps the two steps apart.
+        f"SELECT n, before, CASE WHEN before <> v THEN set_config(n, v, $3) END IS NOT NULL, {SERVER_FACTS}"
+        f" FROM (SELECT n, CASE WHEN n = '{MEMORY}' AND v = '{AUTO}' THEN {MORE_MEMORY} ELSE v END AS v,"
+        " current_setting(n, true) AS before FROM unnest($1, $2) AS s(n, v)"
+        f" WHERE n <> '{LINUX_ALONE}' OR version() LIKE '%linux%' OFFSET 0) AS known",
+        names,
+        values,
+        Expression(str(local)),
+    )

@@ -95,7 +95,8 @@ class Vigil:
     def __init__(self, pgconn: pq.abc.PGconn, parameters: Mapping[str, str], seconds: float) -> None:
         self._pgconn = pgconn
         self._parameters = parameters
-        self._seconds = seconds
+        #: ``network_timeout``.
+        self.seconds = seconds
         self._lock = threading.Lock()
         self._since: float | None = None
         self._proved = 0.0
@@ -166,7 +167,7 @@ class Vigil:
     def start(self) -> None:
         """Have this session watched."""
         forked.hold(self)
-        if self._seconds:
+        if self.seconds:
             _watchdog.add(self)
 
     def stop(self) -> None:
@@ -185,13 +186,13 @@ class Vigil:
     @property
     def tick(self) -> float:
         """Seconds between two looks in a row."""
-        return min(1.0, self._seconds / 8)
+        return min(1.0, self.seconds / 8)
 
     def consider(self) -> None:
         """Look at the backend if nothing was heard of it for long; called by the watchdog."""
         if self._looking is not None and self._looking.is_alive():
             return
-        limit = min(self._seconds / 2, HASTY_SECONDS) if self.hasty else self._seconds / 2
+        limit = min(self.seconds / 2, HASTY_SECONDS) if self.hasty else self.seconds / 2
         since = self._since
         if since is not None and time.monotonic() - max(since, self._proved) >= limit:
             received = self._received()
@@ -213,7 +214,7 @@ class Vigil:
                 self._proved = time.monotonic()
                 return
             bad += 1
-            certain = found.backend is not Backend.UNREACHABLE or waited >= self._seconds or self.hasty
+            certain = found.backend is not Backend.UNREACHABLE or waited >= self.seconds or self.hasty
             if found.backend is Backend.GONE or (bad > 1 and certain):
                 self._shut_down(found.backend.value, waited, since)
                 return
@@ -224,13 +225,13 @@ class Vigil:
         bad = 0
         while not self._over.is_set() and (sent := self.sent) is not None:
             since = self._since
-            if since is not None and time.monotonic() - since >= self._seconds / 2:
+            if since is not None and time.monotonic() - since >= self.seconds / 2:
                 return  # nothing is taken any more: that is a wait like any other
             found = self._look(begun)
             silent = time.monotonic() - begun
             if found.backend in (Backend.GONE, Backend.UNREACHABLE):
                 bad += 1
-                if found.backend is Backend.GONE or (bad > 1 and silent >= self._seconds):
+                if found.backend is Backend.GONE or (bad > 1 and silent >= self.seconds):
                     self._shut_down(found.backend.value, silent, None)
                     return
             elif found.backend is not Backend.WAITING or found.copied is None:
@@ -252,7 +253,7 @@ class Vigil:
             copied = _COPIED if version >= _COPIED_SINCE else "NULL"
             return _ACTIVITY.format(copied=copied, pid=int(self.backend), begun=float(self._begun))
 
-        end = time.monotonic() + max(self._seconds - (time.monotonic() - since), LOOK_SECONDS)
+        end = time.monotonic() + max(self.seconds - (time.monotonic() - since), LOOK_SECONDS)
         try:
             rows = ask_server(self._parameters, statement, end - time.monotonic(), self._over)
             if rows is None:
@@ -285,7 +286,7 @@ class Vigil:
             if self.sent is None if since is None else self._since != since:
                 return  # it was heard at the last moment
             self._end(
-                f"the server has sent nothing for {silent:.0f} s, and {why} (network_timeout: {self._seconds:g} s)"
+                f"the server has sent nothing for {silent:.0f} s, and {why} (network_timeout: {self.seconds:g} s)"
             )
 
     def give_up(self, verdict: str) -> None:

@@ -40,7 +40,7 @@ from portl_postgres.source.describing import selected
 from portl_postgres.source.queries import Describer, only_reading
 from portl_postgres.source.ranges import relation_of
 from portl_postgres.source.selection import Selection, origin, search_path
-from portl_postgres.source.sharing import SharedSnapshot
+from portl_postgres.source.sharing import SharedSnapshot, begin, first
 from portl_postgres.verification import by_key, comparer
 from portl_postgres.verification.mirroring import MirroredRows, PostgresMirrorSource
 from portl_postgres.verification.places import Places
@@ -54,11 +54,6 @@ from portl_postgres.wire.messages import ended
 COUNT_ROWS = 5_000_000
 
 logger = logging.getLogger("portl.postgres")
-
-_TRANSACTION = "ISOLATION LEVEL REPEATABLE READ, READ ONLY"
-
-#: Parallel workers, and scans that join others halfway, return rows in another order each time.
-_IN_ORDER = ("SET LOCAL max_parallel_workers_per_gather = 0", "SET LOCAL synchronize_seqscans = off")
 
 #: Objects of a database, and what was found.
 Objects = tuple[Sequence[portl.SchemaObject], Sequence[Finding]]
@@ -143,26 +138,15 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
     def open(self, context: portl.Context) -> None:
         """See ``Source.open``."""
         super().open(context)
+        settings = {"row_security": self.config.row_security.value, "default_transaction_read_only": "on"}
         self._session_ = self._stack.enter_context(
-            self._database.session(
-                context, {"row_security": self.config.row_security.value, "default_transaction_read_only": "on"}
-            )
+            self._database.session(context, settings, first(self._shared, self.config))
         )
         if self._shared.travelled:
             worker_sessions.wear(self._session, self._shared.mark)
         self._stack.callback(self._end)
-        self._begin()
-
-    def _begin(self) -> None:
-        settings = [*_IN_ORDER, f"SELECT set_config('search_path', {search_path(self.config)}, true)"]
-        if self._session.nested:
-            settings.insert(0, "SET LOCAL transaction_read_only = on")
-        if self._shared.snapshot is None:
-            self._session.begin(_TRANSACTION, settings)
-        else:
-            self._session.begin(_TRANSACTION)
-            self._shared.take_over(self._session, self.label())
-            self._session.queries(settings)
+        if not self._session.begun:
+            begin(self._session, self._shared, self.config)
 
     def since(self, wanted: portl.IncrementalConfig, watermark: Mapping[str, Any] | None) -> list[Finding]:
         """See ``Source.since``."""
@@ -171,7 +155,7 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
             # What is open has to be known before the snapshot is taken: another one is taken.
             self._session.rollback()
             opened = increments.opened(self._session)
-            self._begin()
+            begin(self._session, self._shared, self.config)
         self._selected, self._plain = None, False
         system = (self._where.server, self._where.name)
         rows = increments.Rows(
@@ -190,6 +174,8 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
             return
         if self._session_.broken:
             return  # the server has rolled back
+        if self._owns_database and self.handle is None:
+            return  # it does once the connection is closed
         try:
             if self._reading is not None:
                 copy, batches = self._reading

@@ -140,10 +140,15 @@ class ServerFormat(Format):
     select: str
 
 
+#: What ``database`` asks ``Session.looking`` for, and what ``place`` does.
+DATABASE_LOOK = (_DATABASE, _SYSTEM)
+PLACE_LOOK = (bound(_FACTS, Expression(f"ARRAY[{', '.join(map(literal, _SETTINGS))}]")),)
+
+
 def database(session: Session) -> Database:
     """Find out which database a session is in."""
     try:
-        (facts,), ((system,),) = session.looking([_DATABASE, _SYSTEM], what="looking which database this is")
+        (facts,), ((system,),) = session.looking(DATABASE_LOOK, what="looking which database this is")
     except portl.PermissionDenied:
         ((facts,),) = session.looking([_DATABASE], what="looking which database this is")
         system = None
@@ -153,10 +158,7 @@ def database(session: Session) -> Database:
 
 def place(session: Session) -> Place:
     """Return what decides the meaning of an expression in a session."""
-    names = Expression(f"ARRAY[{', '.join(map(literal, _SETTINGS))}]")
-    (((role, login, path, temporary, settings),),) = session.looking(
-        [bound(_FACTS, names)], what="looking at the session"
-    )
+    (((role, login, path, temporary, settings),),) = session.looking(PLACE_LOOK, what="looking at the session")
     return Place(role=role, login=login, path=tuple(path), temporary=temporary, settings=tuple(settings))
 
 

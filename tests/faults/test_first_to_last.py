@@ -67,7 +67,7 @@ def test_a_run_survives_the_loss_of_its_connections_at_any_statement(
     portl.migrate(job_of(source, destination, 0))  # makes the ledger
     counter = cutting(None)
     portl.migrate(job_of(source, destination, 1))
-    assert counter.count > 20
+    assert counter.count > 10
     for at in (*range(1, counter.count, step), counter.count):
         cutting(at)
         result = portl.migrate(job_of(source, destination, at + 1))
@@ -90,7 +90,7 @@ def test_a_look_survives_the_loss_of_its_connections_at_any_statement(
     }
     counter = cutting(None)
     expected = calls[call]()
-    assert counter.count >= 3
+    assert counter.count >= 2
     for at in (*range(1, counter.count, step), counter.count):
         cutting(at)
         assert calls[call]() == expected, at
