@@ -1,4 +1,4 @@
-"""Map the source's columns to the destination's: which are read, what they are called there, how they are converted."""
+"""Map the source's columns to the destination's: which are read, how they are named there, how they are converted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ColumnMapping:
 
     #: The destination's table as it will be.
     target: Table
-    #: Its columns that the job adds.
+    #: The columns that the job adds to it.
     added: tuple[Column, ...]
     fields: tuple[Field, ...]
     #: The destination's columns whose values must not be shown.
@@ -47,7 +47,7 @@ def map_columns(
         source: an open source.
         destination: an open destination.
         table: the source's table.
-        existing: the destination's table as it is; None if it does not exist.
+        existing: the destination's table as it stands; None if it does not exist.
     """
     return _Mapper(config, source, destination).map(table, existing)
 
@@ -90,9 +90,9 @@ class _Mapper:
         )
 
     def _without_columns(self, table: Table, target: Table) -> bool:
-        """Return whether the job copies rows without values: neither side has a column that is written.
+        """Return whether the job copies rows without values: neither side has a writable column.
 
-        Only between two sides of one dialect: elsewhere, no columns may mean that none are known, as of an empty file.
+        Only for sides of the same dialect: otherwise, no columns may mean unknown columns, as in an empty file.
         """
         source = self._config.source
         if source.columns is not None or source.exclude_columns or table.dialect is None:
@@ -138,7 +138,7 @@ class _Mapper:
         return next(named, None) or next(typed, None)
 
     def _names(self, table: Table, columns: Sequence[Column]) -> list[str]:
-        """Return what the columns are called at the destination."""
+        """Return the names of the columns at the destination."""
         mapping = self._config.schema_mapping
         known = table.by_name
         for name in mapping:
@@ -161,7 +161,7 @@ class _Mapper:
     def _target(
         self, existing: Table | None, proposed: Table, names: Sequence[str]
     ) -> tuple[Table, tuple[Column, ...]]:
-        """Return the destination's table as it will be, and the columns that are added to it."""
+        """Return the destination's table as it will be, and the columns added to it."""
         if existing is None:
             if self._config.destination.create_table is CreateTable.NEVER:
                 message = f"the table {proposed.name} does not exist"
@@ -185,7 +185,7 @@ class _Mapper:
         return existing, ()
 
     def _field(self, column: Column, leaving: Column, arriving: Column | None, kind: str) -> Iterator[Field]:
-        """Yield the field of a column; none if it has nowhere to go."""
+        """Yield the field of a column, if it has a target."""
         if arriving is None:
             return
         if not arriving.writable:
@@ -205,11 +205,11 @@ class _Mapper:
     def _conversion(
         self, column: Column, leaving: Column, arriving: Column, rule: TypeRule | None
     ) -> tuple[Column, Conversion]:
-        """Return a column as it leaves the source, and the verdict on its conversion; report what is lost."""
+        """Return a column as it leaves the source, and the verdict on its conversion; report losses."""
         conversion = self._destination.conversion(leaving, arriving)
         if rule is not None and rule.using is None and leaving.native == arriving.native:
-            # A cast may truncate, and one that fails ends the reading without naming its row. So the rule only says
-            # what the column becomes, and the values travel as they would without it, if they can.
+            # A cast may truncate, and one that fails ends the read without naming the row. So the rule only decides
+            # what the column becomes, and the values travel unconverted if they can.
             plain = self._destination.conversion(column, arriving)
             if plain.verdict is not Verdict.IMPOSSIBLE:
                 leaving, conversion = column, plain
@@ -246,5 +246,5 @@ class _Mapper:
 
 
 def _type_names(column: Column) -> tuple[str, ...]:
-    """Return the names by which a rule may call a column's type."""
+    """Return the names that a rule may use for a column's type."""
     return (column.native, column.type.kind.value, column.native.split("(", 1)[0].strip())

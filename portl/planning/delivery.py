@@ -1,4 +1,4 @@
-"""How rows are divided into transactions, and the bounds of chunks that are partly done."""
+"""How rows are divided into transactions, and the bounds of partly finished chunks."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class Delivery(enum.StrEnum):
 
 @attrs.frozen
 class Bounds:
-    """The bounds of a chunk, and of the rest of it if some of its rows are done."""
+    """The bounds of a chunk, and of its remainder if some of its rows are done."""
 
     whole: Mapping[str, Any] | None
     rest: Mapping[str, Any] | None
 
     def left(self, rest: Mapping[str, Any] | None) -> Mapping[str, Any]:
-        """Return the ``bounds`` of a line of the chunk of which ``rest`` is left."""
+        """Return the ``bounds`` for the chunk's line when ``rest`` remains."""
         return {_WHOLE: self.whole, _REST: rest}
 
 
@@ -40,24 +40,24 @@ _WHOLE, _REST = "chunk", "left"
 
 
 def whole_bounds(line: ChunkLine) -> Bounds:
-    """Return the bounds in a line."""
+    """Return the bounds recorded in a line."""
     if line.state is ChunkState.PARTIAL and line.bounds is not None and set(line.bounds) == {_WHOLE, _REST}:
         return Bounds(line.bounds[_WHOLE], line.bounds[_REST])
     return Bounds(line.bounds, line.bounds)
 
 
 def again(line: ChunkLine) -> ChunkLine:
-    """Return the line of a chunk that is copied again from its beginning."""
+    """Return a pending line for a chunk, so that it is copied again from its beginning."""
     return ChunkLine(number=line.number, bounds=whole_bounds(line).whole)
 
 
 def begun(lines: Sequence[ChunkLine]) -> bool:
-    """Return whether any row of a run is committed."""
+    """Return whether any rows of a run are committed."""
     return any(line.state is not ChunkState.PENDING for line in lines)
 
 
 def job_name(config: MigrationConfig, destination: Destination[DestinationConfig]) -> str:
-    """Return a job's name in the ledger. Its own name is not enough: as a default, other jobs may have the same."""
+    """Return a job's name in the ledger. The job's own name is not unique: other jobs may have the same default."""
     if config.tables is not None:
         return f"{config.name} -> many tables"
     return f"{config.name} -> {destination.target()}"

@@ -1,4 +1,4 @@
-"""Choose the key that decides what a conflict is, and find out whether two rows of the source can share it."""
+"""Choose the conflict target, and determine whether two source rows can share a key."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _NUMBERS = {Kind.DECIMAL, Kind.FLOAT, Kind.DOUBLE}
 def choose_key(
     conflict: Conflict, strategies: Collection[Strategy], target: Table, *, created: bool
 ) -> tuple[Key | None, list[Finding]]:
-    """Return the key, and what is wrong with it or follows from there being none.
+    """Return the key, and findings about it or about its absence.
 
     Args:
-        conflict: as the job has it.
-        strategies: those that the destination carries out.
+        conflict: as given in the job.
+        strategies: those that the destination supports.
         target: the destination's table as it will be.
         created: True if the job creates it.
     """
@@ -60,13 +60,13 @@ def choose_key(
 
 
 def report_nulls(key: Key | None, conflict: Conflict, source: Table, fields: Sequence[Field]) -> Iterator[Finding]:
-    """Yield what it means that the key can hold NULLs which are not equal: such rows never meet those of the last run.
+    """Yield findings if the key can hold NULLs, which are never equal, so that rows of the last run are not matched.
 
     Args:
-        key: the chosen one.
-        conflict: as the job has it.
+        key: the chosen key.
+        conflict: as given in the job.
         source: the source's table.
-        fields: the job's.
+        fields: the job's fields.
     """
     if key is None or key.nulls_equal or conflict.strategy is Strategy.FAIL:
         return
@@ -76,16 +76,16 @@ def report_nulls(key: Key | None, conflict: Conflict, source: Table, fields: Seq
         name = field.target.name
         message = f"rows with NULL in {name!r} are added again by each run, because NULLs are not equal in {key}"
         if source.kind != "table" or field.using:
-            yield note("conflict.key", message)  # whether there can be any is not known
+            yield note("conflict.key", message)  # unknown whether there can be any
         else:
             remedy = "declare it NOT NULL or the key NULLS NOT DISTINCT, or leave such rows out with `source.where`"
             yield warning("conflict.key", message, remedy)
 
 
 def distinct(source: Table, fields: Sequence[Field], key: Key | None) -> bool:
-    """Return whether a key of the source, passed on unchanged, ensures that no two rows share the destination's key.
+    """Return whether a source key, passed on unchanged, ensures that no two rows share the destination's key.
 
-    Which texts are equal is for each server and collation to say; numbers are equal alike everywhere.
+    Equality of text depends on the server and the collation; equality of numbers does not.
     """
     if key is None:
         return False

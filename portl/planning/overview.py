@@ -13,12 +13,12 @@ from portl.planning.text import SCREEN, verdict
 from portl.values.findings import Finding, Severity
 from portl.values.text import Line, aligned, counted_kind, printable, wrapped
 
-#: Tables that are shown by name: the largest.
+#: How many tables are shown by name, the largest first.
 SHOWN = 12
-#: Tables that a finding names, where many have the same.
+#: How many tables a finding names, if many share it.
 NAMED = 4
 
-#: Kinds that are parts of others.
+#: Kinds that are parts of other objects.
 _SILENT = ("owned by", "default", "partition")
 
 _HEADS = {Severity.PROBLEM: "problems", Severity.WARNING: "warnings", Severity.NOTE: "notes"}
@@ -44,11 +44,11 @@ def render_tables(
     """Return a plan of many tables as lines of at most ``width`` characters, statements excepted.
 
     Args:
-        name: the job's.
+        name: the job's name.
         sides: the labels of source and destination.
         tables: the tasks.
-        objects: what is created beside rows.
-        findings: what concerns no single table.
+        objects: the objects to create.
+        findings: those that concern no single table.
         width: in characters.
         sql: True to include the statements that create objects.
     """
@@ -86,7 +86,7 @@ def _facts(
 
 
 def gathered(tables: Sequence[TableTask], findings: Sequence[Finding]) -> list[Finding]:
-    """Return the findings of a plan, those that many tables have once, with the names of some."""
+    """Return the findings of a plan, listing those shared by many tables once, with the names of some."""
     return [
         attrs.evolve(finding, message=f"{finding.message} ({_some(names)})") if names else finding
         for finding, names in _grouped(tables, findings).items()
@@ -98,7 +98,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _grouped(tables: Sequence[TableTask], findings: Sequence[Finding]) -> dict[Finding, list[str]]:
-    """Return each finding once, with the tables that have it; the tables' own names in it are the same for all."""
+    """Return each finding once, with the tables that share it, leaving the tables' own names out of the text."""
     found: dict[Finding, list[str]] = {finding: [] for finding in findings}
     for task in tables:
         for finding in task.findings:

@@ -1,4 +1,4 @@
-"""Choose what comes with a table that a job creates in a form of its own: its indexes, constraints and the like."""
+"""Choose the indexes, constraints and other objects to create with a table whose form differs from the source's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from portl.values.findings import Finding, note, warning
 
 
 def placement(intent: Intent, schemas: Mapping[str, str] | None = None) -> Placement:
-    """Return what a job makes of its source's table.
+    """Return the form in which a job creates its source's table.
 
     Args:
         intent: the job.
@@ -44,14 +44,14 @@ def placement(intent: Intent, schemas: Mapping[str, str] | None = None) -> Place
 
 
 def _same(target: Column, source: Column, schemas: Mapping[str, str]) -> bool:
-    """Return whether two columns have one type; a dialect may spell its name with quotes or without."""
+    """Return whether two columns have the same type, whose name may be spelled with or without quotes."""
     name = source.native.replace('"', "")
     schema, dot, rest = name.partition(".")
     return target.native.replace('"', "") == (f"{schemas.get(schema, schema)}{dot}{rest}")
 
 
 def _merged(conflict: Conflict, column: str, intent: Intent) -> bool:
-    """Return whether a column may get values that the source does not have."""
+    """Return whether a column may receive values that the source does not have."""
     key = intent.key.columns if intent.key is not None else ()
     return conflict.strategy is Strategy.MERGE and not intent.distinct and column not in key
 
@@ -59,10 +59,10 @@ def _merged(conflict: Conflict, column: str, intent: Intent) -> bool:
 def with_objects(
     intent: Intent, source: Source[SourceConfig], destination: Destination[DestinationConfig]
 ) -> tuple[Intent, list[Finding]]:
-    """Return an intent with the objects that come with the table that it creates, and why others do not.
+    """Return an intent with the objects to create with its table, and findings for those that are left out.
 
     Args:
-        intent: has the groups that the job asks for.
+        intent: with the groups that the job asks for.
         source: an open source.
         destination: an open destination.
     """
@@ -82,7 +82,7 @@ def with_objects(
 def _chosen(
     objects: Sequence[SchemaObject], table: Table, groups: Collection[object], standing: Standing
 ) -> tuple[tuple[SchemaObject, ...], list[Finding]]:
-    """Return the objects that are created, and a finding for each that is not."""
+    """Return the objects to create, and a finding for each that is left out."""
     made: set[int] = set()
     findings: list[Finding] = []
     for number, found in enumerate(objects):
@@ -102,7 +102,7 @@ def _chosen(
 def _needed(
     number: int, objects: Sequence[SchemaObject], table: Table, standing: Standing
 ) -> tuple[set[int], str | None]:
-    """Return an object with all that it needs and the destination lacks, or why it cannot be created."""
+    """Return an object with the missing objects it depends on, or why it cannot be created."""
     needed: set[int] = set()
     todo = [number]
     while todo:

@@ -1,4 +1,4 @@
-"""What a run will do, as plain values: a plan with a task for each table, and how two plans are compared."""
+"""What a run will do, as plain values: a plan with a task for each table."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ class Plan:
     source: str
     destination: str
     tables: tuple[TableTask, ...]
-    #: What is created beside rows, each after all that it needs; empty for a job of one table.
+    #: The objects to create, in dependency order; empty for a job of one table.
     objects: tuple[SchemaObject, ...] = ()
-    #: Foreign keys of the destination that are dropped before the rows and made again after them.
+    #: Foreign keys of the destination that are dropped before the rows and re-created after them.
     dropped: tuple[DroppedKey, ...] = ()
-    #: What was found that concerns no single table.
+    #: Findings that concern no single table.
     findings: tuple[Finding, ...] = ()
-    #: Executes the plan; None for a copy, which lacks the caller's connections and observers.
+    #: Executes the plan; None in an unpickled copy, which lacks the caller's connections and observers.
     _execute: Callable[[Plan, Executor | None], Result] | None = attrs.field(default=None, repr=False, eq=False)
 
     @property
     def problems(self) -> tuple[Finding, ...]:
-        """What keeps the plan from running."""
+        """What prevents the plan from running."""
         return self._found(Severity.PROBLEM)
 
     @property
@@ -51,7 +51,7 @@ class Plan:
 
     @property
     def told_problems(self) -> tuple[Finding, ...]:
-        """The problems as the user is told them: what many tables have is one, with the names of some."""
+        """The problems as shown to the user: one for each that many tables share, with the names of some."""
         if self.config.tables is None:
             return self.problems
         from portl.planning.overview import gathered  # most jobs have one table
@@ -63,7 +63,7 @@ class Plan:
         return tuple(finding for finding in found if finding.severity is severity)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the caller's observers, token and connections: a copy can be shown, but not executed."""
+        """Leave out the caller's observers, token and connections: a copy can be shown but not executed."""
         kept = ("config", "source", "destination", "tables", "objects", "dropped", "findings")
         return {**{name: getattr(self, name) for name in kept}, "_execute": None}
 
@@ -79,7 +79,7 @@ class Plan:
 
         Raises:
             PlanError: there are problems.
-            Error: as ``portl.migrate`` raises it.
+            Error: as for ``portl.migrate``.
         """
         if self._execute is None:
             raise Error("this plan is a copy, which cannot be executed", hint="make a new one with portl.plan")
@@ -97,7 +97,7 @@ class Plan:
         return standing(task.found) != standing(ledger.find(task.job))
 
     def departs(self, now: Plan) -> list[str]:
-        """Return in what this plan differs from one made now, for display."""
+        """Return how this plan differs from one made now, for display."""
         found = []
         if [task.destination.name for task in self.tables] != [task.destination.name for task in now.tables]:
             return ["the tables"]
@@ -147,7 +147,7 @@ class Plan:
         Args:
             sql: True to include the statements to be executed.
             width: in characters; statements may be longer.
-            table: of many, the one to show in full, by its name at either side.
+            table: the name, at either side, of one table of many to show in full.
 
         Raises:
             ConfigError: the plan has no such table.
@@ -162,7 +162,7 @@ class Plan:
         Args:
             sql: as for ``text``, like ``width`` and ``table``.
             width: in characters.
-            table: of many, the one to show in full.
+            table: as for ``text``.
             preview: False to leave out the first rows.
         """
         shown = self.tables

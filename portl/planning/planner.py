@@ -1,4 +1,4 @@
-"""Look at both sides of a job and say what a run will do: config + source + destination -> Plan. Writes nothing."""
+"""Examine both sides of a job and plan what a run will do. Writes nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def plan(request: Request, sides: Sides, *, exact: bool, restart: bool) -> Plan:
 
     Args:
         request: the job.
-        sides: both, open.
+        sides: both sides, open.
         exact: see ``plan_table``.
         restart: see ``plan_table``.
     """

@@ -1,4 +1,4 @@
-"""Propose keys of a job from the tables at both sides: which columns go where, and what a conflict is."""
+"""Propose keys of a job from the tables on both sides: the column mapping and the conflict target."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from portl.schema.tables import Key
 
 @attrs.frozen(kw_only=True)
 class Proposal:
-    """The proposed keys of a job, with the reason."""
+    """The proposed keys of a job, with the reasons."""
 
-    #: Source column to destination column, where the names differ only in case and punctuation.
+    #: Source column to destination column, for names that differ only in case and punctuation.
     mapping: Mapping[str, str] = attrs.field(factory=dict)
     #: Columns of the source that the destination's table lacks.
     missing: tuple[str, ...] = ()
     strategy: Strategy = Strategy.OVERWRITE
-    #: The key's columns at the destination, if the job must name them because it is not the primary key.
+    #: The key's columns at the destination, if it is not the primary key, so that the job has to name them.
     key: tuple[str, ...] = ()
     #: Why this strategy and this key, for display.
     because: str = ""
@@ -31,7 +31,7 @@ class Proposal:
         """Return the value of the key ``conflict``.
 
         Args:
-            strategy: another one than the proposed one.
+            strategy: one to use instead of the proposed one.
         """
         word = strategy or self.strategy.value
         return {"strategy": word, "key": list(self.key)} if self.key else word
@@ -41,7 +41,7 @@ def propose(plan: Plan) -> Proposal:
     """Return the proposal for a job.
 
     Args:
-        plan: of the job without ``schema_mapping`` and ``conflict``; it may have problems.
+        plan: the plan of the job without ``schema_mapping`` and ``conflict``; it may have problems.
     """
     task = plan.tables[0]
     left_out = dict(task.ignored)
@@ -88,7 +88,7 @@ def _folded(name: str) -> str:
 
 
 def _key(keys: Iterable[Key], primary: Key | None, mapping: Mapping[str, str]) -> Key | None:
-    """Return the destination's key that is the source's primary key, else its own primary key, else any."""
+    """Return the destination's key that matches the source's primary key, else its own primary key, else any key."""
     wanted = {mapping.get(name, name) for name in primary.columns} if primary is not None else set()
 
     def rank(key: Key) -> tuple[bool, bool]:

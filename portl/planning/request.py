@@ -1,4 +1,4 @@
-"""A call: its job, its caller-supplied connections and other arguments, and the two sides that it opens."""
+"""A call: the job, caller-supplied connections and other arguments, and the two sides that it opens."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ Job = str | os.PathLike[str] | Mapping[str, Any] | MigrationConfig
 
 @attrs.frozen(kw_only=True)
 class TableSides:
-    """Both sides of one table of a job that has many."""
+    """Both sides of one table in a job of many."""
 
-    #: The job of this table.
+    #: The job of this table alone.
     config: MigrationConfig
     source: Source[SourceConfig]
     destination: Destination[DestinationConfig]
@@ -45,9 +45,9 @@ class Sides:
     destination: Destination[DestinationConfig]
     #: The job's settings for the ledger.
     wanted: LedgerConfig
-    #: Both sides of each table of a job that has many, over the sessions of these, by the destination's name.
+    #: Both sides of each table of a job of many, on the sessions of these sides, by the destination's name.
     tables: dict[str, TableSides] = attrs.field(factory=dict, init=False, repr=False)
-    #: What to do when the sides are closed, in reverse order.
+    #: Callbacks for closing, run in reverse order.
     _source_end: ExitStack = attrs.field(factory=ExitStack, init=False, repr=False)
     _destination_end: ExitStack = attrs.field(factory=ExitStack, init=False, repr=False)
 
@@ -56,7 +56,7 @@ class Sides:
         self._destination_end.callback(self.destination.close)
 
     def before_closing(self, call: Callable[[], None]) -> None:
-        """Have ``call`` called right before the destination is closed, whatever happens."""
+        """Register ``call`` to run right before the destination is closed, whatever happens."""
         self._destination_end.callback(call)
 
     def close_source(self) -> None:
@@ -75,16 +75,16 @@ class Sides:
 
     @property
     def ledger(self) -> Ledger | None:
-        """The destination's ledger; None: there is none."""
+        """The destination's ledger, or None."""
         return self.kept if isinstance(self.kept, Ledger) else None
 
 
 @attrs.frozen(kw_only=True)
 class Request:
-    """A job with the other arguments of the call."""
+    """A job, with the other arguments of the call."""
 
     config: MigrationConfig
-    #: A caller-supplied connection or pool for each side; None: portl opens its own.
+    #: A caller-supplied connection or pool for each side; None if portl opens its own.
     source: object | None = attrs.field(repr=False)
     destination: object | None = attrs.field(repr=False)
     context: Context = attrs.field(repr=False)
@@ -123,7 +123,7 @@ class Request:
                 try:
                     observer(event)
                 except Error as error:
-                    error.transient = False  # an observer's error ends the run; it is no failure to retry
+                    error.transient = False  # an observer's error ends the run and must not be retried
                     raise
 
         context = Context(token=cancel or CancelToken(), emit=emit, retry=config.retry)
@@ -138,15 +138,15 @@ class Request:
 
     @property
     def caller_supplied(self) -> bool:
-        """True if a connection is caller-supplied: portl cannot open it again if it is lost."""
+        """True if a connection is caller-supplied, so that portl cannot reopen it if it is lost."""
         return self.source is not None or self.destination is not None
 
     @contextmanager
     def opened(self, meanwhile: Callable[[], None] | None = None) -> Iterator[Sides]:
-        """Open both sides, and close them at the end in any case.
+        """Open both sides, and close them at the end, whatever happens.
 
         Args:
-            meanwhile: called while both servers establish the connections.
+            meanwhile: called while both sides are connecting.
         """
         sides = Sides(source=self._source(), destination=self._destination(), wanted=self._wanted())
         with closing(sides):
@@ -163,7 +163,7 @@ class Request:
         """Open both sides and examine them with ``look``, which must not write; retry after a transient failure.
 
         Raises:
-            Error: the observers have received it.
+            Error: after the observers have received it.
         """
 
         def attempt() -> T:
@@ -184,7 +184,7 @@ class Request:
 
     def _retrying(self, attempt: Callable[[], T]) -> T:
         def again(error: BaseException) -> bool:
-            # A caller-supplied connection that is lost cannot be opened again.
+            # A caller-supplied connection that is lost cannot be reopened.
             return passes(error) and not (self.caller_supplied and isinstance(error, ConnectionFailed))
 
         return retrying(attempt, self.context, f"the job {self.config.name!r}", again=again)
@@ -200,7 +200,7 @@ class Request:
             destination.close()
 
     def _wanted(self) -> LedgerConfig:
-        """Return the job's settings for the ledger; many tables cannot do without one."""
+        """Return the job's settings for the ledger, which is required for many tables."""
         wanted = self.config.ledger
         required = self.config.tables is not None and wanted.mode is LedgerMode.AUTO
         return attrs.evolve(wanted, mode=LedgerMode.REQUIRED) if required else wanted

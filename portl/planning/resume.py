@@ -1,19 +1,19 @@
-"""Decide by the ledger what a run does: resume an interrupted one, report a finished one, or begin a new one.
+"""Decide from the ledger what a run does: resume an interrupted one, report a finished one, or begin a new one.
 
 ==================================  ====================================================================
 the latest run of the job           this run
 ==================================  ====================================================================
 there is none                       begins
 was interrupted, can be resumed     resumes it
-was interrupted, cannot be resumed  begins if it has left nothing behind; else a problem says what to do
+was interrupted, cannot be resumed  begins if it left nothing behind; else a problem says what to do
 is done, its result was delivered   begins
 is done, its result was lost        begins if repeating it does no harm; else reports it and copies nothing
-has the ``run_id`` of this one      reports it, if it is done, in any case
+has the ``run_id`` of this one      reports it if it is done, in any case
 ==================================  ====================================================================
 
-A process can die after the last COMMIT and before its caller knows. For the ledger such a run is done; its caller
-believes that it failed, and runs the job again. Without a key the rows would be there twice. So the ledger also knows
-whether the result was delivered (``Ledger.acknowledge``), and if not, the next run delivers it instead of copying rows.
+A process can die after the last COMMIT but before its caller knows. The ledger then has the run as done, while the
+caller believes that it failed and runs the job again. Without a key, every row would arrive twice. So the ledger also
+records whether the result was delivered (``Ledger.acknowledge``); if not, the next run delivers it and copies nothing.
 """
 
 from __future__ import annotations
@@ -50,18 +50,18 @@ def _leaves(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]
 
 @attrs.frozen(kw_only=True)
 class Resumption:
-    """How a job is delivered, and which run of it is resumed or reported."""
+    """How a job is delivered, and which of its runs is resumed or reported."""
 
     delivery: Delivery
     job: str
     identity: Mapping[str, Any]
-    #: The run that is resumed; None: a new one begins.
+    #: The run that is resumed; None if a new one begins.
     run: Run | None = None
     chunks: tuple[Chunk, ...] = ()
     recopy: bool = False
     #: The latest run of the job, in whatever state.
     found: Run | None = None
-    #: A finished run that is reported, so that nothing is copied; None: rows are copied.
+    #: A finished run that is reported instead of copying rows; None if rows are copied.
     reported: Run | None = None
     findings: tuple[Finding, ...] = ()
 
@@ -77,7 +77,7 @@ class Resumption:
         restart: bool,
         refresh: bool = False,
     ) -> Resumption:
-        """Decide; see the module's table. ``refresh``: an incremental run reads all rows."""
+        """Decide; see the table in the module's docstring. ``refresh``: an incremental run reads all rows."""
         inquiry = _Inquiry(config, source, destination, ledger, intent, split)
         return inquiry.resumption(restart=restart, refresh=refresh)
 
@@ -114,7 +114,7 @@ class _Inquiry:
         reported = None if restart else self._reported(found, identity)
         if self._config.incremental is not None and not refresh:
             self._moved_on(found, identity, restart=restart)
-        # A mirror is not resumed: the next one compares both sides as they are then.
+        # A mirror is not resumed: the next one compares both sides afresh.
         fresh = restart or reported or self._intent.mirror
         run = None if found is None or fresh else self._resumed(found, mode, identity)
         recopy = run is not None and self._recopies(run)
@@ -132,7 +132,7 @@ class _Inquiry:
         )
 
     def _identity(self) -> Mapping[str, Any]:
-        """Return everything in the job that decides which rows arrive, and how."""
+        """Return everything in the job that determines which rows arrive, and how."""
         intent = self._intent
         conflict = intent.conflict
         return {
@@ -152,7 +152,7 @@ class _Inquiry:
         }
 
     def _incremental(self) -> Mapping[str, Any]:
-        """Return what decides which rows an incremental run reads; ``lag`` may change."""
+        """Return what determines which rows an incremental run reads; ``lag`` may change."""
         wanted = self._config.incremental
         if wanted is None:
             return {}
@@ -160,11 +160,11 @@ class _Inquiry:
         return {"mode": "incremental", "incremental": read}
 
     def _moved_on(self, found: Run | None, identity: Mapping[str, Any], *, restart: bool) -> None:
-        """Report what keeps a watermark from meaning the same to this run."""
+        """Report why a watermark is no longer valid for this run."""
         if found is None or incremental.last_watermark(found) is None:
             return
         if found.state is not RunState.DONE and begun(found.chunks) and not restart:
-            return  # it is resumed, or a problem already
+            return  # either resumed or already a problem
         if different := changes(found.identity, identity):
             self._findings.append(incremental.changed(found, different))
             return
@@ -200,7 +200,7 @@ class _Inquiry:
         return Delivery.WHOLE
 
     def _capabilities(self) -> None:
-        """Report what the job asks for and the destination does not support."""
+        """Report what the job asks for but the destination does not support."""
         if self._destination.savepoints:
             return
         label = self._destination.label()
@@ -212,7 +212,7 @@ class _Inquiry:
             self._findings.append(problem("on_error", f"{label} cannot quarantine rows", "use `on_error: fail`"))
 
     def _hidden(self) -> None:
-        """Report where there may be an interrupted run of this job that cannot be seen."""
+        """Report where an interrupted run of this job may be hidden."""
         hidden = self._ledger.hidden() if self._ledger is not None else None
         if hidden is None:
             return
@@ -255,7 +255,7 @@ class _Inquiry:
         return found if found is not None and found.state is RunState.DONE else None
 
     def _gone(self, run: Run) -> bool:
-        """Return whether the rows that a run has copied are gone, or their table is."""
+        """Return whether the rows that a run copied are gone, or their table is."""
         if self._intent.create or run.incarnation not in (None, self._destination.incarnation()):
             return True
         return any(line.inserted for line in run.chunks) and self._destination.empty()
@@ -279,7 +279,7 @@ class _Inquiry:
             self._findings.append(problem("resume", message, f"change it back to resume the run, or {advice}"))
             return None
         if self._intent.create:
-            # Its rows went with it: start from the beginning.
+            # The rows are gone with it.
             message = f"{state}, and the table {self._intent.target.name} is gone: it starts over"
             self._findings.append(note("resume", message))
             return None

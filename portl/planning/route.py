@@ -1,4 +1,4 @@
-"""Choose the format in which rows travel: the first of the source's that the destination takes and that suits the job.
+"""Choose the format that rows travel in: the source's first that the destination accepts and that suits the job.
 
 The route is how a format travels: ``server``, ``relay`` or ``rows``.
 """
@@ -17,7 +17,7 @@ from portl.values.findings import Finding, problem
 
 
 def snapshot_need(config: MigrationConfig) -> str | None:
-    """Return what in the job needs the source's snapshot, so that no format with a state of its own will do."""
+    """Return what in the job needs the source's snapshot, which rules out formats that read their own."""
     if config.chunk_rows is not None:
         return "`chunk_rows` asks for chunks, which have to read one state"
     if config.verify is not Verify.NONE:
@@ -39,7 +39,7 @@ def choose_format(
         source: an open source.
         destination: an open destination.
         intent: the job; its format is ignored.
-        own_state: why a format that reads a state of its own will not do; None: it will.
+        own_state: why a format that reads its own snapshot is ruled out; None if it is not.
     """
     taken = set(destination.formats(intent.fields))
     passed: list[str] = []

@@ -1,4 +1,4 @@
-"""Look at both sides of one table and say what a run will do with it. Writes nothing."""
+"""Examine both sides of one table and plan what a run will do with it. Writes nothing."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ from portl.values.masking import COVER
 
 PREVIEW_ROWS = 5
 
-#: Bytes in a chunk to aim at: a COMMIT, and the pause in the stream around it, cost little at this size, and little is
-#: redone after a crash. What is kept in memory is less: ``portl.execution.chunks.load.GROUP_BYTES``.
+#: The target size of a chunk in bytes: large enough that a COMMIT, and the pause in the stream around it, cost little;
+#: small enough that little is redone after a crash. Less is kept in memory:
+#: ``portl.execution.chunks.load.GROUP_BYTES``.
 CHUNK_BYTES = 64 * 1024 * 1024
 
 
@@ -45,11 +46,11 @@ def plan_table(
         config: the job.
         source: an open source.
         destination: an open destination.
-        ledger: the destination's, or why it has none.
-        exact: True to count the rows and to fetch a preview, False for an estimate alone.
-        restart: True to begin again where a run was interrupted.
+        ledger: the destination's ledger, or why it has none.
+        exact: True to count the rows and fetch a preview, False for an estimate only.
+        restart: True to start over instead of resuming an interrupted run.
         refresh: True to read all rows in ``mode: incremental``.
-        resumption: whether a run is resumed, where that is decided for many tables together.
+        resumption: given if it was decided for many tables together.
     """
     return _Planner(config, source, destination, ledger, resumption).plan(exact=exact, restart=restart, refresh=refresh)
 
@@ -95,7 +96,7 @@ class _Planner:
         )
         self._findings += resumption.findings
         if resumption.run is not None:
-            # What is copied again meets rows that are there: then the key has to be there too.
+            # Rows that are copied again conflict with those already there, so the key must exist by then.
             intent = attrs.evolve(intent, resumed=not resumption.recopy)
             split = attrs.evolve(split, chunks=resumption.chunks)
             if intent.format.own_state and len(split.chunks) > 1:
@@ -124,7 +125,7 @@ class _Planner:
         )
 
     def _intent(self) -> tuple[Intent, tuple[tuple[str, str], ...]]:
-        """Return the intent, its format still to be chosen, and the columns that are not read, with the reasons."""
+        """Return the intent, still without its format, and the columns that are not read, with reasons."""
         config = self._config
         table, existing = self._source.describe(), self._destination.describe()
         mapping = map_columns(config, self._source, self._destination, table, existing)
@@ -170,7 +171,7 @@ class _Planner:
         )
 
     def _preview(self, intent: Intent) -> tuple[tuple[str | None, ...], ...]:
-        """Return the first rows as texts, without the values that the job masks."""
+        """Return the first rows as text, without masked values."""
         hidden = [field.target.name in intent.mask for field in intent.fields]
         return tuple(
             tuple(COVER if hide and text is not None else text for hide, text in zip(hidden, row, strict=True))

@@ -20,10 +20,10 @@ class TableTask:
     """The part of a plan for one source table or query and its destination table."""
 
     intent: Intent
-    #: What was found, problems first.
+    #: Findings, problems first.
     findings: tuple[Finding, ...]
     examination: Examination
-    #: None: unknown.
+    #: None if unknown.
     count: RowCount | None
     preview: tuple[tuple[str | None, ...], ...]
     #: How the source is read, for display.
@@ -32,24 +32,24 @@ class TableTask:
     split: Split = attrs.field(factory=Split)
     #: How rows are divided into transactions.
     delivery: Delivery = Delivery.REPEAT
-    #: The job's name in the lock and the ledger.
+    #: The job's name in the lock and in the ledger.
     job: str = ""
-    #: What must be the same for a run to be resumed, as plain data without secrets.
+    #: What must be unchanged for a run to be resumed, as plain data without secrets.
     identity: Mapping[str, Any] = attrs.field(factory=dict)
-    #: Where the ledger is; None: there is none.
+    #: Where the ledger is; None if there is none.
     ledger: str | None = None
-    #: The interrupted run that is resumed; None: a new one begins.
+    #: The interrupted run that is resumed; None if a new one begins.
     run: Run | None = None
     #: The latest run of the job in the ledger, in whatever state.
     found: Run | None = None
-    #: A finished run that is reported, so that nothing is copied; None: rows are copied.
+    #: A finished run that is reported instead of copying rows; None if rows are copied.
     reported: Run | None = None
-    #: True: chunks of earlier attempts are copied again.
+    #: True if chunks of earlier attempts are copied again.
     recopy: bool = False
     #: True if the table is created with the objects of the source, before all rows.
     made: bool = False
-    #: The destination's names of the tables of the job that must have their rows before this one: foreign keys refer to
-    #: them.
+    #: The job's tables, by their names at the destination, that must have their rows before this one, because its
+    #: foreign keys reference them.
     waits_for: frozenset[str] = frozenset()
     #: Columns of the source that are not read, and why.
     ignored: tuple[tuple[str, str], ...] = ()
@@ -66,7 +66,7 @@ class TableTask:
 
     @property
     def fields(self) -> tuple[Field, ...]:
-        """The columns on their way."""
+        """The columns that are copied."""
         return self.intent.fields
 
     @property
@@ -82,17 +82,17 @@ class TableTask:
 
     @property
     def repeatable(self) -> bool:
-        """True if a row that arrives a second time changes nothing."""
+        """True if rows change nothing when they arrive a second time."""
         return self.intent.key is not None and self.intent.conflict.strategy in (Strategy.OVERWRITE, Strategy.SKIP)
 
     @property
     def compares(self) -> bool:
-        """True if both sides are compared first, and what differs is moved."""
+        """True if both sides are compared first, and only rows that differ are moved."""
         return self.intent.mirror and not self.intent.create
 
     @property
     def ordered(self) -> str | None:
-        """Why chunks have to be copied one after the other; None: they need not."""
+        """Why chunks have to be copied one at a time; None if they need not."""
         return self.examination.ordered
 
     @property
@@ -102,7 +102,7 @@ class TableTask:
 
     @property
     def statements(self) -> tuple[str, ...]:
-        """The DDL, in the order of execution."""
+        """The DDL, in execution order."""
         return self.examination.before + self.examination.after
 
     def to_dict(self) -> dict[str, Any]:

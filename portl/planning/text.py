@@ -13,16 +13,16 @@ from portl.schema.conversions import Verdict
 from portl.values.findings import Finding, Severity
 from portl.values.text import WIDTH, Line, aligned, cut, printable, wrapped
 
-#: A value in the preview is cut at this many characters; where room is short, at no fewer than so many.
+#: The most characters of a value in the preview, and the fewest if space is short.
 VALUE_WIDTH, LEAST_WIDTH = 60, 12
-#: Of columns that arrive under the same name and type, so many are shown.
+#: How many columns are listed that keep their name and type.
 SAME_COLUMNS = 16
 #: A plan of more lines than this repeats its problems above the verdict, where a terminal shows them.
 SCREEN = 20
-#: So many of them.
+#: How many of them.
 REPEATED = 5
 
-#: Spellings of types, and shorter ones for columns of text.
+#: Type names and shorter synonyms, to save width.
 _SHORT = (
     ("character varying", "varchar"),
     ("character", "char"),
@@ -49,7 +49,7 @@ def render_plan(
     Args:
         config: the job.
         sides: the labels of source and destination.
-        tables: its tasks.
+        tables: the tasks.
         width: in characters.
         sql: True to include the statements to be executed.
         preview: False to leave out the first rows.
@@ -75,8 +75,8 @@ def verdict(count: int, problems: Sequence[Finding], width: int) -> Iterator[Lin
     """Yield the last lines of a plan.
 
     Args:
-        count: of its problems.
-        problems: those to repeat.
+        count: the number of problems.
+        problems: the problems to repeat.
         width: in characters.
     """
     yield Line()
@@ -90,9 +90,9 @@ def verdict(count: int, problems: Sequence[Finding], width: int) -> Iterator[Lin
 
 
 def short_type(native: str) -> str:
-    """Return the name of a type, shorter where there is another spelling: ``varchar(5)``, ``timestamptz``."""
+    """Return the shortest name of a type: ``varchar(5)``, ``timestamptz``."""
     if '"' in native:
-        return native  # a name that somebody has given
+        return native  # a user-defined name
     for long, short in _SHORT:
         native = re.sub(rf"\b{long}\b", short, native)
     return _TIME.sub(lambda found: f"{found[1]}{'tz' if found[3] == 'with' else ''}{found[2] or ''}", native)
@@ -190,7 +190,7 @@ def _columns(task: TableTask, width: int) -> Iterator[Line]:
 
 
 def _changes(task: TableTask, width: int, *, hint: bool) -> Iterator[Line]:
-    """Yield the kinds of statements that change the destination before and after the rows; how to see them, too."""
+    """Yield the kinds of statements executed before and after the rows, and how to see them in full."""
     kinds = [
         f"{', '.join(dict.fromkeys(_kind(text) for text in texts))} {when}"
         for when, texts in (("before the rows", task.examination.before), ("after them", task.examination.after))
@@ -202,7 +202,7 @@ def _changes(task: TableTask, width: int, *, hint: bool) -> Iterator[Line]:
 
 
 def _kind(statement: str) -> str:
-    """Return the kind of a statement: its first words, as long as they are keywords."""
+    """Return the kind of a statement: its leading keywords."""
     return " ".join(takewhile(str.isupper, statement.split()[:2]))
 
 

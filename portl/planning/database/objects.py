@@ -1,7 +1,7 @@
-"""Choose the objects that come with the tables that a run creates.
+"""Choose the objects to create with the tables that a run creates.
 
-Of a table that exists nothing is touched. What an object needs comes with it, whatever the job asks for; what it needs
-and is not there keeps it out, and the plan says so.
+Existing tables are left alone. An object's dependencies are created with it, whatever the job asks for; if one cannot
+be, the object is left out, and the plan says so.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from portl.connectors.objects import SchemaObject
 from portl.values.findings import Finding, note, warning
 from portl.values.text import counted_kind
 
-#: Groups whose properties follow the rows: contents of materialized views, positions of sequences.
+#: Groups whose properties depend on the rows: contents of materialized views, positions of sequences.
 _CURRENT = (ObjectGroup.VIEWS, ObjectGroup.SEQUENCES)
 
 
 @attrs.frozen(kw_only=True)
 class ChosenObjects:
-    """What is created."""
+    """The objects to create."""
 
-    #: Each after all that it needs.
+    #: In dependency order.
     objects: tuple[SchemaObject, ...] = ()
     findings: tuple[Finding, ...] = ()
 
@@ -43,11 +43,12 @@ def choose(
 
     Args:
         config: the job.
-        objects: those of the source, tables included, each after all that it needs.
-        there: labels of those that the destination has.
-        created: the source's names of the tables that the run creates as they are.
-        placed: those of the tables that it creates otherwise; what fits them is among the objects, they are not.
-        resumed: True if some of what is there may be of an earlier attempt, which had no time for its properties.
+        objects: those of the source, tables included, in dependency order.
+        there: labels of those that exist at the destination.
+        created: the source's names of the tables that the run creates unchanged.
+        placed: those of the tables that it creates in another form; ``objects`` has the objects that fit them, but not
+            the tables themselves.
+        resumed: True if an earlier attempt may have created objects without getting to their properties.
     """
     return _Choice(config, objects, there, created, placed, resumed=resumed).chosen()
 
@@ -73,9 +74,9 @@ class _Choice:
         self._there = there
         self._tables = _with_parts(objects, created)
         self._inside: set[int] = set()
-        #: The tables, views and sequences that are inside.
+        #: The tables, views and sequences chosen so far.
         self._owners: set[str] = {*self._tables, *self._placed}
-        #: By the label of what is missing: what is left out for it.
+        #: By the label of a missing dependency, the objects left out because of it.
         self._left: dict[str, list[str]] = {}
 
     def chosen(self) -> ChosenObjects:
@@ -102,11 +103,11 @@ class _Choice:
         return free and (self._all or found.group in (ObjectGroup.VIEWS, ObjectGroup.EXTENSIONS))
 
     def _new(self, position: int) -> bool:
-        """Return whether the destination does not have an object yet."""
+        """Return whether an object does not exist at the destination yet."""
         return self._objects[position].label not in self._there
 
     def _add(self, position: int, found: SchemaObject) -> None:
-        """Add an object and what it needs, unless that takes a table that the job does not create."""
+        """Add an object and its dependencies, unless they include a table that the job does not create."""
         new: set[int] = set()
         todo = [position]
         while todo:
@@ -124,11 +125,11 @@ class _Choice:
         self._owners |= {table for n in new if (table := self._objects[n].table) is not None}
 
     def _may_come(self, needed: SchemaObject) -> bool:
-        """Return whether an object may be created because another needs it: all but other tables and what is theirs."""
+        """Return whether an object may be created just because another needs it: not other tables and their objects."""
         return needed.table in self._owners or needed.group in (ObjectGroup.VIEWS, ObjectGroup.SEQUENCES)
 
     def _findings(self) -> Iterator[Finding]:
-        """Yield a finding for each object that keeps others out."""
+        """Yield a finding for each missing dependency."""
         for need, labels in self._left.items():
             verb = "is" if len(labels) == 1 else "are"
             said = f"{_some(labels)} {verb} left out: the destination has no {need}, and the job does not create it"
@@ -138,7 +139,7 @@ class _Choice:
             yield note("objects", f"not created, because `objects` does not ask for them: {listed}")
 
     def _unasked(self) -> Counter[str]:
-        """Count, by kind, what the source has beside the tables that are created and the job does not ask for."""
+        """Count, by kind, the source's objects around the created tables that the job does not ask for."""
         if not self._tables or not self._groups:
             return Counter()
         return Counter(
@@ -154,10 +155,10 @@ class _Choice:
 
 
 def _with_parts(objects: Sequence[SchemaObject], created: Collection[str]) -> set[str]:
-    """Return the tables that are created, with the partitions of those that are partitioned, at any depth."""
+    """Return the tables that are created, with their partitions at any depth."""
     tables = set(created)
     partitions = {found.table for found in objects if found.kind == "partition"}
-    for found in objects:  # a table comes after the one that it is a partition of
+    for found in objects:  # partitions come after their parents
         parents = {objects[need].table for need in found.needs if objects[need].kind == "table"}
         if found.kind == "table" and found.table in partitions and parents & tables:
             tables.add(str(found.table))
@@ -169,7 +170,7 @@ def _some(labels: Sequence[str]) -> str:
 
 
 def _renumbered(made: Sequence[SchemaObject], objects: Sequence[SchemaObject]) -> tuple[SchemaObject, ...]:
-    """Return objects whose needs are positions in the new list."""
+    """Return objects with ``needs`` renumbered to positions in the new list."""
     new = {id(found): number for number, found in enumerate(made)}
     return tuple(
         attrs.evolve(found, needs=frozenset(new[id(objects[n])] for n in found.needs if id(objects[n]) in new))

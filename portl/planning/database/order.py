@@ -1,7 +1,7 @@
-"""The order in which tables get their rows where they have foreign keys already, and what is done about cycles.
+"""The order in which existing tables with foreign keys get their rows, and what is done about cycles.
 
-A table waits for those that its foreign keys refer to. In a cycle of tables there is no such order: then its foreign
-keys are dropped for the run, if the job says so, and made again after the rows.
+A table waits for those that its foreign keys reference. A cycle has no such order: its foreign keys are dropped for the
+run, if the job says so, and re-created after the rows.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _RECREATE = "`foreign_keys: recreate` drops them for the run, then creates them 
 
 @attrs.frozen(kw_only=True)
 class Order:
-    """How tables that are there already get their rows."""
+    """The order in which existing tables get their rows."""
 
     tasks: tuple[TableTask, ...]
     #: Foreign keys that are dropped before the rows.
@@ -32,13 +32,13 @@ class Order:
 def in_order(
     tasks: Sequence[TableTask], keys: Sequence[ForeignKey], wanted: ForeignKeys, taken: Collection[DroppedKey]
 ) -> Order:
-    """Return the tasks with what each waits for, and the foreign keys that stand in the way.
+    """Return the tasks with the tables that each waits for, and the foreign keys to drop.
 
     Args:
-        tasks: of all tables.
+        tasks: those of all tables.
         keys: the destination's foreign keys.
-        wanted: what the job says of them.
-        taken: those that are dropped in any case: the run that is resumed, or one that was given up, has dropped them.
+        wanted: what the job says about them.
+        taken: those dropped already, by the resumed run or by an abandoned one.
     """
     names = {task.destination.name for task in tasks if not task.made and not task.intent.create}
     gone = {key.name for key in taken}
@@ -75,7 +75,7 @@ def in_order(
 
 
 def _recreated(dropped: Sequence[DroppedKey], found: Sequence[ForeignKey]) -> Iterator[Finding]:
-    """Yield what the user should know of the foreign keys that are dropped, and what keeps them from coming back."""
+    """Yield what the user should know about the dropped foreign keys, and what prevents re-creating them."""
     if dropped:
         said = f"foreign keys are dropped for the run, then created again and validated: {_names(dropped)}"
         yield warning("foreign_keys", said)
@@ -90,12 +90,12 @@ def _names(keys: Sequence[DroppedKey]) -> str:
 
 
 def _cycles(waits: Mapping[str, Collection[str]]) -> list[set[str]]:
-    """Return the sets of two or more names each of which waits for all others of its set, however indirectly."""
+    """Return the strongly connected components of two or more names."""
     waited: dict[str, set[str]] = {name: set() for name in waits}
     for name, others in waits.items():
         for other in others:
             waited[other].add(name)
-    # What waits for nobody, or is waited for by nobody, again and again, is in no cycle: few names are left.
+    # Repeatedly remove names that wait for none, or that none waits for: they are in no cycle, and few names remain.
     left = {name for name in waits if waits[name] and waited[name]}
     while drop := {name for name in left if not (left & set(waits[name]) and left & waited[name])}:
         left -= drop
@@ -110,7 +110,7 @@ def _cycles(waits: Mapping[str, Collection[str]]) -> list[set[str]]:
 
 
 def _reached(name: str, waits: Mapping[str, Collection[str]], among: Collection[str]) -> set[str]:
-    """Return what can be reached from a name, itself included."""
+    """Return the names reachable from a name, including itself."""
     seen, todo = {name}, [name]
     while todo:
         new = {other for other in waits[todo.pop()] if other in among} - seen

@@ -1,7 +1,7 @@
-"""Plan a job of many tables: the tables, the objects that come with them, and which run is resumed or reported.
+"""Plan a job of many tables: the tables, the objects that go with them, and which run is resumed or reported.
 
-The run of such a job is one in the ledger, with the chunks of all tables numbered through (``Run.tables``). A run that
-is resumed keeps its tables; what the source has got since is for the next one.
+Such a job has one run in the ledger, in which the chunks of all tables are numbered consecutively (``Run.tables``). A
+resumed run keeps its tables; tables that the source has gained since are left to the next run.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def plan_tables(config: MigrationConfig, sides: Sides, *, restart: bool) -> Plan
 
     Args:
         config: the job.
-        sides: both, open; gets the sides of each table.
-        restart: True to begin again where a run was interrupted.
+        sides: both sides, open; the sides of each table are added to it.
+        restart: True to start over instead of resuming an interrupted run.
     """
     return _Planner(config, sides).plan(restart=restart)
 
@@ -53,7 +53,7 @@ class _Planner:
         self._findings: list[Finding] = []
         #: The run that is resumed.
         self._run: Run | None = None
-        #: The objects of the source, once they are read.
+        #: The source's objects, once read.
         self._read: tuple[Sequence[SchemaObject], Sequence[Finding]] | None = None
 
     def plan(self, *, restart: bool) -> Plan:
@@ -79,7 +79,7 @@ class _Planner:
             self._findings.append(problem("tables", "there is no table to copy"))
         reported = None if restart or self._run is not None else self._reported(found, identity, tasks)
         if reported is not None:
-            # Nothing is copied, so nothing that would keep rows from being copied matters.
+            # Nothing is copied, so it does not matter what would prevent it.
             tasks = [attrs.evolve(task, reported=reported, findings=()) for task in tasks]
         return Plan(
             config=config,
@@ -92,7 +92,7 @@ class _Planner:
         )
 
     def _unsuitable(self) -> list[Finding]:
-        """Return problems for what a job of many tables cannot have."""
+        """Return problems for keys that a job of many tables cannot have."""
         config, kept = self._config, self._sides.kept
         found = []
         if isinstance(kept, Finding):
@@ -108,7 +108,7 @@ class _Planner:
         return found
 
     def _identity(self) -> Mapping[str, Any]:
-        """Return everything in the job that decides which rows arrive, and how."""
+        """Return everything in the job that determines which rows arrive, and how."""
         config = self._config
         entries: Any = (
             "all"
@@ -157,7 +157,7 @@ class _Planner:
         return found
 
     def _created(self, chosen: Sequence[Chosen], there: Collection[str] | None) -> set[str]:
-        """Return the source's names of the tables that are created as they are there."""
+        """Return the source's names of the tables that are created unchanged."""
         if there is None:
             return set()
         objects, _ = self._source_objects()
@@ -172,7 +172,7 @@ class _Planner:
         }
 
     def _source_objects(self, changed: Changes | None = None) -> tuple[Sequence[SchemaObject], Sequence[Finding]]:
-        """Return the objects of the source; read once, and once more if some tables are created otherwise."""
+        """Return the source's objects; they are read again if some tables are created in another form."""
         if changed is not None or self._read is None:
             self._read = self._sides.source.objects(self._config.schemas or {}, changed)
         return self._read
@@ -180,7 +180,7 @@ class _Planner:
     def _objects(
         self, tasks: Sequence[TableTask], there: Collection[str] | None, created: Collection[str], latest: Run | None
     ) -> ChosenObjects:
-        """Return what is created."""
+        """Return the objects to create."""
         if there is None:
             return ChosenObjects()
         config, sides = self._config, self._sides
@@ -201,7 +201,7 @@ class _Planner:
         return attrs.evolve(found, findings=(*kept, *found.findings, *unfit))
 
     def _otherwise(self, task: TableTask) -> bool:
-        """Return whether a run creates a table in another form than the source's."""
+        """Return whether a run creates a table in a form that differs from the source's."""
         source, target = task.source, task.destination
         run = self._part_of(target.name)
         created = run.created if run is not None else task.intent.create
@@ -213,7 +213,7 @@ class _Planner:
         return next((table for table in tables if table.name == name), None)
 
     def _unfinished(self, objects: Sequence[SchemaObject], there: Collection[str], latest: Run | None) -> list[Finding]:
-        """Return a problem for each table without its key that a run has created which is not resumed."""
+        """Return a problem for each table that a run which is not resumed created and left without its key."""
         if latest is None or latest.state is RunState.DONE or self._run is not None:
             return []
         made = {table.source: table.name for table in latest.tables if table.made}
@@ -239,11 +239,11 @@ class _Planner:
     def _tasks(
         self, chosen: Sequence[Chosen], created: Collection[str], found: Run | None, identity: Mapping[str, Any]
     ) -> list[TableTask]:
-        """Return a task for each table, with its chunks numbered through."""
+        """Return a task for each table, with chunks numbered consecutively."""
         place, target = self._sides.source, self._sides.destination
         reading = [type(place)(table.config.source, place.handle).over(place) for table in chosen]
         place.look_ahead(reading)
-        # Where there is none, the plan has said so once.
+        # A missing ledger has been reported once for the whole plan.
         ledger = self._ledger if self._ledger is not None else note("ledger", "there is none")
         tasks = []
         first = 1
@@ -256,7 +256,7 @@ class _Planner:
             made = table.entry is not None and table.entry.name in created
             if made:
                 destination.expect(source.describe())
-                # Nothing is there that a row could meet; the source's keys come after the rows.
+                # The table is new, so no row conflicts; the source's keys are created after the rows.
                 config = attrs.evolve(config, conflict=Conflict(strategy=Strategy.FAIL))
             lines = run.chunks if run is not None else ()
             resumption = Resumption(
@@ -281,18 +281,18 @@ class _Planner:
     def _in_order(
         self, tasks: list[TableTask], there: Collection[str] | None, latest: Run | None
     ) -> tuple[list[TableTask], tuple[DroppedKey, ...]]:
-        """Return the tasks with what each waits for, and the foreign keys that are dropped before the rows."""
+        """Return the tasks with the tables that each waits for, and the foreign keys to drop before the rows."""
         given_up = latest.dropped if latest is not None and latest.state is not RunState.DONE else ()
         if not given_up and all(task.made or task.intent.create for task in tasks):
             return tasks, ()
         keys = self._sides.destination.foreign_keys()
         if self._run is None:
-            # What an earlier run has dropped is created again by this one, if its tables are there. It may be there
-            # and not validated yet; where it is valid, somebody else has created it.
+            # This run re-creates what an abandoned one dropped, if its tables exist. A key that exists may not have
+            # been validated yet; if it is valid, someone else has created it.
             names = {found.key.name for found in keys if found.valid}
             known = {label.removeprefix("table ") for label in there or ()}
             given_up = tuple(k for k in given_up if k.name not in names and {k.table, k.refers} <= known)
-        # A run that is resumed has written down which foreign keys it drops.
+        # A resumed run has recorded which foreign keys it drops.
         wanted = self._config.foreign_keys if self._run is None else ForeignKeys.KEEP
         order = in_order(tasks, keys, wanted, given_up)
         self._findings += order.findings
@@ -304,7 +304,7 @@ class _Planner:
         return self._run.of(table) if self._run is not None and table is not None else None
 
     def _resuming(self, source: Any, destination: Any, run: Run) -> list[Finding]:
-        """Return what keeps a table that was begun from being gone on with."""
+        """Return what prevents resuming a table that was begun."""
         name, remedy = destination.target(), "`--restart` begins a new run"
         if run.incarnation not in (None, destination.incarnation()):
             return [problem("resume", f"the table {name} has been replaced by another since the run began", remedy)]
@@ -338,7 +338,7 @@ class _Planner:
 
 
 def run_tables(tasks: Sequence[TableTask], sides: Sides, dropped: Sequence[DroppedKey] = ()) -> tuple[RunTable, ...]:
-    """Return what the ledger keeps of the tables of a new run, and of the foreign keys that it drops."""
+    """Return what the ledger records of a new run's tables and of the foreign keys that it drops."""
     found: list[RunTable] = []
     names = {task.destination.name for task in tasks}
     for task in tasks:
@@ -360,12 +360,12 @@ def run_tables(tasks: Sequence[TableTask], sides: Sides, dropped: Sequence[Dropp
 
 
 def in_stage(objects: Sequence[SchemaObject], *stages: Stage) -> list[SchemaObject]:
-    """Return the objects of some stages, in their order."""
+    """Return the objects of some stages, in order."""
     return [found for found in objects if found.stage in stages]
 
 
 def _difference(config: MigrationConfig, job: MigrationConfig) -> dict[str, Any]:
-    """Return what the job of an entry has that the others do not, as plain data."""
+    """Return how the job of an entry differs from the others, as plain data."""
     found = {}
     for side in ("source", "destination"):
         mine, general = getattr(job, side), getattr(config, side)

@@ -1,7 +1,7 @@
-"""Choose the tables of a job: by name, by pattern, all of them; and derive the job of each.
+"""Choose the tables of a job by name, by pattern or all of them, and derive the job of each.
 
-A name without a schema is looked for in all schemas. ``*`` stands for any characters, ``?`` for one; a name in double
-quotes is taken as it is. A table that is named exactly is read as its own entry says, whatever patterns match it too.
+A name without a schema matches in all schemas. ``*`` matches any characters, ``?`` one character; a name in double
+quotes is literal. For a table that is named exactly, its own entry takes precedence over matching patterns.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from portl.connectors.side import TableEntry
 from portl.values.findings import Finding, problem, warning
 from portl.values.text import nearest
 
-#: The kinds of relations that a pattern stands for; others are read where they are named.
+#: The kinds of relations that patterns match; others must be named.
 _KINDS = ("table", "partitioned table")
 _PART = re.compile(r'"((?:[^"]|"")+)"|([^".]+)')
 
@@ -27,16 +27,16 @@ _PART = re.compile(r'"((?:[^"]|"")+)"|([^".]+)')
 class Chosen:
     """A table of the job."""
 
-    #: As the source lists it; None: a query.
+    #: As listed by the source; None for a query.
     entry: TableEntry | None
     #: The job of this table alone.
     config: MigrationConfig
-    #: True if an entry of its own names it exactly.
+    #: True if an entry names it exactly.
     named: bool = False
 
     @property
     def as_it_is(self) -> bool:
-        """True if the destination's table is to be what the source's is, but for its schema and its rows."""
+        """True if the destination's table is to equal the source's, except for its schema and its rows."""
         config = self.config
         source, own = config.source, config.destination
         plain = not (config.schema_mapping or config.types or source.exclude_columns) and source.columns is None
@@ -50,11 +50,11 @@ class Chosen:
 
 
 def choose(config: MigrationConfig, entries: Sequence[TableEntry]) -> tuple[list[Chosen], list[Finding]]:
-    """Return the tables of a job, in the order of its entries, and what is wrong with the choice.
+    """Return the tables of a job, in the order of its entries, and problems with the choice.
 
     Args:
         config: the job.
-        entries: what the source lists.
+        entries: the tables that the source lists.
     """
     choices = (TableChoice(table="*"),) if isinstance(config.tables, Tables) else config.tables or ()
     found: dict[str, Chosen] = {}
@@ -102,7 +102,7 @@ def _matched(
 
 
 def _unused(config: MigrationConfig, entries: Sequence[TableEntry]) -> Iterator[Finding]:
-    """Yield warnings for what leaves out or renames nothing."""
+    """Yield warnings for exclusions and renames that match nothing."""
     for pattern in config.exclude:
         if not any(map(_matcher(pattern), (entry.name for entry in entries))):
             yield warning("exclude", f"no table matches {pattern!r}")
@@ -145,7 +145,7 @@ def _known(config: Any, keys: Mapping[str, Any]) -> dict[str, Any]:
 
 @cache
 def _matcher(pattern: str) -> Callable[[str], bool]:
-    """Return whether a name, with its schema and quotes where it needs them, is meant by a pattern."""
+    """Return a function that tells whether a table's name, qualified and quoted as needed, matches a pattern."""
     parts = _parts(pattern)
     texts = [_regex(text, exact=quoted) for text, quoted in parts]
     if len(texts) == 1:
@@ -156,7 +156,7 @@ def _matcher(pattern: str) -> Callable[[str], bool]:
 
 @cache
 def _parts(name: str) -> list[tuple[str, bool]]:
-    """Return the parts of a name or a pattern, without quotes, and whether each was quoted."""
+    """Return the parts of a name or pattern, without quotes, and whether each was quoted."""
     return [(m[1].replace('""', '"'), True) if m[1] else (m[2], False) for m in _PART.finditer(name)]
 
 

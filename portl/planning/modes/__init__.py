@@ -1,1 +1,1 @@
-"""What each ``mode`` but ``full`` adds to the plan of a table."""
+"""What each ``mode`` other than ``full`` adds to the plan of a table."""

@@ -1,8 +1,8 @@
-"""Plan an incremental run: where the last one ended, and what this one cannot be combined with.
+"""Plan an incremental run: where the last one ended, and what it cannot be combined with.
 
-The watermark is part of what the source says of the state that it reads (``Source.snapshot``), which the ledger keeps
-with the run. It holds once the run is done: a run that was interrupted, and is resumed or begun again, reads from where
-the run before it ended.
+The watermark is part of the source's description of the state that it reads (``Source.snapshot``), which the ledger
+records with the run. It takes effect once the run is done: an interrupted run, resumed or started over, reads from
+where the run before it ended.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def is_incremental(config: MigrationConfig) -> bool:
 
 
 def last_watermark(found: Run | None) -> Mapping[str, Any] | None:
-    """Return the watermark that a run begins with, from the latest run of its job; None: all rows are read."""
+    """Return the watermark that a run starts from, given the latest run of its job; None if all rows are read."""
     if found is None or found.watermark is None:
         return None
     return found.watermark if found.state is RunState.DONE else found.watermark.get("since")
@@ -43,14 +43,14 @@ def confine(
     *,
     refresh: bool,
 ) -> list[Finding]:
-    """Confine the source to what has changed since the last run; return what the user should know of it.
+    """Limit the source to what changed since the last run; return what the user should know about that.
 
     Args:
         config: the job.
         source: open.
         destination: open.
-        ledger: the destination's; None: it has none.
-        refresh: True to read all rows once more.
+        ledger: the destination's ledger; None if it has none.
+        refresh: True to read all rows again.
     """
     assert config.incremental is not None, "the mode needs it"
     if ledger is None:
@@ -69,7 +69,7 @@ def confine(
 
 
 def examine(config: MigrationConfig, intent: Intent) -> list[Finding]:
-    """Return what keeps the rows of an incremental run from being written, and what it does not see."""
+    """Return what prevents an incremental run from writing its rows, and which changes it does not see."""
     if not intent.idempotent:
         what = "needs a key" if intent.key is None else f"does not go with `conflict: {intent.conflict.strategy.value}`"
         said = f"`mode: incremental` {what}: rows at the watermark are read again"
@@ -84,11 +84,11 @@ def examine(config: MigrationConfig, intent: Intent) -> list[Finding]:
 
 
 def changed(found: Run, different: list[str]) -> Finding:
-    """Return the problem that the job is not the one that has set the watermark."""
+    """Return the problem that the job has changed since the watermark was set."""
     said = f"the job has changed since the run of {found.began}: {', '.join(different)}"
     return problem("incremental", said, f"change it back, or {REFRESH}")
 
 
 def gone(found: Run, name: str, what: str) -> Finding:
-    """Return the problem that the destination does not hold what earlier runs have written."""
+    """Return the problem that the destination no longer holds what earlier runs wrote."""
     return problem("incremental", f"{name} {what} since the run of {found.began}", REFRESH)

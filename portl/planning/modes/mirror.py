@@ -1,9 +1,9 @@
-"""Plan a mirror, or a replacement: what it does to the destination's rows, and what it cannot be combined with.
+"""Plan a mirror or a replacement: what it does to the destination's rows, and what it cannot be combined with.
 
-``replace`` is a mirror in one transaction. So the table stays the same table, with its oid, grants, views, triggers and
-what refers to it, and no lock keeps readers out: until the COMMIT they see the old rows, after it the new ones. Other
-ways do not keep that: TRUNCATE locks readers out, and a transaction that began before it finds no rows; a new table in
-the place of the old one has another oid, and views and foreign keys stay with the old one.
+``replace`` is a mirror in one transaction. So the table keeps its oid, grants, views, triggers and references to it,
+and readers are not blocked: they see the old rows until the COMMIT and the new ones after it. The alternatives fall
+short: TRUNCATE blocks readers, and transactions that began before it see no rows; a new table swapped in has a
+different oid, and views and foreign keys stay with the old one.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from portl.schema.tables import Table
 from portl.schema.types import Kind
 from portl.values.findings import Finding, note, problem, warning
 
-#: Rows in a part, if the job does not say: what a transaction holds.
+#: Rows in a part, moved in one transaction, unless the job says otherwise.
 PART_ROWS = 20_000
-#: Types of a column that can mark a row as deleted.
+#: Types of columns that can mark a row as deleted.
 _MARKS = (Kind.TIMESTAMP, Kind.TIMESTAMPTZ, Kind.DATE, Kind.BOOLEAN)
 
 
@@ -41,14 +41,14 @@ _MARKS = (Kind.TIMESTAMP, Kind.TIMESTAMPTZ, Kind.DATE, Kind.BOOLEAN)
 class DeleteLimit:
     """How many rows a mirror may remove: a number, or a share of the destination's rows."""
 
-    #: As the job has it.
+    #: As given in the job.
     text: str = "all"
     number: int | None = None
     share: float | None = None
 
     @classmethod
     def of(cls, job: MigrationConfig) -> DeleteLimit:
-        """Return the limit of a job; who replaces all rows sets none."""
+        """Return the limit of a job; there is none for ``replace``."""
         config = job.mirror
         if job.mode is Mode.REPLACE:
             return cls()
@@ -57,7 +57,7 @@ class DeleteLimit:
         return cls(config.max_deletes, share=float(config.max_deletes.rstrip(" %")) / 100)
 
     def allows(self, removed: int, rows: int) -> bool:
-        """Return whether so many of the destination's rows may be removed."""
+        """Return whether ``removed`` of the destination's rows may be removed."""
         if self.number is not None:
             return removed <= self.number
         return self.share is None or removed <= self.share * rows
@@ -74,17 +74,17 @@ def mirroring(config: MigrationConfig, source: Source[SourceConfig]) -> Mirrorin
 
 
 def digest_kind(source: Source[SourceConfig], destination: Destination[DestinationConfig]) -> str | None:
-    """Return the kind of digest by which two sides are compared; None: they have none in common."""
+    """Return the kind of digest used to compare two sides, or None if they have none in common."""
     return next((kind for kind in source.digests if kind in destination.digests), None)
 
 
 def mirrors(config: MigrationConfig) -> bool:
-    """Return whether a job makes its destination hold exactly the source's rows."""
+    """Return whether a job makes its destination equal its source."""
     return config.mode in (Mode.MIRROR, Mode.REPLACE)
 
 
 def modes(config: MigrationConfig, tables: Sequence[MigrationConfig]) -> Iterator[Finding]:
-    """Yield what keeps many tables from having the modes that the job gives them.
+    """Yield problems with the modes of a job of many tables.
 
     Args:
         config: the job.
@@ -99,7 +99,7 @@ def modes(config: MigrationConfig, tables: Sequence[MigrationConfig]) -> Iterato
 
 
 def missing(tasks: Sequence[TableTask]) -> Iterator[Finding]:
-    """Yield a problem for each table that a mirror of many does not find."""
+    """Yield a problem for each table that does not exist, as a mirror of many tables creates none."""
     for task in tasks:
         if task.intent.create:
             said = f"there is no table {task.destination.name}: a mirror of many tables creates none"
@@ -107,7 +107,7 @@ def missing(tasks: Sequence[TableTask]) -> Iterator[Finding]:
 
 
 def conflict(config: MigrationConfig, target: Table, *, created: bool) -> Conflict:
-    """Return how conflicts are resolved: without a key, rows are inserted and deleted, and none is overwritten."""
+    """Return how conflicts are resolved: without a key, rows are only inserted and deleted, never overwritten."""
     wanted = config.conflict
     keyless = wanted.key is None and target.primary_key is None and not created
     return Conflict(strategy=Strategy.FAIL) if keyless and wanted.strategy is Strategy.OVERWRITE else wanted
@@ -119,7 +119,7 @@ def examine(
     source: Source[SourceConfig],
     destination: Destination[DestinationConfig],
 ) -> Iterator[Finding]:
-    """Yield what a mirror does to the destination's rows, and what keeps the job from being one."""
+    """Yield what a mirror does to the destination's rows, and what prevents the job from being one."""
     target, mirror = intent.target, config.mirror
     kind = digest_kind(source, destination)
     if kind is None:
@@ -167,7 +167,7 @@ def examine(
 
 
 def _examine_rows(config: MigrationConfig, intent: Intent, source: Source[SourceConfig]) -> Iterator[Finding]:
-    """Yield what a mirror lacks whose digests are computed from rows, not by servers."""
+    """Yield the limitations of a mirror whose digests are computed from rows, not by servers."""
     yield note("mode", "the servers have no digest in common: all rows of both are read, and compared here")
     arrays = [n for n in (intent.key.columns if intent.key else ()) if intent.target.by_name[n].type.kind is Kind.ARRAY]
     if intent.key is None or arrays:
@@ -181,7 +181,7 @@ def _examine_rows(config: MigrationConfig, intent: Intent, source: Source[Source
 
 
 def _examine_mark(mirror: MirrorConfig, intent: Intent) -> Iterator[Finding]:
-    """Yield what keeps the column from marking rows as deleted."""
+    """Yield what prevents the column from marking rows as deleted."""
     assert mirror.column is not None, "the job names it"
     column = intent.target.by_name.get(mirror.column)
     if column is None:
