@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,9 +9,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 import portl
 from portl_postgres.source import increments
@@ -358,66 +354,3 @@ def test_the_command_line_refreshes_and_shows_the_watermark(source: Db, destinat
     assert again.returncode == 0, again.stderr
     assert "(everything)" in again.stdout
     assert "1 of 1 chunks, 50 rows, up to 20" in " ".join(portl_cli("status", file).stdout.split())
-
-
-class Sessions(RuleBasedStateMachine):
-    """Sessions that write and end in any order, and runs in between: in the end both sides are equal."""
-
-    source: Db
-    destination: Db
-    wanted: dict[str, Any]
-    numbers = itertools.count()
-
-    @initialize()
-    def begin(self) -> None:
-        for db in (self.source, self.destination):
-            db.execute("DROP TABLE IF EXISTS t; DROP SCHEMA IF EXISTS portl CASCADE")
-        filled(self.source, 3)
-        self.config = job(self.source, self.destination, incremental=self.wanted)
-        info = self.source.connection.info
-        self.sessions = [psycopg.connect(info.dsn, password=info.password) for _ in range(2)]
-        for connection in self.sessions:
-            connection.execute("SET lock_timeout = '50ms'")
-            connection.commit()
-
-    @rule(which=st.integers(0, 1), id=st.integers(1, 6), savepoint=st.booleans(), insert=st.booleans())
-    def write(self, which: int, id: int, savepoint: bool, insert: bool) -> None:
-        connection = self.sessions[which]
-        if savepoint:
-            connection.execute("SAVEPOINT s")
-        try:
-            if insert:
-                connection.execute("INSERT INTO t (v) VALUES (%s)", [f"n{next(self.numbers)}"])
-            else:
-                change = "UPDATE t SET v = %s, at = now() WHERE id = %s"
-                connection.execute(change, [f"u{next(self.numbers)}", id])
-        except psycopg.errors.LockNotAvailable:
-            connection.rollback()
-
-    @rule(which=st.integers(0, 1), commit=st.booleans())
-    def end(self, which: int, commit: bool) -> None:
-        self.sessions[which].commit() if commit else self.sessions[which].rollback()
-
-    @rule()
-    def run(self) -> None:
-        portl.migrate(self.config)
-
-    def teardown(self) -> None:
-        for connection in getattr(self, "sessions", []):
-            connection.commit()
-            connection.close()
-        if hasattr(self, "config"):
-            portl.migrate(self.config)
-            assert held(self.source) == held(self.destination)
-
-
-@pytest.mark.parametrize("wanted", [{"cursor": "at"}, {"cursor": "id"}, {"by": "xmin"}], ids=str)
-def test_transactions_in_any_order_are_all_read_in_the_end(source: Db, destination: Db, wanted: dict[str, Any]) -> None:
-    kept = {"source": source, "destination": destination, "wanted": wanted}
-    machine = type("Sessions", (Sessions,), kept)
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=3, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)
-        ),
-    )
