@@ -56,10 +56,7 @@ def execute(
         events.Started(name=plan.config.name, source=plan.source, destination=plan.destination, tables=len(plan.tables))
     )
     if plan.config.tables is not None:
-        if executor is not None:
-            said = "rows are moved by this process, not by the executor: the job has many tables"
-            context.emit(events.Warned(where="executor", message=said))
-        return _tables(plan, sides, context, started)
+        return _tables(plan, sides, context, started, executor)
     done: list[TableResult] = []
     for task in plan.tables:
         run = table_run(task, plan.config, sides, context, executor)
@@ -88,9 +85,7 @@ def table_run(
     if task.compares:
         from portl.execution.mirror.run import MirrorRun  # most jobs are none
 
-        if executor is not None:
-            said = "rows are moved by this process, not by the executor: the job is a mirror"
-            context.emit(events.Warned(where="executor", message=said))
+        _unused(executor, context)
         return MirrorRun(task, config, sides, context)
     run = TableRun(task, config, sides, context)
     if executor is not None:
@@ -98,17 +93,27 @@ def table_run(
     return run
 
 
-def _tables(plan: Plan, sides: Sides, context: Context, started: float) -> Result:
+def _unused(executor: Executor | None, context: Context) -> None:
+    """Warn that a mirror does without the executor."""
+    if executor is not None:
+        said = "rows are moved by this process, not by the executor: the job is a mirror"
+        context.emit(events.Warned(where="executor", message=said))
+
+
+def _tables(plan: Plan, sides: Sides, context: Context, started: float, executor: Executor | None) -> Result:
     """Carry out a plan of many tables."""
     run: DatabaseRun | MirrorTables
     if plan.config.mode is Mode.MIRROR:
         from portl.execution.mirror.tables import MirrorTables  # most jobs are none
 
+        _unused(executor, context)
         run = MirrorTables(plan, sides, context)
     else:
         from portl.execution.database.run import DatabaseRun  # most jobs have one table
 
         run = DatabaseRun(plan, sides, context)
+        if executor is not None:
+            run.use(executor)
     try:
         return result_of(plan, run.carry_out(), started)
     except KeyboardInterrupt as error:

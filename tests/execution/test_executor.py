@@ -681,6 +681,49 @@ def test_one_chunk_needs_no_worker(source: Db, destination: Db, pool: Executor) 
     whole(source, destination)
 
 
+def test_of_many_tables_those_with_several_chunks_go_to_the_executor(
+    source: Db, destination: Db, executor: Executor
+) -> None:
+    source.execute(
+        f"{TABLE}; ALTER TABLE t ADD PRIMARY KEY (id);"
+        " CREATE TABLE u AS SELECT id, y AS x FROM t; CREATE INDEX ON u (x); CREATE TABLE small AS SELECT 1 AS n;"
+        " ALTER TABLE u ADD FOREIGN KEY (id) REFERENCES t"
+    )
+    config = {
+        "source": source.end(),
+        "destination": destination.end(),
+        "tables": "all",
+        "parallel": 2,
+        "retry": FEW,
+        "chunk_rows": ROWS // 4,
+    }
+    counting = Counting(executor)
+    result = portl.migrate(config, executor=counting)
+    chunks = [name for name in counting.names if name.startswith("move_chunk")]
+    assert len(chunks) == 8
+    assert {name.rsplit(" ", 1)[-1] for name in chunks} == {"public.t>)", "public.u>)"}
+    assert result.rows_inserted == 2 * ROWS + 1
+    for table in ("t", "u", "small"):
+        assert rows(destination, table) == rows(source, table)
+    assert (
+        destination.value(
+            "SELECT count(*) FROM pg_constraint WHERE contype IN ('p', 'f') AND conrelid IN ('t'::regclass, 'u'::regclass)"
+        )
+        == 2
+    )
+    nothing_left(destination)
+    nothing_left(source)
+
+
+def test_chunks_of_many_tables_that_are_moved_twice_arrive_once(source: Db, destination: Db) -> None:
+    source.execute(f"{TABLE}; CREATE TABLE u AS TABLE t")
+    config = {"source": source.end(), "destination": destination.end(), "tables": "all", "chunk_rows": ROWS // 4}
+    with Elsewhere(times=2) as twice:
+        portl.migrate({**config, "parallel": 2, "retry": FEW}, executor=twice)
+    for table in ("t", "u"):
+        assert rows(destination, table) == rows(source, table)
+
+
 def test_nothing_is_imported_for_executors_without_one() -> None:
     code = "import portl.execution.engine, sys; print('portl.execution.workers.executor' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -20,7 +20,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -41,13 +41,20 @@ from portl.execution.workers.crew import Crew
 from portl.execution.workers.pool import opened
 from portl.execution.workers.worker import persistently
 from portl.planning.database.planner import in_stage, run_tables
+from portl.planning.delivery import Delivery
 from portl.planning.plan import Plan
 from portl.planning.request import Sides
+from portl.planning.tasks import TableTask
 from portl.values import events
 from portl.values.errors import Cancelled, CommitInDoubt, Error
 from portl.values.results import TableResult
 from portl.values.runs import ChunkLine, RunState
 from portl.values.text import counted_tables
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor  # for a type alone, it would take 5 ms
+
+    from portl.execution.workers.executor import ChunkExecutor
 
 logger = logging.getLogger("portl.execution")
 
@@ -76,6 +83,28 @@ class DatabaseRun:
         self._builds = Builds(sides.destination, context)
         #: The lines of chunks as the workers have committed them.
         self._committed: dict[int, ChunkLine] = {}
+        self._executor: ChunkExecutor | None = None
+
+    def use(self, executor: Executor) -> None:
+        """Have an executor move the chunks of tables that have several; nothing is touched before.
+
+        Small tables, which share transactions, and objects, which are created, stay with this process.
+
+        Raises:
+            ConfigError: the executor is not fit for that.
+        """
+        several = [task for task in self._plan.tables if len(task.split.chunks) > 1]
+        task = next(filter(_handed_out, several), None)
+        if task is None:
+            if several:
+                said = "rows are moved by this process, not by the executor: no table's chunks can go one by one"
+                self._context.emit(events.Warned(where="executor", message=said))
+            return
+        from portl.execution.workers.executor import ChunkExecutor  # most runs have none, and it would take 10 ms
+
+        sides = self._sides.tables[task.destination.name]
+        work = Work(task=task, config=sides.config, run=self._record.run)
+        self._executor = ChunkExecutor(executor, self._sides, self._context, work, sides)
 
     def carry_out(self) -> tuple[TableResult, ...]:
         """Move everything; return what became of each table."""
@@ -263,11 +292,15 @@ class DatabaseRun:
         return wanted and not ends
 
     def _move(self, worker: TableWorker, table: TableWork, line: ChunkLine, context: Context) -> None:
+        move: Callable[[ChunkLine, Callable[[ChunkLine], None]], None] = partial(worker.move_of, table)
+        if self._executor is not None and _handed_out(table.task):
+            move = self._executor.worker(table.work, context, self._reporting(table), table.sides).move
+
         def attempt() -> None:
             self._crew.tell(lambda: table.tracking.begun(line.number))
             before = self._committed.get(line.number, line)
             with moving(context, [table.task.destination.name], chunk=line.number, worker=worker.number) as moved:
-                worker.move_of(table, before, self._keep)
+                move(before, self._keep)
                 moved.rows = self._committed.get(line.number, before).rows - before.rows
 
         self._persistently(attempt, table.work.name(line), table, context)
@@ -394,6 +427,11 @@ class DatabaseRun:
             self._record.close(state, str(error))
         except Error as second:
             logger.warning("the end of the run could not be written down: %s", second.message)
+
+
+def _handed_out(task: TableTask) -> bool:
+    """Return whether an executor may move the chunks of a table."""
+    return task.delivery is Delivery.CHUNKS and task.ordered is None and len(task.split.chunks) > 1
 
 
 def _labels(objects: Sequence[SchemaObject]) -> list[str]:

@@ -22,7 +22,7 @@ from portl.connectors.context import Context
 from portl.execution.chunks.work import Report, Work
 from portl.execution.workers.task import ChunkTask, Near, Outcome, PackedTask, Whereabouts, look_around, move_chunk
 from portl.execution.workers.worker import LOOK_SECONDS, Worker
-from portl.planning.request import Sides
+from portl.planning.request import Sides, TableSides
 from portl.values import events
 from portl.values.errors import Cancelled, CommitInDoubt, ConfigError, Error, OperationError
 from portl.values.runs import ChunkLine
@@ -42,18 +42,21 @@ class ChunkExecutor:
         executor: the caller's; it is not shut down.
         sides: both, open.
         context: the run's.
-        work: what the chunks have in common, for a trial.
+        work: what the chunks of a table have in common, for a trial.
+        of_table: the sides of that table, in a job of many.
 
     Raises:
         ConfigError: if it does not run what it is given, or if the sides cannot be opened where it does.
     """
 
-    def __init__(self, executor: Executor, sides: Sides, context: Context, work: Work) -> None:
+    def __init__(
+        self, executor: Executor, sides: Sides, context: Context, work: Work, of_table: TableSides | None = None
+    ) -> None:
         self._executor = executor
         self._sides = sides
         self._context = context
         self._ending = threading.Lock()
-        found = self._tried(work)
+        found = self._tried(work, of_table or sides)
         here = Whereabouts()
         if found.obstacle is not None:
             raise _unfit(found.obstacle)
@@ -62,13 +65,15 @@ class ChunkExecutor:
         #: True if it runs in this process.
         self.near = (found.host, found.process) == (here.host, here.process)
 
-    def worker(self, work: Work, context: Context, report: Report) -> ExecutorWorker:
-        """Return a worker of the pool that has this executor move its chunks."""
-        return ExecutorWorker(self, work, context, report)
+    def worker(
+        self, work: Work, context: Context, report: Report, of_table: TableSides | None = None
+    ) -> ExecutorWorker:
+        """Return a worker that has this executor move the chunks of a table."""
+        return ExecutorWorker(self, work, context, report, of_table or self._sides)
 
-    def _tried(self, work: Work) -> Whereabouts:
+    def _tried(self, work: Work, sides: Sides | TableSides) -> Whereabouts:
         """Have a task run that touches nothing."""
-        packed = self.packed("a trial", work, ChunkLine(number=0))
+        packed = self.packed("a trial", work, ChunkLine(number=0), sides)
         patience = time.monotonic() + PATIENCE_SECONDS
         try:
             future = self._executor.submit(look_around, packed)
@@ -94,16 +99,23 @@ class ChunkExecutor:
                 raise
 
     def packed(
-        self, name: str, work: Work, line: ChunkLine, *, doubt: bool = False, near: Near | None = None
+        self,
+        name: str,
+        work: Work,
+        line: ChunkLine,
+        sides: Sides | TableSides,
+        *,
+        doubt: bool = False,
+        near: Near | None = None,
     ) -> PackedTask:
         """Return the task to hand to the executor.
 
         Raises:
             ConfigError: a side is a connection of the caller's.
         """
-        source, destination = self._sides.source.for_worker(), self._sides.destination.for_worker()
+        source, destination = sides.source.for_worker(), sides.destination.for_worker()
         if source is None or destination is None:
-            side = self._sides.source if source is None else self._sides.destination
+            side = sides.source if source is None else sides.destination
             raise _unfit(
                 f"{side.label()} cannot be opened a second time: name it in the job instead of handing in a "
                 "connection, or leave `executor` out"
@@ -144,16 +156,21 @@ class ExecutorWorker(Worker):
 
     own = True
 
-    def __init__(self, executor: ChunkExecutor, work: Work, context: Context, report: Report) -> None:
+    def __init__(
+        self, executor: ChunkExecutor, work: Work, context: Context, report: Report, sides: Sides | TableSides
+    ) -> None:
         super().__init__(work, context, report)
         self._executor = executor
+        self._sides = sides
         self._near = Near(context=context, report=report) if executor.near else None
         #: True if a COMMIT got no answer: the next task asks the ledger what became of it.
         self._doubt = False
 
     def move(self, line: ChunkLine, keep: Callable[[ChunkLine], None]) -> None:
         """See ``Worker.move``."""
-        packed = self._executor.packed(self._work.name(line), self._work, line, doubt=self._doubt, near=self._near)
+        packed = self._executor.packed(
+            self._work.name(line), self._work, line, self._sides, doubt=self._doubt, near=self._near
+        )
         outcome = self._outcome(packed)
         for progress in outcome.progress:
             self._report(progress)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -478,15 +477,6 @@ def test_caller_supplied_connections_do_as_well(whole: Db, destination: Db) -> N
     with connection_to(whole) as reading, connection_to(destination) as writing:
         portl.migrate(job, source=reading, destination=writing)
     arrived(whole, destination, job)
-
-
-def test_an_executor_is_told_to_have_nothing_to_do(source: Db, destination: Db) -> None:
-    source.execute("CREATE TABLE a (id int PRIMARY KEY)")
-    seen: list[portl.Event] = []
-    with ThreadPoolExecutor(1) as executor:
-        portl.migrate(job_of(source, destination), executor=executor, observers=[seen.append])
-    warned = [event.message for event in seen if isinstance(event, portl.Warned)]
-    assert warned == ["rows are moved by this process, not by the executor: the job has many tables"]
 
 
 def test_a_run_verifies_all_tables_if_the_job_says_so(source: Db, destination: Db) -> None:
