@@ -705,12 +705,8 @@ def test_of_many_tables_those_with_several_chunks_go_to_the_executor(
     assert result.rows_inserted == 2 * ROWS + 1
     for table in ("t", "u", "small"):
         assert rows(destination, table) == rows(source, table)
-    assert (
-        destination.value(
-            "SELECT count(*) FROM pg_constraint WHERE contype IN ('p', 'f') AND conrelid IN ('t'::regclass, 'u'::regclass)"
-        )
-        == 2
-    )
+    keys = "contype IN ('p', 'f') AND conrelid IN ('t'::regclass, 'u'::regclass)"
+    assert destination.value(f"SELECT count(*) FROM pg_constraint WHERE {keys}") == 2
     nothing_left(destination)
     nothing_left(source)
 
