@@ -1,33 +1,33 @@
-"""Carry a job out, attempt by attempt, until it is done or a failure does not pass.
+"""Execute a job, attempt by attempt, until it is done or fails permanently.
 
-An attempt opens both sides, plans, takes the lock of the job, and has the engine carry the plan out. After a failure
-that passes, the next attempt begins from what the ledger says: the same path as after a crash. What one attempt leaves
-to the next is in ``Attempts`` alone:
+An attempt opens both sides, plans, takes the job's lock, and has the engine execute the plan. After a transient
+failure, the next attempt starts from the ledger, on the same path as after a crash. The only state passed from one
+attempt to the next is in ``Attempts``:
 
 ====================================  ==================================================================
 after an attempt                      the next one
 ====================================  ==================================================================
-both sides were not reached           is not made: connecting was tried often enough already
-a connection was lost, rows or not    resumes the run; its patience begins anew where rows were committed
-a COMMIT got no answer                asks the ledger first; if it was the last one, only the end is left
-all rows are there, the end failed    does what comes after the rows once more, and moves nothing
+connecting failed                     is not made: connecting has its own retries
+a connection was lost                 resumes the run; committed rows reset the count of attempts
+a COMMIT got no answer                asks the ledger first; if it was the last one, only the end remains
+all rows are there, the end failed    repeats the steps after the rows, and moves nothing
 ====================================  ==================================================================
 
-How an attempt ends, step by step, and what the next run of the same job does when the process dies behind a step:
+How an attempt ends, step by step, and what the next run of the job does if the process dies after a step:
 
 =============================================  ===========================================================
 step                                           the next run
 =============================================  ===========================================================
-the transaction that closes the run commits    reports the finished run, where moving it again does harm
-what the job verifies is compared              the same
-the observers are told (``Done``), who print   the same: it may be told twice, it is never moved twice
+the transaction that closes the run commits    reports the finished run if moving it again would do harm
+both sides are compared, if the job verifies   the same
+observers receive ``Done`` and may print it    the same: a result may be reported twice, never moved twice
 the source is closed                           the same
-the ledger is told that the outcome is known   begins, as it was asked to
+the ledger records that it was delivered       begins a new run
 the destination is closed, the call returns
 =============================================  ===========================================================
 
-Between the last two lines stand the closing of one connection and, for the command line, the end of the process:
-docs/reliability.md says how long that is. A scheduler that tries again gives each run an id (``run_id``) instead.
+Between the last two steps lie only the closing of one connection and, for the command line, the end of the process;
+docs/reliability.md says how long that takes. Schedulers that retry should pass an id for each run (``run_id``).
 """
 
 from __future__ import annotations
@@ -64,14 +64,14 @@ if TYPE_CHECKING:
     from portl.values.text import Line
 
 
-#: Characters of a line of the plan in a report.
+#: Characters in a line of the plan in a report.
 PLAN_WIDTH = 100
 
 
 def _prepare() -> None:
-    """Import what planning and moving take, while both servers are busy with the new connections.
+    """Import what planning and execution need while both servers set up the new connections.
 
-    Together these take as long as a server takes to answer, about 10 ms; imported on top they would come on top.
+    This takes about as long as a server takes to answer, about 10 ms, which would otherwise be added to the run time.
     """
     from portl.execution import engine  # noqa: F401
     from portl.planning import planner  # noqa: F401
@@ -82,26 +82,26 @@ class Attempts:
     """The attempts at one job."""
 
     request: Request
-    #: The plan that the caller has seen; if what would be done now is not the same, nothing is done.
+    #: The plan that the caller has seen; if it no longer matches what would be done, nothing is done.
     planned: Plan | None = None
-    #: What moves the chunks; None: threads.
+    #: What moves the chunks; None for threads.
     executor: Executor | None = attrs.field(default=None, repr=False)
-    #: Where the report is written to; None: there is none.
+    #: Where the report is written; None for no report.
     report: Path | None = None
     _started: float = attrs.field(factory=time.monotonic)
-    #: True while an attempt has not opened both sides.
+    #: True until an attempt has opened both sides.
     _connecting: bool = True
-    #: True once an attempt has gone as far as moving rows.
+    #: True once an attempt has begun to move rows.
     _begun: bool = False
-    #: Rows that attempts have committed: with each further one, patience begins anew.
+    #: Rows committed so far; any increase resets the count of attempts.
     _committed: int = 0
-    #: A COMMIT of the last attempt whose outcome is not known yet.
+    #: The last attempt's COMMIT, if its outcome is not known yet.
     _doubt: CommitInDoubt | None = None
-    #: What is planned of the run that begins again where another was interrupted.
+    #: Whether the run starts over instead of resuming an interrupted one.
     _restart: Restart = attrs.field(init=False)
-    #: The plan that was carried out last.
+    #: The plan that was executed last.
     _plan: Plan | None = None
-    #: What was done, from the moment on when all rows are there: nothing that fails then may bring them again.
+    #: The result, once all rows are there: no later failure may cause them to be moved again.
     _finished: Result | None = None
     _recorder: Recorder = attrs.field(factory=Recorder, init=False, repr=False)
 
@@ -112,7 +112,7 @@ class Attempts:
         self._restart = Restart(wanted=self.request.restart)
 
     def migrate(self) -> Result:
-        """Plan and carry out; again from where the ledger stands after a failure that passes."""
+        """Plan and execute; after a transient failure, do so again from where the ledger stands."""
         try:
             result = self._migrated()
         except Error as error:
@@ -159,37 +159,37 @@ class Attempts:
         return plan
 
     def _worth_another(self, error: BaseException) -> bool:
-        """Return whether a failed attempt should be followed by another, with both sides opened anew."""
+        """Return whether to make another attempt after a failure, reopening both sides."""
         if not isinstance(error, Error) or isinstance(error, Cancelled) or not error.transient:
             return False
         if error.exhausted and (self._connecting or not isinstance(error, ConnectionFailed)):
-            return False  # connecting, or a chunk over connections that work, was tried often enough already
+            return False  # connecting, or moving a chunk over working connections, has used up its own retries
         if self.request.caller_supplied and isinstance(error, (ConnectionFailed, CommitInDoubt)):
-            return False  # a connection that was handed in cannot be opened again
+            return False  # a caller-supplied connection cannot be reopened
         if isinstance(error, CommitInDoubt):
             self._doubt = error
         if error.committed is not None:
             self._begun = True
-            # A job that starts over commits now more, now less before it fails: that alone is no progress.
+            # A job that starts over may commit more or fewer rows before each failure: only a new maximum is progress.
             self._committed = max(self._committed, error.committed.rows_read)
         return True
 
     def _run(self, plan: Plan, sides: Sides) -> Result:
-        """Carry a plan out over two open sides, as the only one who works on the job."""
+        """Execute a plan over two open sides, under the lock of the job."""
         plan.insist()
         ledger = sides.ledger
         if ledger is not None:
             ledger.lock(plan.tables[0].job)
             sides.before_closing(ledger.unlock)
             if plan.overtaken(ledger):
-                # It may have waited for the lock just that long.
+                # The lock may have been waited for until the other process finished.
                 plan = self._planned(sides)
                 self._insist_undone(plan.tables[0])
                 plan.insist()
         return self._carry_out(plan, sides)
 
     def _insist_undone(self, task: TableTask) -> None:
-        """Refuse to do once more what another process has done while this one was getting ready."""
+        """Refuse to repeat a run that another process finished while this one was planning."""
         run = task.found
         if run is not None and run.state is RunState.DONE and task.reported is None:
             raise AlreadyRunning(
@@ -212,7 +212,7 @@ class Attempts:
         return self._concluded(self._finished, sides)
 
     def _from_ledger(self, run: Run, plan: Plan) -> Result:
-        """Return the result of a run that is done, from its lines."""
+        """Return the result of a finished run, from its lines in the ledger."""
         from portl.execution.counting import counted, result_of  # see _prepare
 
         parts = [run.of(table) for table in run.tables] or [run]
@@ -225,7 +225,7 @@ class Attempts:
         return result_of(plan, tuple(tables), self._started)
 
     def _acknowledge(self, result: Result, sides: Sides) -> None:
-        """Tell the ledger, as the last thing of all, that the outcome is handed over; where that matters."""
+        """Record in the ledger, as the very last step, that the result was delivered, if a repetition would do harm."""
         assert self._plan is not None, "there is a result"
         sides.close_source()
         ledger = sides.ledger
@@ -239,12 +239,12 @@ class Attempts:
             self.request.context.emit(Warned(where="ledger", message=said, remedy=remedy))
 
     def _concluded(self, result: Result, sides: Sides, *, anew: bool = False) -> Result:
-        """Do what comes after the last row: the comparison that the job asks for, and the word that it is done.
+        """Verify the result, if the job asks for it, and report the run as done.
 
         Args:
-            result: what was done.
-            sides: both, open.
-            anew: True if both sides were opened again since the rows were read.
+            result: the result so far.
+            sides: both sides, open.
+            anew: True if both sides were reopened since the rows were read.
         """
         try:
             if self.request.config.verify is not Verify.NONE:
@@ -265,7 +265,7 @@ class Attempts:
         return result
 
     def _verified(self, result: Result, sides: Sides, *, anew: bool) -> Result:
-        """Compare both sides, the source in the state that was read, or, if that is lost, as it is now."""
+        """Compare both sides, the source in the state that was read or, if that is lost, in its current state."""
         with self._recorder.during("verify", self.request.config.name):
             return self._compared(result, sides, anew=anew)
 
@@ -287,7 +287,7 @@ class Attempts:
                     f"need not run again): {error.message}"
                 )
             raise
-        # Rows that were quarantined are missing, and the result says so.
+        # Quarantined rows are missing, as the result says.
         aside = found.missing == result.rows_rejected and not found.different
         if not found.equal and not aside:
             since = (
@@ -332,7 +332,7 @@ class Attempts:
         return plan.lines(width=PLAN_WIDTH, preview=False) if plan is not None else []
 
     def _recorded(self, error: Error) -> Result:
-        """Return what was done before a failure, with what happened until then; the error says so, too."""
+        """Return the result up to a failure, with its history, and attach it to the error."""
         from portl.planning.plan import PlanError  # see _prepare
 
         plan = error.plan if isinstance(error, PlanError) else self._plan
@@ -352,7 +352,7 @@ class Attempts:
         )
 
     def _report(self, result: Result) -> None:
-        """Write the report, if there is to be one; what was done stays done if it cannot be written."""
+        """Write the report, if requested; failing to write it does not fail the run."""
         if self.report is None:
             return
         try:
@@ -362,7 +362,7 @@ class Attempts:
             self.request.context.emit(Warned(where="report", message=said))
 
     def _after_doubt(self, sides: Sides) -> None:
-        """Ask the ledger what became of a COMMIT that got lost. If it was the last one, the run is finished."""
+        """Ask the ledger about a COMMIT in doubt. If it was the last one, the run is finished."""
         doubt = self._doubt
         if doubt is None or doubt.run is None:
             return
@@ -382,18 +382,18 @@ class Attempts:
 
 @attrs.define(kw_only=True)
 class Restart:
-    """Whether a run is to begin again where another was interrupted: once, whatever number of attempts it takes."""
+    """Whether a run starts over instead of resuming another: only once, however many attempts it takes."""
 
     wanted: bool
-    #: The run that is left behind; None: there is none, or it was not looked for yet.
+    #: The abandoned run; None if there is none, or before the ledger was read.
     _left: str | None = None
 
     def overtaken(self, found: Run | None, *, begun: bool) -> bool:
-        """Return whether an earlier attempt has begun the run that was asked for, so that this one resumes it.
+        """Return whether an earlier attempt has already started over, so that this one resumes its run.
 
         Args:
-            found: the latest run that the ledger knows.
-            begun: True once an attempt has gone as far as moving rows.
+            found: the latest run in the ledger.
+            begun: True once an attempt has begun to move rows.
         """
         latest = found.id if found is not None else None
         if self.wanted and not begun:

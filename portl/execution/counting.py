@@ -1,4 +1,4 @@
-"""What became of a table's rows, from the lines of its chunks."""
+"""Count a table's rows for the result, from its chunk lines."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ def counted(
     retries: int = 0,
     rows_before: int = 0,
 ) -> TableResult:
-    """Return what became of one table's rows.
+    """Return the result of one table.
 
     Args:
-        run: with the lines of its chunks.
-        task: the table's.
-        batch_size: the job's.
-        seconds: how long the table has taken.
-        route: the one that rows took last; None: the planned one.
-        retries: chunks that were tried again.
-        rows_before: rows that earlier attempts have moved.
+        run: with its chunk lines.
+        task: that of the table.
+        batch_size: that of the job.
+        seconds: how long the table took.
+        route: the route that rows took last; None for the planned one.
+        retries: chunks that were retried.
+        rows_before: rows that earlier attempts moved.
     """
     lines = run.chunks
     return TableResult(
@@ -79,7 +79,7 @@ def counted(
 
 
 def _older(run: Run, line: ChunkLine) -> bool:
-    """Return whether a chunk was read from another state of the source than the last attempt's."""
+    """Return whether a chunk was read from a different state of the source than the last attempt's."""
     if line.attempt in (0, run.attempt):
         return False
     return run.snapshots.get(line.attempt) != run.snapshots.get(run.attempt)

@@ -1,13 +1,13 @@
-"""Carry a plan out over two open sides.
+"""Execute a plan over two open sides.
 
-The first chunk of a table goes alone, in the transaction that makes what is missing and starts the ledger's run: when
-it fails, nothing is left. The others follow over as many workers as the job has; each has a source, a writer and a
-ledger on sessions of its own, all reading one snapshot. With several workers the work is done in threads, or by an
-executor of the caller's, and what happens is told in the thread that called.
+The first chunk of a table is moved alone, in the transaction that creates what is missing and starts the run in the
+ledger, so that nothing is left behind if it fails. The others follow over as many workers as the job has; each has a
+source, a writer and a ledger on its own sessions, all reading one snapshot. Several workers run in threads, or in the
+caller's executor, and events are reported in the calling thread.
 
-Two kinds of failure pass. One that leaves the source's snapshot and the main connections whole (a deadlock, a worker
-that is cut off) is tried again here, chunk by chunk. Any other ends the attempt with a transient error; the caller
-opens both sides anew and resumes the run where the ledger says it stands, as after a crash.
+There are two kinds of transient failure. One that leaves the source's snapshot and the main connections intact (a
+deadlock, a worker's lost connection) is retried here, chunk by chunk. Any other ends the attempt with a transient
+error; the caller reopens both sides and resumes the run from the ledger, as after a crash.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from portl.values.errors import Cancelled, Error, Interrupted
 from portl.values.results import Result, TableResult
 
 if TYPE_CHECKING:
-    from concurrent.futures import Executor  # for a type alone, it would take 5 ms
+    from concurrent.futures import Executor  # only for a type, and takes 5 ms
 
     from portl.execution.database.run import DatabaseRun
     from portl.execution.mirror.run import MirrorRun
@@ -40,17 +40,17 @@ def execute(
     started: float,
     executor: Executor | None = None,
 ) -> Result:
-    """Carry the plan out.
+    """Execute the plan.
 
     Args:
         plan: without problems.
-        sides: both, open, with the lock of the job held.
-        context: the observers and the token.
+        sides: both sides, open, with the job's lock held.
+        context: with the observers and the cancel token.
         started: the ``time.monotonic()`` at which the run began.
-        executor: what moves the chunks; None: threads.
+        executor: what moves the chunks; None for threads.
 
     Raises:
-        Error: with ``committed``; the observers are told by the caller.
+        Error: with ``committed``; the caller reports it to the observers.
     """
     context.emit(
         events.Started(name=plan.config.name, source=plan.source, destination=plan.destination, tables=len(plan.tables))
@@ -81,7 +81,7 @@ def execute(
 def table_run(
     task: TableTask, config: MigrationConfig, sides: Sides, context: Context, executor: Executor | None
 ) -> TableRun | MirrorRun:
-    """Return what moves the rows of one table."""
+    """Return the run for one table."""
     if task.compares:
         from portl.execution.mirror.run import MirrorRun  # most jobs are none
 

@@ -1,10 +1,10 @@
-"""The first chunks of a table that portl creates: in the transaction that creates it.
+"""The first chunks of a table that portl creates, in the transaction that creates it.
 
-Rows can be cheaper to write in the transaction that makes their table: a server may know then that no other session can
-see them (``Writer.fresh``). With a COMMIT after each chunk that would hold for the first chunk alone, so the first
-seconds of a load are one transaction. No row of it can be undone by itself: one that is refused undoes everything, and
-the chunks come again one by one, each with what makes ``batch_size`` rows succeed or fail together. A process that dies
-loses a few seconds' work.
+Rows can be cheaper to write in the transaction that creates their table, because the server knows that no other session
+can see them (``Writer.fresh``). With a COMMIT after each chunk, that would benefit only the first chunk, so the first
+seconds of a load are one transaction. Its rows cannot be undone separately: a refused row undoes everything, and the
+chunks are moved again one by one, in the usual way that lets ``batch_size`` rows succeed or fail together. A process
+that dies loses a few seconds' work.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from portl.values.runs import ChunkLine
 
 logger = logging.getLogger("portl.execution")
 
-#: Seconds for which the transaction that makes a table goes on taking chunks.
+#: Seconds for which the transaction that creates a table keeps taking chunks.
 FIRST_SECONDS = 5.0
 
 
 class FirstTransaction:
-    """One transaction with several chunks in it.
+    """One transaction with several chunks.
 
     Args:
-        work: the table's.
-        sessions: the run's.
-        context: the run's.
-        report: told of rows as they are written; ``tell`` tells it of the COMMIT.
+        work: that of the table.
+        sessions: those of the run.
+        context: that of the run.
+        report: called as rows are written, and by ``tell`` for the COMMIT.
     """
 
     def __init__(self, work: Work, sessions: Sessions, context: Context, report: Report) -> None:
@@ -45,18 +45,18 @@ class FirstTransaction:
         self._report = report
         #: The lines of the chunks in it, by number.
         self.lines: dict[int, ChunkLine] = {}
-        #: What to tell once it is committed, by chunk.
+        #: What to report once it is committed, by chunk.
         self._told: list[Progress] = []
 
     def load(self, todo: Sequence[ChunkLine], start: Callable[[], None]) -> None:
-        """Move the first of some chunks, and commit; after an error nothing of it is there.
+        """Move the first of these chunks, and commit; after an error nothing is left behind.
 
         Args:
-            todo: lines of the chunks, in their order.
-            start: writes the run down, at the beginning of the transaction.
+            todo: the lines of the chunks, in order.
+            start: records the run, at the beginning of the transaction.
 
         Raises:
-            DataError: a row was refused; it may not be the first that would be.
+            DataError: a row was refused, not necessarily the first bad one.
             CommitInDoubt: the COMMIT got no answer.
         """
         began = time.monotonic()
@@ -84,7 +84,7 @@ class FirstTransaction:
         return ChunkLoad(assignment).load()
 
     def tell(self) -> None:
-        """Report what is committed, chunk by chunk."""
+        """Report the committed chunks, one by one."""
         for progress in self._told:
             self._report(progress)
 
@@ -95,7 +95,7 @@ class FirstTransaction:
             self._told.append(progress)  # the chunk is complete
 
     def _tell_written(self) -> None:
-        """Report the last chunk as written; its rows are counted then, and not again when it is committed."""
+        """Report the last chunk as written; its rows are counted now, and not again when it is committed."""
         if self._told:
             last = self._told[-1]
             self._report(attrs.evolve(last, provisional=True))

@@ -1,6 +1,6 @@
-"""A run as the ledger has it: its chunk lines, whether it is written down, and how its attempt ends.
+"""A run as the ledger records it: its chunk lines, whether it has been recorded, and how its attempt ends.
 
-Where the destination has no ledger, the lines are kept here alone, and nothing is written down.
+If the destination has no ledger, the lines are only kept here, in memory.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class RunRecord:
     """One table's run and its chunk lines.
 
     Args:
-        task: the table's.
-        sides: both, open, with the lock of the job held.
+        task: that of the table.
+        sides: both sides, open, with the job's lock held.
         run_id: the caller's idempotency key.
-        tables: those of a job that has many; ``task`` is then any of them, with the chunks of all.
+        tables: those of a job of many; ``task`` is then any of them, with the chunks of all.
     """
 
     def __init__(self, task: TableTask, sides: Sides, run_id: str | None, tables: tuple[RunTable, ...] = ()) -> None:
@@ -48,12 +48,12 @@ class RunRecord:
         self.entered = False
         #: Chunks that are copied again, with their quarantined rows.
         self.repeated: set[int] = set()
-        #: Rows that earlier attempts have moved.
+        #: Rows that earlier attempts moved.
         self.earlier_rows = 0
 
     @property
     def id(self) -> str:
-        """The id of the run that rows will belong to."""
+        """The id of the run that the rows will belong to."""
         return self._task.run.id if self._task.run is not None else self.run.id
 
     @property
@@ -63,17 +63,17 @@ class RunRecord:
 
     @property
     def todo(self) -> list[ChunkLine]:
-        """The lines of the chunks that are not done, in their order."""
+        """The lines of unfinished chunks, in order."""
         return [line for _, line in sorted(self.lines.items()) if line.state is not ChunkState.DONE]
 
     def enter(self, tables: Mapping[str, Mapping[str, Any]] | None = None) -> events.Resumed | None:
-        """Resume the run that was interrupted, or prepare a new one, which ``start`` writes down.
+        """Resume the interrupted run, or prepare a new one, which ``start`` records.
 
         Args:
-            tables: what distinguishes the state of each of many tables (``Run.of``).
+            tables: what tells apart the state of each of many tables (``Run.of``).
 
         Returns:
-            The event of a run that is resumed.
+            The event, if a run is resumed.
         """
         snapshot = {**self._sides.source.snapshot(), **({"tables": tables} if tables is not None else {})}
         if self.ledger is not None:
@@ -120,16 +120,16 @@ class RunRecord:
         )
 
     def keep(self, lines: Iterable[ChunkLine]) -> None:
-        """Note how chunks stand."""
+        """Note the current lines of chunks."""
         self.lines.update((line.number, line) for line in lines)
 
     def committed(self, line: ChunkLine) -> None:
-        """Note how a chunk stands after a COMMIT; the first one has written the run down."""
+        """Note a chunk's line after a COMMIT, the first of which also recorded the run."""
         self.lines[line.number] = line
         self.entered = self.ledger is not None
 
     def begun(self, number: int) -> None:
-        """Note that a chunk is moved, perhaps again: what is delivered piece by piece starts over."""
+        """Note that a chunk is being moved, perhaps again; one delivered in pieces starts over."""
         line = self.lines[number]
         if self._task.delivery is Delivery.REPEAT:
             if line.rejected:
@@ -137,37 +137,37 @@ class RunRecord:
             self.lines[number] = delivery.again(line)
 
     def start(self, writer: Writer | None = None) -> None:
-        """Write a new run down, in the first transaction of its rows."""
+        """Record a new run, in the first transaction of its rows."""
         if self.ledger is None or self.entered:
             return
         if not self.run.tables:
             self.run = attrs.evolve(self.run, incarnation=self._sides.destination.incarnation())
         self.ledger.start(self.run)
         earlier = self._task.found
-        # This run begins where one that was interrupted did; a mirror compares all rows again.
+        # This run starts over for an interrupted one, or is a mirror, which compares all rows again.
         replaces = earlier is not None and (self._task.intent.mirror or earlier.state is not RunState.DONE)
         if writer is not None and earlier is not None and replaces and any(line.rejected for line in earlier.chunks):
             writer.unreject(earlier.id)
 
     def refresh(self) -> None:
-        """Read the lines again: with a server's last commits, lost in a crash, the ledger has lost their lines."""
+        """Read the lines again: a server that lost its last commits in a crash has lost their lines too."""
         assert self.ledger is not None, "without one there is nothing to read"
         self.lines = {line.number: line for line in self.ledger.lines(self.run)}
 
     def see_what_stands(self, error: BaseException) -> None:
-        """Ask the ledger what is there after a failure: a COMMIT may have been carried out though it got no answer."""
+        """Read the ledger after a failure: a COMMIT may have succeeded although it got no answer."""
         if self.ledger is None or isinstance(error, CommitInDoubt) or not self._sides.destination.holds():
             return
         try:
             self.refresh()
         except Superseded:
-            return  # the first transaction did not get so far
+            return  # the first transaction did not get that far
         except Error as second:
             logger.warning("what is committed could not be looked up: %s", second)
             return
         self.entered = True
 
     def close(self, state: RunState, error: str) -> None:
-        """Write down how the attempt has ended, if there is a ledger and it can be reached."""
+        """Record how the attempt ended, if there is a ledger and it can be reached."""
         if self.ledger is not None and self._sides.destination.holds():
             self.ledger.close(self.run, state, error)

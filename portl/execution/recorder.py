@@ -1,4 +1,4 @@
-"""Record what happens during a run, in bounded memory, for the report on it."""
+"""Record what happens during a run, in bounded memory, for its report."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from portl.values import events
 from portl.values.history import History, Incident, Reason, Span
 from portl.values.text import Line
 
-#: Spans that a page can show; beyond these, short ones that follow each other become one.
+#: The most spans that a page can show; beyond that, consecutive short ones are merged.
 SPANS = 1500
-#: Incidents, and reasons of rejected rows, that are kept.
+#: The most incidents, and reasons of rejected rows, that are kept.
 INCIDENTS, REASONS = 200, 200
-#: Where the reason of rejected rows is not kept.
+#: Stands for reasons of rejected rows that are not kept.
 _OTHER = "other reasons"
 
 
 class Recorder:
-    """Notes what the observers of a run are told. Called in one thread."""
+    """Records the events of a run. Called in one thread."""
 
     def __init__(self) -> None:
         #: The ``time.monotonic()`` at which the run began.
         self.began = time.monotonic()
         self._started = datetime.now(UTC)
         self._spans: list[Span] = []
-        #: Spans of one worker that together are shorter than so many seconds become one.
+        #: Spans of one worker that together take less than this many seconds are merged.
         self._grain = 0.0
         self._incidents: list[Incident] = []
         self._further = 0
         self._reasons: Counter[tuple[str, str]] = Counter()
 
     def around(self, emit: Callable[[events.Event], None]) -> Callable[[events.Event], None]:
-        """Return what notes an event and then passes it to the observers."""
+        """Return a function that notes an event and then passes it to the observers."""
 
         def noted(event: events.Event) -> None:
             self.note(event)
@@ -69,7 +69,7 @@ class Recorder:
 
     @contextmanager
     def during(self, kind: str, name: str) -> Iterator[None]:
-        """Note what the session of the run does meanwhile."""
+        """Note what the run's session does inside this context."""
         began = time.monotonic()
         try:
             yield
@@ -77,11 +77,11 @@ class Recorder:
             self._add(kind, name, 0, began, time.monotonic() - began)
 
     def history(self, plan: Sequence[Line], failed: str | None = None) -> History:
-        """Return what was noted so far.
+        """Return the history so far.
 
         Args:
-            plan: as lines, without a preview of rows.
-            failed: why the run failed, without values of rows.
+            plan: the plan as lines, without a preview of rows.
+            failed: why the run failed, without values from rows.
         """
         return History(
             started=self._started,
@@ -115,7 +115,7 @@ class Recorder:
 
 
 def merged(spans: Sequence[Span], grain: float) -> list[Span]:
-    """Return spans of which those of one worker and kind that together take less than ``grain`` seconds are one."""
+    """Merge consecutive spans of one worker and kind that together take less than ``grain`` seconds."""
     found: list[Span] = []
     last: dict[int, int] = {}
     for span in sorted(spans, key=lambda span: span.begin):

@@ -1,8 +1,8 @@
-"""Write quarantined rows to the destination after all, once what they were refused for is fixed.
+"""Retry quarantined rows, once the cause of their refusal is fixed.
 
-The quarantine has a row as texts under the names of the destination's columns; one that was edited there is written as
-it stands. Rows are written in the order in which they were quarantined, in halves down to those that are still refused,
-in transactions that remove from the quarantine what they write. So nothing is lost and nothing comes twice.
+The quarantine stores a row as text by the destination's column names; a row edited there is written as edited. Rows are
+written in the order in which they were quarantined, bisected down to those that are still refused, in transactions that
+also remove the written rows from the quarantine. So nothing is lost and nothing is written twice.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ def retry_rejected(
     cancel: CancelToken | None = None,
     overrides: Mapping[str, str] | None = None,
 ) -> Result:
-    """Write a job's quarantined rows to the destination; remove from the quarantine those that are accepted.
+    """Write a job's quarantined rows to the destination, and remove the accepted ones from the quarantine.
 
-    The arguments are those of ``migrate``. The source is asked for its columns; no row is read from it.
+    Takes the arguments of ``migrate``. The source is only asked for its columns; no rows are read from it.
 
     Returns:
-        What was done: ``rows_read`` were tried, ``rows_rejected`` are still refused, with the reason as it is now.
+        The result: ``rows_read`` were tried, ``rows_rejected`` are still refused, now with the current reason.
 
     Raises:
         PlanError: the plan of the job has problems.
@@ -81,7 +81,7 @@ def retry_rejected(
 
 
 class _Retry:
-    """One table's quarantine on its way to the destination."""
+    """Retries the quarantine of one table."""
 
     def __init__(
         self, plan: Plan, config: MigrationConfig, task: TableTask, destination: Destination[DestinationConfig]
@@ -89,7 +89,7 @@ class _Retry:
         self._task = task
         self._config = plan.config
         self._destination = destination
-        # Texts, in the format that every destination takes; rows that were edited may have a key twice.
+        # Text, in the format that every destination accepts; edited rows may share a key.
         self._intent: Intent = attrs.evolve(
             self._task.intent, format=ROWS, distinct=False, quarantine=config.quarantine, job=plan.config.name
         )
@@ -132,7 +132,7 @@ class _Retry:
             self._destination.context.emit(warned)
 
     def _portion(self, after: int) -> int | None:
-        """Write the next rows in one transaction; return the last one's ``id``, None if there was none."""
+        """Write the next rows in one transaction; return the last one's ``id``, or None if none are left."""
         writer, tally = self._writer, self._tally
         writer.begin()
         try:
@@ -177,7 +177,7 @@ class _Retry:
 
 
 class _Trial:
-    """Rows written in one transaction, in halves where they are refused."""
+    """Writes rows in one transaction, bisecting those that are refused."""
 
     def __init__(self, writer: Writer, token: CancelToken) -> None:
         self._writer = writer
@@ -188,7 +188,7 @@ class _Trial:
         self.bytes = 0
 
     def write(self, rows: Sequence[Rejected]) -> None:
-        """Write rows behind a savepoint; those that are refused stay out."""
+        """Write rows after a savepoint, leaving out those that are refused."""
         self.refused += [(row, DataError(row.trouble or "it is no row of this job")) for row in rows if row.row is None]
         whole = [row for row in rows if row.row is not None]
         if whole:

@@ -1,11 +1,11 @@
-"""One table on its way, by the delivery that was planned.
+"""Move one table, by the planned delivery.
 
 =========  ===========================================================================================================
 delivery   transactions
 =========  ===========================================================================================================
-chunks     the first alone: it makes what is missing and writes the run down (several chunks of a new table may go with
-           it); then one a chunk, over several workers; then one for what comes after the rows, which closes the run
-repeat     the same, each chunk piece by piece; a run that is interrupted starts over
+chunks     first one alone, which creates what is missing and records the run (and may take several chunks of a new
+           table); then one for each chunk, over several workers; then one for what follows the rows and closes the run
+repeat     the same, but each chunk in pieces; an interrupted run starts over
 whole      one for everything
 =========  ===========================================================================================================
 """
@@ -42,20 +42,20 @@ from portl.values.runs import ChunkLine, RunState
 if TYPE_CHECKING:
     from concurrent.futures import Executor  # for a type alone, it would take 5 ms
 
-    from portl.execution.workers.executor import ChunkExecutor  # most runs have none, and it would take 10 ms
+    from portl.execution.workers.executor import ChunkExecutor  # most runs have none; importing it takes 10 ms
 
 T = TypeVar("T")
 logger = logging.getLogger("portl.execution")
 
 
 class TableRun:
-    """One table on its way.
+    """Moves one table.
 
     Args:
-        task: the table's.
+        task: that of the table.
         config: the job.
-        sides: both, open, with the lock of the job held.
-        context: the observers and the token.
+        sides: both sides, open, with the job's lock held.
+        context: with the observers and the cancel token.
     """
 
     def __init__(self, task: TableTask, config: MigrationConfig, sides: Sides, context: Context) -> None:
@@ -65,19 +65,19 @@ class TableRun:
         self._record = RunRecord(task, sides, config.run_id)
         self._task = attrs.evolve(task, intent=attrs.evolve(task.intent, run=self._record.id))
         self._tracking = Tracking(self._task, config, self._record, context)
-        #: Those of the run, as soon as there is a writer.
+        #: The run's sessions, set once there is a writer.
         self._sessions: Sessions
-        #: The route that rows took last: one that refuses a row may give way to another.
+        #: The route that rows took last, as a refused row can switch to another.
         self._route = task.route
-        #: True once what has to be there before the rows was made.
+        #: True once everything that must precede the rows has been created.
         self._made = False
         self._executor: ChunkExecutor | None = None
 
     def use(self, executor: Executor) -> None:
-        """Have the chunks moved by an executor, if there are several that can be; nothing is touched before.
+        """Have an executor move the chunks, if there are several that allow it. Called before anything is written.
 
         Raises:
-            ConfigError: if it is not fit for that.
+            ConfigError: the executor is not suitable.
         """
         task = self._task
         if task.delivery is not Delivery.CHUNKS:
@@ -85,7 +85,7 @@ class TableRun:
         elif task.ordered is not None:
             why = f"they come one after the other: {task.ordered}"
         elif len(task.run.chunks if task.run is not None else task.split.chunks) > 1:
-            from portl.execution.workers.executor import ChunkExecutor  # most runs have none, and it would take 10 ms
+            from portl.execution.workers.executor import ChunkExecutor  # most runs have none; importing it takes 10 ms
 
             self._executor = ChunkExecutor(executor, self._sides, self._context, self._work())
             return
@@ -95,7 +95,7 @@ class TableRun:
         self._context.emit(Warned(where="executor", message=said))
 
     def carry_out(self) -> TableResult:
-        """Move the rows; return what became of them."""
+        """Move the rows; return the table's result."""
         self._tracking.announce()
         source, destination = self._sides.source, self._sides.destination
         writer, ledger = destination.writer(self._task.intent), self._sides.ledger
@@ -129,11 +129,11 @@ class TableRun:
             raise
 
     def _in_order(self, todo: Sequence[ChunkLine]) -> Sequence[ChunkLine]:
-        """Return the chunks in the order in which they are moved in one transaction."""
+        """Return the chunks in the order in which one transaction moves them."""
         return todo
 
     def _chunks(self) -> None:
-        """Move chunk by chunk until the ledger says that none is left, then do what comes after the rows."""
+        """Move chunk by chunk until none is left according to the ledger, then do what follows the rows."""
         record = self._record
         while todo := record.todo:
             if not record.entered or (self._task.examination.before and not self._made):
@@ -146,19 +146,19 @@ class TableRun:
         self._finish()
 
     def _move_rest(self, todo: Sequence[ChunkLine]) -> None:
-        """Move what comes after the first transaction."""
+        """Move the chunks after the first transaction."""
         count = self._workers(len(todo))
         if count > 1 or (self._executor is not None and todo):
             self._pool().run(count, todo)
             if self._record.ledger is not None:
                 self._record.refresh()
         else:
-            # Nobody else has written, and a crash of the server that loses commits ends this session, too.
+            # No re-reading needed: no one else writes, and a server crash that loses commits ends this session too.
             for line in todo:
                 self._move(line)
 
     def _finish(self) -> None:
-        """Do what comes after the rows and close the run, in one transaction."""
+        """Do what follows the rows and close the run, in one transaction."""
         record, ledger = self._record, self._record.ledger
         if ledger is None:
             self._make_rest()
@@ -168,11 +168,11 @@ class TableRun:
         except Error as error:
             if not error.transient or self._sides.destination.holds():
                 raise
-            # The run may be closed: then another attempt would begin a new one.
+            # The run may already be closed; another attempt would then begin a new one.
             raise in_doubt(error, self._task, ledger, record.run, max(record.lines)) from None
 
     def _make_rest(self, last: Callable[[], None] | None = None) -> None:
-        """Do what comes after the rows; tell the observers of the objects that are created."""
+        """Do what follows the rows, and report the objects that are created."""
         writer = self._sessions.writer
         if not self._task.examination.after:
             writer.finish(last)
@@ -183,7 +183,7 @@ class TableRun:
             writer.finish(last)
 
     def _workers(self, chunks: int, *, tell: bool = True) -> int:
-        """Return how many chunks move at the same time; tell the user where they are fewer than asked for."""
+        """Return how many chunks move concurrently; tell the user if these are fewer than requested."""
         remote = self._executor is not None and not self._executor.near
         lines = self._record.lines.values()
         count, said = worker_count(chunks, self._task, self._config, self._sides, lines, remote=remote)
@@ -192,7 +192,7 @@ class TableRun:
         return count
 
     def _pool(self) -> WorkerPool:
-        """Return the workers: those of the executor, or else one with the sessions of the run and extra ones."""
+        """Return the workers: those of the executor, or one on the run's sessions and extra ones."""
         work, sessions, executor = self._work(), self._sessions, self._executor
 
         def worker(number: int, context: Context, report: Report) -> Worker:
@@ -209,7 +209,7 @@ class TableRun:
         return Work(task=self._task, config=self._config, run=self._record.run, repeated=repeated)
 
     def _move_first(self, todo: Sequence[ChunkLine]) -> int:
-        """Move what the first transaction takes; return how many chunks that were."""
+        """Move the chunks of the first transaction; return their number."""
 
         def attempt() -> int:
             moved = self._move_together(todo) if self._takes_several(todo) else 0
@@ -220,9 +220,9 @@ class TableRun:
         return self._persistently(attempt, todo[0])
 
     def _takes_several(self, todo: Sequence[ChunkLine]) -> bool:
-        """Return whether the first transaction takes several chunks: what comes after it is one worker's, too.
+        """Return whether the first transaction takes several chunks: only if a single worker moves the rest, too.
 
-        Not where bad rows are quarantined: to find them, the rows would have to be read once more.
+        Not if bad rows are quarantined, because finding them would take reading the rows again.
         """
         config = self._config
         chunks = self._task.delivery is Delivery.CHUNKS and config.chunk_rows is None
@@ -230,7 +230,7 @@ class TableRun:
         return chunks and alone and self._sessions.writer.fresh and config.on_error is OnError.FAIL
 
     def _move_together(self, todo: Sequence[ChunkLine]) -> int:
-        """Move the first chunks in one transaction; return how many: none if a row was refused."""
+        """Move the first chunks in one transaction; return their number, 0 if a row was refused."""
         first = FirstTransaction(self._work(), self._sessions, self._context, self._tracking.progress)
         try:
             first.load(todo, lambda: self._record.start(self._sessions.writer))
@@ -244,7 +244,7 @@ class TableRun:
         return len(first.lines)
 
     def _move(self, line: ChunkLine) -> None:
-        """Move one chunk over the sessions of the run."""
+        """Move one chunk over the run's sessions."""
         self._persistently(lambda: self._attempt(line), line)
 
     def _persistently(self, attempt: Callable[[], T], line: ChunkLine) -> T:
@@ -280,7 +280,7 @@ class TableRun:
         return "run the job again to go on from there" if resumes else "run the job again: it starts over"
 
     def result(self) -> TableResult:
-        """Return what is committed so far, by this attempt and those before it."""
+        """Return what has been committed so far, by this attempt and earlier ones."""
         return counted(
             self._record.complete,
             self._task,
@@ -292,7 +292,7 @@ class TableRun:
         )
 
     def _give_up(self, error: BaseException) -> None:
-        """Tidy up and write down how the attempt has ended; a failure in doing so must not hide the one before."""
+        """Clean up and record how the attempt ended; a failure to do so must not hide the original error."""
         self._record.see_what_stands(error)
         entered = self._record.entered and self._task.delivery is not Delivery.WHOLE
         try:

@@ -1,4 +1,4 @@
-"""Tell the observers which worker did what, and for how long."""
+"""Report to the observers which worker did what, and for how long."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from portl.values import events
 
 @attrs.define
 class Moved:
-    """Rows that were moved meanwhile."""
+    """The rows moved inside the context."""
 
     rows: int = 0
 
 
 @contextmanager
 def moving(context: Context, tables: Sequence[str], *, chunk: int | None, worker: int) -> Iterator[Moved]:
-    """Tell the observers of a chunk, or of several small tables, once it is moved.
+    """Report a chunk, or several small tables, once moved inside this context.
 
     Args:
-        context: has the observers.
-        tables: by their names at the destination.
+        context: with the observers.
+        tables: their names at the destination.
         chunk: its number; None for several tables.
-        worker: 0 for the session of the run.
+        worker: 0 for the run's session.
     """
     began, moved = time.monotonic(), Moved()
     yield moved
@@ -45,13 +45,13 @@ def moving(context: Context, tables: Sequence[str], *, chunk: int | None, worker
 
 @contextmanager
 def making(context: Context, objects: Sequence[str], *, table: str | None, worker: int) -> Iterator[None]:
-    """Tell the observers that objects are created, and once they are.
+    """Report that objects are being created inside this context, and when they are done.
 
     Args:
-        context: has the observers.
-        objects: by their labels.
-        table: the one that they belong to; None: several, or none.
-        worker: 0 for the session of the run.
+        context: with the observers.
+        objects: their labels.
+        table: the one that they belong to; None if several, or none.
+        worker: 0 for the run's session.
     """
     began, names = time.monotonic(), tuple(objects)
     context.emit(events.ObjectsStarted(table=table, objects=names, worker=worker))

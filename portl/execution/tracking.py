@@ -1,4 +1,4 @@
-"""What the observers are told of a table on its way: progress, rejected rows, and the counts behind them."""
+"""The events of a table: progress, rejected rows, and the counts behind them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from portl.values.runs import ChunkLine, RunTable
 
 
 class Tracking:
-    """Notes how the chunks get on, and tells the observers. Called in one thread.
+    """Notes the progress of chunks, and reports it to the observers. Called in one thread.
 
     Args:
-        task: the table's.
+        task: that of the table.
         config: the job.
-        record: where the chunks' lines are kept.
-        context: has the observers.
-        part: the table's part of a run that has many; None: the run has one table.
+        record: the record of the chunk lines.
+        context: with the observers.
+        part: the table's part of a run of many tables; None if the run has one table.
     """
 
     def __init__(
@@ -38,35 +38,35 @@ class Tracking:
         self._config = config
         self.record = record
         self._context = context
-        #: By chunk: rows and bytes that are written in a transaction that is still open.
+        #: By chunk, rows and bytes written in a transaction that is still open.
         self._written: dict[int, tuple[int, int]] = {}
         self.retries = 0
-        #: The ``time.monotonic()`` at which the table began, and, of many, at which it was last heard of.
+        #: The ``time.monotonic()`` at which the table began and, in a run of many, of its last report.
         self.started = time.monotonic()
         self._heard: float | None = None
 
     @property
     def lines(self) -> list[ChunkLine]:
-        """Those of the table."""
+        """The chunk lines of the table."""
         lines, part = self.record.lines, self._part
         return [*lines.values()] if part is None else [lines[n] for n in part.numbers]
 
     @property
     def seconds(self) -> float:
-        """How long the table has taken; of many tables, from its first chunk to its last."""
+        """How long the table took; in a run of many, from its first chunk to its last."""
         if self._part is None:
             return time.monotonic() - self.started
         return self._heard - self.started if self._heard is not None else 0.0
 
     @property
     def earlier_rows(self) -> int:
-        """Rows that earlier attempts have moved."""
+        """Rows that earlier attempts moved."""
         if self._part is None:
             return self.record.earlier_rows
         return sum(line.rows for line in self.lines if line.attempt != self.record.run.attempt)
 
     def announce(self) -> None:
-        """Tell the observers that the table begins."""
+        """Report that the table begins."""
         count = self._task.count
         self._context.emit(
             events.TableStarted(
@@ -79,22 +79,22 @@ class Tracking:
         )
 
     def begun(self, number: int) -> None:
-        """Note that a chunk is moved, perhaps again: what was counted of it does not count any more."""
+        """Note that a chunk is being moved, perhaps again, and reset its counts."""
         self._written.pop(number, None)
         self.record.begun(number)
         if self._heard is None:
             self.started = self._heard = time.monotonic()
 
     def retried(self) -> None:
-        """Count a chunk that is tried again."""
+        """Count a retried chunk."""
         self.retries += 1
 
     def undone(self) -> None:
-        """Forget what was written in a transaction that is rolled back."""
+        """Discard what was written in a transaction that was rolled back."""
         self._written.clear()
 
     def progress(self, progress: Progress) -> None:
-        """Note a COMMIT, or rows that are written, and tell the observers.
+        """Note a COMMIT, or written rows, and report it.
 
         Raises:
             OperationError: more rows are rejected than the job allows.

@@ -1,13 +1,13 @@
-"""One chunk on its way: read, written in a transaction with its ledger line, and what is done about bad rows.
+"""Move one chunk: read it, write it in a transaction with its ledger line, and deal with bad rows.
 
 ==================  ===============================================================================
-``work``            what there is to move, and over which sessions
-``load``            reads the chunk's batches; what is in memory; begin here
+``work``            what to move, and over which sessions
+``load``            reads the chunk's batches and holds them in memory; start reading here
 ``transaction``     the destination's transaction, and the chunk's line in it
-``recovery``        batches that were refused together, written again in smaller parts
-``bad_rows``        which row of a batch is bad
-``progress``        what is counted and reported
+``recovery``        writes refused batches again in smaller parts
+``bad_rows``        finds the bad row of a batch
+``progress``        counts and progress reports
 ==================  ===============================================================================
 
-Imports ``planning`` and what lies below; nothing of the rest of ``execution``.
+Imports ``planning`` and the packages below it, and nothing else from ``execution``.
 """

@@ -1,4 +1,4 @@
-"""Search for the bad row among rows that were refused, and name it in the error: where it stands, what it holds."""
+"""Find the bad row among refused rows, and name its position and key in the error."""
 
 from __future__ import annotations
 
@@ -23,16 +23,15 @@ def located(
 ) -> DataError:
     """Return the error that names the first bad row of a refused batch.
 
-    The smallest number of leading rows that is refused ends with that row; halving finds it in about log2(rows) trials,
-    each rolled back. The server's own count of lines is not used: foreign keys have none, and for rows that are too big
-    it is wrong.
+    The shortest refused prefix of the batch ends with that row; bisection finds it in about log2(rows) trials, each
+    rolled back. The server's own line number is not used: foreign keys report none, and for oversized rows it is wrong.
 
     Args:
-        batch: as it was refused.
-        error: with which.
-        refusal: writes a batch, undoes it, and returns why it was refused; None if it was not.
-        task: the plan for its table.
-        base: the chunk's line as it stood before its first batch.
+        batch: the refused batch.
+        error: the error that it was refused with.
+        refusal: writes a batch, undoes it, and returns why it was refused, or None if it was not.
+        task: the task of its table.
+        base: the chunk's line before its first batch.
     """
     good, bad = 0, batch.rows
     while bad - good > 1:
@@ -55,9 +54,9 @@ def named(error: DataError, task: TableTask, base: ChunkLine) -> None:
     """Name the row that the source could not send.
 
     Args:
-        error: the source's; its ``row`` is counted from where it began to read.
-        task: the plan for its table.
-        base: the chunk's line as it stood before.
+        error: the source's error; its ``row`` is relative to where reading began.
+        task: the task of its table.
+        base: the chunk's line before this reading.
     """
     masked(error, error.values, task.intent.mask)
     row = base.rows + (error.row or 0)
@@ -65,11 +64,11 @@ def named(error: DataError, task: TableTask, base: ChunkLine) -> None:
 
 
 def placed(error: DataError, batch: Batch, row: int, task: TableTask, base: ChunkLine) -> str:
-    """Note in the error where a row stands in the source; return that for display, all numbers counted from 1.
+    """Set a row's position in the error, and return it for display; all numbers count from 1.
 
     Args:
-        error: the reason why it was refused.
-        batch: the row's.
+        error: the error that the row was refused with.
+        batch: the row's batch.
         row: its index in the batch.
         task: see ``located``.
         base: see ``located``.
@@ -80,7 +79,7 @@ def placed(error: DataError, batch: Batch, row: int, task: TableTask, base: Chun
 
 
 def _position(task: TableTask, chunk: int, row: int) -> str:
-    """Return where a row stands in the source, for display; the numbers are counted from 1."""
+    """Return a row's position in the source, for display; the numbers count from 1."""
     where = "the source" if len(task.split.chunks) == 1 else f"chunk {chunk:,}"
     return f"row {row:,} of {where}"
 

@@ -1,11 +1,11 @@
 """Move one chunk: read its batches, and write them in a transaction with their ledger line.
 
-One transaction for each batch would cost half the speed. So a chunk goes into one transaction, and its rows stay in
-memory until they are checked. When the destination refuses something, what is in memory is written again in smaller
-parts (``portl.execution.chunks.recovery``), and what is left of the chunk is written into its ledger line.
+One transaction per batch would halve the speed. So a chunk goes into one transaction, and its rows stay in memory until
+they are checked. If the destination refuses any, the rows in memory are written again in smaller parts
+(``portl.execution.chunks.recovery``), and the chunk's remainder is recorded in its ledger line.
 
-A chunk that holds more than ``GROUP_BYTES`` is checked, and secured with a savepoint, each time that much has gathered,
-so memory is bounded whatever the size of a chunk.
+Whenever ``GROUP_BYTES`` of a chunk have accumulated, they are checked and secured by a savepoint, so that memory is
+bounded whatever the size of a chunk.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from portl.values.runs import ChunkLine, ChunkState
 
 logger = logging.getLogger("portl.execution")
 
-#: What is kept in memory to be written again holds at most this much (and one batch).
+#: The most bytes (plus one batch) kept in memory for writing again.
 GROUP_BYTES = 24 * 1024 * 1024
-#: Where a chunk may be committed piece by piece, a piece takes about so long, so that progress is seen.
+#: The duration of a piece, if a chunk may be committed in pieces: short enough to show progress.
 PIECE_SECONDS = 2.0
-#: How large the first piece is; the others are as large as PIECE_SECONDS allow, up to GROUP_BYTES.
+#: The size of the first piece; later ones are sized to take PIECE_SECONDS, up to GROUP_BYTES.
 FIRST_PIECE_BYTES = 2 * 1024 * 1024
 LEAST_PIECE_BYTES = 64 * 1024
-#: Where the job leaves the batch size open, a batch ends early at this size, so that wide rows do not fill memory.
+#: Unless the job sets the batch size, a batch ends early at this size, so that wide rows do not fill memory.
 BATCH_BYTES = 8 * 1024 * 1024
 
 
 class ChunkLoad:
-    """One chunk on its way.
+    """Moves one chunk.
 
     Args:
         assignment: the chunk, and what moves it.
@@ -53,7 +53,7 @@ class ChunkLoad:
         self._piecewise = assignment.work.task.delivery is Delivery.REPEAT
         self._piece = min(FIRST_PIECE_BYTES, GROUP_BYTES)
         self._transaction = ChunkTransaction(assignment)
-        # Written, not yet checked: in memory, and its bytes.
+        # The batches that are written but not yet checked, and their size.
         self._group: list[Batch] = []
         self._size = 0
         size = assignment.work.config.batch_size
@@ -68,19 +68,19 @@ class ChunkLoad:
 
     @property
     def line(self) -> ChunkLine:
-        """The chunk's line as it is committed."""
+        """The chunk's line, as committed."""
         return self._transaction.line
 
     @property
     def route(self) -> str:
-        """The route that the rows took in the end."""
+        """The route that the rows finally took."""
         return self._reading.format.route
 
     def load(self) -> ChunkLine:
         """Move the chunk; return its line.
 
         Raises:
-            DataError: a row was refused; the line says what is kept.
+            DataError: a row was refused; the line says what was kept.
             CommitInDoubt: the COMMIT got no answer.
         """
         then = self._reading.format.then
@@ -99,7 +99,7 @@ class ChunkLoad:
             for batch in batches:
                 self._assignment.context.token.check()
                 self._add(batch)
-                del batch  # or it would stay in memory while the next one is read
+                del batch  # otherwise it stays in memory while the next one is read
             self._commit(ChunkState.DONE)
         except DataError:
             batches.close()
@@ -124,7 +124,7 @@ class ChunkLoad:
             if error.row is None:
                 raise
             named(error, self._assignment.work.task, self.line)
-            # No refusal of the destination's, which other batches could be tried for.
+            # Not a DataError any more: the destination refused nothing, so there is nothing to recover.
             raise OperationError(error.message, hint=error.hint, sqlstate=error.sqlstate) from None
 
     def _batches(self) -> Iterator[Batch]:
@@ -132,7 +132,7 @@ class ChunkLoad:
         bounds = reading.chunk.bounds
         if work.wanted is None or bounds is None or bounds.get("by") != PLACES:
             return source.read(reading)
-        # The keys are as the core has printed them, not as the source would.
+        # The keys are in the core's canonical form, not in the source's.
         key = work.task.intent.key
         whole = attrs.evolve(reading, chunk=Chunk(number=reading.chunk.number))
         return Source.select(source, whole, key.columns if key is not None else (), work.wanted)
@@ -165,12 +165,12 @@ class ChunkLoad:
             self._piece = min(self._piece * 2, GROUP_BYTES)
 
     def _secure(self) -> None:
-        """Have what was written checked, so that it need not be kept in memory."""
+        """Have the written batches checked, so that they need not be kept in memory."""
         while self._group:
             try:
                 self._transaction.check(self._group)
             except DataError as error:
-                self._recover(error)  # leaves nothing to check, or the same batches written in another way
+                self._recover(error)  # leaves either nothing to check, or the same batches written in another way
             else:
                 self._forget()
 
@@ -178,7 +178,7 @@ class ChunkLoad:
         self._group, self._size = [], 0
 
     def _recover(self, error: DataError) -> None:
-        """Write what is in memory again; raise for the first batch that cannot go, or reject rows."""
+        """Write the batches in memory again; raise for the first bad one, or reject its bad rows."""
         group, size = self._group, self._size
         self._forget()
         if not group or not self._assignment.undoes:
@@ -199,7 +199,7 @@ class ChunkLoad:
         held = self._group
         if transaction.open:
             self._secure()
-        if not transaction.open:  # nothing was read, or each batch was committed by itself
+        if not transaction.open:  # nothing was read, or each batch was committed separately
             if state is not ChunkState.DONE or self._sessions.ledger is None:
                 return
             transaction.begin()
@@ -207,15 +207,15 @@ class ChunkLoad:
             line = transaction.commit(state)
         except DataError as error:
             if self._sessions.savepoints:
-                raise  # only what ``check`` cannot see: a trigger of COMMIT
+                raise  # ``check`` misses only what happens at COMMIT, such as a deferred trigger
             self._group, self._size = held, sum(batch.size for batch in held)
             self._recover(error)
             self._commit(state)
         else:
-            transaction.settle(line)  # apart: an error that an observer raises is no refusal
+            transaction.settle(line)  # outside the try block: an error raised by an observer is not a refusal
 
     def _keep_what_is_good(self) -> None:
-        """Commit the batches before the one that was refused, and write down what is left of the chunk."""
+        """Commit the batches before the refused one, and record the chunk's remainder."""
         transaction, task = self._transaction, self._assignment.work.task
         done = transaction.tally.rows
         if not transaction.open or not done or not self._assignment.transaction:

@@ -1,4 +1,4 @@
-"""What is known of a chunk on its way: what it is moved with, what is written, what is committed."""
+"""Progress and counts of a chunk, and the errors that depend on them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from portl.values.runs import ChunkLine, Run
 
 @attrs.frozen(kw_only=True)
 class Progress:
-    """A transaction is committed, or, inside a larger one, its rows are written and checked."""
+    """Rows were committed, or were written and checked within a larger transaction."""
 
     line: ChunkLine
     first_batch: int
@@ -23,22 +23,22 @@ class Progress:
     rows: int
     bytes: int
     rejected: int
-    #: The first row among them and why it was refused, for display.
+    #: The first of the rejected rows and the reason, for display.
     example: str | None = None
-    #: Why they were refused, without values of rows, and how many were for each reason.
+    #: Each reason, without values from rows, and how many rows were refused for it.
     reasons: Mapping[str, int] = attrs.field(factory=dict)
-    #: True inside a transaction that is not committed yet.
+    #: True if the transaction is not committed yet.
     provisional: bool = False
 
     @classmethod
     def of_done(cls, line: ChunkLine) -> Progress:
-        """Return what is told of a chunk that turns out to be done."""
+        """Return the report for a chunk that turns out to be done."""
         return cls(line=line, first_batch=1, last_batch=line.batches, rows=line.rows, bytes=line.bytes, rejected=0)
 
 
 @attrs.define
 class Tally:
-    """What is checked in the open transaction."""
+    """Counts of what has been checked in the open transaction."""
 
     rows: int = 0
     bytes: int = 0
@@ -48,7 +48,7 @@ class Tally:
     batches: set[int] = attrs.field(factory=set)
 
     def add(self, batches: Sequence[Batch], counts: Counts, sent: int = 0) -> None:
-        """Count batches that are checked, and ``sent`` bytes."""
+        """Add checked batches, and ``sent`` bytes."""
         self.bytes += sent
         self.rows += sum(batch.rows for batch in batches)
         self.batches.update(batch.number for batch in batches)
@@ -56,9 +56,9 @@ class Tally:
 
 
 def in_doubt(error: Error, task: TableTask, ledger: Ledger | None, run: Run, number: int) -> Error:
-    """Return what it means that the connection was lost during COMMIT.
+    """Return the error for a connection that was lost during COMMIT.
 
-    With a ledger the question can be answered; a job that may be repeated need not ask.
+    With a ledger the outcome can be looked up; a job that may be repeated need not know it.
     """
     if ledger is not None:
         found = CommitInDoubt(f"the connection was lost during COMMIT: {error.message}", hint=error.hint)
@@ -83,7 +83,7 @@ def too_many(limit: int, place: str, last: str | None = None) -> Error:
 
 
 def plus(line: ChunkLine, counts: Counts) -> ChunkLine:
-    """Return a chunk's line with what became of further rows."""
+    """Return a chunk's line with the counts of further rows added."""
     return attrs.evolve(
         line,
         inserted=line.inserted + counts.inserted,

@@ -1,13 +1,12 @@
-"""Write batches that the destination has refused together again, and find what is bad in them.
+"""Write batches again that the destination refused together, and find what is bad in them.
 
-With savepoints, they are written in halves, down to the batch, or the row, that is refused:
+With savepoints, they are bisected down to the refused batch or row:
 
-* ``on_error: fail``: the batches before the bad one stay, and the user sees what they would have seen with one
-  transaction a batch;
-* ``on_error: quarantine``: halving goes on down to the rows; k bad ones among n cost about k log2(n) statements.
+* ``on_error: fail``: the batches before the bad one stay, just as if each batch were a transaction;
+* ``on_error: quarantine``: bisection continues down to rows; k bad ones among n cost about k log2(n) statements.
 
-Without savepoints, each batch gets a transaction of its own, where the job may be committed piece by piece; elsewhere
-nothing of the chunk is kept, and the bad row is named.
+Without savepoints, each batch gets its own transaction, if the job may be committed in pieces; otherwise nothing of the
+chunk is kept, and the bad row is named.
 """
 
 from __future__ import annotations
@@ -28,12 +27,13 @@ logger = logging.getLogger("portl.execution")
 
 
 class Recovery:
-    """Leads back to a transaction without bad rows.
+    """Restores a transaction without bad rows.
 
     Args:
         assignment: the chunk.
         transaction: its transaction.
-        retried_whole: True if the whole chunk is read again, in another format, after a refusal: nothing is halved.
+        retried_whole: True if the whole chunk is read again in another format after a refusal, so that bisecting is
+            pointless.
     """
 
     def __init__(self, assignment: Assignment, transaction: ChunkTransaction, *, retried_whole: bool) -> None:
@@ -43,12 +43,12 @@ class Recovery:
         self._retried_whole = retried_whole
 
     def with_savepoints(self, batches: Sequence[Batch], error: DataError) -> None:
-        """Write batches that were refused together again; raise for the first that cannot go, or reject rows."""
+        """Write batches again that were refused together; raise for the first bad one, or reject its bad rows."""
         self._transaction.undo()
         self._again(batches, error)
 
     def _put(self, batches: Sequence[Batch]) -> None:
-        """Write batches; those that are refused again, in another way or in halves."""
+        """Write batches; if they are refused, try again in another way or in halves."""
         self._assignment.context.token.check()
         try:
             self._transaction.put(batches)
@@ -56,7 +56,7 @@ class Recovery:
             self._again(batches, error)
 
     def _again(self, batches: Sequence[Batch], error: DataError) -> None:
-        """Write batches that were refused together again: as long as the writer has another way, then in halves."""
+        """Write refused batches again, first in any other way that the writer has, then in halves."""
         while self._writer.reconsider(error):
             try:
                 self._transaction.put(batches)
@@ -66,7 +66,7 @@ class Recovery:
         self._halve(batches, error)
 
     def _halve(self, batches: Sequence[Batch], error: DataError) -> None:
-        """Write batches that were refused together in two halves; end at what cannot be halved."""
+        """Write refused batches in two halves, down to what cannot be halved."""
         if self._retried_whole:
             raise error
         if len(batches) > 1:
@@ -84,24 +84,24 @@ class Recovery:
             self._reject(batches[0], error)
 
     def _reject(self, row: Batch, error: DataError) -> None:
-        """Keep a row for the quarantine; its reason names where it stands."""
+        """Keep a row for the quarantine, with its position in the reason."""
         work, transaction = self._assignment.work, self._transaction
         where = placed(error, row, 0, work.task, self._assignment.line)
         if work.task.intent.mask:
             masked(error, row.values(0, work.task.fields), work.task.intent.mask)
-        # The frames in which it was raised hold the batches that were written then.
+        # The frames of its traceback would keep the batches alive.
         error.with_traceback(None).__context__ = None
         rejection = Rejection(row=row, error=error, chunk=transaction.line.number, position=where)
         transaction.rejections.append(rejection)
         transaction.tally.batches.add(row.number)
         transaction.tally.rows += row.rows
-        # The limit is that of the run; the caller adds up what the chunks report.
+        # The limit is for the whole run; the caller adds up the chunks' reports.
         if transaction.line.rejected + len(transaction.rejections) > work.config.quarantine.limit:
             place = work.task.rejected_to or "the quarantine"
             raise too_many(work.config.quarantine.limit, place, error.message)
 
     def batch_by_batch(self, batches: Sequence[Batch], error: DataError) -> None:
-        """Commit batches that were refused together each by itself, without savepoints; raise for the bad one."""
+        """Commit refused batches one by one, without savepoints; raise for the bad one."""
         self._transaction.rollback()
         if self._writer.reconsider(error):
             try:
@@ -117,7 +117,7 @@ class Recovery:
                 raise self._named(batch, refused)
 
     def from_the_start(self, batches: Sequence[Batch], error: DataError) -> None:
-        """Write a chunk's batches once more in a new transaction, without savepoints; raise for the bad row."""
+        """Write a chunk's batches again in a new transaction, without savepoints; raise for the bad row."""
         while True:
             self._transaction.rollback()
             if not self._writer.reconsider(error):
@@ -130,7 +130,7 @@ class Recovery:
                 error = second
 
     def _refused(self, batches: Sequence[Batch]) -> Batch:
-        """Return the batch with which a transaction is refused."""
+        """Return the first batch that is refused."""
         self._transaction.begin()
         try:
             for batch in batches:
@@ -144,11 +144,11 @@ class Recovery:
         return batches[-1]
 
     def _named(self, batch: Batch, error: DataError) -> DataError:
-        """Return the error that names the bad row of a refused batch."""
+        """Return an error that names the bad row of a refused batch."""
         return located(batch, error, self._refusal, self._assignment.work.task, self._assignment.line)
 
     def _refusal(self, batch: Batch) -> DataError | None:
-        """Write a batch, undo it, and return why it was refused; None if it was not."""
+        """Write a batch, undo it, and return why it was refused, or None if it was not."""
         behind = self._transaction.open and self._assignment.sessions.savepoints
         if not behind:
             self._transaction.begin()

@@ -1,15 +1,15 @@
-"""The transaction at the destination that a chunk's rows go through: what is in it, and how it ends.
+"""The transaction at the destination that a chunk's rows are written in: its contents, and how it ends.
 
 ===========  ==============================================================  =========================================
-state        what is in it                                                   what leads out of it
+state        contents                                                        transitions
 ===========  ==============================================================  =========================================
-closed       nothing; ``line`` says what of the chunk is committed           ``begin``
-open         rows that are checked (``tally``), rows that are only written   ``save``; ``commit``, ``rollback``
-open, saved  the same; rows written since the savepoint can be undone alone  ``undo``; ``commit``, ``rollback``
+closed       nothing; ``line`` says how much of the chunk is committed       ``begin``
+open         checked rows (``tally``), and rows that are only written        ``save``; ``commit``, ``rollback``
+open, saved  the same; rows since the savepoint can be undone separately     ``undo``; ``commit``, ``rollback``
 ===========  ==============================================================  =========================================
 
-``commit`` quarantines the rows that were rejected and writes the chunk's line; ``settle`` makes that line the current
-one and reports it.
+``commit`` quarantines the rejected rows and writes the chunk's line; ``settle`` makes that line the current one and
+reports it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ logger = logging.getLogger("portl.execution")
 
 
 class ChunkTransaction:
-    """One transaction after another, with the rows of one chunk.
+    """The successive transactions of one chunk.
 
     Args:
         assignment: the chunk.
@@ -44,22 +44,22 @@ class ChunkTransaction:
         self._sessions = assignment.sessions
         self._writer = assignment.sessions.writer
         self._before: Callable[[], None] | None = assignment.begin
-        #: The chunk's line as it is committed.
+        #: The chunk's line, as committed.
         self.line = assignment.line
         self.open = False
         self._saved = False
         self._since = 0.0
-        #: What is checked, and not committed yet.
+        #: Counts of rows that are checked but not committed yet.
         self.tally = Tally()
         self.rejections: list[Rejection] = []
 
     @property
     def seconds(self) -> float:
-        """Since it was opened."""
+        """The time since it was opened."""
         return time.monotonic() - self._since
 
     def begin(self) -> None:
-        """Open it; inside the caller's, set a savepoint, for that has more in it than this chunk."""
+        """Open it; or, inside the caller's transaction, which contains more than this chunk, set a savepoint."""
         if self._assignment.transaction:
             self._writer.begin()
         self.open, self._saved = True, False
@@ -70,7 +70,7 @@ class ChunkTransaction:
             self.save()
 
     def save(self) -> None:
-        """Set a savepoint behind what is checked."""
+        """Set a savepoint after the checked rows."""
         self._writer.save()
         self._saved = True
 
@@ -79,7 +79,7 @@ class ChunkTransaction:
         self.tally.bytes += written(self._writer, batches)
 
     def check(self, batches: Sequence[Batch]) -> None:
-        """Have everything that was written checked, and count it.
+        """Have everything written so far checked, and count it.
 
         Raises:
             DataError: a row is refused.
@@ -87,7 +87,7 @@ class ChunkTransaction:
         self.tally.add(batches, self._writer.check())
 
     def put(self, batches: Sequence[Batch]) -> None:
-        """Write batches behind the savepoint, check and count them.
+        """Write batches after the savepoint, check and count them.
 
         Raises:
             DataError: a row is refused; nothing of them is there.
@@ -96,7 +96,7 @@ class ChunkTransaction:
         self.tally.add(batches, counts, sent)
 
     def undo(self) -> None:
-        """Remove what is written and not checked; a savepoint stands behind what is left."""
+        """Undo what is written but not checked, back to a savepoint."""
         if self._saved:
             self._writer.restore()
             return
@@ -105,18 +105,18 @@ class ChunkTransaction:
         self.save()
 
     def rollback(self) -> None:
-        """Undo everything in it, if it is open; what the caller has opened is the caller's to undo."""
+        """Undo everything in it, if it is open; a transaction that the caller opened is left to the caller."""
         if self.open and self._assignment.transaction:
             self._writer.rollback()
         self.open = False
         self.tally = Tally()
 
     def commit(self, state: ChunkState, rest: Chunk | None = None) -> ChunkLine:
-        """Quarantine what was rejected, write the chunk's line, and commit; return the line, for ``settle``.
+        """Quarantine rejected rows, write the chunk's line, and commit; return the line, for ``settle``.
 
         Args:
-            state: how the chunk stands then.
-            rest: what is left of it, where that can be told.
+            state: the chunk's state after the commit.
+            rest: the chunk's remainder, if the source can tell it.
 
         Raises:
             DataError: a row is refused only now; nothing of it is there.
@@ -136,7 +136,7 @@ class ChunkTransaction:
         return line
 
     def commit_alone(self, batches: Sequence[Batch]) -> None:
-        """Write batches and commit them by themselves, where a writer has no savepoints.
+        """Write batches and commit them separately, for a writer without savepoints.
 
         Raises:
             DataError: a row is refused; nothing of them is there.
@@ -156,7 +156,7 @@ class ChunkTransaction:
             return
 
     def settle(self, line: ChunkLine) -> None:
-        """Make a committed line the current one, and report it."""
+        """Make a committed line current, and report it."""
         tally, rejected = self.tally, self.rejections
         self.line, self.tally, self.rejections = line, Tally(), []
         self.open = False
@@ -164,7 +164,7 @@ class ChunkTransaction:
         self._report(line, tally, rejected)
 
     def report_written(self) -> None:
-        """Report what is checked in a transaction that goes on."""
+        """Report rows that are checked in a transaction that stays open."""
         self._report(self.line, self.tally, provisional=True)
 
     def _report(
@@ -191,7 +191,7 @@ class ChunkTransaction:
         self._assignment.report(progress)
 
     def _counted(self, state: ChunkState, rest: Chunk | None = None) -> ChunkLine:
-        """Return the line with what is in the open transaction added."""
+        """Return the line with the counts of the open transaction added."""
         tally = self.tally
         bounds = whole_bounds(self._assignment.line)
         line = attrs.evolve(
@@ -206,7 +206,7 @@ class ChunkTransaction:
         return attrs.evolve(line, bounds=bounds.left(rest.bounds) if rest is not None else bounds.whole)
 
     def _quarantine(self) -> None:
-        """Try the rejected rows once more, now that all others are there, and quarantine what is refused still."""
+        """Try the rejected rows again, now that all others are there, and quarantine those still refused."""
         left = []
         self._writer.save()
         for rejection in self.rejections:
@@ -222,7 +222,7 @@ class ChunkTransaction:
 
 
 def written(writer: Writer, batches: Sequence[Batch]) -> int:
-    """Write batches, which stay in memory in their smallest form; return the bytes that were sent."""
+    """Write batches, which stay in memory in their smallest form; return the bytes sent."""
     sent = 0
     for batch in batches:
         sent += writer.write(batch)
@@ -231,10 +231,10 @@ def written(writer: Writer, batches: Sequence[Batch]) -> int:
 
 
 def put(writer: Writer, batches: Sequence[Batch]) -> tuple[int, Counts]:
-    """Write batches behind the savepoint and have them checked; the savepoint moves behind them.
+    """Write batches after the savepoint and have them checked; then move the savepoint after them.
 
     Returns:
-        The bytes that were sent, and what became of the rows.
+        The bytes sent, and the counts of the rows.
 
     Raises:
         DataError: a row is refused; nothing of them is there.

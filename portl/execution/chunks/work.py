@@ -1,4 +1,4 @@
-"""What the chunks of a table have in common, the sessions that move one of them, and one chunk to move."""
+"""What the chunks of a table share, the sessions that move one, and the assignment of a chunk."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ from portl.planning.tasks import TableTask
 from portl.values.errors import Error
 from portl.values.runs import ChunkLine, Run
 
-#: Told of each COMMIT, and of rows that are written in a transaction that goes on.
+#: Called after each COMMIT, and when rows have been written in a transaction that stays open.
 Report = Callable[[Progress], None]
 
 
 @attrs.frozen(kw_only=True)
 class Work:
-    """What the chunks of one table have in common."""
+    """What the chunks of one table share."""
 
     task: TableTask
     config: MigrationConfig
     run: Run
     #: Chunks that are copied again, with their quarantined rows.
     repeated: frozenset[int] = frozenset()
-    #: The keys of the rows that chunks of ``PLACES`` fetch; None: the source knows where they are.
+    #: The keys of the rows that chunks of ``PLACES`` fetch; None if the source knows their places.
     wanted: Mapping[Texts, int] | None = None
 
     def name(self, line: ChunkLine) -> str:
-        """Return what messages call a chunk."""
+        """Return a chunk's name in messages."""
         return f"chunk {line.number} of {self.task.destination.name}"
 
     def slim(self) -> Work:
-        """Return what it takes to move one chunk: no other chunks, no preview, nothing that reaches either side."""
+        """Return a copy with only what moving one chunk takes: no other chunks, no preview, no connections."""
         config = attrs.evolve(
             self.config,
             source=SourceConfig(type=self.config.source.type),
             destination=DestinationConfig(type=self.config.destination.type),
         )
-        # Messages say whether there are several chunks.
+        # Two are enough for messages to tell whether there are several chunks.
         split = attrs.evolve(self.task.split, chunks=self.task.split.chunks[:2])
         task = attrs.evolve(
             self.task, preview=(), findings=(), run=None, found=None, reported=None, identity={}, split=split
@@ -57,12 +57,12 @@ class Work:
 
 @attrs.frozen(kw_only=True)
 class Sessions:
-    """What a worker moves chunks with: a session on each side."""
+    """The sessions that a worker moves chunks over, one on each side."""
 
     source: Source[SourceConfig]
     destination: Destination[DestinationConfig]
     writer: Writer
-    #: On the writer's session; None: there is none.
+    #: The ledger on the writer's session; None if there is none.
     ledger: Ledger | None
 
     @classmethod
@@ -74,7 +74,7 @@ class Sessions:
         destination: Destination[DestinationConfig],
         context: Context,
     ) -> Sessions:
-        """Open worker sessions on both sides; the stack closes them."""
+        """Open worker sessions on both sides, to be closed by the stack."""
         stack.callback(source.close)
         source.open(context)
         stack.callback(destination.close)
@@ -91,7 +91,7 @@ class Sessions:
         return self.destination.savepoints
 
     def hold(self) -> bool:
-        """Return whether the source still has its snapshot, and the destination its connection."""
+        """Return whether the source still has its snapshot and the destination its connection."""
         return self.source.holds() and self.destination.holds()
 
     @contextmanager
@@ -99,7 +99,7 @@ class Sessions:
         """Open a transaction for several chunks and commit it; roll it back if anything in it fails.
 
         Args:
-            work: the table's.
+            work: that of the table.
             number: see ``commit``.
         """
         self.writer.begin()
@@ -111,11 +111,11 @@ class Sessions:
         self.commit(work, number)
 
     def commit(self, work: Work, number: int) -> Counts:
-        """Commit the open transaction; return what ``Writer.check`` has not counted. No error leaves it open.
+        """Commit the open transaction; return the counts that ``Writer.check`` has not. It is closed even on error.
 
         Args:
-            work: the table's.
-            number: the chunk that the ledger is asked about if there is no answer.
+            work: that of the table.
+            number: the chunk to ask the ledger about if there is no answer.
 
         Raises:
             DataError: a row is refused only now.
@@ -130,9 +130,9 @@ class Sessions:
             raise
 
     def settled(self, work: Work, line: ChunkLine) -> ChunkLine:
-        """Return a chunk's line as this attempt has committed it; ``line`` if it has not.
+        """Return a chunk's line as committed by this attempt, or ``line`` if it did not commit one.
 
-        Waits for a transaction whose COMMIT got no answer.
+        Waits for a transaction whose COMMIT is in doubt to end.
         """
         assert self.ledger is not None, "workers have one"
         found = self.ledger.settled(work.run, line.number)
@@ -141,28 +141,28 @@ class Sessions:
 
 @attrs.frozen(kw_only=True)
 class Assignment:
-    """One chunk to move: over which sessions, for whom, and in whose transaction."""
+    """One chunk to move, with the sessions, the receiver of reports, and the owner of the transaction."""
 
     work: Work
     sessions: Sessions
-    #: The chunk's line as it stands.
+    #: The chunk's current line.
     line: ChunkLine
-    #: Has the token.
+    #: With the cancel token.
     context: Context
     report: Report
-    #: Called in the first transaction, before its rows; again if that is rolled back.
+    #: Called in the first transaction, before its rows, and again if that is rolled back.
     first: Callable[[], None] | None = None
-    #: False if the caller has opened the transaction and commits it.
+    #: False if the caller opens and commits the transaction.
     transaction: bool = True
     #: False if another process may be moving the same chunk, in the same attempt.
     alone: bool = True
-    #: False if the caller deals with a refusal: then no part of the transaction is undone by itself.
+    #: False if the caller deals with refusals, so that no part of the transaction is undone separately.
     undoes: bool = True
-    #: False if the caller checks what was read, before it commits: ``Source.check``.
+    #: False if the caller calls ``Source.check`` before it commits.
     check: bool = True
 
     def begin(self) -> None:
-        """Do what comes before the rows, in their transaction."""
+        """Do what has to precede the rows, in their transaction."""
         if self.first is not None:
             self.first()
         if self.line.number in self.work.repeated:

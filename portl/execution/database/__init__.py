@@ -1,8 +1,8 @@
-"""Carry out a job of many tables: what is created, the rows of all tables, keys and indexes, foreign keys, the rest.
+"""Execute a job of many tables: create objects, move the rows, then keys, indexes, foreign keys and the rest.
 
 ==========  =============================================================================
-``run``     the stages, one after the other
-``tables``  a table on its way, and the queue that workers take pieces of work from
+``run``     the stages, in order
+``tables``  the state of a table, and the queue that workers take pieces of work from
 ``worker``  moves chunks of any table over its own sessions, and creates objects
 ==========  =============================================================================
 

@@ -1,4 +1,4 @@
-"""Tell the observers how far the objects are that workers create, while these are busy with them."""
+"""Report the progress of objects while workers create them."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from portl.values.events import ObjectProgress
 
 logger = logging.getLogger("portl.execution")
 
-#: Seconds that an object must have taken before the server is asked about it.
+#: Seconds that an object must have taken before the server is asked about its progress.
 AFTER_SECONDS = 0.5
 
 
 @attrs.frozen(kw_only=True)
 class _Build:
-    """Objects that a worker creates."""
+    """Objects that a worker is creating."""
 
     session: Destination[DestinationConfig]
     table: str | None
@@ -34,11 +34,11 @@ class _Build:
 
 
 class Builds:
-    """The objects that workers create at the moment.
+    """The objects that workers are creating.
 
     Args:
-        destination: the run's, whose session is idle meanwhile.
-        context: has the observers.
+        destination: that of the run, whose session is idle meanwhile.
+        context: with the observers.
     """
 
     def __init__(self, destination: Destination[DestinationConfig], context: Context) -> None:
@@ -52,7 +52,7 @@ class Builds:
     def during(
         self, session: Destination[DestinationConfig], table: str | None, objects: Sequence[str], worker: int
     ) -> Iterator[None]:
-        """Note what a worker creates meanwhile, over the session of ``session``."""
+        """Note what a worker creates inside this context, over ``session``."""
         with self._lock:
             self._builds[worker] = _Build(session=session, table=table, objects=tuple(objects), worker=worker)
         try:
@@ -62,7 +62,7 @@ class Builds:
                 del self._builds[worker]
 
     def look(self) -> None:
-        """Ask the server how far they are, and tell the observers. Called in the thread of the run."""
+        """Ask the server about their progress, and report it. Called in the thread of the run."""
         with self._lock:
             since = time.monotonic() - AFTER_SECONDS
             builds = [b for b in self._builds.values() if b.began <= since and b.session is not self._destination]
@@ -71,7 +71,7 @@ class Builds:
         try:
             found = self._destination.building([build.session for build in builds])
         except Error as error:
-            # The run goes on without: what the session is needed for afterwards shows whether it still holds.
+            # The run continues without: if the session is broken, its next use will show it.
             logger.info("how far objects are is not asked any more: %s", error.message)
             self._asks = False
             return

@@ -1,4 +1,4 @@
-"""Carry out a plan of many tables.
+"""Execute a plan of many tables.
 
 ==========  ==========================================================================================================
 stage       what is done
@@ -6,12 +6,12 @@ stage       what is done
 before      types, schemas, sequences, tables are created; the first transaction starts the run in the ledger
 rows        workers take chunks of all tables, the largest first; as soon as a table has its rows, its keys and
             indexes are built
-after       foreign keys are created, then validated, several at a time; then come views, triggers, policies, comments
-            and the like; sequences are set; the run is closed
+after       foreign keys are created, then validated, several at a time; then views, triggers, policies, comments and
+            so on; sequences are set; the run is closed
 ==========  ==========================================================================================================
 
-Whether an object exists decides whether it is created: so what a run has created before it was interrupted is there for
-the next attempt, and nothing is needed to record it. Rows are recorded chunk by chunk, as for one table.
+An object is created only if it does not exist, so that the next attempt finds what an interrupted run created, and
+objects need not be recorded. Rows are recorded chunk by chunk, as for one table.
 """
 
 from __future__ import annotations
@@ -60,12 +60,12 @@ logger = logging.getLogger("portl.execution")
 
 
 class DatabaseRun:
-    """A plan of many tables on its way.
+    """Executes a plan of many tables.
 
     Args:
         plan: without problems.
-        sides: both, open, with the lock of the job held, and the sides of each table.
-        context: the observers and the token.
+        sides: both sides, open, with the job's lock held, and the sides of each table.
+        context: with the observers and the cancel token.
     """
 
     def __init__(self, plan: Plan, sides: Sides, context: Context) -> None:
@@ -81,7 +81,7 @@ class DatabaseRun:
         self._crew = Crew(context)
         self._tables: list[TableWork] = []
         self._builds = Builds(sides.destination, context)
-        #: The lines of chunks as the workers have committed them.
+        #: The chunk lines that workers have committed.
         self._committed: dict[int, ChunkLine] = {}
         self._executor: ChunkExecutor | None = None
 
@@ -107,7 +107,7 @@ class DatabaseRun:
         self._executor = ChunkExecutor(executor, self._sides, self._context, work, sides)
 
     def carry_out(self) -> tuple[TableResult, ...]:
-        """Move everything; return what became of each table."""
+        """Move everything; return the result of each table."""
         try:
             resumed = self._record.enter(self._states())
             if resumed is not None:
@@ -121,13 +121,13 @@ class DatabaseRun:
         return self.results()
 
     def _states(self) -> dict[str, Mapping[str, Any]]:
-        """Return what distinguishes the state of tables that may be gone on with in the middle."""
+        """Return what tells apart the states of tables that may be resumed halfway."""
         tables = self._sides.tables
         names = [task.destination.name for task in self._plan.tables if len(task.split.chunks) > 1]
         return {name: tables[name].source.snapshot() for name in names}
 
     def _begin(self) -> None:
-        """Create what comes before the rows, and start the run in the ledger."""
+        """Create the objects that precede the rows, and start the run in the ledger."""
         record, destination = self._record, self._sides.destination
         objects = [SchemaObject.of_key(key, Stage.BEFORE, key.drop) for key in record.run.dropped]
         objects += in_stage(self._plan.objects, Stage.BEFORE)
@@ -135,7 +135,7 @@ class DatabaseRun:
         for task in self._plan.tables:
             if task.examination.before:
                 name = task.destination.name
-                # A schema or a type that several tables need is created once.
+                # Schemas and types that several tables need are created once.
                 again = {text for o in task.examination.makes if o.label in made for text in o.statements}
                 made |= {o.label for o in task.examination.makes}
                 statements = tuple(text for text in task.examination.before if text not in again)
@@ -168,7 +168,7 @@ class DatabaseRun:
             )
 
     def _by_table(self) -> dict[str, list[SchemaObject]]:
-        """Return what is created after a table's rows, by the source's name; of partitions, with their parents."""
+        """Return what is created after a table's rows, by its name at the source; partitions go with their parents."""
         names = {task.source.name for task in self._plan.tables}
         found: dict[str, list[SchemaObject]] = {}
         for made in in_stage(self._plan.objects, Stage.INDEXES):
@@ -192,11 +192,11 @@ class DatabaseRun:
         self._context.token.check()
 
     def _done(self, table: TableWork) -> None:
-        """Tell the observers that all rows of a table are there."""
+        """Report that all rows of a table are there."""
         self._crew.tell(lambda: self._context.emit(events.TableDone(result=self._result(table))))
 
     def _count(self) -> int:
-        """Return how many workers there are."""
+        """Return the number of workers."""
         if self._sides.source.for_worker() is None or self._sides.destination.for_worker() is None:
             return 1
         wanted = self._config.parallel
@@ -205,7 +205,7 @@ class DatabaseRun:
         return max(1, min([count, *room]))
 
     def _work(self, queue: Queue, number: int, context: Context) -> None:
-        """Do what is in the queue until nothing is left."""
+        """Process the queue until it is empty."""
         worker = TableWorker(self._sides, self._tables[0], context, self._reporting, number)
         with closing(worker):
             if not opened(worker, self._sides, context):
@@ -236,7 +236,7 @@ class DatabaseRun:
                 context.emit(events.Warned(where=name, message=said, remedy=error.hint, without_values=public))
 
     def _together(self, worker: TableWorker, piece: Piece, context: Context) -> bool:
-        """Move several small tables, or create what comes after them; return False if each has to go by itself."""
+        """Move or finish several small tables together; return False if each has to be handled separately."""
         first = piece.tables[0]
         name = f"{first.task.destination.name} and {len(piece.tables) - 1} more"
 
@@ -261,7 +261,7 @@ class DatabaseRun:
         return True
 
     def _one(self, worker: TableWorker, table: TableWork, piece: Piece) -> None:
-        """Do what there is to do with one table."""
+        """Move a piece of one table, or finish it."""
         if table.failure is not None:
             return
         context = self._crew.context()
@@ -277,7 +277,7 @@ class DatabaseRun:
     def _make_by(
         self, worker: TableWorker, objects: Sequence[SchemaObject], context: Context, table: str | None = None
     ) -> None:
-        """Create objects over the sessions of a worker."""
+        """Create objects over a worker's sessions."""
         labels, session = _labels(objects), worker.destination()
         with (
             making(context, labels, table=table, worker=worker.number),
@@ -286,7 +286,7 @@ class DatabaseRun:
             session.make(objects)
 
     def _goes_on(self, error: Error, context: Context) -> bool:
-        """Return whether the other tables go on after this error of one."""
+        """Return whether the other tables continue after this error in one."""
         wanted = self._config.on_table_error is OnTableError.CONTINUE
         ends = isinstance(error, (Cancelled, CommitInDoubt)) or error.transient or context.token.cancelled
         return wanted and not ends
@@ -320,7 +320,7 @@ class DatabaseRun:
         return report
 
     def _end(self) -> None:
-        """Create what comes once all rows are there, and close the run."""
+        """Create what follows once all rows are there, and close the run."""
         failed = {table.task.source.name for table in self._tables if table.failure is not None}
         names = {task.source.name for task in self._plan.tables}
         kept = [found for found in self._plan.objects if found.table not in failed]
@@ -338,24 +338,24 @@ class DatabaseRun:
             said = f"{counted_tables(len(failed))} failed: {', '.join(sorted(failed))}"
             ledger.close(self._record.run, RunState.FAILED, said)
             return
-        # In a transaction that waits for the disk, as no earlier one has.
+        # This transaction, unlike earlier ones, waits for the disk.
         table, run = self._tables[0], self._record.run
         try:
             table.sides.destination.writer(table.work.task.intent).finish(lambda: ledger.close(run, RunState.DONE))
         except Error as error:
             if not error.transient or self._sides.destination.holds():
                 raise
-            # The run may be closed: then another attempt would begin a new one.
+            # The run may already be closed; another attempt would then begin a new one.
             raise in_doubt(error, table.task, ledger, run, table.part.first) from None
 
     def _make(self, objects: Sequence[SchemaObject]) -> None:
-        """Create objects over the session of the run."""
+        """Create objects over the run's session."""
         if objects:
             with making(self._context, _labels(objects), table=None, worker=0):
                 self._sides.destination.make(objects)
 
     def _validate(self, objects: Sequence[SchemaObject]) -> None:
-        """Validate foreign keys: those of large tables at the same time, the others together."""
+        """Validate foreign keys: those of large tables concurrently, the others together."""
         rows = {table.task.source.name: table.rows for table in self._tables}
         large = [found for found in objects if rows.get(found.table or "", 0) >= LARGE_ROWS]
         if len(large) < 2 or self._count() < 2:
@@ -371,7 +371,7 @@ class DatabaseRun:
                     return
                 while left and not context.token.cancelled:
                     try:
-                        some = left.pop()  # the largest first
+                        some = left.pop()  # largest first
                     except IndexError:
                         return
                     attempt = partial(self._make_by, worker, some, context)
@@ -384,7 +384,7 @@ class DatabaseRun:
         self._make([found for some in left for found in some])
 
     def results(self) -> tuple[TableResult, ...]:
-        """Return what became of each table so far."""
+        """Return the result of each table so far."""
         return tuple(map(self._result, self._tables))
 
     def _result(self, table: TableWork) -> TableResult:
@@ -413,7 +413,7 @@ class DatabaseRun:
         return f"run the job again to go on from there{keys}"
 
     def _give_up(self, error: BaseException) -> None:
-        """Write down how the attempt has ended, as far as the destination can be reached."""
+        """Record how the attempt ended, if the destination can be reached."""
         self._record.see_what_stands(error)
         ended = isinstance(error, (Cancelled, KeyboardInterrupt)) or self._context.token.cancelled
         state = RunState.CANCELLED if ended else RunState.FAILED
@@ -421,7 +421,7 @@ class DatabaseRun:
             return
         try:
             if self._tables:
-                # The session of the run comes to rest: what was on its way when the run was cancelled is over.
+                # The run's session is idle: whatever was under way when the run was cancelled has ended.
                 table = self._tables[0]
                 table.sides.destination.writer(table.work.task.intent).abandon(resumable=True)
             self._record.close(state, str(error))
@@ -435,5 +435,5 @@ def _handed_out(task: TableTask) -> bool:
 
 
 def _labels(objects: Sequence[SchemaObject]) -> list[str]:
-    """Return what the observers are told of objects: those that are no properties of others, if there are such."""
+    """Return the labels of objects for events, without properties of other objects, unless there is nothing else."""
     return [made.label for made in objects if not made.property] or [objects[0].label]

@@ -1,4 +1,4 @@
-"""Tables on their way, and the queue of what is left to do with them."""
+"""The state of tables in a run, and the queue of the remaining work."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ from portl.values.cancel import CancelToken
 from portl.values.errors import Error
 from portl.values.runs import ChunkLine, ChunkState, RunTable
 
-#: Rows from which on each index of a table is a piece of work by itself.
+#: From this many rows on, each index of a table is a separate piece of work.
 LARGE_ROWS = 100_000
-#: Rows up to which a new table goes with others in one transaction; how many tables at most; how many such transactions
-#: there are at least, so that all workers have some.
+#: New tables of up to this many rows are moved together in one transaction; the most tables in one; and the fewest such
+#: transactions, so that all workers have some.
 SMALL_ROWS, BUNDLE_TABLES, BUNDLES = 2000, 50, 8
 
 
 @attrs.define(kw_only=True, eq=False)
 class TableWork:
-    """One table on its way."""
+    """The state of one table."""
 
     task: TableTask
     part: RunTable
     sides: TableSides
     work: Work
     tracking: Tracking
-    #: What is created as soon as its rows are there.
+    #: The objects created as soon as its rows are there.
     after: tuple[SchemaObject, ...]
-    #: Pieces of work that are left of it, before what comes after its rows.
+    #: Pieces of its rows that are still to be moved.
     left: int = 0
-    #: Why it was given up, where the other tables go on.
+    #: Why it failed, if the other tables continue.
     failure: Error | None = None
 
     @property
     def rows(self) -> int:
-        """About how many it has."""
+        """Its approximate number of rows."""
         return self.task.count.rows if self.task.count is not None else 0
 
     @property
     def small(self) -> bool:
-        """True if it goes with others in one transaction: a new table of few rows, none of which is refused, likely."""
+        """True if it is moved with others in one transaction: a new table of few rows, unlikely to be refused."""
         task = self.task
         one = len(task.split.chunks) == 1 and task.ordered is None and task.intent.quarantine is None
         return task.made and one and task.count is not None and task.count.rows <= SMALL_ROWS
@@ -56,26 +56,26 @@ class TableWork:
 
 @attrs.frozen(kw_only=True)
 class Piece:
-    """What a worker does next: move one chunk, chunks that come one after the other, or several small tables; or finish
-    tables whose rows are there.
+    """A worker's next task: move one chunk, several chunks in order, or several small tables; or finish tables whose
+    rows are there.
     """
 
     tables: tuple[TableWork, ...]
     lines: tuple[ChunkLine, ...] = ()
-    #: To create, once all rows are there.
+    #: Objects to create, once all rows are there.
     objects: tuple[SchemaObject, ...] = ()
-    #: True for what the destination does after the rows of a table that was there before.
+    #: True for what the destination does after the rows of a table that existed before.
     finish: bool = False
-    #: How much work it is, about.
+    #: The approximate amount of work.
     weight: float = 0.0
 
 
 class Queue:
-    """Pieces of work, the largest first, for several workers; a table's last pieces come when its rows are there.
+    """Pieces of work for several workers, the largest first; a table's last pieces follow when its rows are there.
 
     Args:
-        tables: all.
-        todo: the lines of the chunks that are not done, by number.
+        tables: all tables.
+        todo: the lines of unfinished chunks, by number.
         done: called when all rows of a table are there.
     """
 
@@ -88,7 +88,7 @@ class Queue:
         self._running = 0
         self._changed = threading.Condition()
         small: list[tuple[TableWork, ChunkLine]] = []
-        #: Tables that others wait for, and pieces that wait: by the names of what they wait for.
+        #: The tables that others wait for, and the waiting pieces by the names of what they wait for.
         tables = list(tables)
         self._missing = {t.task.destination.name for t in tables if any(n in todo for n in t.part.numbers)}
         self._waiting: list[tuple[frozenset[str], Piece]] = []
@@ -108,7 +108,7 @@ class Queue:
         self._bundle(small)
 
     def _bundle(self, small: list[tuple[TableWork, ChunkLine]]) -> None:
-        """Put small tables together, as many as go well into one transaction."""
+        """Bundle small tables, as many as fit well into one transaction."""
         most = max(1, min(BUNDLE_TABLES, -(-len(small) // BUNDLES)))
         small.sort(key=lambda found: -found[0].rows)
         for start in range(0, len(small), most):
@@ -117,7 +117,7 @@ class Queue:
 
     @contextmanager
     def taken(self, token: CancelToken) -> Iterator[Piece | None]:
-        """Give the next piece, waiting for one that may still come; None if none is left, or the run ends."""
+        """Yield the next piece, waiting for one that may still come; None if none is left or the run is ending."""
         piece = self._take(token)
         try:
             yield piece
@@ -152,7 +152,7 @@ class Queue:
         heapq.heappush(self._ready, (-piece.weight, self._count, piece))
 
     def _finish(self, tables: tuple[TableWork, ...]) -> None:
-        """Put what comes after the rows of some tables, ahead of more rows: the last index is waited for by nobody."""
+        """Queue what follows the rows of some tables, ahead of further rows, so that indexes are not left for last."""
         if any(table.task.destination.name in self._missing for table in tables):
             self._missing -= {table.task.destination.name for table in tables}
             waiting, self._waiting = self._waiting, []
@@ -175,7 +175,7 @@ class Queue:
 
 
 def _pieces(objects: Sequence[SchemaObject]) -> list[Sequence[SchemaObject]]:
-    """Return objects that can be created at the same time: each with its properties."""
+    """Return groups of objects that can be created concurrently, each object with its properties."""
     pieces: dict[str, list[SchemaObject]] = {}
     for found in objects:
         owner = next((name for name in pieces if found.property and name == found.name), None)

@@ -1,4 +1,4 @@
-"""A worker for many tables: its sessions stay open, and what it moves over them changes from chunk to chunk."""
+"""A worker for many tables, whose sessions stay open from chunk to chunk and from table to table."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from portl.planning.request import Sides
 from portl.values.errors import Error
 from portl.values.runs import ChunkLine, ChunkState
 
-#: Tables after which a worker opens its sessions anew: a transaction keeps a lock on each table that it has read, and a
-#: server has a limited number.
+#: Tables after which a worker reopens its sessions: a transaction keeps a lock on each table that it has read, and the
+#: number of locks on a server is limited.
 RENEWED_AFTER = 200
 
 
 @attrs.frozen(kw_only=True)
 class _Base:
-    """Open sessions, of no table in particular."""
+    """Open sessions, tied to no particular table."""
 
     source: Source[SourceConfig]
     destination: Destination[DestinationConfig]
@@ -39,11 +39,11 @@ class TableWorker(ExtraWorker):
     """Moves chunks of many tables, and creates objects, over worker sessions of its own.
 
     Args:
-        sides: the run's.
+        sides: those of the run.
         table: the first table.
-        context: has the token and the observers.
-        report: told of each COMMIT, with its table.
-        number: the worker's, counted from 1.
+        context: with the cancel token and the observers.
+        report: called after each COMMIT, with the table.
+        number: the worker's number, from 1.
     """
 
     def __init__(
@@ -54,10 +54,10 @@ class TableWorker(ExtraWorker):
         self._table = table
         self._reporting = report
         self._base: _Base | None = None
-        #: Closes what is open for one table alone.
+        #: Closes what is open for the current table only.
         self._of_table = ExitStack()
         self._tables = 0
-        #: What is told of small tables whose COMMIT got no answer, if it was carried out.
+        #: What to report of small tables whose COMMIT got no answer, if it succeeded.
         self._doubtful: list[tuple[TableWork, Progress]] = []
 
     def open(self) -> None:
@@ -83,7 +83,7 @@ class TableWorker(ExtraWorker):
         self.move(line, keep)
 
     def move_together(self, tables: Sequence[TableWork], lines: Sequence[ChunkLine]) -> None:
-        """Move small tables, each a chunk, in one transaction.
+        """Move small tables, one chunk each, in one transaction.
 
         Raises:
             DataError: a row was refused; nothing of them is there.
@@ -93,7 +93,7 @@ class TableWorker(ExtraWorker):
         self._count(len(tables))
         base, run = self._opened_base(), tables[0].work.run
         if self._doubtful:
-            # The ledger knows what became of the COMMIT that got no answer: all of its tables are there, or none.
+            # The ledger knows the outcome of the COMMIT in doubt: either all of its tables are there, or none.
             doubtful, self._doubtful = self._doubtful, []
             found = base.ledger.settled(run, lines[0].number)
             if found is not None and found.attempt == run.attempt and found.state is ChunkState.DONE:
@@ -118,7 +118,7 @@ class TableWorker(ExtraWorker):
             self._reporting(table)(progress)
 
     def _moved(self, base: _Base, table: TableWork, line: ChunkLine) -> Progress:
-        """Move a table in the transaction that is open; return what to tell once it is committed."""
+        """Move a table in the open transaction; return what to report once it is committed."""
         sides, told = table.sides, list[Progress]()
         source, destination = sides.source.over(base.source), sides.destination.over(base.destination)
         writer = destination.writer(table.work.task.intent)
@@ -137,12 +137,12 @@ class TableWorker(ExtraWorker):
         return told[-1] if told and not told[-1].provisional else Progress.of_done(done)
 
     def destination(self) -> Destination[DestinationConfig]:
-        """Return the destination that objects are created over, in a session that works."""
+        """Return the destination to create objects with, over a working session."""
         self._let_go()
         return self._opened_base().destination
 
     def finish(self, table: TableWork) -> None:
-        """Do what comes after the rows of a table that was there before."""
+        """Do what follows the rows of a table that existed before."""
         self._let_go()
         base = self._opened_base()
         destination = table.sides.destination.over(base.destination)
@@ -155,7 +155,7 @@ class TableWorker(ExtraWorker):
             self._count(1)
 
     def _count(self, tables: int) -> None:
-        """Count tables that are read, and open the sessions anew after many."""
+        """Count the tables read, and reopen the sessions after many."""
         self._tables += tables
         if self._tables >= RENEWED_AFTER:
             self._tables = 0
@@ -167,7 +167,7 @@ class TableWorker(ExtraWorker):
         if self._base is None:
             source, destination = self._sides.source.for_worker(), self._sides.destination.for_worker()
             if source is None or destination is None:
-                # A caller's connection cannot be opened a second time: the only worker uses the run's sessions.
+                # A caller-supplied connection cannot be opened twice, so the only worker uses the run's sessions.
                 own = self._sides.ledger
                 assert own is not None, "many tables need one"
                 self._base = _Base(source=self._sides.source, destination=self._sides.destination, ledger=own)
@@ -186,7 +186,7 @@ class TableWorker(ExtraWorker):
         return self._base
 
     def _ready(self) -> Sessions:
-        """Return sessions of the table that is moved."""
+        """Return sessions for the current table."""
         base = self._opened_base()
         if self._sessions is None:
             sides = self._table.sides

@@ -1,7 +1,7 @@
-"""Compare two sides whose servers have no digest in common: rows are read, and digests computed here.
+"""Compare two sides whose servers have no digest in common, by reading rows and computing digests here.
 
-This is how connectors are mirrored that do no more than read, write and remove rows. The keys of the rows that differ
-are held in memory. They are read again from the whole source, which reads one state as long as it is open.
+This works for connectors that can only read, write and remove rows. The keys of the rows that differ are kept in
+memory, and the rows are read again from the whole source, which presents one state as long as it is open.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from portl.verification.match import side_by_side
 
 
 class _ByRows(Comparer):
-    """Has a connector's comparer compute the one digest that all of them can.
+    """Makes a connector's comparer compute the digest that every one supports.
 
     Args:
-        comparer: the connector's.
+        comparer: that of the connector.
     """
 
     def __init__(self, comparer: Comparer) -> None:
@@ -56,7 +56,7 @@ class _ByRows(Comparer):
 
 
 class RowsMirrorSource(_ByRows, MirrorSource):
-    """The source's side. The argument is that of ``_ByRows``."""
+    """The source's side. Takes the argument of ``_ByRows``."""
 
     def __init__(self, comparer: Comparer) -> None:
         super().__init__(comparer)
@@ -64,24 +64,24 @@ class RowsMirrorSource(_ByRows, MirrorSource):
         self.wanted: dict[Texts, int] = {}
 
     def pairs(self, buckets: Collection[int] | None) -> Iterator[Batch]:
-        """See ``MirrorSource.pairs``: a pair is a bucket and a row of it."""
+        """See ``MirrorSource.pairs``. A pair is a bucket and a row of it."""
         for bucket, lines in self.lines(buckets, texts=False):
             data = [(bucket, line) for line in lines]
             yield RowBatch(number=1, first_row=1, rows=len(data), size=0, data=data)
 
     def aim(self, part: int, place: object) -> Chunk:
-        """See ``MirrorSource.aim``: there is one part."""
+        """See ``MirrorSource.aim``. There is only one part."""
         assert isinstance(place, dict), "what the other side has returned"
         self.wanted = place
         return Chunk(bounds={"by": PLACES, "part": part})
 
 
 class RowsMirrorDestination(_ByRows, MirrorDestination):
-    """The destination's side. The other argument is that of ``_ByRows``.
+    """The destination's side. Also takes the argument of ``_ByRows``.
 
     Args:
         remove: ``Destination.remove``, for this job.
-        part_rows: how many rows are removed in a transaction; 0: none is removed.
+        part_rows: how many rows are removed in a transaction; 0 if none are removed.
     """
 
     def __init__(self, comparer: Comparer, remove: Callable[[Sequence[Texts]], int], part_rows: int) -> None:
@@ -119,11 +119,11 @@ class RowsMirrorDestination(_ByRows, MirrorDestination):
         return self._wanted
 
     def restore(self) -> int:
-        """See ``MirrorDestination.restore``: no row is marked."""
+        """See ``MirrorDestination.restore``. Rows are never marked here."""
         return 0
 
     def remove(self, part: int) -> int:
-        """See ``MirrorDestination.remove``: a row goes by its key, whatever has become of its other columns."""
+        """See ``MirrorDestination.remove``. Rows are removed by key, even if their other columns have changed since."""
         return self._remove(self._parts()[part - 1])
 
 

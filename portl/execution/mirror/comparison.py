@@ -1,4 +1,4 @@
-"""Find out what keeps a destination from being a mirror of its source. Nothing of the destination's is changed."""
+"""Find how a destination differs from its source, without changing the destination's rows."""
 
 from __future__ import annotations
 
@@ -20,42 +20,42 @@ from portl.values.text import counted_rows
 from portl.verification.both import Both
 from portl.verification.match import ahead
 
-#: Rows in a bucket, about: where one row in a hundred has changed, five buckets in six have not.
+#: Approximate rows in a bucket: if one row in a hundred has changed, five buckets in six have not.
 BUCKET_ROWS = 16
-#: Sums are kept in memory, a few hundred bytes each: in large tables, buckets are larger.
+#: The most buckets, as sums are kept in memory, a few hundred bytes each. Large tables have larger buckets.
 MOST_BUCKETS = 1 << 17
-#: Batches of the source's pairs that wait while the destination computes its own: of PostgreSQL, 1 MiB each.
+#: Batches of the source's pairs buffered while the destination computes its own; for PostgreSQL, 1 MiB each.
 PAIRS_AHEAD = 16
 
-#: What a chunk of a mirror does, as its bounds say.
+#: What a chunk of a mirror does, as recorded in its bounds.
 COMPARED, REMOVED = "compared", "removed"
 
 
 @attrs.frozen(kw_only=True)
 class Compared:
-    """What a comparison has found."""
+    """The outcome of a comparison."""
 
-    #: Rows at the source, and at the destination.
+    #: Rows at the source and at the destination.
     rows: tuple[int, int]
     differences: Differences
-    #: Bytes that the comparison took on the wire, the sums of buckets apart.
+    #: Bytes that the comparison moved over the wire, not counting sums of buckets.
     bytes: int
-    #: True if the destination holds no row, so that all are moved.
+    #: True if the destination is empty, so that all rows are moved.
     all: bool = False
 
     @property
     def unchanged(self) -> int:
-        """Rows that both sides have."""
+        """Rows that are the same on both sides."""
         return 0 if self.all else max(0, self.rows[0] - sum(self.differences.fetched))
 
 
 class MirrorComparison:
-    """The comparison of one table. ``forget`` must follow.
+    """The comparison of one table. ``forget`` must be called at the end.
 
     Args:
-        task: the table's.
+        task: that of the table.
         config: the job.
-        sides: both, open.
+        sides: both sides, open.
     """
 
     def __init__(self, task: TableTask, config: MigrationConfig, sides: Sides | TableSides) -> None:
@@ -79,14 +79,14 @@ class MirrorComparison:
 
     @property
     def wanted(self) -> Mapping[Texts, int] | None:
-        """The keys of the rows to fetch, where rows are found by their keys; None: by their places."""
+        """The keys of the rows to fetch, if rows are found by key; None if they are found by place."""
         return self.source.wanted if isinstance(self.source, RowsMirrorSource) else None
 
     def compare(self) -> Compared:
         """Compare both sides.
 
         Raises:
-            OperationError: more rows would be removed than the job allows, or two rows of the source share a key.
+            OperationError: more rows would be removed than the job allows, or two source rows share a key.
             PermissionDenied: a role may not read its side.
         """
         try:
@@ -122,7 +122,7 @@ class MirrorComparison:
 
     @staticmethod
     def _compared(intent: Intent) -> Intent:
-        """Return the intent without the columns in which rows that exist keep their own value."""
+        """Return the intent without the columns in which existing rows keep their own value."""
         return attrs.evolve(intent, fields=tuple(f for f in intent.fields if f.target.name not in intent.kept))
 
     def _differ(
@@ -136,7 +136,7 @@ class MirrorComparison:
                 raise
 
     def _insist(self, found: Differences, rows: int) -> None:
-        """Refuse what a mirror cannot or must not do; nothing is changed so far."""
+        """Refuse what a mirror cannot or must not do, before anything is changed."""
         if found.repeated:
             key = ", ".join(self._task.intent.key.columns) if self._task.intent.key else ""
             raise OperationError(
@@ -153,7 +153,7 @@ class MirrorComparison:
             )
 
     def split(self, compared: Compared) -> Split:
-        """Return the chunks: what was compared, rows to fetch, rows to remove."""
+        """Return the chunks: the comparison, rows to fetch, rows to remove."""
         if compared.all:
             moved = list(self._task.split.chunks)
         else:
@@ -170,11 +170,11 @@ class MirrorComparison:
         return Split(chunks=numbered, by="rows that differ", reason="both sides were compared", resumable=True)
 
     def counted(self, compared: Compared) -> RowCount:
-        """Return how many rows move."""
+        """Return the number of rows to move."""
         return RowCount(rows=compared.rows[0] if compared.all else sum(compared.differences.fetched), exact=True)
 
     def forget(self) -> None:
-        """Drop what both sides have kept."""
+        """Discard what both sides have stored."""
         try:
             self.source.forget()
         finally:

@@ -1,8 +1,8 @@
-"""One table that becomes a mirror: the comparison, then the rows that differ, then those that the source does not have.
+"""Mirror one table: compare, move the rows that differ, then remove those that the source does not have.
 
-Rows that are new or have changed move as chunks like any others, over several workers. What the source does not have is
-removed after them, so that rows which referred to a removed one refer to another by then. Where the destination refuses
-that order, as where a unique value passes from a removed row to a new one, the other order is tried.
+New and changed rows are moved in chunks like any others, over several workers. Surplus rows are removed afterwards,
+when rows that referenced them have been updated. If the destination refuses that order, for example because a unique
+value passes from a removed row to a new one, the opposite order is tried.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from portl.values.runs import ChunkLine, ChunkState, Run
 
 
 class MirrorRun:
-    """One table on its way to be a mirror. The arguments are those of ``TableRun``."""
+    """Mirrors one table. Takes the arguments of ``TableRun``."""
 
     def __init__(self, task: TableTask, config: MigrationConfig, sides: Sides, context: Context) -> None:
         self._task = task
@@ -39,11 +39,11 @@ class MirrorRun:
         self._sides = sides
         self._context = context
         self._began = time.monotonic()
-        #: Once both sides are compared.
+        #: Set once both sides are compared.
         self._run: DifferencesRun | None = None
 
     def carry_out(self) -> TableResult:
-        """Compare, move and remove; return what became of the table."""
+        """Compare, move and remove; return the table's result."""
         comparison = MirrorComparison(self._task, self._config, self._sides)
         with ExitStack() as stack:
             stack.callback(comparison.forget)
@@ -70,11 +70,11 @@ class MirrorRun:
 
 
 class DifferencesRun(TableRun):
-    """The rows in which two sides differ. The other arguments are those of ``TableRun``.
+    """Moves and removes the rows that differ. Also takes the arguments of ``TableRun``.
 
     Args:
-        comparison: what has found them.
-        compared: what it has found.
+        comparison: the comparison that found them.
+        compared: its outcome.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class DifferencesRun(TableRun):
         super().__init__(task, config, sides, context)
         self._comparison = comparison
         self._compared = compared
-        #: A row that meets one which is to be removed would be quarantined.
+        #: Otherwise rows that conflict with rows still to be removed would be quarantined.
         self._removes_first = config.on_error is OnError.QUARANTINE
 
     def _work(self) -> Work:
@@ -102,7 +102,7 @@ class DifferencesRun(TableRun):
             if not self._compared.differences.removed or self._removes_first:
                 raise
             self._removes_first = True
-            self._record.entered = False  # that was rolled back, too
+            self._record.entered = False  # that was rolled back too
             self._record.keep(self._record.run.chunks)
             super()._whole()
 
@@ -152,7 +152,7 @@ class DifferencesRun(TableRun):
 
 
 def change(assignment: Assignment, destination: MirrorDestination, compared: Compared) -> None:
-    """Do what is no moving of rows, in a transaction with its line: note what was compared, or remove rows."""
+    """Record the comparison, or remove rows, in a transaction with the chunk's line."""
     transaction, line = ChunkTransaction(assignment), assignment.line
     transaction.begin()
     try:
@@ -171,7 +171,7 @@ def change(assignment: Assignment, destination: MirrorDestination, compared: Com
 
 
 def kind_of(line: ChunkLine) -> str | None:
-    """Return what a chunk does: COMPARED, REMOVED, or else move rows."""
+    """Return what a chunk does: COMPARED, REMOVED, or anything else if it moves rows."""
     return line.bounds.get("by") if line.bounds is not None else None
 
 

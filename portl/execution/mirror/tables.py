@@ -1,16 +1,16 @@
-"""Many tables that become mirrors, of one state of the source.
+"""Mirror many tables from one state of the source.
 
 ====================  ================================================================================================
 step                  what is done
 ====================  ================================================================================================
-compare               all tables, before anything is changed; one with too many rows to delete ends the run
-begin                 columns are added, the run is written down
-move                  the rows that differ, each table after those that its foreign keys refer to
-remove                what the source does not have, in the opposite order
+compare               all tables, before anything is changed; too many rows to delete in one ends the run
+begin                 columns are added, the run is recorded
+move                  the rows that differ, each table after those that its foreign keys reference
+remove                rows that the source does not have, in the opposite order
 end                   sequences are set, the run is closed
 ====================  ================================================================================================
 
-A run that was interrupted is not resumed: the next one compares again.
+An interrupted run is not resumed: the next one compares again.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ logger = logging.getLogger("portl.execution")
 
 @attrs.frozen(kw_only=True, eq=False)
 class _Mirrored:
-    """A table that is compared."""
+    """A table and its comparison."""
 
     task: TableTask
     sides: TableSides
@@ -58,7 +58,7 @@ class _Mirrored:
 
 @attrs.frozen(kw_only=True, eq=False)
 class _Moving:
-    """A table on its way."""
+    """A table whose rows are being moved."""
 
     mirrored: _Mirrored
     part: RunTable
@@ -67,12 +67,12 @@ class _Moving:
 
 
 class MirrorTables:
-    """A plan of many tables that become mirrors.
+    """Executes a plan that mirrors many tables.
 
     Args:
         plan: without problems.
-        sides: both, open, with the lock of the job held, and the sides of each table.
-        context: the observers and the token.
+        sides: both sides, open, with the job's lock held, and the sides of each table.
+        context: with the observers and the cancel token.
     """
 
     def __init__(self, plan: Plan, sides: Sides, context: Context) -> None:
@@ -84,7 +84,7 @@ class MirrorTables:
         self._tables: list[_Moving] = []
 
     def carry_out(self) -> tuple[TableResult, ...]:
-        """Compare, move and remove; return what became of each table."""
+        """Compare, move and remove; return the result of each table."""
         with ExitStack() as stack:
             compared = list(self._compared(stack))
             record = self._record = self._recorded(compared)
@@ -103,7 +103,7 @@ class MirrorTables:
         return self.results()
 
     def _compared(self, stack: ExitStack) -> Iterator[_Mirrored]:
-        """Compare all tables; the stack drops what the destination keeps of it."""
+        """Compare all tables; the stack discards what the destination stores of the comparisons."""
         first = 1
         for task in self._plan.tables:
             sides = self._sides.tables[task.destination.name]
@@ -127,7 +127,7 @@ class MirrorTables:
         return RunRecord(whole, self._sides, self._config.run_id, run_tables(tasks, self._sides))
 
     def _begin(self, record: RunRecord, compared: Sequence[_Mirrored]) -> None:
-        """Add columns, and write the run down."""
+        """Add columns, and record the run."""
         record.enter({})
         added = [
             SchemaObject(
@@ -161,7 +161,7 @@ class MirrorTables:
             )
 
     def _move_rows(self, record: RunRecord, table: _Moving) -> None:
-        """Move the rows that differ; where they meet rows that are to be removed, these go first."""
+        """Move the rows that differ; if they conflict with rows to be removed, remove these first."""
         table.tracking.announce()
         self._move_lines(record, table, [COMPARED])
         try:
@@ -173,7 +173,7 @@ class MirrorTables:
             self._move_lines(record, table, [None])
 
     def _move_lines(self, record: RunRecord, table: _Moving, kinds: Sequence[str | None]) -> None:
-        """Do what is left of a table's chunks of some kinds; None stands for those that move rows."""
+        """Process a table's remaining chunks of some kinds; None stands for those that move rows."""
         lines = [record.lines[number] for number in table.part.numbers]
         chosen = [
             line
@@ -220,13 +220,13 @@ class MirrorTables:
 
     @staticmethod
     def _unreject(table: _Moving, writer: Writer) -> None:
-        """Remove what the run before has quarantined: all rows are compared again."""
+        """Remove what the previous run quarantined, as all rows are compared again."""
         earlier = table.work.task.found or table.mirrored.task.found
         if earlier is not None and any(line.rejected for line in earlier.chunks):
             writer.unreject(earlier.id)
 
     def _end(self, record: RunRecord) -> None:
-        """Do what comes after the rows, and close the run."""
+        """Do what follows the rows, and close the run."""
         for table in self._tables:
             table.mirrored.sides.destination.finisher(table.work.task.intent).finish()
         ledger, first = record.ledger, self._tables[0]
@@ -240,7 +240,7 @@ class MirrorTables:
             raise in_doubt(error, first.work.task, ledger, record.run, first.part.first) from None
 
     def results(self) -> tuple[TableResult, ...]:
-        """Return what became of each table so far."""
+        """Return the result of each table so far."""
         return tuple(map(self._result, self._tables))
 
     def _result(self, table: _Moving) -> TableResult:
@@ -257,7 +257,7 @@ class MirrorTables:
         return "run the job again: it compares all tables, and goes on with what differs still" if entered else None
 
     def _give_up(self, record: RunRecord, error: BaseException) -> None:
-        """Write down how the attempt has ended, as far as the destination can be reached."""
+        """Record how the attempt ended, if the destination can be reached."""
         record.see_what_stands(error)
         ended = isinstance(error, (Cancelled, KeyboardInterrupt)) or self._context.token.cancelled
         if not record.entered:
@@ -270,7 +270,7 @@ class MirrorTables:
 
 
 def _parents_first(tables: Sequence[_Moving]) -> Iterator[_Moving]:
-    """Yield tables, each after those that its foreign keys refer to; those in a circle come as they stand."""
+    """Yield tables, each after those that its foreign keys reference; tables in a cycle keep their order."""
     left = list(tables)
     while left:
         names = {table.part.name for table in left}

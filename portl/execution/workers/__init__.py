@@ -1,11 +1,11 @@
-"""Several chunks at the same time.
+"""Move several chunks concurrently.
 
 ==============  ==========================================================
 ``count``       how many workers
 ``pool``        runs them, each in a thread
-``worker``      what a worker does
-``executor``    a worker that has an executor of the caller's do it
-``task``        what that executor is given
+``worker``      moves chunks over sessions
+``executor``    a worker that delegates to the caller's executor
+``task``        a chunk as a task for that executor
 ==============  ==========================================================
 
 Imports ``execution.chunks`` and ``execution.tracking``.

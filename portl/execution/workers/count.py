@@ -1,4 +1,4 @@
-"""How many workers move a table's chunks at the same time."""
+"""Decide how many workers move a table's chunks."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from portl.planning.tasks import TableTask
 from portl.values.events import Warned
 from portl.values.runs import ChunkLine
 
-#: Workers where the job leaves it open: more did not help in trials (docs/performance.md).
+#: The most workers unless the job sets a number: more did not help in measurements (docs/performance.md).
 MOST_WORKERS = 4
-#: Bytes from which on a row counts as wide: those that PostgreSQL compresses, and stores apart (manual, TOAST).
+#: Rows of at least this many bytes count as wide: PostgreSQL compresses them and stores them out of line (TOAST).
 WIDE_BYTES = 2000
 
 
 def worker_count(
     chunks: int, task: TableTask, config: MigrationConfig, sides: Sides, lines: Iterable[ChunkLine], *, remote: bool
 ) -> tuple[int, Warned | None]:
-    """Return how many chunks move at the same time, and what the user is told where they are fewer than asked for.
+    """Return how many chunks move concurrently, and a warning if these are fewer than requested.
 
     Args:
-        chunks: those that are left to move.
-        task: the table's.
+        chunks: the number of chunks left to move.
+        task: that of the table.
         config: the job.
-        sides: both, open.
-        lines: those of the table's chunks.
-        remote: True if an executor moves them in other processes, each of which has pools of its own.
+        sides: both sides, open.
+        lines: the table's chunk lines.
+        remote: True if an executor moves them in other processes, each with its own pools.
     """
     if task.ordered is not None or task.delivery is not Delivery.CHUNKS:
         return 1, None
@@ -51,9 +51,9 @@ def worker_count(
 def _helpful(sides: Sides, row_bytes: float) -> int:
     """Return how many workers are likely to help.
 
-    Each keeps something busy on either side. Where that is on this machine, more than the processors can do at once
-    slows all down, and rows get into the order of an index less often, which makes it larger. With wide rows most
-    of the work is the destination's, which has to compress them: then each processor may have a worker.
+    Each worker keeps a session busy on either side. If a server runs on this machine, more workers than processors slow
+    everything down, and rows arrive less in index order, which makes indexes larger. With wide rows, the destination
+    does most of the work, compressing them, so that each processor may have a worker.
     """
     near = sides.source.near + sides.destination.near
     if not near:
@@ -63,7 +63,7 @@ def _helpful(sides: Sides, row_bytes: float) -> int:
 
 
 def _row_bytes(task: TableTask, config: MigrationConfig, lines: Iterable[ChunkLine]) -> float:
-    """Return how many bytes a row has: of those that were moved, or else about; 0 where nobody knows."""
+    """Return the average size of a row, from the rows moved so far or from an estimate; 0 if unknown."""
     moved = list(lines)
     rows = sum(line.rows for line in moved)
     if rows:

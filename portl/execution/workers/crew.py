@@ -1,4 +1,4 @@
-"""Threads that do the same at the same time; what happens is told in the thread that waits for them."""
+"""Run the same work in several threads, with events reported in the thread that waits for them."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ MEANWHILE_SECONDS = 1.0
 
 
 class Crew:
-    """Several threads; once one has failed, all end.
+    """Several threads, all of which end once one has failed.
 
     Args:
-        context: the run's, whose observers are told in the thread that calls ``run``.
+        context: that of the run; its observers are called in the thread that calls ``run``.
     """
 
     def __init__(self, context: Context) -> None:
         self._outer = context
-        #: Ends all once one has failed.
+        #: Ends all threads once one has failed.
         self.stop = CancelToken()
         self._told: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._failures: list[BaseException] = []
@@ -36,22 +36,22 @@ class Crew:
         return Context(token=self.stop, emit=self.emit, retry=self._outer.retry)
 
     def tell(self, call: Callable[[], None]) -> None:
-        """Have ``call`` called in the thread that waits."""
+        """Schedule a call in the waiting thread."""
         self._told.put(call)
 
     def emit(self, event: events.Event) -> None:
-        """Have the observers receive an event."""
+        """Schedule an event for the observers."""
         self.tell(lambda: self._outer.emit(event))
 
     def run(
         self, count: int, work: Callable[[int, Context], None], meanwhile: Callable[[], None] | None = None
     ) -> None:
-        """Call ``work`` with a number, counted from 0, in each of ``count`` threads.
+        """Call ``work`` with a number, from 0, in each of ``count`` threads.
 
         Args:
-            count: of the threads.
-            work: what each does.
-            meanwhile: called now and then in the thread that waits.
+            count: the number of threads.
+            work: what each thread does.
+            meanwhile: called from time to time in the waiting thread.
 
         Raises:
             BaseException: the first failure, after all threads have ended.
@@ -70,7 +70,7 @@ class Crew:
             raise
         finally:
             for thread in threads:
-                if thread.ident is not None:  # Ctrl-C may come before all were started
+                if thread.ident is not None:  # Ctrl-C may arrive before all are started
                     thread.join()
             undo()
         if self._failures:
@@ -101,7 +101,7 @@ class Crew:
                 told()
 
     def _worst(self) -> BaseException:
-        """Return the failure to raise: not the echo of another, and a lasting one before one that passes."""
+        """Return the failure to raise: not a consequence of another, and a permanent one before a transient one."""
         token = self._outer.token
         real = [e for e in self._failures if not isinstance(e, Cancelled) or token.cancelled] or self._failures
         lasting = [e for e in real if not (isinstance(e, Error) and e.transient)]

@@ -1,13 +1,13 @@
-"""Chunks moved by an executor of the caller's: other threads, other processes, other machines.
+"""Move chunks in the caller's executor: other threads, other processes, other machines.
 
-An executor is handed one ``PackedTask`` a chunk (``portl.execution.workers.task``). The run keeps what exists once: the
-lock of the job, the connection that holds the snapshot, the retries and the observers. Two things follow.
+The executor gets one ``PackedTask`` for each chunk (``portl.execution.workers.task``). What exists only once stays with
+the run: the job's lock, the connection that holds the snapshot, retries and observers. Two things follow.
 
-* A receiver may die, be cut off, or move the same chunk as another, for some executors hand out again what they believe
-  lost. The ledger's line decides: it is written in the transaction of the rows, and only over the line that the task
-  was made with (``Ledger.record``). Whoever comes second is rolled back, and returns what the first has written.
-* A run that ends tells the servers to end what its tasks have under way (``Source.end_workers``): no message reaches
-  a function that runs in another process. What begins to write later finds the attempt closed.
+* A receiver may die, be cut off, or move the same chunk as another, because some executors resubmit tasks that they
+  believe lost. The ledger line decides: it is written in the transaction of the rows, and only over the line that the
+  task was made with (``Ledger.record``). The second receiver is rolled back, and returns what the first one wrote.
+* A run that is ending tells the servers to terminate its tasks' sessions (``Source.end_workers``), because a function
+  in another process cannot be reached. A task that begins to write later finds the attempt closed.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from portl.values.runs import ChunkLine
 
 logger = logging.getLogger("portl.execution")
 
-#: Seconds after which the user is told that the executor has not begun yet.
+#: Seconds after which the user is told that the executor has not started yet.
 PATIENCE_SECONDS = 10.0
-#: Seconds that a run which ends waits for its tasks; the ledger keeps them from writing later.
+#: Seconds that an ending run waits for its tasks; the ledger prevents them from writing later.
 END_SECONDS = 30.0
 
 
 class ChunkExecutor:
-    """An executor that was found fit to move chunks.
+    """An executor that has been tested for moving chunks.
 
     Args:
         executor: the caller's; it is not shut down.
@@ -46,7 +46,7 @@ class ChunkExecutor:
         of_table: the sides of that table, in a job of many.
 
     Raises:
-        ConfigError: if it does not run what it is given, or if the sides cannot be opened where it does.
+        ConfigError: the executor does not run tasks, or the sides cannot be opened where it runs them.
     """
 
     def __init__(
@@ -108,10 +108,10 @@ class ChunkExecutor:
         doubt: bool = False,
         near: Near | None = None,
     ) -> PackedTask:
-        """Return the task to hand to the executor.
+        """Return the task for the executor.
 
         Raises:
-            ConfigError: a side is a connection of the caller's.
+            ConfigError: a side uses a caller-supplied connection.
         """
         source, destination = sides.source.for_worker(), sides.destination.for_worker()
         if source is None or destination is None:
@@ -127,11 +127,11 @@ class ChunkExecutor:
         return PackedTask(name, task)
 
     def submit(self, packed: PackedTask) -> Future[Outcome]:
-        """Hand a task to the executor."""
+        """Submit a task to the executor."""
         return self._executor.submit(move_chunk, packed)
 
     def end(self, future: Future[Outcome]) -> None:
-        """End a task because the run ends, and wait for it."""
+        """End a task because the run is ending, and wait for it."""
         future.cancel()
         patience = time.monotonic() + END_SECONDS
         while time.monotonic() < patience:
@@ -144,15 +144,15 @@ class ChunkExecutor:
         logger.warning("a worker did not end within %.0f s; the ledger takes nothing from it any more", END_SECONDS)
 
     def end_workers(self) -> int:
-        """End what workers elsewhere have under way; return how many there were."""
+        """End what workers elsewhere are doing; return how many there were."""
         if self.near:
-            return 0  # they heed the token
+            return 0  # they check the cancel token
         with self._ending:
             return self._sides.source.end_workers() + self._sides.destination.end_workers()
 
 
 class ExecutorWorker(Worker):
-    """Has an executor move chunks, and waits for each."""
+    """Delegates chunks to an executor, and waits for each."""
 
     own = True
 
@@ -163,7 +163,7 @@ class ExecutorWorker(Worker):
         self._executor = executor
         self._sides = sides
         self._near = Near(context=context, report=report) if executor.near else None
-        #: True if a COMMIT got no answer: the next task asks the ledger what became of it.
+        #: True if a COMMIT got no answer, so that the next task asks the ledger about it.
         self._doubt = False
 
     def move(self, line: ChunkLine, keep: Callable[[ChunkLine], None]) -> None:
@@ -180,11 +180,11 @@ class ExecutorWorker(Worker):
             keep(outcome.line)
         self._doubt = isinstance(outcome.error, CommitInDoubt)
         if outcome.error is not None:
-            self._context.token.check()  # what failed because it was ended is no failure of its own
+            self._context.token.check()  # a task that was ended has not failed by itself
             raise outcome.error
 
     def _outcome(self, packed: PackedTask) -> Outcome:
-        """Have a task run; wait for its outcome, or for the end of the run."""
+        """Submit a task; wait for its outcome, or for the end of the run."""
         token = self._context.token
         token.check()
         try:
@@ -208,7 +208,7 @@ class ExecutorWorker(Worker):
                 raise Cancelled("the run was cancelled") from None
             if self._near is not None:
                 raise
-            self._executor.end_workers()  # what a dead worker had under way may live on at the servers
+            self._executor.end_workers()  # a dead worker's statements may still be running at the servers
             raise _lost(packed, error) from error
 
 

@@ -1,4 +1,4 @@
-"""A pool of workers for the chunks of one table, each in a thread."""
+"""A pool of workers, each in a thread, for the chunks of one table."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from portl.values.runs import ChunkLine
 
 
 class WorkerPool:
-    """Moves several chunks at the same time.
+    """Moves several chunks concurrently.
 
     Args:
-        work: what the chunks have in common.
-        sides: the run's, which hold the snapshot and the lock.
-        context: the run's.
-        tracking: told of what happens, in the thread that calls ``run``.
-        worker: makes the worker of a number, counted from 0.
+        work: what the chunks share.
+        sides: those of the run, which hold the snapshot and the lock.
+        context: that of the run.
+        tracking: receives reports, in the thread that calls ``run``.
+        worker: makes the worker with a given number, from 0.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class WorkerPool:
         self._tracking = tracking
         self._worker = worker
         self._todo: deque[ChunkLine] = deque()
-        #: The lines of chunks as the workers have committed them.
+        #: The chunk lines that workers have committed.
         self._committed: dict[int, ChunkLine] = {}
 
     def run(self, count: int, todo: Sequence[ChunkLine]) -> None:
@@ -53,7 +53,7 @@ class WorkerPool:
         try:
             self._crew.run(count, self._run_worker)
         finally:
-            # What was committed after the caller stopped listening.
+            # Committed after the caller stopped listening.
             self._tracking.record.keep(self._committed.values())
 
     def _run_worker(self, number: int, context: Context) -> None:
@@ -93,7 +93,7 @@ class WorkerPool:
 
 
 def opened(worker: Worker, sides: Sides, context: Context) -> bool:
-    """Open a worker; one for which a server has no room leaves its work to the others."""
+    """Open a worker; if a server has no connection left for it, its work is left to the others."""
     try:
         worker.open()
     except Error as error:

@@ -1,8 +1,8 @@
-"""One chunk as a task for an executor: moved by whoever receives it, in this process or in another.
+"""One chunk as a task for an executor, in this process or in another.
 
 The receiver opens a session on each side, moves the chunk in one transaction with its ledger line, closes both, and
-returns an ``Outcome``. A task shows nothing of itself but its number and its table: its content travels as one opaque
-text in which passwords cannot be read (``portl.values.secrets.carried``); whoever can unpack the text has them.
+returns an ``Outcome``. A task only shows its number and its table: its content travels as one opaque text in which
+passwords are not readable (``portl.values.secrets.carried``), although anyone who can unpack the text has them.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from portl.values.secrets import carried
 
 @attrs.frozen(kw_only=True)
 class Outcome:
-    """What became of a chunk."""
+    """The outcome of moving a chunk."""
 
-    #: Its line, if any of it is committed.
+    #: Its line, if any of it was committed.
     line: ChunkLine | None = None
-    #: What could not be reported at once.
+    #: Reports that could not be delivered right away.
     progress: tuple[Progress, ...] = ()
     events: tuple[events.Event, ...] = ()
     error: Error | None = None
@@ -45,7 +45,7 @@ class Outcome:
 
 @attrs.frozen(kw_only=True)
 class Near:
-    """What a receiver in the same process uses of the run's."""
+    """What a receiver in the same process shares with the run."""
 
     context: Context
     report: Report
@@ -53,7 +53,7 @@ class Near:
 
 @attrs.frozen(kw_only=True)
 class ChunkTask:
-    """One chunk with all that it takes to move it."""
+    """One chunk with everything needed to move it."""
 
     work: Work
     line: ChunkLine
@@ -61,16 +61,16 @@ class ChunkTask:
     source: Source[SourceConfig]
     destination: Destination[DestinationConfig]
     retry: Retry
-    #: True if a COMMIT of this chunk got no answer: the ledger is asked first.
+    #: True if a COMMIT of this chunk got no answer, so that the ledger is asked first.
     doubt: bool = False
     near: Near | None = None
 
     def slim(self) -> ChunkTask:
-        """Return the task without what belongs to this process."""
+        """Return the task without what is tied to this process."""
         return attrs.evolve(self, work=self.work.slim(), near=None)
 
     def carry_out(self) -> Outcome:
-        """Move the chunk over sessions of its own."""
+        """Move the chunk over new sessions."""
         told: list[events.Event] = []
         reported: list[Progress] = []
         near = self.near or Near(context=Context(emit=told.append, retry=self.retry), report=reported.append)
@@ -90,7 +90,7 @@ class ChunkTask:
         return Outcome(line=line, progress=tuple(reported), events=tuple(told), error=error)
 
     def _moved(self, sessions: Sessions, near: Near) -> tuple[ChunkLine | None, Error | None]:
-        """Move the chunk; return its line, and what kept the rest of it from moving."""
+        """Move the chunk; return its line, and the error that stopped it, if any."""
         base = sessions.settled(self.work, self.line) if self.doubt else self.line
         if base.state is ChunkState.DONE:
             near.report(Progress.of_done(base))
@@ -115,13 +115,13 @@ class ChunkTask:
 
 
 class PackedTask:
-    """A task on its way to its receiver; shows its name alone, in logs, on dashboards and in tracebacks.
+    """A task ready to be sent; only its name shows in logs, on dashboards and in tracebacks.
 
     Args:
         name: for display.
-        task: packed when it is pickled, and only then; None: it was packed already.
+        task: packed only when it is pickled; None if it has been packed.
         content: the packed task.
-        id: tells the task from others, for executors that remember results.
+        id: identifies the task, for executors that remember results.
     """
 
     def __init__(self, name: str, task: ChunkTask | None, content: bytes = b"", id: str = "") -> None:
@@ -129,7 +129,7 @@ class PackedTask:
         self.id = id or uuid.uuid4().hex
         self._task = task
         self._content = content
-        #: Why it cannot be packed; None: it can, or that was not tried.
+        #: Why it cannot be packed; None if it can, or if that was not tried.
         self.obstacle: str | None = None
 
     def unpacked(self) -> ChunkTask:
@@ -162,12 +162,12 @@ class PackedTask:
         return f"<portl: {self.name}>"
 
     def __dask_tokenize__(self) -> str:
-        """Return what tells this task from others; without it, Dask takes the content apart."""
+        """Return what identifies this task; without it, Dask would inspect the content."""
         return self.id
 
 
 def move_chunk(packed: PackedTask) -> Outcome:
-    """Move one chunk. This is what an executor runs: its name is what a dashboard shows."""
+    """Move one chunk. Executors run this function, and dashboards show its name."""
     try:
         task = packed.unpacked()
     except OperationError as error:
@@ -177,12 +177,12 @@ def move_chunk(packed: PackedTask) -> Outcome:
 
 @attrs.frozen(kw_only=True)
 class Whereabouts:
-    """Where an executor runs what it is given."""
+    """Where an executor runs tasks."""
 
     version: str = __version__
     host: str = attrs.field(factory=socket.gethostname)
     process: int = attrs.field(factory=os.getpid)
-    #: Why a task cannot be unpacked there; None: it can.
+    #: Why a task cannot be unpacked there; None if it can.
     obstacle: str | None = None
 
 

@@ -1,11 +1,11 @@
-"""The workers of a pool: each moves one chunk at a time.
+"""The workers of a pool, each of which moves one chunk at a time.
 
 =====================  ========================================================  =====================================
 worker                 sessions                                                  after a failure that is retried
 =====================  ========================================================  =====================================
-``MainWorker``         those of the run, with the snapshot and the job's lock    moves the chunk over the same sessions
-``ExtraWorker``        worker sessions, which read the same snapshot             opens others if they are lost
-``ExecutorWorker``     none: an executor opens them where it runs the chunk      hands the chunk out again
+``MainWorker``         those of the run, with the snapshot and the job's lock    reuses the same sessions
+``ExtraWorker``        worker sessions, which read the same snapshot             opens new ones if they are lost
+``ExecutorWorker``     none: an executor opens them where it runs the chunk      submits the chunk again
 =====================  ========================================================  =====================================
 """
 
@@ -30,7 +30,7 @@ from portl.values.runs import ChunkLine, ChunkState
 T = TypeVar("T")
 logger = logging.getLogger("portl.execution")
 
-#: Seconds after which a waiting thread looks again whether Ctrl-C was pressed.
+#: Seconds after which a waiting thread checks for Ctrl-C again.
 LOOK_SECONDS = 0.2
 
 
@@ -38,12 +38,12 @@ class Worker(abc.ABC):
     """Moves chunks, one at a time.
 
     Args:
-        work: the table's.
-        context: has the token and the observers.
-        report: told of each COMMIT.
+        work: that of the table.
+        context: with the cancel token and the observers.
+        report: called after each COMMIT.
     """
 
-    #: True if it has sessions of its own, and opens others after a failure.
+    #: True if it has its own sessions, and opens new ones after a failure.
     own: ClassVar[bool]
 
     def __init__(self, work: Work, context: Context, report: Report) -> None:
@@ -52,18 +52,18 @@ class Worker(abc.ABC):
         self._report = report
 
     def open(self) -> None:
-        """Open sessions of its own: by default none."""
+        """Open the worker's own sessions; by default none."""
 
     def close(self) -> None:
-        """Close them, whatever has become of them."""
+        """Close them, whatever their state."""
 
     @abc.abstractmethod
     def move(self, line: ChunkLine, keep: Callable[[ChunkLine], None]) -> None:
         """Move one chunk.
 
         Args:
-            line: the chunk's as it stands.
-            keep: told how it stands if that was learnt from the ledger; what is committed here is reported.
+            line: the chunk's current line.
+            keep: called with the line if it was found in the ledger; what is committed here is reported instead.
         """
 
     def _load(self, sessions: Sessions, line: ChunkLine) -> ChunkLoad:
@@ -72,7 +72,7 @@ class Worker(abc.ABC):
 
 
 class MainWorker(Worker):
-    """Moves chunks over the sessions of the run, which it leaves open."""
+    """Moves chunks over the run's sessions, which it leaves open."""
 
     own = False
 
@@ -86,7 +86,7 @@ class MainWorker(Worker):
 
 
 class ExtraWorker(Worker):
-    """Moves chunks over worker sessions, and opens others when they are lost."""
+    """Moves chunks over worker sessions, and opens new ones when they are lost."""
 
     own = True
 
@@ -95,7 +95,7 @@ class ExtraWorker(Worker):
         self._sides = sides
         self._stack = ExitStack()
         self._sessions: Sessions | None = None
-        #: True if a COMMIT got no answer and the ledger was not asked yet what became of it.
+        #: True if a COMMIT got no answer and the ledger has not been asked about it yet.
         self._doubt = False
 
     def open(self) -> None:
@@ -115,7 +115,7 @@ class ExtraWorker(Worker):
         logger.warning("closing a worker's sessions failed: %s", error.message)
 
     def _ready(self) -> Sessions:
-        """Return sessions that work."""
+        """Return working sessions."""
         if self._sessions is not None and not self._sessions.hold():
             self.close()
         if self._sessions is None:
@@ -145,9 +145,9 @@ class ExtraWorker(Worker):
                 raise
 
     def _settled(self, line: ChunkLine, keep: Callable[[ChunkLine], None]) -> ChunkLine:
-        """Ask the ledger, over new sessions, what became of a chunk whose COMMIT got no answer.
+        """Ask the ledger, over new sessions, about a chunk whose COMMIT got no answer.
 
-        As long as it cannot be asked, the doubt stays, and the next attempt at the chunk asks again.
+        Until it can be asked, the doubt remains, and the next attempt at the chunk asks again.
         """
         found = self._ready().settled(self._work, line)
         self._doubt = False
@@ -169,15 +169,15 @@ def persistently(
     *,
     own: bool = False,
 ) -> T:
-    """Move a chunk; again after a failure that passes and leaves the snapshot.
+    """Move a chunk, with retries after transient failures that leave the snapshot intact.
 
     Args:
-        attempt: moves it.
-        name: the chunk's, for display.
-        context: has the limits, the token and the observers.
-        sides: the run's.
+        attempt: moves the chunk.
+        name: the chunk's name, for display.
+        context: with the limits, the cancel token and the observers.
+        sides: those of the run.
         retried: called before each further attempt.
-        own: True if the worker opens sessions of its own again: then the run's destination need not hold.
+        own: True if the worker reopens its own sessions, so that the run's destination need not be intact.
     """
 
     def again(error: BaseException) -> bool:
