@@ -161,6 +161,7 @@ if TYPE_CHECKING:  # for type checkers and the docs; at run time _HOMES counts, 
     from portl.values.results import Result as Result
     from portl.values.results import TableResult as TableResult
     from portl.values.results import TableResults as TableResults
+    from portl.values.runs import Behind as Behind
     from portl.values.runs import ChunkLine as ChunkLine
     from portl.values.runs import ChunkState as ChunkState
     from portl.values.runs import DroppedKey as DroppedKey
@@ -222,7 +223,7 @@ _HOMES = {
     "portl.values.history": "History Incident Reason Span",
     "portl.values.masking": "masked",
     "portl.values.results": "Result TableResult TableResults",
-    "portl.values.runs": "ChunkLine ChunkState DroppedKey Run RunState RunTable",
+    "portl.values.runs": "Behind ChunkLine ChunkState DroppedKey Run RunState RunTable",
     "portl.values.secrets": "Secret",
     "portl.verification.verify": "verify",
 }

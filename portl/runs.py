@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -11,10 +12,11 @@ from portl.connectors.destination import Destination
 from portl.connectors.ledger import Ledger
 from portl.connectors.objects import SchemaObject, Stage
 from portl.planning.delivery import job_name
+from portl.planning.modes.incremental import is_incremental, last_watermark
 from portl.planning.request import Job, Request
-from portl.values.errors import DataError, LedgerError
+from portl.values.errors import DataError, Error, LedgerError
 from portl.values.findings import Finding
-from portl.values.runs import Run, RunState
+from portl.values.runs import Behind, Run, RunState
 from portl.values.text import counted_tables
 
 
@@ -29,6 +31,10 @@ class Status:
     runs: tuple[Run, ...]
     #: Why there is no ledger.
     reason: str | None = None
+    #: How much of the source is beyond the watermark, in ``mode: incremental``; None if that cannot be told.
+    behind: Behind | None = None
+    #: Why not; None if it was not asked for.
+    unknown: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, ready for JSON."""
@@ -36,19 +42,24 @@ class Status:
             "job": self.job,
             "ledger": self.ledger,
             "reason": self.reason,
+            "behind": attrs.asdict(self.behind) if self.behind is not None else None,
+            "unknown": self.unknown,
             "runs": [run.to_dict() for run in self.runs],
         }
 
 
-def status(job: Job, *, destination: object | None = None, every: bool = False) -> Status:
+def status(job: Job, *, source: object | None = None, destination: object | None = None, every: bool = False) -> Status:
     """Return the runs in the ledger of the job's destination. Writes nothing.
+
+    In ``mode: incremental``, the source is asked how far it is beyond the watermark, if it can be reached.
 
     Args:
         job: as for ``portl.migrate``.
+        source: as for ``portl.migrate``.
         destination: as for ``portl.migrate``.
         every: True to return the runs of all jobs in that ledger.
     """
-    request = Request.of(job, destination=destination)
+    request = Request.of(job, source=source, destination=destination)
 
     def ask(writing: Destination[DestinationConfig]) -> Status:
         name = None if every else job_name(request.config, writing)
@@ -57,7 +68,21 @@ def status(job: Job, *, destination: object | None = None, every: bool = False) 
             return Status(job=name, ledger=None, runs=(), reason=found.message)
         return Status(job=name, ledger=found.place, runs=tuple(found.runs(name)))
 
-    return request.asking(ask)
+    found = request.asking(ask)
+    mark = last_watermark(found.runs[0]) if found.runs and not every else None
+    if mark is None or not is_incremental(request.config):
+        return found
+    try:
+        behind = _behind(request, mark)
+    except Error as error:
+        return attrs.evolve(found, unknown=error.message)
+    return attrs.evolve(found, behind=behind, unknown=None if behind is not None else "the source cannot tell")
+
+
+def _behind(request: Request, mark: Mapping[str, Any]) -> Behind | None:
+    wanted = request.config.incremental
+    with request.opened_source() as source:
+        return source.behind(wanted, mark) if wanted is not None and source.increments else None
 
 
 @attrs.frozen(kw_only=True)

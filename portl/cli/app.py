@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from portl.cli.output import Output
 
 #: Exit codes: done; failed; wrong job file or command line; done, with rejected rows; ended by Ctrl-C; by SIGTERM.
-DONE, FAILED, WRONG, REJECTED, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
+DONE, FAILED, WRONG, REJECTED, RUNNING, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 4, 130, 143
 
 COMMANDS = "portl.commands"
 
@@ -108,6 +108,7 @@ def run(job: Path, table: str | None, batch_size: int | None, overrides: dict[st
       1    it failed, or the plan has problems
       2    the job file or the command line is wrong
       3    done, but some rows were quarantined (on_error: quarantine)
+      4    nothing was done: another process is running the same job
       130  ended by Ctrl-C
       143  ended by SIGTERM
     """
@@ -247,6 +248,8 @@ def clean(job: Path, table: bool) -> int:
 def _code(error: portl.Error) -> int:
     if isinstance(error, portl.Interrupted):
         return TERMINATED if "SIGTERM" in error.message else INTERRUPTED
+    if isinstance(error, portl.AlreadyRunning):
+        return RUNNING
     return WRONG if isinstance(error, portl.ConfigError) else FAILED
 
 

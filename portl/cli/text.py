@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from datetime import timedelta
 
 from portl.runs import Status
 from portl.values.runs import ChunkState, Run, RunState, shown_watermark, table_state
-from portl.values.text import WIDTH, Line, printable, wrapped
+from portl.values.text import WIDTH, Line, counted_rows, printable, wrapped
 
 #: How many runs are shown.
 MOST_RUNS = 10
@@ -32,12 +33,25 @@ def render_status(status: Status, width: int = WIDTH) -> list[Line]:
     lines += wrapped("  ", f"ledger: {status.ledger or f'none: {status.reason}'}", width, "dim")
     if not status.runs:
         return [*lines, Line("  no runs")]
+    if (told := _behind(status)) is not None:
+        lines += wrapped("  ", told, width)
     latest: dict[str, Run] = {}
     for run in status.runs[:MOST_RUNS]:
         lines += _run(run, width, named=status.job is None, latest=run is latest.setdefault(run.job, run))
     if len(status.runs) > MOST_RUNS:
         lines.append(Line(f"  … and {len(status.runs) - MOST_RUNS:,} earlier ones (--json shows all)", "dim"))
     return lines
+
+
+def _behind(status: Status) -> str | None:
+    """Return how far the source is beyond the watermark; None: that was not asked for."""
+    found = status.behind
+    if found is None:
+        return f"how far the source is beyond the watermark is unknown: {status.unknown}" if status.unknown else None
+    rows = f"more than {found.rows:,} rows" if found.more else counted_rows(found.rows)
+    value = f", up to {printable(found.value)}" if found.value is not None else ""
+    time = f" ({timedelta(seconds=round(found.seconds))} later)" if found.seconds is not None else ""
+    return f"beyond the watermark, the source has {rows}{value}{time}"
 
 
 def _run(run: Run, width: int, *, named: bool, latest: bool) -> Iterator[Line]:

@@ -30,7 +30,7 @@ from portl.connectors.side import Side
 from portl.schema.tables import Column, Table
 from portl.values.errors import SchemaError
 from portl.values.findings import Finding
-from portl.values.runs import ChunkLine, Run
+from portl.values.runs import Behind, ChunkLine, Run
 
 S = TypeVar("S", bound=SourceConfig)
 
@@ -161,6 +161,13 @@ class Source(Side[S]):
             What the user should know: what is read, or why a watermark is no longer valid.
         """
         raise NotImplementedError
+
+    def behind(self, wanted: IncrementalConfig, watermark: Mapping[str, Any]) -> Behind | None:
+        """Return how much of the source is beyond a watermark; None: that cannot be told. Must be cheap.
+
+        Called only if there are ``increments``. The arguments are those of ``since``.
+        """
+        return None
 
     def all_rows(self) -> None:
         """Read all rows from now on, overriding ``since``. Called before both sides are compared."""

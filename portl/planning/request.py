@@ -10,7 +10,15 @@ from typing import Any, TypeVar
 
 import attrs
 
-from portl.config.models import DestinationConfig, LedgerConfig, LedgerMode, MigrationConfig, Mode, SourceConfig
+from portl.config.models import (
+    DestinationConfig,
+    LedgerConfig,
+    LedgerMode,
+    MigrationConfig,
+    Mode,
+    Retry,
+    SourceConfig,
+)
 from portl.connectors import registry
 from portl.connectors.context import Context
 from portl.connectors.destination import Destination
@@ -198,6 +206,16 @@ class Request:
             yield destination
         finally:
             destination.close()
+
+    @contextmanager
+    def opened_source(self) -> Iterator[Source[SourceConfig]]:
+        """Open only the source, once: no failure is retried."""
+        source = self._source()
+        try:
+            source.open(attrs.evolve(self.context, retry=Retry(attempts=1)))
+            yield source
+        finally:
+            source.close()
 
     def _wanted(self) -> LedgerConfig:
         """Return the job's settings for the ledger, which is required for many tables."""

@@ -59,7 +59,7 @@ from portl.testing.bookkeeping import MemoryLedger, Runs
 from portl.testing.tables import MemoryTable, MemoryWriter, Work
 from portl.values.errors import DataError, SchemaError
 from portl.values.findings import Finding, note, problem, warning
-from portl.values.runs import ChunkLine, ChunkState, Run
+from portl.values.runs import Behind, ChunkLine, ChunkState, Run
 from portl.values.secrets import Secret
 
 #: The assumed size of a row, for splitting a table into chunks.
@@ -219,6 +219,13 @@ class MemorySource(Source[MemorySourceConfig]):
         self._all, self._snapshot = rows, (table, new)
         said = "all rows are read" if watermark is None else "rows that the version before did not have are read"
         return [note("incremental", said)]
+
+    def behind(self, wanted: IncrementalConfig, watermark: Mapping[str, Any]) -> Behind | None:
+        """See ``Source.behind``."""
+        table = self._table
+        if table.number != watermark["table"]:
+            return None
+        return Behind(rows=sum(table.written.get(id(row), 0) > watermark["version"] for row in self._rows))
 
     def all_rows(self) -> None:
         """See ``Source.all_rows``."""

@@ -96,6 +96,20 @@ class RunTable:
 
 
 @attrs.frozen(kw_only=True)
+class Behind:
+    """How much of a source is beyond a watermark."""
+
+    #: The number of rows with a greater cursor; rows that commit late are not among them.
+    rows: int
+    #: True if only so many were counted, and there are more.
+    more: bool = False
+    #: The greatest cursor value at the source; None if there is none.
+    value: str | None = None
+    #: From the watermark to that value; None if the cursor is not a time.
+    seconds: float | None = None
+
+
+@attrs.frozen(kw_only=True)
 class Run:
     """One execution of a job, with all its attempts."""
 

@@ -36,6 +36,8 @@ from portl_postgres.sql.text import literal, quoted
 MARGIN = "interval '10 seconds'"
 #: Watermarks that are kept for the bound, at most: as many runs may end while one transaction is open.
 MOST_EARLIER = 100
+#: Rows that are counted to tell how far behind a watermark is, and for how long.
+MOST_BEHIND, BEHIND_SECONDS = 100_000, 5
 #: Half of the numbers that transactions can have: what is older cannot be told from what is younger.
 HALF = 2**31
 _WITH_CLOCKS = (Kind.TIMESTAMP, Kind.TIMESTAMPTZ)
@@ -101,6 +103,24 @@ def confined(
         before: the watermark of the earlier run; None: everything is read.
     """
     return _Inquiry(rows, wanted, before).increment()
+
+
+def behind(rows: Rows, wanted: IncrementalConfig, watermark: Mapping[str, Any]) -> portl.Behind | None:
+    """See ``Source.behind``: no more than MOST_BEHIND rows are counted, for BEHIND_SECONDS. Arguments as above."""
+    column = rows.table.by_name.get(wanted.cursor or "")
+    if column is None or watermark["value"] is None or watermark["system"] != list(rows.system):
+        return None
+    name, mark = quoted(column.name), f"{literal(watermark['value'])}::{column.native}"
+    where = f" AND (\n{rows.where}\n)" if rows.where is not None else ""
+    time = f"EXTRACT(epoch FROM max(v) - {mark})::float8" if column.type.kind in _WITH_CLOCKS else "NULL"
+    rows.session.query(f"SET LOCAL statement_timeout = {BEHIND_SECONDS * 1000}")
+    counted = f"SELECT {name} FROM {rows.origin} WHERE {name} > {mark}{where} LIMIT {MOST_BEHIND + 1}"
+    ((count,),) = rows.session.query(f"SELECT count(*) FROM ({counted}) AS b", what="counting what has changed")
+    last = f"SELECT {name} AS v FROM {rows.origin} WHERE {name} > {mark}{where} ORDER BY 1 DESC LIMIT 1"
+    ((value, seconds),) = rows.session.query(
+        f"SELECT pg_catalog.to_json(max(v)) #>> '{{}}', {time} FROM ({last}) AS b", what="looking for the last value"
+    )
+    return portl.Behind(rows=min(count, MOST_BEHIND), more=count > MOST_BEHIND, value=value, seconds=seconds)
 
 
 class _Inquiry:

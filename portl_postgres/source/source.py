@@ -37,6 +37,7 @@ from portl_postgres.source.checks import SourceExaminer, expected_rows
 from portl_postgres.source.chunks import Splitter
 from portl_postgres.source.decoding import decoded
 from portl_postgres.source.describing import selected
+from portl_postgres.source.increments import Rows
 from portl_postgres.source.queries import Describer, only_reading
 from portl_postgres.source.ranges import relation_of
 from portl_postgres.source.selection import Selection, origin, search_path
@@ -157,12 +158,16 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
             opened = increments.opened(self._session)
             begin(self._session, self._shared, self.config)
         self._selected, self._plain = None, False
-        system = (self._where.server, self._where.name)
-        rows = increments.Rows(
-            self._session, self.describe(), self._selection.origin, self.config.where, system, opened
-        )
-        self._selection.increment, found = increments.confined(rows, wanted, watermark)
+        self._selection.increment, found = increments.confined(self._changing(opened), wanted, watermark)
         return found
+
+    def _changing(self, opened: str | None = None) -> Rows:
+        system, origin = (self._where.server, self._where.name), self._selection.origin
+        return Rows(self._session, self.describe(), origin, self.config.where, system, opened)
+
+    def behind(self, wanted: portl.IncrementalConfig, watermark: Mapping[str, Any]) -> portl.Behind | None:
+        """See ``Source.behind``."""
+        return increments.behind(self._changing(), wanted, watermark)
 
     def all_rows(self) -> None:
         """See ``Source.all_rows``."""
@@ -170,10 +175,8 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
             self._selected.increment = None
 
     def _end(self) -> None:
-        if self._session_ is None:
-            return
-        if self._session_.broken:
-            return  # the server has rolled back
+        if self._session_ is None or self._session_.broken:
+            return  # there is nothing to roll back, or the server has done it
         if self._owns_database and self.handle is None:
             return  # it does once the connection is closed
         try:
@@ -358,9 +361,8 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
 
     def rows(self) -> Iterable[tuple[Any, ...]]:
         """See ``Source.rows``; ``read`` is what the engine uses."""
-        fields = [
-            portl.Field(source=c, sent=c, target=c, conversion=portl.Conversion.of()) for c in self.describe().columns
-        ]
+        columns = self.describe().columns
+        fields = [portl.Field(source=c, sent=c, target=c, conversion=portl.Conversion.of()) for c in columns]
         reading = Reading(fields=tuple(fields), format=portl.ROWS, chunk=portl.Chunk(), batch_rows=1000)
         for batch in self.read(reading):
             assert isinstance(batch, RowBatch)

@@ -136,6 +136,18 @@ def test_clean_leaves_a_job_alone_that_is_under_way(interrupted: dict[str, Any])
     assert "faults -> public.t" in seen[0].message
 
 
+def test_a_second_run_of_a_job_ends_with_a_code_of_its_own(source: Db, destination: Db, tmp_path: Path) -> None:
+    source.execute(KEYED)
+    job = job_of(source.end(), destination.end(), conflict="overwrite")
+    (tmp_path / "job.yaml").write_text(json.dumps(job), encoding="utf-8")
+    second = Once(3, lambda: found.append(cli(tmp_path, "run", "job.yaml")))
+    found: list[Any] = []
+    portl.migrate(job, observers=[second])
+    assert found[0].returncode == 4
+    assert "another process is running the job" in found[0].stderr
+    assert destination.value("SELECT count(*) FROM t") == ROWS
+
+
 def test_clean_drops_no_table_that_is_finished(interrupted: dict[str, Any], destination: Db) -> None:
     portl.migrate(interrupted)
     assert portl.clean(interrupted, table=True) == portl.Cleaned(runs=1, leftover=None, removed=False)

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 import portl
+from portl.cli.text import render_status
 from portl_postgres.source import increments
 from tests.commands import portl_cli
 from tests.killing import Victim
@@ -353,4 +354,35 @@ def test_the_command_line_refreshes_and_shows_the_watermark(source: Db, destinat
     again = portl_cli("run", file, "--full-refresh")
     assert again.returncode == 0, again.stderr
     assert "(everything)" in again.stdout
-    assert "1 of 1 chunks, 50 rows, up to 20" in " ".join(portl_cli("status", file).stdout.split())
+    said = " ".join(portl_cli("status", file).stdout.split())
+    assert "1 of 1 chunks, 50 rows, up to 20" in said
+    assert "beyond the watermark, the source has 0 rows" in said
+
+
+def test_status_says_how_far_the_source_is_beyond_the_watermark(
+    source: Db, destination: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(source)
+    config = job(source, destination)
+    assert portl.status(config).behind is None
+    portl.migrate(config)
+    assert portl.status(config).behind == portl.Behind(rows=0)
+    source.execute("INSERT INTO t (v, at) SELECT 'x', max(at) + interval '90 minutes' FROM t RETURNING at")
+    source.execute("INSERT INTO t (v, at) SELECT 'y', at - interval '1 minute' FROM t ORDER BY at DESC LIMIT 1")
+    found = portl.status(config)
+    last = source.value("SELECT to_json(max(at)) #>> '{}' FROM t")
+    assert found.behind == portl.Behind(rows=2, value=last, seconds=5400.0)
+    assert found.to_dict()["behind"] == {"rows": 2, "more": False, "value": last, "seconds": 5400.0}
+    assert f"the source has 2 rows, up to {last} (1:30:00 later)" in " ".join(
+        line.text for line in render_status(found, 200)
+    )
+    monkeypatch.setattr(increments, "MOST_BEHIND", 1)
+    by_id = job(source, destination, incremental={"cursor": "id"}, name="by id")
+    portl.migrate(by_id)
+    source.execute("INSERT INTO t (v) VALUES ('a'), ('b'), ('c')")
+    found = portl.status(by_id)
+    assert found.behind is not None
+    assert (found.behind.rows, found.behind.more, found.behind.seconds) == (1, True, None)
+    away = portl.status({**config, "source": source.end(table="t", port=1)})
+    assert (away.behind, len(away.runs)) == (None, 1)
+    assert "port 1" in (away.unknown or "") or "refused" in (away.unknown or ""), away.unknown

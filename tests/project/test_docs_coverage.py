@@ -158,7 +158,7 @@ def test_the_tree_of_errors_is_the_one_in_the_code() -> None:
 
 def test_the_exit_codes_are_those_of_the_commands() -> None:
     shown = {int(code) for code in re.findall(r"^\| (\d+) \|", page("cli"), re.MULTILINE)}
-    assert shown == {app.DONE, app.FAILED, app.WRONG, app.REJECTED, app.INTERRUPTED, app.TERMINATED}
+    assert shown == {app.DONE, app.FAILED, app.WRONG, app.REJECTED, app.RUNNING, app.INTERRUPTED, app.TERMINATED}
 
 
 def test_every_page_is_in_the_navigation() -> None:
