@@ -275,7 +275,7 @@ class _Inquiry:
             what = f"the source is another server or database than that of {before['taken']}"
         elif self._versions and before["table"] is not None and before["table"][0] != mark["table"][0]:
             what = f"{self._table.name} is another table than that of {before['taken']}"
-        elif before["type"] != mark["type"]:
+        elif before["type"] != mark["type"] and None not in (before["type"], mark["type"]):
             what = f"{self._wanted.cursor!r} was {before['type']} and is {mark['type']}"
         if what is not None:
             self._findings.append(portl.problem("incremental", f"{what}: the watermark does not apply to it", _REFRESH))

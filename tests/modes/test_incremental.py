@@ -329,6 +329,44 @@ def test_a_query_is_read_by_its_cursor_with_a_warning(source: Db, destination: D
     assert portl.migrate(config).rows_inserted == 1
 
 
+@pytest.mark.parametrize("table", ["t", "w"], ids=["a table", "a view"])
+def test_ties_at_the_watermark_are_read_again_and_a_cursor_that_goes_backwards_is_told(
+    source: Db, destination: Db, table: str
+) -> None:
+    source.execute("CREATE TABLE t (id int PRIMARY KEY, n int NOT NULL); INSERT INTO t VALUES (1, 10), (2, 20)")
+    source.execute("CREATE VIEW w AS TABLE t")
+    destination.execute("CREATE TABLE t (id int PRIMARY KEY, n int NOT NULL)")
+    config = job(source, destination, src={"table": table}, incremental={"cursor": "n"})
+    assert portl.migrate(config).rows_read == 2
+    source.execute("INSERT INTO t VALUES (3, 20)")
+    assert portl.migrate(config).rows_inserted == 1
+    assert held(source) == held(destination)
+    source.execute("DELETE FROM t WHERE n = 20")
+    warned = "the greatest 'n' was 20 and is now 10: rows were deleted or changed"
+    assert any(warned in text for text in said(portl.plan(config)))
+    by_xmin = job(source, destination, src={"table": table}, incremental={"by": "xmin"}, name="by xmin")
+    assert refused(by_xmin) == (
+        []
+        if table == "t"
+        else [
+            "incremental.by: a view has no xmin: its rows do not say which transaction wrote them -> name a column with"
+            " `incremental.cursor`"
+        ]
+    )
+
+
+def test_a_dump_that_is_restored_into_the_same_table_is_read_as_a_whole(source: Db, destination: Db) -> None:
+    filled(source)
+    config = job(source, destination)
+    for _ in range(3):
+        portl.migrate(config)  # so that an index bounds the look back
+    source.execute("CREATE TABLE dump AS SELECT id, v || ' of the dump' AS v, at FROM t WHERE id <= 40")
+    source.execute("BEGIN; TRUNCATE t; INSERT INTO t TABLE dump; COMMIT")
+    found = portl.migrate(config)
+    assert (found.rows_read, found.rows_updated) == (40, 40)
+    assert source.execute("TABLE t ORDER BY id") == destination.execute("SELECT * FROM t WHERE id <= 40 ORDER BY id")
+
+
 def test_a_killed_run_is_resumed_from_where_the_one_before_it_ended(
     source: Db, destination: Db, victim: Victim
 ) -> None:
