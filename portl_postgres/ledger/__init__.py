@@ -1,4 +1,4 @@
 """The ledger, in tables at the destination: its location, its rows, the locks of jobs.
 
-Imports ``catalog`` and what lies below. A change of the tables is a new step, ``sql/ledger_N.sql``.
+Imports ``catalog`` and what lies below. The tables are in ``sql/ledger.sql``.
 """

@@ -1,8 +1,8 @@
 """The ledger: what was done, in tables at the destination, written in the transactions of the rows.
 
 It stands in ``portl.migrations`` and ``portl.chunks``, or, where the role can neither use nor make that schema, in
-``portl_migrations`` and ``portl_chunks`` of the destination's schema. A comment on the first of them says which layout
-it has; older ones are brought up to date, step by step, by ``sql/ledger_<n>.sql``.
+``portl_migrations`` and ``portl_chunks`` of the destination's schema.
+``sql/ledger.sql`` creates the tables; a comment on the first of them records their layout.
 
 Who waits for whom:
 
@@ -96,7 +96,7 @@ class PostgresLedger(portl.Ledger):
 
     def prepare(self) -> None:
         """See ``Ledger.prepare``."""
-        if self.locations.chosen().ready:
+        if self.locations.chosen().exists:
             return
         with self._transaction():
             self.locations.ready(self.locations.chosen(look=True))
@@ -109,7 +109,7 @@ class PostgresLedger(portl.Ledger):
             hold = f"SELECT pg_catalog.pg_advisory_xact_lock({lock_key('run', run.id)})"
             known = self.locations.chosen()
             rows = (
-                attempted(self._session, [hold, self.locations.query, self._new(known, run)]) if known.ready else None
+                attempted(self._session, [hold, self.locations.query, self._new(known, run)]) if known.exists else None
             )
             if rows is None:
                 _, seen = self._session.queries([hold, self.locations.query], what="the ledger")
@@ -152,8 +152,6 @@ class PostgresLedger(portl.Ledger):
             Superseded: if the stored attempt is not the one before ``run.attempt``.
         """
         place = self._home(run)
-        with self._transaction():
-            place = self._homes[run.id] = self.locations.ready(place)
         where = "id = $1::uuid", [run.id]
         taken = self._patiently(
             lambda: self._take_over(place, run), lambda: writers(self._session, place.of_migrations, *where), run

@@ -43,7 +43,6 @@ def all_done(place: Location) -> str:
 
 
 def _held(place: Location, condition: str) -> str:
-    # The run's row first: whoever upgrades the tables locks them in this order.
     return (
         f"WITH held AS (SELECT id FROM {place.of_migrations} WHERE id = $1::uuid AND attempt = $2{condition} FOR SHARE)"
     )

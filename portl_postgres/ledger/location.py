@@ -18,8 +18,8 @@ from portl_postgres.sql.text import Expression, bound, literal, quoted, statemen
 
 logger = logging.getLogger("portl.postgres")
 
-#: The layout that this version of portl writes: there is a file ``sql/ledger_<n>.sql`` for each step to it.
-LAYOUT = 6
+#: The layout of the tables in ``sql/ledger.sql``, recorded in the comment on the table of runs.
+LAYOUT = 1
 #: The schema of the ledger's own, which is preferred.
 SCHEMA = "portl"
 
@@ -34,12 +34,10 @@ class Location:
     schema: str
     migrations: str
     chunks: str
-    #: The layout of the ledger there; None if there is none.
-    layout: int | None
+    #: True if the tables exist.
+    exists: bool
     readable: bool
     writable: bool
-    #: True if the role may upgrade it.
-    owned: bool
     #: Why the role cannot create it; None if it can.
     lacking: str | None
     #: True if the schema does not exist either.
@@ -48,36 +46,24 @@ class Location:
     @property
     def usable(self) -> bool:
         """True if runs can be recorded here."""
-        if self.layout is None:
-            return self.lacking is None
-        return self.readable and self.writable and (self.layout == LAYOUT or self.owned)
-
-    @property
-    def ready(self) -> bool:
-        """True if its tables stand there as this version of portl writes them."""
-        return self.layout == LAYOUT
+        return self.readable and self.writable if self.exists else self.lacking is None
 
     def same(self, other: Location) -> bool:
         """Return whether two looks have found the same tables."""
-        return (self.schema, self.migrations, self.layout) == (other.schema, other.migrations, other.layout)
+        return (self.schema, self.migrations, self.exists) == (other.schema, other.migrations, other.exists)
 
     @property
     def obstacle(self) -> tuple[str, str]:
         """Why it cannot be used, and what would help."""
         tables = f"{self.of_migrations}, {self.of_chunks}"
-        if self.layout is None:
+        if not self.exists:
             grant = "ON DATABASE …" if self.schema_missing else f"ON SCHEMA {quoted(self.schema)}"
             what = "CREATE" if self.schema_missing else "CREATE, USAGE"
             return self.lacking or "", f"GRANT {what} {grant} TO the role"
-        if not (self.readable and self.writable):
-            return (
-                f"the role may not read and write {self.shown}",
-                f"GRANT USAGE ON SCHEMA {quoted(self.schema)} TO the role;"
-                f" GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO the role",
-            )
         return (
-            f"{self.shown} has the layout {self.layout} of an older portl, which only its owner can upgrade",
-            "run the job once as the owner",
+            f"the role may not read and write {self.shown}",
+            f"GRANT USAGE ON SCHEMA {quoted(self.schema)} TO the role;"
+            f" GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO the role",
         )
 
     @property
@@ -113,8 +99,8 @@ def look(candidates: Sequence[tuple[str, str, str]]) -> str:
 def location_of(names: tuple[str, str, str], row: tuple[Any, ...]) -> Location:
     """Return a location from its names and its row of ``sql/ledger_locations.sql``."""
     schema, migrations, chunks = names
-    exists, usage, create, create_schema, kind, comment, kind_of_chunks, readable, writable, owned = row
-    layout = _layout(names, kind, comment, kind_of_chunks)
+    exists, usage, create, create_schema, kind, comment, kind_of_chunks, readable, writable = row
+    found = _exists(names, kind, comment, kind_of_chunks)
     lacking = None
     if exists and not (usage and create):
         lacking = f"the role may not create tables in schema {schema!r}"
@@ -126,23 +112,22 @@ def location_of(names: tuple[str, str, str], row: tuple[Any, ...]) -> Location:
         schema=schema,
         migrations=migrations,
         chunks=chunks,
-        layout=layout,
+        exists=found,
         readable=usage and readable,
         writable=usage and writable,
-        owned=owned,
         lacking=lacking,
         schema_missing=not exists,
     )
 
 
-def _layout(names: tuple[str, str, str], kind: str | None, comment: str | None, other: str | None) -> int | None:
-    """Return the layout of the ledger at a location; None if there is none.
+def _exists(names: tuple[str, str, str], kind: str | None, comment: str | None, other: str | None) -> bool:
+    """Return whether there is a ledger at a location.
 
     Raises:
-        LedgerError: other tables have these names, or the layout is newer than this portl.
+        LedgerError: other tables have these names, or the ledger has another layout.
     """
     if kind is None and other is None:
-        return None
+        return False
     schema, migrations, chunks = names
     name = shown(schema, migrations)
     mark = _MARK.fullmatch(comment or "") if kind == "r" and other == "r" else None
@@ -152,20 +137,19 @@ def _layout(names: tuple[str, str, str], kind: str | None, comment: str | None, 
             hint="name another schema in `ledger.schema`, or rename the table; if a ledger was restored in part,"
             f" restore both tables and the comment on {name}",
         )
-    layout = int(mark[1])
-    if layout > LAYOUT:
+    if int(mark[1]) != LAYOUT:
         raise portl.LedgerError(
-            f"{name} has the layout {layout} of a newer portl; this one, {portl.__version__}, supports layouts up to"
-            f" {LAYOUT}",
-            hint="upgrade portl here, or name another schema in `ledger.schema`",
+            f"{name} has the layout {mark[1]} of another version of portl; this one, {portl.__version__}, supports"
+            f" layout {LAYOUT}",
+            hint="use the version of portl that wrote it, or name another schema in `ledger.schema`",
         )
-    return layout
+    return True
 
 
-def step(number: int, location: Location) -> str:
-    """Return the statements of one step of the layout, ``sql/ledger_<number>.sql``, for a location."""
+def _creation(location: Location) -> str:
+    """Return the statements of ``sql/ledger.sql`` for a location."""
     names = {"schema": location.schema, "migrations": location.migrations, "chunks": location.chunks}
-    return _NAME.sub(lambda match: quoted(names[match[1]]), statement(f"ledger_{number}"))
+    return _NAME.sub(lambda match: quoted(names[match[1]]), statement("ledger"))
 
 
 class Locations:
@@ -190,7 +174,7 @@ class Locations:
         """Return the locations as they are now.
 
         Raises:
-            LedgerError: other tables have these names, or the ledger is that of a newer portl.
+            LedgerError: other tables have these names, or the ledger has another layout.
         """
         (rows,) = self._session.looking([self.query], what="the ledger")
         return self.seen(rows).known
@@ -208,12 +192,12 @@ class Locations:
     def readable(self, *, look: bool = False) -> list[Location]:
         """Return the locations with runs that the role may read; ``look``: as of now."""
         locations = self.look() if look else self.known
-        return [location for location in locations if location.layout is not None and location.readable]
+        return [location for location in locations if location.exists and location.readable]
 
     def hidden(self) -> tuple[str, str] | None:
         """Return why there may be runs that the role may not read, and what would help; None if there are none."""
         for location in self.known:
-            if location.layout is not None and not location.readable:
+            if location.exists and not location.readable:
                 schema, tables = quoted(location.schema), f"{location.of_migrations}, {location.of_chunks}"
                 return (
                     f"the role may not read the runs in {location.shown}",
@@ -238,8 +222,8 @@ class Locations:
         )
 
     def ready(self, location: Location) -> Location:
-        """Create or upgrade the ledger at a location, under a lock."""
-        if location.layout == LAYOUT:
+        """Create the ledger at a location, under a lock, unless it exists."""
+        if location.exists:
             return location
         self._session.query(
             "SELECT pg_catalog.pg_advisory_xact_lock($1::int8)", lock_key("ledger", ""), what="the ledger"
@@ -248,12 +232,9 @@ class Locations:
         if not location.usable:
             why, grant = location.obstacle
             raise portl.LedgerError(f"{self._session.label}: {why}", hint=grant)
-        if location.layout is None and location.schema_missing:
+        if location.exists:
+            return location
+        if location.schema_missing:
             self._session.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(location.schema)}", what="creating the ledger")
-        elif location.layout is not None and location.layout < LAYOUT:
-            tables = f"{location.of_migrations}, {location.of_chunks}"
-            self._session.execute(f"LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE", what="upgrading the ledger")
-        for number in range((location.layout or 0) + 1, LAYOUT + 1):
-            logger.debug("%s: %s is brought to layout %d", self._session.label, location.shown, number)
-            self._session.execute(step(number, location), what="creating the ledger")
-        return attrs.evolve(location, layout=LAYOUT)
+        self._session.execute(_creation(location), what="creating the ledger")
+        return attrs.evolve(location, exists=True)

@@ -43,7 +43,7 @@ def _time(text: str | None) -> datetime | None:
 
 def run_of(stored: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> Run:
     """Return a run from its row and its chunk lines' rows, both as row_to_json() has them."""
-    moments = [stored.get(name) for name in ("started", "taken", "ended")] + [line["written"] for line in lines]
+    moments = [stored[name] for name in ("started", "taken", "ended")] + [line["written"] for line in lines]
     return Run(
         id=stored["id"],
         job=json.loads(f'"{stored["job"]}"'),
@@ -59,18 +59,17 @@ def run_of(stored: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> Run
         error=stored["error"],
         resumable=stored["resumable"],
         # The OIDs in a ledger that was restored from a dump are not those of the tables restored with it.
-        incarnation=stored.get("incarnation") if stored.get("ledger") == stored["table"] else None,
-        idempotency_key=json.loads(f'"{stored["idempotency_key"]}"') if stored.get("idempotency_key") else None,
-        # Earlier layouts did not record it: such runs count as acknowledged.
-        acknowledged=stored.get("acknowledged", "earlier") is not None,
+        incarnation=stored["incarnation"] if stored["ledger"] == stored["table"] else None,
+        idempotency_key=json.loads(f'"{stored["idempotency_key"]}"') if stored["idempotency_key"] else None,
+        acknowledged=stored["acknowledged"] is not None,
         chunks=tuple(line_of(line) for line in lines),
-        tables=tuple(map(_table, stored.get("tables") or ())),
+        tables=tuple(map(_table, stored["tables"] or ())),
     )
 
 
 def _table(stored: Mapping[str, Any]) -> RunTable:
     lists = ("drop", "make", "validate")
-    keys = (DroppedKey(**{**key, **{name: tuple(key[name]) for name in lists}}) for key in stored.get("dropped", ()))
+    keys = (DroppedKey(**{**key, **{name: tuple(key[name]) for name in lists}}) for key in stored["dropped"])
     return RunTable(**{**stored, "dropped": tuple(keys)})
 
 
@@ -82,5 +81,5 @@ def line_of(stored: Mapping[str, Any]) -> ChunkLine:
         state=ChunkState(stored["state"]),
         attempt=stored["attempt"],
         finished=_time(stored["finished"]),
-        **{name: stored.get(name, 0) for name in COUNTS},  # earlier layouts lack some
+        **{name: stored[name] for name in COUNTS},
     )

@@ -52,8 +52,8 @@ def standing(places: Sequence[Location], job: str | None, *, latest: bool, idemp
         idempotency_key: theirs, as the ledger has it; None: any.
     """
     wanted = "" if job is None else f" WHERE job = {literal(job)}"
-    if idempotency_key is not None:  # a column that earlier layouts lack
-        wanted += f" AND pg_catalog.row_to_json(m) ->> 'idempotency_key' = {literal(idempotency_key)}"
+    if idempotency_key is not None:
+        wanted += f" AND idempotency_key = {literal(idempotency_key)}"
     order = f"{wanted} ORDER BY started DESC, id{' LIMIT 1' if latest else ''}"
     queries = []
     for place in places:

@@ -11,8 +11,7 @@ SELECT n.oid IS NOT NULL,
                 AND pg_catalog.has_table_privilege(c.oid, 'SELECT'), false),
        coalesce(pg_catalog.has_table_privilege(m.oid, 'INSERT') AND pg_catalog.has_table_privilege(m.oid, 'UPDATE')
                 AND pg_catalog.has_table_privilege(c.oid, 'INSERT')
-                AND pg_catalog.has_table_privilege(c.oid, 'UPDATE'), false),
-       coalesce(pg_catalog.pg_has_role(m.relowner, 'USAGE') AND pg_catalog.pg_has_role(c.relowner, 'USAGE'), false)
+                AND pg_catalog.has_table_privilege(c.oid, 'UPDATE'), false)
   FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS p(schema, migrations, chunks, place)
   LEFT JOIN pg_catalog.pg_namespace AS n ON n.nspname = p.schema
   LEFT JOIN pg_catalog.pg_class AS m ON m.relnamespace = n.oid AND m.relname = p.migrations

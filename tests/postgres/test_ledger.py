@@ -669,98 +669,18 @@ def test_what_is_no_ledger_is_left_alone(destination: Db) -> None:
     assert destination.value("SELECT count(*) FROM portl.migrations") == 0
 
 
-def test_the_ledger_of_a_newer_portl_is_refused(destination: Db) -> None:
+def test_a_ledger_of_another_layout_is_refused(destination: Db) -> None:
     with opened(destination) as end:
         book = ledger_at(end)
         book.start(new_run())
-        destination.execute("COMMENT ON TABLE portl.migrations IS 'portl''s ledger, layout 99'")
-        for call in (lambda: end.ledger(LedgerConfig()), lambda: book.find(JOB), lambda: book.start(new_run())):
-            with pytest.raises(portl.LedgerError, match=r"has the layout 99 of a newer portl"):
-                call()
+        for layout in (0, 99):
+            destination.execute(f"COMMENT ON TABLE portl.migrations IS 'portl''s ledger, layout {layout}'")
+            for call in (lambda: end.ledger(LedgerConfig()), lambda: book.find(JOB), lambda: book.start(new_run())):
+                with pytest.raises(portl.LedgerError, match=rf"has the layout {layout} of another version of portl"):
+                    call()
 
 
-def first_layout(destination: Db) -> Run:
-    """Leave a ledger of the first layout with a run that is done and one that was interrupted."""
-    place = places.Location(
-        schema="portl", migrations="migrations", chunks="chunks", layout=None, readable=True, writable=True,
-        owned=True, lacking=None, schema_missing=True,
-    )  # fmt: skip
-    destination.execute("CREATE SCHEMA portl")
-    destination.execute(places.step(1, place))
-    insert = (
-        "INSERT INTO portl.migrations VALUES (%s::uuid, %s, %s::json, 'f', 1, %s, 's', 'd', '{\"1\": {\"at\": 7}}',"
-        " true, now() - %s::interval, %s::timestamptz, NULL)"
-    )
-    lines = "INSERT INTO portl.chunks (run, number, state, attempt, rows, bytes) VALUES (%s::uuid, %s, %s, %s, %s, %s)"
-    old, run = str(uuid.uuid4()), new_run(2)
-    identity = json.dumps(run.identity)
-    destination.execute(insert, old, JOB, identity, "done", "2 days", "2026-01-01")
-    destination.execute(lines, old, 1, "done", 1, 100, 800)
-    destination.execute(insert, run.id, JOB, identity, "running", "1 day", None)
-    destination.execute(lines, run.id, 1, "done", 1, 10, 80)
-    destination.execute(lines, run.id, 2, "pending", 0, 0, 0)
-    return run
-
-
-def test_a_ledger_of_the_first_layout_is_read_and_then_upgraded_with_what_is_in_it(destination: Db) -> None:
-    run = first_layout(destination)
-    with ledger(destination) as book:
-        found = book.find(JOB)
-        assert found is not None
-        assert (found.id, [line.rows for line in found.chunks]) == (run.id, [10, 0])
-        assert destination.value("SELECT obj_description('portl.migrations'::regclass)").endswith("layout 1")
-        second = next_attempt(found)
-        book.resume(second)
-        assert destination.value("SELECT obj_description('portl.migrations'::regclass)").endswith(
-            f"layout {places.LAYOUT}"
-        )
-        book.record(second, done(2))
-        book.close(second, RunState.DONE)
-        totals = destination.execute("SELECT total_rows, total_bytes FROM portl.migrations ORDER BY started")
-        assert totals == [(100, 800), (20, 160)]
-        assert [r.state for r in book.runs()] == [RunState.DONE, RunState.DONE]
-
-
-def test_a_start_upgrades_as_well(destination: Db) -> None:
-    first_layout(destination)
-    with ledger(destination) as book:
-        book.start(new_run())
-        assert len(book.runs()) == 3
-
-
-def test_an_upgrade_waits_for_lines_that_are_on_their_way(destination: Db) -> None:
-    run = first_layout(destination)
-    with opened(destination) as end, ledger(destination) as book:
-        writing = ledger_at(end)
-        end._session.begin()
-        end._session.execute(f"SELECT FROM portl.migrations WHERE id = '{run.id}' FOR SHARE")
-        end._session.execute(f"UPDATE portl.chunks SET state = 'done', rows = 10 WHERE run = '{run.id}' AND number = 2")
-        thread, raised = later(lambda: book.start(new_run(job="another")))
-        wait_for_a_waiter(destination)
-        assert [line.rows for line in writing.lines(run)] == [10, 10]
-        end._session.commit()
-        thread.join()
-        assert raised == [None]
-        writing.record(run, done(2, rows=11))
-        assert [line.rows for line in book.lines(run)] == [10, 11]
-
-
-def test_only_the_owner_upgrades(destination: Db) -> None:
-    first_layout(destination)
-    role = made_role(destination, "ledger_guest", "USAGE ON SCHEMA portl",
-                     "SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA portl")  # fmt: skip
-    with opened(destination, username=role, password=role) as end:
-        found = end.ledger(LedgerConfig(mode=LedgerMode.REQUIRED))
-        assert isinstance(found, portl.Finding)
-        assert "portl.migrations has the layout 1 of an older portl, which only its owner can upgrade" in found.message
-    destination.execute(f"DROP OWNED BY {role}")
-    destination.execute(f"DROP ROLE {role}")
-
-
-@pytest.mark.parametrize("old", [False, True])
-def test_several_processes_make_or_upgrade_one_ledger(destination: Db, old: bool) -> None:
-    if old:
-        first_layout(destination)
+def test_several_processes_create_one_ledger(destination: Db) -> None:
     gate = threading.Barrier(4)
 
     def work(number: int) -> str:
@@ -778,7 +698,7 @@ def test_several_processes_make_or_upgrade_one_ledger(destination: Db, old: bool
         made = set(threads.map(work, range(4)))
     with ledger(destination) as book:
         assert made <= {run.id for run in book.runs()}
-    assert destination.value("SELECT count(*) FROM portl.chunks") == 20 + (3 if old else 0)
+    assert destination.value("SELECT count(*) FROM portl.chunks") == 20
     comment = destination.value("SELECT obj_description('portl.migrations'::regclass)")
     assert comment.endswith(f"layout {places.LAYOUT}")
 
@@ -809,9 +729,10 @@ def test_workers_write_their_lines_at_the_same_time(destination: Db) -> None:
 @pytest.mark.system
 def test_it_works_on_the_servers_of_the_system_too(system: Db, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger_module, "PATIENCE_SECONDS", 0.2)
-    run = first_layout(system)
+    run = new_run(2)
     with opened(system) as end, opened(system) as lost:
         book, stale = ledger_at(end), ledger_at(lost)
+        book.start(run)
         book.lock(JOB)
         second = next_attempt(run)
         book.resume(second)

@@ -126,7 +126,7 @@ def test_an_installed_wheel_works(environment: Path) -> None:
     code = "import portl, portl_postgres.catalog; print(portl.__file__, portl.explain('conflict.key')[0].meaning)"
     said = run(environment / "python", "-c", code)
     assert said.startswith(str(environment.parent))
-    assert "whose equality is a conflict" in said
+    assert "columns that rows conflict on" in said
 
 
 def test_an_installed_wheel_says_what_the_demo_needs(environment: Path) -> None:
