@@ -12,7 +12,7 @@ from collections.abc import Collection
 from portl import Kind, Type
 from portl_postgres.catalog.types import PgType, is_text
 from portl_postgres.session.session import Session
-from portl_postgres.sql.text import quoted
+from portl_postgres.sql.text import bound, quoted
 
 #: Built-in types of which two values that are equal are the same, bit by bit.
 _EXACT = {
@@ -58,6 +58,11 @@ def exact(pg: PgType, type: Type, *, deterministic: bool = True) -> bool:
     return root.name in _EXACT or (is_text(root) and deterministic)
 
 
+def look(table: str) -> list[str]:
+    """Return what ``key_operators`` asks ``Session.looking`` for."""
+    return [bound(_OPERATORS, table)]
+
+
 def key_operators(session: Session, table: str, key: Collection[str]) -> dict[str, str]:
     """Return the equality of a key's columns by which the index compares, where it belongs to an extension.
 
@@ -68,5 +73,5 @@ def key_operators(session: Session, table: str, key: Collection[str]) -> dict[st
         table: quoted.
         key: its columns.
     """
-    rows = session.query(_OPERATORS, table, what="looking at the key")
+    (rows,) = session.looking(look(table), what="looking at the key")
     return {column: f"OPERATOR({quoted(schema)}.{operator})" for column, schema, operator in rows if column in key}

@@ -21,13 +21,13 @@ from portl_postgres.destination.writing.server_side import merges_straight
 from portl_postgres.destination.writing.straight import copy_statement
 from portl_postgres.destination.writing.transitions import must_stage
 from portl_postgres.session.session import Session
-from portl_postgres.sql.text import quoted
+from portl_postgres.sql.text import bound, quoted
 from portl_postgres.wire.batches import BINARY
 from portl_postgres.wire.server_route import ServerFormat
 
 COMPRESSION_SINCE = 14
 
-#: What the server says of a relation (its oid is $2) and its schema ($1), whether they exist or not.
+#: What the server says of a relation (its name is $2) and its schema ($1), whether they exist or not.
 _FACTS = """
 SELECT pg_catalog.pg_is_in_recovery(),
        current_setting('transaction_read_only')::boolean,
@@ -57,7 +57,8 @@ SELECT pg_catalog.pg_is_in_recovery(),
               ORDER BY r.rulename)
   FROM (SELECT $1::text AS name) AS wanted
   LEFT JOIN pg_catalog.pg_namespace AS n ON n.nspname = wanted.name
-  LEFT JOIN pg_catalog.pg_class AS c ON c.oid = $2::oid
+  LEFT JOIN pg_catalog.pg_class AS c
+    ON c.relnamespace = n.oid AND c.relname = $2::text AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
 """
 
 
@@ -95,9 +96,8 @@ def examine(
         intent: the job.
         proposal: what the table would be like if it were created; None if that was not asked.
     """
-    relation = 0 if intent.create else table_details(intent.target).oid
     with session.scope():
-        rows = session.query(_FACTS, config.schema, relation, what="looking at privileges")
+        (rows,) = session.looking(look(config), what="looking at privileges")
         facts = _Facts(*rows[0])
         findings = _Checks(session, config, intent, facts).findings(proposal)
         before, after = ddl.around_rows(intent, config, proposal, schema_exists=facts.schema_exists)
@@ -113,6 +113,11 @@ def examine(
         rejected_to=shown(*table_name(intent)) if intent.quarantine else None,
         kept=tuple(kept),
     )
+
+
+def look(config: PostgresDestinationConfig) -> list[str]:
+    """Return what ``examine`` asks ``Session.looking`` for."""
+    return [bound(_FACTS, config.schema, config.table)]
 
 
 def examine_expected(session: Session, config: PostgresDestinationConfig, intent: Intent) -> Examination:

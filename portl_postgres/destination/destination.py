@@ -170,7 +170,7 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         looks = [[location.look(location.candidates(LedgerConfig(), self.config.schema))]]
         table, bare = self.config.table, []
         if self._inherited is None:
-            looks.append(list(server_route.DATABASE_LOOK))
+            looks += [list(server_route.DATABASE_LOOK), *([checks.look(self.config)] if table else [])]
             bare = [tables.looks([(self.config.schema, table)])] if table else []
         return First(looks=looks, bare=bare)
 

@@ -37,7 +37,7 @@ logger = logging.getLogger("portl.postgres")
 #: Seconds between two looks at the token while a connection is waited for.
 _WAIT_SECONDS = 0.25
 
-#: What a pooler that hands each statement to another process answers to BEGIN (protocol_violation).
+#: What such a pooler says to that, if it gets to say it (protocol_violation).
 _NO_BLOCKS = "08P01"
 
 #: Caller-supplied connections in use by a run. Two sides, or two runs, on one would disturb each other's statements.
@@ -186,11 +186,15 @@ class Database:
     def _started(self, session: Session, wanted: Mapping[str, str], first: First) -> bool:
         """See ``first.start``."""
         try:
-            return start(session, wanted, first)
+            done = start(session, wanted, first)
         except portl.ConnectionFailed as error:
-            if error.sqlstate != _NO_BLOCKS:
-                raise
-            raise self._pooled() from None
+            # A pooler that hands each statement to another process ends a connection on which a transaction is open.
+            if error.sqlstate == _NO_BLOCKS or session.vigil.pooled():
+                raise self._pooled() from None
+            raise
+        if session.broken and session.vigil.pooled():
+            raise self._pooled()
+        return done
 
     def _pooled(self) -> portl.ConnectionFailed:
         return portl.ConnectionFailed(

@@ -1,4 +1,4 @@
-"""The first exchange of a session: its settings, the transaction that it reads in, and what will be asked first.
+"""Look ahead: ask in one exchange what will be asked one after the other, the settings of the session included.
 
 Over a link, each exchange is a round trip. What a session is going to ask anyway is asked together with its settings;
 ``Session.looking`` finds the answers. If any of it is refused, nothing of it counts: it is asked once more, each by
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import attrs
 
@@ -19,6 +20,7 @@ from portl_postgres.session.settings import changing
 logger = logging.getLogger("portl.postgres")
 
 _LOOK = "portl_look"
+_BACK = (f"ROLLBACK TO SAVEPOINT {_LOOK}", f"RELEASE SAVEPOINT {_LOOK}")
 
 
 @attrs.frozen(kw_only=True)
@@ -43,9 +45,8 @@ def start(session: Session, wanted: Mapping[str, str], first: First) -> bool:
         wanted: its settings.
         first: what comes after them.
     """
-    then, looks = list(first.then), [*first.looks, *map(session.barely, first.bare)]
-    for look in looks:
-        then += [f"SAVEPOINT {_LOOK}", *look, f"ROLLBACK TO SAVEPOINT {_LOOK}", f"RELEASE SAVEPOINT {_LOOK}"]
+    looks = [*first.looks, *map(session.barely, first.bare)]
+    then = [*first.then, *_apart(looks)]
     if first.mode is None:
         then.append("ROLLBACK")
     try:
@@ -63,8 +64,31 @@ def start(session: Session, wanted: Mapping[str, str], first: First) -> bool:
     elif session.pgconn.backend_pid not in session.backends:
         session.rollback()  # a pooler answers: of what kind it is shows outside a transaction alone
         return False
-    position = len(first.then)
-    for look in looks:
-        session.ahead[tuple(look)] = found[position + 1 : position + 1 + len(look)]
-        position += len(look) + 3
+    _keep(session, looks, found[len(first.then) :])
     return True
+
+
+def look_ahead(session: Session, looks: Sequence[Sequence[str]]) -> None:
+    """Take several looks in one exchange, in the open transaction, for ``Session.looking`` to find the answers."""
+    try:
+        found = session.queries(_apart(looks), what="looking ahead")
+    except (portl.ConnectionFailed, portl.Cancelled):
+        raise
+    except portl.Error as error:
+        logger.debug("%s: %s", session.label, error.message)
+        session.queries(_BACK)
+    else:
+        _keep(session, looks, found)
+
+
+def _apart(looks: Sequence[Sequence[str]]) -> list[str]:
+    """Return the statements of several looks, each without what another has set."""
+    return [statement for look in looks for statement in (f"SAVEPOINT {_LOOK}", *look, *_BACK)]
+
+
+def _keep(session: Session, looks: Sequence[Sequence[str]], found: Sequence[list[tuple[Any, ...]]]) -> None:
+    """Keep the answers to looks that were taken apart."""
+    position = 1
+    for look in looks:
+        session.ahead[tuple(look)] = list(found[position : position + len(look)])
+        position += len(look) + len(_BACK) + 1

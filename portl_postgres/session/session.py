@@ -94,8 +94,8 @@ class Session:
 
     @property
     def open(self) -> bool:
-        """True inside a transaction."""
-        return self.connection.info.transaction_status is not pq.TransactionStatus.IDLE
+        """True inside a transaction, or if the next statement begins one."""
+        return bool(self._opening) or self.connection.info.transaction_status is not pq.TransactionStatus.IDLE
 
     @property
     def begun(self) -> bool:
@@ -317,6 +317,7 @@ class Session:
         Raises:
             OperationError: if the server rolled back instead, which it does without an error after one was swallowed.
         """
+        self.ahead.clear()
         if self._depth > 1:
             self.queries([*first, f"RELEASE SAVEPOINT portl_{self._depth - 1}"])
             self._depth -= 1
@@ -337,8 +338,9 @@ class Session:
         if not self.broken:
             # Ctrl-C may come between a server's answer and what is noted of it: the connection knows how it stands.
             self.end_statement()
+        self._opening = ""
         if not self.open:
-            self._opening, self._depth = "", 0
+            self._depth = 0
             return
         self._depth -= 1
         if self.broken:

@@ -129,6 +129,11 @@ class Vigil:
         rows = self.ask("SELECT pg_backend_pid()")
         return bool(rows and rows[0][0] == str(self.backend).encode())
 
+    def pooled(self) -> bool:
+        """Return whether one process serves two new connections, the one after the other: a pooler's."""
+        first = self.ask("SELECT pg_backend_pid()")
+        return first is not None and first == self.ask("SELECT pg_backend_pid()")
+
     def ask(self, statement: str) -> list[tuple[bytes | None, ...]] | None:
         """Execute a query through a new connection; return its rows as text, None if it cannot be had soon."""
         try:

@@ -10,6 +10,7 @@ import portl
 from portl import Field, Finding, Table
 from portl_postgres.catalog import tables as catalog
 from portl_postgres.config import PostgresSourceConfig, RowSecurity
+from portl_postgres.session.first import look_ahead
 from portl_postgres.session.session import Session
 from portl_postgres.source.queries import INSUFFICIENT_PRIVILEGE, Describer
 from portl_postgres.source.ranges import relation_of
@@ -40,7 +41,9 @@ class SourceExaminer:
         #: How many rows the server's planner expects; None: it was not asked.
         self.expected: int | None = None
 
-    def examine(self, fields: Sequence[Field], *, origin: str, rows: str, select: str) -> list[Finding]:
+    def examine(
+        self, fields: Sequence[Field], *, origin: str, rows: str, select: str, next_looks: Sequence[Sequence[str]]
+    ) -> list[Finding]:
         """Return what is found.
 
         Args:
@@ -48,13 +51,14 @@ class SourceExaminer:
             origin: what follows FROM.
             rows: the same with the condition of the job.
             select: the statement that reads them.
+            next_looks: what ``Session.looking`` will be asked for after that.
         """
         findings = self._where(rows) if self._config.where is not None else []
         if self._config.split_by is not None:
             findings += self._split_by(self._config.split_by, origin)
         findings += self._query() if self._is_query else self._relation(fields)
         if not any(finding.severity is portl.Severity.PROBLEM for finding in findings):
-            findings += self._reading(select)
+            findings += self._reading(select, next_looks)
         return findings
 
     def _query(self) -> list[Finding]:
@@ -95,9 +99,10 @@ class SourceExaminer:
             )
         return findings
 
-    def _reading(self, select: str) -> list[Finding]:
+    def _reading(self, select: str, next_looks: Sequence[Sequence[str]]) -> list[Finding]:
         """Let the server plan the reading: it checks the privileges and the row security of all that is behind it."""
         statement = f"EXPLAIN (FORMAT JSON) {select}"
+        look_ahead(self._session, [_planning(statement, "off"), *next_looks])
         refusal = self._refusal(statement)
         if refusal is None:
             return []
@@ -131,9 +136,7 @@ class SourceExaminer:
     def _refusal(self, statement: str, row_security: str = "off") -> portl.Error | None:
         """Execute a statement, undo it, and return what was said against it."""
         try:
-            _, plan = self._session.looking(
-                [f"SET LOCAL row_security = {row_security}", statement], what="planning the reading"
-            )
+            _, plan = self._session.looking(_planning(statement, row_security), what="planning the reading")
             self.expected = expected_rows(plan)
         except (portl.ConnectionFailed, portl.Cancelled):
             raise
@@ -162,6 +165,10 @@ class SourceExaminer:
         if isinstance(refusal, str):
             return [portl.problem("source.split_by", refusal, "name a column whose values can be sorted")]
         return []
+
+
+def _planning(statement: str, row_security: str) -> list[str]:
+    return [f"SET LOCAL row_security = {row_security}", statement]
 
 
 def expected_rows(plan: Sequence[tuple[Any, ...]]) -> int:

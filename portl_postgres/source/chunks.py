@@ -68,6 +68,14 @@ class _Cuts:
     correlation: float | None = None
 
 
+def look(table: Table) -> list[str]:
+    """Return what cutting a table asks ``Session.looking`` for first; nothing for what is not cut by its blocks."""
+    found = None if table.kind == "query" else table_details(table)
+    if found is None or found.kind not in _KINDS_WITH_BLOCKS:
+        return []
+    return [bound(statement("storage"), found.oid), bound(statement("ranges"), found.oid)]
+
+
 def whole(reason: str) -> Split:
     """Return the split of what cannot be cut."""
     return Split(reason=reason)
@@ -216,10 +224,7 @@ class Splitter:
         return None
 
     def _storage(self) -> _Storage:
-        oid = table_details(self._table).oid
-        rows, self._keys = self._session.queries(
-            [bound(statement("storage"), oid), bound(statement("ranges"), oid)], what="looking at the table's size"
-        )
+        rows, self._keys = self._session.looking(look(self._table), what="looking at the table's size")
         parts, by_blocks, blocks, size, estimate, block_size = rows[0]
         return _Storage(
             has_parts=parts, by_blocks=by_blocks, blocks=blocks, bytes=size, rows=estimate, block_size=block_size

@@ -30,14 +30,17 @@ _RESTART = "run the job with `--restart` to begin again"
 
 def taken(session: Session, table: Table | None) -> Mapping[str, Any]:
     """Return the snapshot that the transaction reads, when it was taken, and facts of the table, if there is one."""
-    wanted = [_SNAPSHOT]
-    if table is not None and table.kind != "query":
-        wanted.append(bound(_COUNTERS, table_details(table).oid))
-    ((snapshot, when),), *facts = session.queries(wanted, what="looking at the snapshot")
+    ((snapshot, when),), *facts = session.looking(look(table), what="looking at the snapshot")
     found: dict[str, Any] = {"snapshot": snapshot, "taken": when}
     for ((oid, filenode, inserted, updated, deleted),) in facts:
         found["table"] = {"oid": oid, "file": filenode, "inserted": inserted, "updated": updated, "deleted": deleted}
     return found
+
+
+def look(table: Table | None) -> list[str]:
+    """Return what ``taken`` asks ``Session.looking`` for."""
+    of_table = [bound(_COUNTERS, table_details(table).oid)] if table is not None and table.kind != "query" else []
+    return [_SNAPSHOT, *of_table]
 
 
 def check_not_rewritten(session: Session, label: str) -> None:

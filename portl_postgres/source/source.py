@@ -32,7 +32,7 @@ from portl_postgres.config import PostgresSourceConfig
 from portl_postgres.session import worker_sessions
 from portl_postgres.session.database import Database
 from portl_postgres.session.session import Session
-from portl_postgres.source import ahead, formats, increments, snapshot, unsendable
+from portl_postgres.source import ahead, chunks, formats, increments, snapshot, unsendable
 from portl_postgres.source.checks import SourceExaminer, expected_rows
 from portl_postgres.source.chunks import Splitter
 from portl_postgres.source.decoding import decoded
@@ -224,10 +224,22 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
             return []
         looked = SourceExaminer(self._session, self.config, self.describe(), self._describer)
         select = self._selection.select(self._session, fields)
-        found = looked.examine(fields, origin=self._selection.origin, rows=self._source(), select=select)
+        rows, looks = self._source(), self._next_looks
+        found = looked.examine(fields, origin=self._selection.origin, rows=rows, select=select, next_looks=looks)
         if looked.expected is not None:
             self._expected = looked.expected
         return found
+
+    @property
+    def _next_looks(self) -> list[list[str]]:
+        """What the session is asked for once what is read was examined."""
+        of_all = [snapshot.look(self._snapshot_of)] if self._owns_database else []
+        return [look for look in (chunks.look(self.describe()), *of_all) if look]
+
+    @property
+    def _snapshot_of(self) -> portl.Table | None:
+        """The table of which the snapshot has facts."""
+        return self.describe() if self.config.lacks is None else None
 
     def formats(self, fields: Sequence[Field]) -> Sequence[Format]:
         """See ``Source.formats``: binary where it means the same at the other side, text otherwise."""
@@ -276,7 +288,7 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
 
     def snapshot(self) -> Mapping[str, Any]:
         """See ``Source.snapshot``."""
-        found = snapshot.taken(self._session, self.describe() if self.config.lacks is None else None)
+        found = snapshot.taken(self._session, self._snapshot_of)
         increment = self._selected.increment if self._selected is not None else None
         return {**found, "watermark": increment.watermark} if increment is not None else found
 

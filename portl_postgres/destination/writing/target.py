@@ -11,7 +11,7 @@ from typing import Any
 
 import portl
 from portl import DataError, Intent
-from portl_postgres.catalog import drift
+from portl_postgres.catalog import drift, equality
 from portl_postgres.catalog.drift import Fingerprint
 from portl_postgres.catalog.tables import table_details
 from portl_postgres.destination import due_key
@@ -23,6 +23,7 @@ from portl_postgres.sql.text import quoted
 #: What CREATE TABLE says where two create one table: the table or its type is there, or rows of the catalogs collide.
 CREATED_TWICE = ("42P07", "42710", "23505")
 FOREIGN_KEY_VIOLATION = "23503"
+UNDEFINED_TABLE = "42P01"
 #: What a refusal begins with that an altered table might have brought about: good rows look bad then.
 _MISREAD = ("22", TOO_SHORT)
 
@@ -69,8 +70,12 @@ class TargetTable:
         """The table's oid, as far as the open transaction has seen it."""
         return self._known.oid if self._known is not None and self._session.open else None
 
-    def begin(self) -> None:
-        """Open a transaction; create what is missing, and see whether the table is the one that was planned."""
+    def begin(self, *, asked: bool = False) -> None:
+        """Open a transaction; create what is missing, and see whether the table is the one that was planned.
+
+        Args:
+            asked: True if it will be asked next whether the table is empty, and how its key compares.
+        """
         self.verified = self._immediate = False
         creating = [] if self.committed else self._before
         if self._known is not None and not creating:
@@ -82,10 +87,29 @@ class TargetTable:
         if table_details(self._intent.target).row_security and self._policies is None:
             self._policies = Policies.of(self._session, self.name)
         what = "creating what is missing" if creating else "looking whether the table was altered"
-        found = self._begin([*creating, *look], what)
+        found = self._looked_ahead() if asked and look and not creating else None
+        if found is None:
+            found = self._begin([*creating, *look], what)
         if look:
             self._known = drift.of(found[-1])
             drift.insist(self._intent.target.name, drift.planned(self._intent), self._known)
+
+    def _looked_ahead(self) -> list[list[tuple[Any, ...]]] | None:
+        """Open a transaction, look at the table and at what will be asked next; None, and none is open: it is gone."""
+        rows, operators = [self._any_rows], equality.look(self.name)
+        try:
+            found = self._session.begin(then=[self._look, *rows, *operators], what="looking at the table")
+        except portl.Error as error:
+            if error.sqlstate != UNDEFINED_TABLE:
+                raise
+            self._session.rollback()
+            return None
+        self._session.ahead.update({tuple(rows): found[1:2], tuple(operators): found[2:]})
+        return found[:1]
+
+    @property
+    def _any_rows(self) -> str:
+        return f"SELECT EXISTS (SELECT FROM {self.name})"
 
     def overtaken(self, error: BaseException) -> portl.Error | None:
         """Return what it means that the table could not be created, if another process has created it meanwhile."""
@@ -104,7 +128,8 @@ class TargetTable:
 
     def empty(self) -> bool:
         """Return whether it has no rows."""
-        return not self._session.query(f"SELECT EXISTS (SELECT FROM {self.name})")[0][0]
+        (((found,),),) = self._session.looking([self._any_rows])
+        return not found
 
     def defer(self) -> None:
         """Let constraints wait for the end of the transaction again."""
@@ -157,7 +182,10 @@ class TargetTable:
     def begin_last(self) -> None:
         """Open the transaction of what comes after the rows, and execute that."""
         try:
-            self._begin(self._after, what="finishing the table")
+            if self._after:
+                self._begin(self._after, what="finishing the table")
+            else:
+                self._session.begin(later=True)
         except DataError as error:
             if error.sqlstate == FOREIGN_KEY_VIOLATION:
                 error.hint = (

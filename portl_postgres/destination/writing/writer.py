@@ -107,8 +107,9 @@ class PostgresWriter(portl.Writer):
         """See ``Writer.begin``."""
         self._forget()
         try:
-            self._table.begin()
-            if self._path.state is State.UNKNOWN and self._table.empty():
+            unknown = self._path.state is State.UNKNOWN
+            self._table.begin(asked=unknown)
+            if unknown and self._table.empty():
                 self._path.on(Event.EMPTY)
         except BaseException as error:
             self.rollback()  # nobody else will: for the engine no transaction is open yet
