@@ -1,1 +1,1 @@
-"""PostgreSQL for portl: a plugin like any other, found through its entry point, built on portl's public names."""
+"""PostgreSQL for portl: a plugin like any other, found through its entry point and built on portl's public names."""

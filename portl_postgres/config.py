@@ -1,4 +1,4 @@
-"""The keys of a job file under ``source`` and ``destination`` where ``type`` is ``postgres``."""
+"""The keys of a job file under ``source`` and ``destination`` if ``type`` is ``postgres``."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import attrs
 from portl import DestinationConfig, FieldError, Secret, SourceConfig
 from portl_postgres.conninfo import KEYWORDS, SECRET_KEYWORDS, parse_url
 
-#: PostgreSQL cuts longer names off with no more than a notice (manual, 4.1.1: NAMEDATALEN - 1).
+#: PostgreSQL truncates longer names with a mere notice (manual, 4.1.1: NAMEDATALEN - 1).
 MAX_NAME_BYTES = 63
 
 
 def check_name(field: str, name: str) -> None:
-    """Refuse a name that PostgreSQL would cut off or cannot hold.
+    """Refuse a name that PostgreSQL would truncate or cannot store.
 
     Raises:
         FieldError: for ``field``.
@@ -125,7 +125,7 @@ def _at_most_max_size(instance: Pool, attribute: attrs.Attribute[Any], value: in
         raise FieldError(attribute.name, f"expected at most `max_size`, which is {instance.max_size}, found {value}")
 
 
-#: Takes the place of a size: the server's setting stays.
+#: Stands for a size: the server's setting stays.
 SERVER = "server"
 _SIZE = re.compile(r"[1-9][0-9]*(kB|MB|GB)")
 
@@ -166,16 +166,16 @@ class Pool:
 
     #: Connections kept open.
     min_size: int = attrs.field(default=0, validator=_at_most_max_size)
-    #: Connections at most.
+    #: The most connections.
     max_size: int = attrs.field(default=4, validator=_positive)
     #: Seconds to wait for a free connection.
     timeout: float = attrs.field(default=30.0, validator=_positive)
 
 
-# The methods are made for the two classes below: there is no such object by itself.
+# A base for the two classes below, which generate the methods.
 @attrs.frozen(kw_only=True, slots=False, init=False, repr=False, eq=False)
 class PostgresEnd:
-    """How to reach a database. What is left out is libpq's default, the variables PGHOST, PGUSER and so on included."""
+    """How to connect to a database. Omitted keys have libpq's defaults, including PGHOST, PGUSER and so on."""
 
     #: A libpq URI or conninfo string, instead of host, port, database and username.
     url: Secret | None = attrs.field(default=None, validator=_url)
@@ -189,7 +189,7 @@ class PostgresEnd:
     username: str | None = attrs.field(default=None, validator=[_name, _not_in_url])
     #: The role's password. Write it as ${NAME} rather than in the file.
     password: Secret | None = None
-    #: The schema of the table; for a query, the schema in which its names are looked up first.
+    #: The schema of the table; for a query, the schema where its names are looked up first.
     schema: str = attrs.field(default="public", validator=_name)
     #: disable, allow, prefer, require, verify-ca or verify-full.
     sslmode: SSLMode | None = None
@@ -216,7 +216,7 @@ class PostgresEnd:
     lock_timeout: float = attrs.field(default=0.0, validator=_timeout)
 
 
-#: What says how to reach a database, and how its sessions behave.
+#: The keys that say how to connect to a database, and how its sessions behave.
 _CONNECTION = ("type", *(field.name for field in attrs.fields(PostgresEnd) if field.name != "schema"))
 
 
@@ -226,17 +226,17 @@ class PostgresSourceConfig(PostgresEnd, SourceConfig):
 
     CONNECTION: ClassVar[tuple[str, ...]] = _CONNECTION
 
-    #: The table, view, materialized view or foreign table; exactly as it is called, in `schema`.
+    #: The table, view, materialized view or foreign table in `schema`, by its exact name.
     table: str | None = attrs.field(default=None, validator=[_name, _table_or_query])
     #: One SELECT, WITH, VALUES or TABLE, instead of a table. It runs in a read-only transaction.
     query: str | None = attrs.field(default=None, validator=_not_empty)
     #: An SQL condition on the rows to read.
     where: str | None = attrs.field(default=None, validator=_not_empty)
-    #: The column by whose values a query, a view or a table without a key is split into chunks. The query or view must
-    #: return the same rows each time.
+    #: The column whose values split a query, a view or a table without a key into chunks. The query or view must return
+    #: the same rows each time.
     split_by: str | None = attrs.field(default=None, validator=_name)
-    #: off: a policy that would hide rows from the role is a problem; on: only the rows that the policies let it see are
-    #: copied.
+    #: off: a policy that would hide rows from the role is a problem; on: only the rows that policies let the role see
+    #: are copied.
     row_security: RowSecurity = RowSecurity.OFF
     #: True: rows of tables that inherit from `table` are not read with it.
     only: bool = attrs.field(default=False, validator=_alone)

@@ -1,10 +1,10 @@
-"""Take a libpq URI or conninfo string apart.
+"""Parse a libpq URI or conninfo string.
 
-libpq does this itself, but its error for a malformed one repeats the string with the password in it, and of
-``user:p@ss@host`` it sends a part of the password to the name server. So the parts are found here, and libpq gets
-keywords. What libpq reads is read here in the same way (manual, 32.1.1, Connection Strings), except that the password
-of a URI may hold an @, and that a text whose password might end elsewhere is refused. No message repeats any part of
-the text, for any part may be the password.
+libpq does this itself, but its error for a malformed string repeats the string with the password in it, and for
+``user:p@ss@host`` it sends part of the password to the name server. So the string is parsed here, and libpq gets
+keywords. The result is the same as libpq's (manual, 32.1.1, Connection Strings), except that the password in a URI may
+contain an @, and that ambiguous passwords are refused. No message repeats any part of the string, as any part may be
+the password.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from psycopg import pq
 from portl import FieldError, Secret
 
 _OPTIONS = pq.Conninfo.get_defaults()
-#: libpq's keywords, by the library that is in use.
+#: The keywords of the libpq in use.
 KEYWORDS = frozenset(option.keyword.decode() for option in _OPTIONS)
 #: Those whose value is a secret.
 SECRET_KEYWORDS = frozenset(
@@ -27,11 +27,11 @@ SECRET_KEYWORDS = frozenset(
 )
 
 _SCHEME = re.compile(r"postgres(?:ql)?://")
-# libpq looks for the first @ in front of the first /.
+# libpq looks for the first @ before the first /.
 _CREDENTIALS = re.compile(r"([^@/]*)@")
 _LOCATION = re.compile(r"[^/?]*")
 _HOST = re.compile(r"(?:\[([^\]]+)\]|([^:\[\]]*))(?::(\d*))?")
-# keyword = value | keyword = 'value with spaces', a backslash before ' and \
+# keyword = value | keyword = 'value with spaces', with a backslash before ' and \
 _PAIR = re.compile(r"\s*(\w+)\s*=\s*(?:'((?:[^'\\]|\\.)*)'|((?:[^\s'\\]|\\.)(?:[^\s\\]|\\.)*)?)(?=\s|$)", re.DOTALL)
 _WRONG = "is neither a URI (postgresql://user@host:port/database) nor a conninfo string (host=... dbname=...)"
 _ADVICE = "inside a user, password or database name write @ as %40, / as %2F, : as %3A, ? as %3F and % as %25"
@@ -41,7 +41,7 @@ def parse_url(url: Secret) -> dict[str, str]:
     """Return libpq's keywords and values.
 
     Raises:
-        FieldError: if the text is neither; the text is not repeated, it may hold a password.
+        FieldError: the text is neither; it is not repeated, as it may contain a password.
     """
     text = url.reveal().strip()
     if "\0" in text:
@@ -63,7 +63,7 @@ def _uri(rest: str) -> dict[str, str]:
     rest = rest[credentials.end() :] if credentials else rest
     location = _match(_LOCATION, rest)
     rest = rest[len(location) :]
-    if user is not None and "@" in location:  # no host holds an @: it belongs to the password
+    if user is not None and "@" in location:  # no host contains an @: it belongs to the password
         more, _, location = location.rpartition("@")
         user = f"{user}@{more}"
     path, _, query = rest.partition("?")
@@ -105,7 +105,7 @@ def _query(query: str) -> dict[str, str]:
         if not equals or "=" in value:
             raise FieldError("url", f"has something behind ? that is not name=value pairs joined by &; {_ADVICE}")
         name, value = _decoded(name), _decoded(value)
-        if (name, value) == ("ssl", "true"):  # JDBC's spelling, which libpq takes too
+        if (name, value) == ("ssl", "true"):  # JDBC's spelling, which libpq accepts too
             name, value = "sslmode", "require"
         found[name] = value
     return found

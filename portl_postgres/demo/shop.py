@@ -1,4 +1,4 @@
-"""Fill the demo's source, write its job files, compare both sides."""
+"""Fill the demo's source, write its job files, and compare both sides."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import psycopg
 from portl_postgres.demo.server import Server
 
 SOURCE, DESTINATION = "shop", "warehouse"
-#: Owns both databases and has no other privileges, as a role for such jobs should; it has the server's password.
+#: Owns both databases and has no other privileges, as recommended for such jobs; its password is the server's.
 ROLE = "demo"
 PORT_VARIABLE, PASSWORD_VARIABLE = "PORTL_DEMO_PORT", "PORTL_DEMO_PASSWORD"
 
@@ -53,11 +53,11 @@ class Job:
 
     title: str
     table: str
-    #: The part of ``source`` that says what to read.
+    #: The keys of ``source`` that say what to read.
     what: str
     #: More keys of the destination and of the job.
     rest: str = ""
-    #: A query on the source that returns the rows that the destination must have.
+    #: A query on the source that returns the rows that the destination must contain.
     expected: str
 
 
@@ -131,12 +131,12 @@ def change(server: Server) -> None:
 
 
 def same(server: Server, job: Job) -> bool:
-    """Return whether the destination has the expected rows: both sides count and hash theirs."""
+    """Return whether the destination has the expected rows, by counts and hashes from both sides."""
     return bool(_digest(server, SOURCE, job.expected) == _digest(server, DESTINATION, f"TABLE {job.table}"))
 
 
 def _digest(server: Server, database: str, query: str) -> Any:
-    # The sum of hashes does not depend on the order of the rows.
+    # A sum of hashes does not depend on row order.
     statement = f"SELECT count(*), sum(hashtextextended(ROW(r.*)::text, 0)::numeric) FROM ({query}) AS r"
     with _connect(server, database) as connection:
         return connection.execute(statement.encode()).fetchone()

@@ -1,4 +1,4 @@
-"""The destination: what is created, how rows are written, conflicts, the quarantine, what keeps a job from writing.
+"""The destination: what is created, how rows are written, conflicts, the quarantine, and checks before writing.
 
-Imports ``wire``, ``ledger``, ``verification`` and what lies below, and nothing of ``source``.
+Imports ``wire``, ``ledger``, ``verification`` and the packages below them, and nothing from ``source``.
 """

@@ -1,4 +1,4 @@
-"""Check what keeps a job from writing to a table, and what the user should know before it does."""
+"""Check what prevents a job from writing to a table, and what the user should know beforehand."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ SELECT pg_catalog.pg_is_in_recovery(),
 
 @attrs.frozen(repr=False, eq=False)
 class _Facts:
-    """What the server says, in the order of ``_FACTS``."""
+    """The result of ``_FACTS``, in column order."""
 
     recovering: bool
     read_only: bool
@@ -75,13 +75,13 @@ class _Facts:
     may_create: bool
     may_select: bool
     owns: bool
-    #: A foreign key of the table to itself.
+    #: A foreign key of the table that references itself.
     self_reference: str | None
     #: True if the role may alter the table and its partitions.
     alters: bool
-    #: Columns in unique indexes that are checked at once.
+    #: Columns of unique indexes that are checked immediately.
     unique: list[str]
-    #: The rules of the table that keep the server from resolving conflicts.
+    #: The table's rules that prevent the server from resolving conflicts.
     rules: list[str]
 
 
@@ -91,10 +91,10 @@ def examine(
     """See ``Destination.examine``.
 
     Args:
-        session: the destination's.
-        config: the destination's.
+        session: that of the destination.
+        config: that of the destination.
         intent: the job.
-        proposal: what the table would be like if it were created; None if that was not asked.
+        proposal: the table that would be created; None if that was not asked for.
     """
     with session.scope():
         (rows,) = session.looking(look(config), what="looking at privileges")
@@ -121,7 +121,7 @@ def look(config: PostgresDestinationConfig) -> list[str]:
 
 
 def examine_expected(session: Session, config: PostgresDestinationConfig, intent: Intent) -> Examination:
-    """See ``Destination.examine``, for a table that is created with the objects of the source."""
+    """See ``Destination.examine``, for a table that is created with the source's objects."""
     return Examination(
         findings=tuple(quarantine.examine(session, intent)),
         write=tuple(_write_statements(intent, config, nested=session.nested)),
@@ -133,10 +133,10 @@ class _Checks:
     """The checks of one job.
 
     Args:
-        session: the destination's.
-        config: the destination's.
+        session: that of the destination.
+        config: that of the destination.
         intent: the job.
-        facts: what the server says of the table and the role.
+        facts: the server's facts about the table and the role.
     """
 
     def __init__(self, session: Session, config: PostgresDestinationConfig, intent: Intent, facts: _Facts) -> None:
@@ -149,7 +149,7 @@ class _Checks:
         self._must_stage = must_stage(intent, nested=session.nested)
 
     def findings(self, proposal: Proposal | None) -> list[Finding]:
-        """Return all findings, in the order in which the plan groups them."""
+        """Return all findings, grouped as in the plan."""
         findings = [*self._server(), *self._names(), *self._privileges(), *self._kind(), *self._conflict()]
         findings += [*self._staging(), *self._types_asked_for(), *quarantine.examine(self._session, self._intent)]
         if proposal is not None:
@@ -160,7 +160,7 @@ class _Checks:
         return findings
 
     def _types_asked_for(self) -> list[Finding]:
-        """Refuse types that ``types`` asks for and neither side has, for columns that exist."""
+        """Refuse types that the key ``types`` asks for but neither side has, for existing columns."""
         intent = self._intent
         if intent.create or intent.source.dialect != DIALECT:
             return []
@@ -204,7 +204,7 @@ class _Checks:
         return findings
 
     def _lacking(self) -> list[str]:
-        """Return the privileges on the table that the role does not have and that the job takes."""
+        """Return the privileges on the table that the job needs and the role lacks."""
         intent = self._intent
         updates = self._resolves and intent.conflict.strategy is not Strategy.SKIP
         key = intent.key.columns if self._resolves and intent.key is not None else ()
@@ -236,7 +236,7 @@ class _Checks:
         return [_problem(f"the role may not create tables in schema {schema!r}", grant)]
 
     def _staging(self) -> list[Finding]:
-        """Refuse a job that may take the staging table, which the role may not create."""
+        """Refuse a job that may need a staging table if the role may not create one."""
         if self._facts.may_stage or not (_may_conflict(self._intent) or self._must_stage):
             return []
         return [
@@ -261,7 +261,7 @@ class _Checks:
             said = f"an interrupted run left {name} without its indexes and constraints"
             findings.append(_note(f"{said}, which come after the rows"))
         if found.children:
-            # Not confined to ONLY: who reads the table reads the rows of its children too, and expects each key once.
+            # Not limited to ONLY: whoever reads the table also reads its children, and expects each key once.
             text = f"rows are added to {name} itself, not to its child tables ({', '.join(found.children)})"
             findings.append(portl.warning("destination", text, "copy into each table by a job of its own"))
         if found.triggers:
@@ -278,7 +278,7 @@ class _Checks:
         return findings
 
     def _identities(self) -> list[Finding]:
-        """Say what becomes of GENERATED ALWAYS AS IDENTITY columns, which no UPDATE sets."""
+        """Report what happens to GENERATED ALWAYS AS IDENTITY columns, which UPDATE cannot set."""
         intent = self._intent
         kept = _kept_identities(intent, self._facts, nested=self._session.nested)
         findings = []
@@ -364,7 +364,7 @@ def _kept_identities(intent: Intent, facts: _Facts, *, nested: bool) -> dict[str
 
 
 def _ordered(intent: Intent, facts: _Facts, kept: Collection[str]) -> str | None:
-    """Return why chunks have to come one after the other."""
+    """Return why chunks have to be written one at a time."""
     if intent.create:
         return None
     if facts.self_reference:
@@ -382,13 +382,13 @@ def _note(message: str) -> Finding:
 
 
 def _may_conflict(intent: Intent) -> bool:
-    """Return whether a row may meet one with its key that the job has a rule for."""
+    """Return whether rows may conflict in a way that the strategy resolves."""
     resolves = intent.conflict.strategy is not Strategy.FAIL and intent.key is not None
     return resolves and not (intent.create and intent.distinct)
 
 
 def _write_statements(intent: Intent, config: PostgresDestinationConfig, *, nested: bool) -> list[str]:
-    """Return how rows are written, for the plan."""
+    """Return the statements that write rows, for the plan."""
     table = quoted(config.schema, config.table)
     statements = []
     select = intent.format.select if isinstance(intent.format, ServerFormat) else None

@@ -1,4 +1,4 @@
-"""The SQL that creates schemas, types, tables and columns, and the order in which it runs."""
+"""The SQL that creates schemas, types, tables and columns, in execution order."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _COMPRESSIBLE = {"text", "varchar", "bpchar", "json", "jsonb", "bytea"}
 def around_rows(
     intent: Intent, config: PostgresDestinationConfig, proposal: Proposal | None, *, schema_exists: bool
 ) -> tuple[list[str], list[str]]:
-    """Return what is executed in the transaction of the first rows, before them, and what after the last rows."""
+    """Return the statements executed before the first rows, in their transaction, and those after the last rows."""
     own = [*makes(intent, config, proposal, schema_exists=schema_exists)]
     before = [text for made in own for text in made.statements]
     if not intent.create:
@@ -30,7 +30,7 @@ def around_rows(
     labels = {made.label for made in own}
     objects = [o for o in intent.objects if o.stage is Stage.BEFORE and o.label not in labels]
     before += [text for made in objects for text in made.statements]
-    # A key that the source guarantees is built after the rows, in half the time; any other has to decide row by row.
+    # A key that the source guarantees is built after the rows, in half the time; any other must be enforced row by row.
     key_first = not intent.distinct
     before.append(create_table(intent.target, config, key=key_first))
     due = due_key.due(intent, key=not key_first)
@@ -45,7 +45,7 @@ def around_rows(
 def makes(
     intent: Intent, config: PostgresDestinationConfig, proposal: Proposal | None, *, schema_exists: bool
 ) -> Iterator[SchemaObject]:
-    """Yield what is executed before the rows and is not the table: its schema, and the types of its columns."""
+    """Yield the statements that create the table's schema and the types of its columns."""
 
     def before(kind: str, name: str, statement: str) -> SchemaObject:
         stage, group = Stage.BEFORE, ObjectGroup.TYPES
@@ -58,15 +58,15 @@ def makes(
 
 
 def created_columns(intent: Intent) -> tuple[Column, ...]:
-    """Return the columns that a job creates, with their table or in one that exists."""
+    """Return the columns that a job creates, in a new table or an existing one."""
     return intent.target.columns if intent.create else intent.add
 
 
 def _due_key(intent: Intent, config: PostgresDestinationConfig) -> tuple[list[str], list[str]]:
-    """Return what builds the key that an interrupted run has left to be built.
+    """Return the statements that build the key that an interrupted run has not built yet.
 
-    If that run is the one that is resumed, the key is built after its last rows; otherwise first, since the new rows
-    have to be compared with those that are there.
+    If that run is resumed, the key is built after its last rows; otherwise first, because the new rows have to be
+    matched with existing ones.
     """
     due = table_details(intent.target).due
     if due is None:
@@ -76,7 +76,7 @@ def _due_key(intent: Intent, config: PostgresDestinationConfig) -> tuple[list[st
 
 
 def _finish(intent: Intent, due: Due, config: PostgresDestinationConfig) -> list[str]:
-    """Return what is executed after the rows and the key."""
+    """Return the statements executed after the rows and the key."""
     return [*due_key.make_objects(due, intent), due_key.unmark(intent.target), _analyze(config)]
 
 

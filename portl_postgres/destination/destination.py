@@ -1,4 +1,4 @@
-"""Write to a table: look at it, propose one where it is missing, hand out what writes, compares and records."""
+"""The destination: describe the table or propose one, and create its writer, comparer and ledger."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ from portl_postgres.wire.batches import BINARY, TEXT
 
 @attrs.frozen(kw_only=True)
 class _Inherited:
-    """What a worker's destination has from the one that created it."""
+    """What a worker's destination inherits from the one that created it."""
 
-    #: True if the first writer has found that rows can go straight into the table.
+    #: True if the first writer found that rows can go straight into the table.
     straight: bool
-    #: True within one process, where the connection pool is shared.
+    #: True within the same process, where the connection pool is shared.
     shares_pool: bool
 
 
@@ -66,7 +66,7 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         #: The job that was examined last, and what was found.
         self._examined: tuple[Intent, Examination] | None = None
         self._writer: PostgresWriter | None = None
-        #: The table as this run creates it with the objects of the source.
+        #: The table as this run creates it, with the source's objects.
         self._expected: Table | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -97,7 +97,7 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         return addresses.tables(keys, context, "destination")
 
     def over(self, base: PostgresDestination) -> PostgresDestination:
-        """See ``Destination.over``. Its writers execute nothing before or after the rows: ``finisher`` does."""
+        """See ``Destination.over``. Writers execute nothing before or after the rows; ``finisher`` does."""
         made = PostgresDestination(self.config, base.handle)
         made.context = base.context
         made._session_, made._database_, made._mark = base._session, base._database, base._mark
@@ -145,7 +145,7 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         return making.building(self._session, [other._session.connection.info.backend_pid for other in others])
 
     def drop(self, tables: Sequence[str]) -> None:
-        """See ``Destination.drop``: in one statement, since foreign keys may connect them."""
+        """See ``Destination.drop``. One statement drops all tables, as foreign keys may connect them."""
         self._session.execute(
             f"DROP TABLE IF EXISTS {', '.join(map(addresses.requoted, tables))}", what="dropping tables"
         )
@@ -166,7 +166,7 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
             worker_sessions.wear(self._session, self._mark)
 
     def _first(self) -> First:
-        """Return what a session of portl's own does first: it looks at what every run asks for."""
+        """Return what a new session does first: read what every run needs."""
         looks = [[location.look(location.candidates(LedgerConfig(), self.config.schema))]]
         table, bare = self.config.table, []
         if self._inherited is None:
@@ -224,7 +224,7 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
 
     @property
     def _identified(self) -> server_route.Database:
-        """Which database of which server this is, however it was reached."""
+        """What identifies the server and the database, however they were reached."""
         if self._database_here is None:
             self._database_here = server_route.database(self._session)
         return self._database_here
@@ -243,14 +243,14 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         return examination
 
     def writer(self, intent: Intent) -> portl.Writer:
-        """See ``Destination.writer``. A text that becomes a date or a time is read as the source reads it."""
+        """See ``Destination.writer``. Text that becomes a date or time is read with the source's settings."""
         if read_by := select_list.settings(intent.fields):
             self._session.settings(read_by)
         if self._inherited is not None:
             straight = self._inherited.straight
             return PostgresWriter(self._session, intent, self.context, before=(), after=(), straight=straight)
-        # The job of a plan that is executed at once differs from the one that was examined in its run, and in what the
-        # examination has found out, alone.
+        # If a plan is executed right away, its job differs from the examined one only in the run's id and in the
+        # results of the examination.
         seen, examination = self._examined or (None, None)
         if examination is None or seen is None or attrs.evolve(seen, run=intent.run, kept=intent.kept) != intent:
             examination = self.examine(intent)
@@ -315,7 +315,7 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         return ledger_of(self._session, wanted, self.config.schema, self.context.token)
 
     def empty(self) -> bool:
-        """See ``Destination.empty``: False, too, where the role may not see every row."""
+        """See ``Destination.empty``. Also False if the role may not see every row."""
         table = self.describe()
         if table is None or table_details(table).row_security:
             return False
@@ -326,7 +326,7 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         return not found
 
     def incarnation(self) -> str | None:
-        """See ``Destination.incarnation``: the table's OID. TRUNCATE, VACUUM FULL and ALTER leave it as it is."""
+        """See ``Destination.incarnation``. The table's OID, which TRUNCATE, VACUUM FULL and ALTER do not change."""
         seen = self._writer.relation if self._writer is not None else None
         if seen:
             return str(seen)
@@ -336,7 +336,7 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         return None if found is None else str(found)
 
     def leftover(self, *, remove: bool = False) -> str | None:
-        """See ``Destination.leftover``: a table that a run has created and not finished."""
+        """See ``Destination.leftover``. A table that a run created and did not finish."""
         table = self.describe()
         if table is None or table_details(table).due is None:
             return None
@@ -354,12 +354,12 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         return self._session.near
 
     def room(self) -> int | None:
-        """See ``Destination.room``: the connections of the pool, without the one in use."""
+        """See ``Destination.room``. The connections of the pool except the one in use."""
         most = self._database.most
         return most - 1 if most else None  # a pool's 0 is no limit
 
     def for_worker(self) -> PostgresDestination | None:
-        """See ``Destination.for_worker``. In this process it shares the pool; in another it has one of its own."""
+        """See ``Destination.for_worker``. In this process it shares the pool; in another it has its own."""
         if isinstance(self.handle, psycopg.Connection):
             return None
         inherited = self._inherited is not None and self._inherited.straight
@@ -375,7 +375,7 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
         return worker_sessions.end(self._session, self._mark)
 
     def identity(self) -> Mapping[str, Any]:
-        """See ``Destination.identity``: the cluster, the database, the table, however they are reached."""
+        """See ``Destination.identity``. The cluster, the database and the table, however they are reached."""
         found = self._identified
         config = self.config
         key = None if config.primary_key is None else list(config.primary_key)

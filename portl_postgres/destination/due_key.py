@@ -1,9 +1,9 @@
-"""Record in a table itself what is still to be done with it: its primary key, and what comes with that.
+"""Record in a table itself what remains to be done to it: its primary key, and the objects that go with it.
 
-Building a key and indexes after the rows takes half the time. A process killed in between leaves a table with committed
-rows and without them, and the next run of the job could not match its rows with those. So a comment on the table says
-what is due, from the transaction that creates the table to the one that does it. The next run finds the comment, does
-what it says, and treats the table like any other that exists.
+Building a key and indexes after the rows takes half the time. But a process killed in between leaves committed rows
+without a key, and the next run of the job could not match its rows with them. So, from the transaction that creates the
+table to the one that builds the key, a comment on the table says what is due. The next run finds the comment, does what
+it says, and treats the table like any other.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def due(intent: Intent, *, key: bool) -> Due:
 
     Args:
         intent: the job.
-        key: True if its primary key is.
+        key: True if its primary key is due.
     """
     found = intent.target.primary_key if key else None
     objects = tuple(_kept(made, intent.objects) for made in intent.objects if made.stage is not Stage.BEFORE)
@@ -33,14 +33,14 @@ def due(intent: Intent, *, key: bool) -> Due:
 
 
 def _kept(made: SchemaObject, objects: Sequence[SchemaObject]) -> tuple[str, str, tuple[str, ...]]:
-    """Return what is recorded of an object; a comment takes the group of what it is on, too."""
+    """Return the record of an object; a comment takes the group of the object that it is on."""
     behind = [objects[need] for need in sorted(made.needs)] if made.property else []
     groups = sorted({o.group.value for o in (made, *behind) if o.group is not None})
     return " ".join(groups), made.label, made.statements
 
 
 def mark(table: Table, due: Due) -> str:
-    """Return the statement that records what is due, and the comment that the table is to have in the end."""
+    """Return the statement that records what is due, and the comment that the table gets in the end."""
     note = {"primary key": due.key, "comment": table.comment, "objects": due.objects}
     return f"COMMENT ON TABLE {_name(table)} IS {literal(_MARK + json.dumps(note, ensure_ascii=False))}"
 
@@ -62,19 +62,19 @@ def build_key(table: Table) -> str:
 
 
 def make_objects(due: Due, intent: Intent) -> list[str]:
-    """Return the statements that create what comes with a table, as far as the job asks for it now."""
+    """Return the statements that create a table's objects, as far as the job still asks for them."""
     asked = {group.value for group in intent.groups}
     return [text for groups, _, statements in due.objects if asked.issuperset(groups.split()) for text in statements]
 
 
 def unmark(table: Table) -> str:
-    """Return the statement that replaces the record by the table's own comment."""
+    """Return the statement that replaces the record with the table's own comment."""
     comment = "NULL" if table.comment is None else literal(table.comment)
     return f"COMMENT ON TABLE {_name(table)} IS {comment}"
 
 
 def as_it_will_be(table: Table) -> Table:
-    """Return a table with the key that is due in it; unchanged if nothing is due."""
+    """Return a table with the key that is due; unchanged if none is."""
     if table.comment is None or not table.comment.startswith(_MARK):
         return table
     try:

@@ -1,4 +1,4 @@
-"""A table that a run creates with the objects of the source: what its rows have to know of it before it is there."""
+"""The expected form of a table that a run creates with the source's objects, before it exists."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from portl_postgres.catalog.tables import TableDetails, details, shown
 from portl_postgres.catalog.types import PgType
 from portl_postgres.config import PostgresDestinationConfig
 
-#: Oids from here on are a database's own (FirstNormalObjectId in transam.h): at the destination they are others.
+#: Oids from here on belong to one database (FirstNormalObjectId in transam.h), and differ at the destination.
 _OWN_OIDS = 16384
 
 
 def expected(table: Table, config: PostgresDestinationConfig) -> Table:
-    """Return the source's table as it will be at the destination while rows are written to it.
+    """Return the source's table as it will be at the destination while rows are written.
 
-    Keys come after the rows, and sequences are set by statements of their own; so the table has neither.
+    Keys are created after the rows, and sequences are set by separate statements, so the table has neither.
     """
     return attrs.evolve(
         table,

@@ -1,4 +1,4 @@
-"""Read the foreign keys of a destination, each with what drops it and makes it again."""
+"""Read the foreign keys of a destination, with the statements that drop and re-create them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from portl_postgres.sql.text import bound, literal, quoted, statement
 
 
 def read(session: Session) -> list[portl.ForeignKey]:
-    """Return the foreign keys of the database that a session is on."""
+    """Return the foreign keys of the session's database."""
     (rows,) = session.bare([bound(statement("foreign_keys"))], what="looking at foreign keys")
     return [_key(*row) for row in rows]
 

@@ -1,4 +1,4 @@
-"""What a table that portl creates is like: its columns, their types and defaults, its key."""
+"""Design the tables that portl creates: columns, types, defaults, key."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from portl_postgres.config import PostgresDestinationConfig
 from portl_postgres.destination.type_resolver import TypeResolver, known_here, same_named_types
 from portl_postgres.session.session import Session
 
-# A constant of a user-made type, as pg_get_expr prints it.
+# A constant of a user-defined type, as pg_get_expr prints it.
 _TYPED_CONSTANT = re.compile(r"(E?'(?:[^'\\]|''|\\.)*')::(.+)", re.DOTALL)
 
 
 @attrs.frozen(kw_only=True, eq=False)
 class Proposal:
-    """A table that would be created, or whose columns would be added to one that exists."""
+    """A table to be created, or whose columns are to be added to an existing one."""
 
     table: Table
     resolver: TypeResolver
-    #: About columns, by their names at the destination.
+    #: Findings about columns, by their names at the destination.
     remarks: tuple[tuple[str, Finding], ...]
 
     def findings(self, columns: Collection[Column]) -> list[Finding]:
-        """Return what was found about these columns and their types."""
+        """Return the findings about these columns and their types."""
         names = {column.name for column in columns}
         return [*self.resolver.problems(columns), *(finding for name, finding in self.remarks if name in names)]
 
@@ -42,10 +42,10 @@ def propose(
     """Return the table that would be created for a source.
 
     Args:
-        session: the destination's.
+        session: that of the destination.
         source: the source's table.
-        columns: by their names there, the columns as they leave the source, under the destination's names.
-        config: the destination's.
+        columns: maps a source column's name to the column as it leaves the source, under the destination's name.
+        config: that of the destination.
     """
     remarks: list[tuple[str, Finding]] = []
     with session.scope():
@@ -86,7 +86,7 @@ def unknown_type(column: str, native: str) -> Finding:
 
 
 def check_key(source: Table, table: Table, config: PostgresDestinationConfig) -> list[Finding]:
-    """Return what is wrong with the key of a new table, and how it differs from the source's."""
+    """Return problems with the key of a new table, and how it differs from the source's."""
     names = table.by_name
     findings = [
         problem("destination.primary_key", f"no column is called {name!r}", f"the columns are: {', '.join(names)}")
@@ -191,7 +191,7 @@ def _of_other_connector(column: Column, version: int) -> Column:
 
 
 def _builtin(type: Type) -> PgType:
-    """Return a stand-in for the built-in type of a generic one, with no more than its names."""
+    """Return a stand-in for the built-in type of a generic one, with only its names."""
     if type.kind is Kind.ARRAY and type.element is not None:
         element = _builtin(type.element)
         return PgType(oid=0, schema="pg_catalog", name=f"_{element.name}", spelled="", kind="A", element=element)
@@ -200,7 +200,7 @@ def _builtin(type: Type) -> PgType:
 
 
 def _default(column: Column, found: ColumnDetails, pg: PgType) -> tuple[str | None, str | None]:
-    """Return default and identity as they hold at the destination too. A serial becomes an identity column."""
+    """Return the default and identity that are valid at the destination. A serial becomes an identity column."""
     if column.identity is not None or column.default is None:
         return None, column.identity
     serial = found.sequence is not None and found.default_needs == ("relation",)
@@ -213,7 +213,7 @@ def _default(column: Column, found: ColumnDetails, pg: PgType) -> tuple[str | No
 
 
 def _can_generate(source: Table, found: ColumnDetails, columns: Mapping[str, Column], version: int) -> bool:
-    """Return whether a generated column's expression, which names the source's columns, holds there too."""
+    """Return whether a generated column's expression, which names source columns, is valid at the destination."""
     if found.generated_kind == "v" and version < 18:
         return False
     kept = source.by_name

@@ -1,4 +1,4 @@
-"""Set the sequences behind a table's columns past the loaded values, so that the application's next insert succeeds."""
+"""Advance the sequences behind a table's columns past the loaded values, so that the application's inserts succeed."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Sequences:
     Args:
         session: in a transaction.
         intent: the job.
-        table: quoted.
-        context: the run's.
+        table: its quoted name.
+        context: that of the run.
     """
 
     def __init__(self, session: Session, intent: Intent, table: str, context: portl.Context) -> None:
@@ -25,11 +25,11 @@ class Sequences:
         self._intent = intent
         self._table = table
         self._context = context
-        #: True for a table of this run's: what nothing was taken from yet gets the source's position, wherever that is.
+        #: True if this run creates the table: a sequence that is still unused then gets the source's exact position.
         self._created = intent.create or table_details(intent.target).due is not None
 
     def advance(self) -> None:
-        """Advance each sequence past the column's values and the source's sequence; warn of those that cannot be.
+        """Advance each sequence past the column's values and the source's sequence; warn about those that cannot be.
 
         A sequence is never moved back.
         """
@@ -59,7 +59,7 @@ class Sequences:
             )
             return
         if sequence.options.cycle and sequence.called:
-            return  # it comes back to values that it has returned before: none is past all others
+            return  # it cycles: no position is past all values
         wanted = self._furthest(field, sequence)
         if wanted.last == sequence.last and wanted.called == sequence.called:
             return
@@ -70,7 +70,7 @@ class Sequences:
             self._warn(field, f"the sequence {name} cannot hold {wanted.last}", "alter it before the next insert")
 
     def _furthest(self, field: Field, sequence: PgSequence) -> PgSequence:
-        """Return the sequence past the source's and past all values of the column; itself if it is there already."""
+        """Return the sequence past the source's and past all values of the column; unchanged if already there."""
         wanted = sequence
         source = details(field.source)
         origin = source.sequence if source is not None else None
@@ -78,7 +78,7 @@ class Sequences:
             there = sequence.at(origin.last, called=origin.called)
             if sequence.is_behind(there) or (self._created and sequence.is_unused):
                 if sequence.options.cycle:
-                    return there  # which may come before values that the source has returned in an earlier cycle
+                    return there  # may precede values that the source returned in an earlier cycle
                 wanted = there
         extreme = "max" if sequence.options.ascending else "min"
         ((value,),) = self._session.query(f"SELECT {extreme}({quoted(field.target.name)}) FROM {self._table}")

@@ -1,4 +1,4 @@
-"""Find the destination's counterpart of each of the source's types, or plan to create it."""
+"""Find the destination's counterpart of each source type, or plan to create it."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from portl_postgres.sql.text import quoted
 
 
 def type_oid(session: Session, spelled: str, schema: str) -> int | None:
-    """Return the oid of a type by its spelling, which is looked up in ``schema`` first; None if there is none."""
+    """Return the oid of a type by its spelling, looked up in ``schema`` first; None if there is none."""
     try:
         with session.scope():
             ((oid,),) = session.query(
                 "SELECT coalesce(to_regtype(quote_ident($1) || '.' || $2), to_regtype($2))::oid", schema, spelled
             )
     except portl.Error:
-        return None  # a syntax error: no type is spelled like that
+        return None  # a syntax error: not a type name
     return int(oid) if oid is not None else None
 
 
 def known_here(session: Session, column: Column, schema: str) -> Column:
-    """Return a column whose type the source does not know with what the destination knows of it, if anything."""
+    """Return a column whose type the source does not know, with the destination's type of that name, if any."""
     if details(column) is not None:
         return column
     oid = type_oid(session, column.native, schema)
@@ -41,7 +41,7 @@ def known_here(session: Session, column: Column, schema: str) -> Column:
 
 
 def same_named_types(session: Session, columns: Collection[Column]) -> dict[tuple[str, str], PgType]:
-    """Return the destination's user-made types that have the names of those in use at the source."""
+    """Return the destination's user-defined types that have the names of those used at the source."""
     found = [d.pg for column in columns if (d := details(column)) is not None]
     names = {part.name for pg in found for part in pg.parts() if not part.builtin}
     if not names:
@@ -57,11 +57,11 @@ def same_named_types(session: Session, columns: Collection[Column]) -> dict[tupl
 
 
 class TypeResolver:
-    """Resolves the source's types to those of the destination.
+    """Maps the source's types to those of the destination.
 
     Args:
-        known: the destination's user-made types by schema and name.
-        config: says where missing types are created, and whether they may be.
+        known: the destination's user-defined types by schema and name.
+        config: says whether and where missing types are created.
     """
 
     def __init__(self, known: Mapping[tuple[str, str], PgType], config: PostgresDestinationConfig) -> None:
@@ -78,7 +78,7 @@ class TypeResolver:
         return (made for name, (_, made) in self._missing.items() if name in names)
 
     def problems(self, columns: Iterable[Column]) -> list[Finding]:
-        """Return what is wrong with the types of these columns."""
+        """Return problems with the types of these columns."""
         names = _type_names(columns)
         return [finding for name, finding in self._problems.items() if name in names]
 
@@ -108,7 +108,7 @@ class TypeResolver:
         return made
 
     def native(self, spelled: str, wanted: PgType) -> str:
-        """Return the destination's spelling of a type, with the modifier that the source's spelling has."""
+        """Return the destination's spelling of a type, with the modifier of the source's spelling."""
         inner = wanted
         while inner.kind == "A" and inner.element is not None:
             inner = inner.element

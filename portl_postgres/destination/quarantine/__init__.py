@@ -1,4 +1,4 @@
-"""Where rejected rows go: a table, what a row in it looks like, a file of JSON lines, what stands in their way.
+"""Where rejected rows go: a table, the form of its rows, a file of JSON lines, and checks before a run.
 
-Imports ``wire`` and what lies below, and nothing of the rest of ``destination``.
+Imports ``wire`` and the packages below it, and nothing else from ``destination``.
 """

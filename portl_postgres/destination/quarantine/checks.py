@@ -1,4 +1,4 @@
-"""Find out, before a run, whether rejected rows could be quarantined."""
+"""Check, before a run, whether rejected rows could be quarantined."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from portl_postgres.wire.server_route import carried
 
 
 def examine(session: Session, intent: Intent) -> list[Finding]:
-    """Return what keeps rows from being quarantined. Writes nothing."""
+    """Return what prevents rows from being quarantined. Writes nothing."""
     if intent.quarantine is None:
         return []
     schema, name = table_name(intent)

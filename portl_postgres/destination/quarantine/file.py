@@ -1,6 +1,6 @@
-"""The file that a job may name besides the quarantine's table: the same rows, one JSON object a line.
+"""The optional file beside the quarantine's table: the same rows, one JSON object per line.
 
-It is written after the COMMIT. A process that dies in between leaves lines out, so the table is the truth.
+It is written after the COMMIT. A process that dies in between omits lines, so the table is authoritative.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from portl import Finding
 
 
 def writable(file: str | None) -> list[Finding]:
-    """Return what keeps the file from being written to."""
+    """Return what prevents the file from being written."""
     if file is None:
         return []
     path = Path(file)
@@ -24,7 +24,7 @@ def writable(file: str | None) -> list[Finding]:
 
 
 def append_lines(file: str, lines: Sequence[str], context: portl.Context) -> None:
-    """Append to the quarantine's file; a failure is only a warning, for the rows are safe in the table."""
+    """Append to the quarantine's file; a failure is only a warning, as the rows are safe in the table."""
     data = "".join(line + "\n" for line in lines).encode("utf-8", "backslashreplace")
     try:
         with Path(file).open("ab") as stream:

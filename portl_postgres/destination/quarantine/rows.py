@@ -1,11 +1,11 @@
-"""What a row looks like in the quarantine: JSON, column of the destination to the text of its value, null for NULL.
+"""The form of a row in the quarantine: JSON, destination column to the text of its value, null for NULL.
 
-The texts are those that the column would read, whole: they are not masked, for the row is written again from them,
-edited by hand if need be (``portl.retry_rejected``). Bytes that are no text in UTF-8, or that hold a NUL, stand as
+The texts are the column's complete input. They are not masked, because the row is written again from them, edited by
+hand if need be (``portl.retry_rejected``). Bytes that are not valid UTF-8, or that contain a NUL, are stored as
 ``{"hex": "…"}``.
 
-A row in COPY's binary format has its texts from the destination itself: it goes into a temporary table that has the
-bare types of the columns, without modifiers, domains and constraints, and is read from there in the text format.
+For a row in COPY's binary format, the destination itself provides the texts: the row goes into a temporary table with
+the bare column types, without modifiers, domains and constraints, and is read from there in text format.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from portl_postgres.wire.copy_in import CopyIn
 from portl_postgres.wire.copy_out import CopyOut
 from portl_postgres.wire.row_text import dump, unescape
 
-#: None for NULL, a text, or the bytes of a value that is none.
+#: None for NULL, text, or bytes for a value that is not text.
 Cell = str | bytes | None
 
 
 class RowTexts:
-    """Finds the texts of rejected rows.
+    """Converts rejected rows to text.
 
     Args:
-        session: the destination's, inside the transaction of the rows.
+        session: that of the destination, inside the transaction of the rows.
         intent: the job.
-        token: looked at while waiting.
+        token: checked while waiting.
     """
 
     def __init__(self, session: Session, intent: Intent, token: portl.CancelToken) -> None:
@@ -45,7 +45,7 @@ class RowTexts:
         self._types: list[str] | None = None
 
     def of(self, rejections: Sequence[Rejection]) -> list[list[Cell]]:
-        """Return the values of each row, in the order of the fields."""
+        """Return the values of each row, in field order."""
         found: list[list[Cell]] = []
         binary: list[int] = []
         for index, rejection in enumerate(rejections):
@@ -66,7 +66,7 @@ class RowTexts:
         return found
 
     def _spelled(self, rows: Sequence[Sequence[bytes | None]]) -> list[list[Cell]]:
-        """Return the texts of binary rows; those that the server cannot read are found by halving."""
+        """Return the texts of binary rows; bisect to find those that the server cannot read."""
         try:
             with self._session.scope():
                 return self._through_server(rows)
@@ -109,7 +109,7 @@ class RowTexts:
             raise
         query = f"SELECT {', '.join(columns)} FROM {table} ORDER BY n"
         out = CopyOut(session, f"COPY ({query}) TO STDOUT (FORMAT text, ENCODING 'UTF8')", self._token, what)
-        del data  # what comes back takes several times that
+        del data  # the result takes several times its memory
         found = [_line_cells(line) for line in out.rows(binary=False)]
         session.execute(f"DROP TABLE {table}", what=what)
         return found
@@ -124,7 +124,7 @@ class RowTexts:
                     " WHERE attrelid = $1::regclass AND attnum > 0 AND NOT attisdropped"
                     " UNION ALL SELECT b.name, t.typbasetype FROM base AS b"
                     " JOIN pg_catalog.pg_type AS t ON t.oid = b.type WHERE t.typtype = 'd')"
-                    # With the modifier -1 a type is spelled so that it has none: bpchar, not character.
+                    # With modifier -1, a type is spelled in a form without one: bpchar, not character.
                     " SELECT b.name, pg_catalog.format_type(b.type, -1) FROM base AS b"
                     " JOIN pg_catalog.pg_type AS t ON t.oid = b.type WHERE t.typtype <> 'd'",
                     quoted(target.schema, target.name),
@@ -145,7 +145,7 @@ def _bytes(value: object) -> bytes | None:
 
 
 def _cell(data: bytes | None) -> Cell:
-    """Return a text as such, and as bytes what is none."""
+    """Return valid text as str, anything else as bytes."""
     if data is None:
         return None
     try:
@@ -162,23 +162,23 @@ def _line_cells(line: bytes | memoryview) -> list[Cell]:
 
 
 def _unescaped(field: bytes) -> bytes:
-    """Take COPY's backslashes out of a field."""
+    """Undo COPY's backslash escapes in a field."""
     if field.startswith(b"\\\\") and field.find(b"\\", 2) < 0:
         return field[1:]  # a ``bytea``, which may be large
-    # Latin-1 has one character for each byte, and the bytes of UTF-8's longer characters are no backslashes.
+    # Latin-1 maps each byte to one character, and multi-byte UTF-8 characters contain no backslash byte.
     return unescape(field.decode("latin-1")).encode("latin-1") if b"\\" in field else field
 
 
 def as_json(cell: Cell) -> str | dict[str, str] | None:
-    """Return a value as JSON has it."""
+    """Return a value as stored in JSON."""
     return {"hex": cell.hex()} if isinstance(cell, bytes) else cell
 
 
 def parsed(text: str | None, columns: Iterable[str]) -> Iterator[str | None]:
-    """Yield the texts of a row in the order of the columns.
+    """Yield the texts of a row in column order.
 
     Raises:
-        ValueError: says what is wrong with what stands there.
+        ValueError: the stored row is malformed; says how.
     """
     try:
         found = json.loads(text or "null")

@@ -1,4 +1,4 @@
-"""The quarantine's table: beside the destination's, written in the transaction of the rows that were not refused."""
+"""The quarantine's table, beside the destination's, written in the transaction of the accepted rows."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from portl_postgres.session.session import Session
 from portl_postgres.sql.text import listed, quoted
 
 SUFFIX = "__rejected"
-#: What the server allows (manual, 4.1.1).
+#: The server's limit (manual, 4.1.1).
 NAME_BYTES = 63
-#: Bytes of the largest row that can be quarantined: as JSON it may take twice that, and the server's limit is 1 GB.
+#: The largest row that can be quarantined, in bytes: as JSON it may take twice that, and the server's limit is 1 GB.
 LARGEST_ROW = 480 * 1024 * 1024
-#: Rows put into one statement, and bytes of them after which no more follow.
+#: The most rows in one statement, and the bytes after which no more are added.
 INSERT_ROWS, INSERT_BYTES = 500, 8 * 1024 * 1024
 
 COLUMNS = {
@@ -46,7 +46,7 @@ _MORE = {
 
 
 def table_name(intent: Intent) -> tuple[str, str]:
-    """Return the schema and the name of the quarantine's table; a name that is too long is shortened."""
+    """Return the schema and the name of the quarantine's table, shortened if too long."""
     found = table_details(intent.target)
     wanted = intent.quarantine.table if intent.quarantine is not None else None
     if wanted is not None:
@@ -65,10 +65,10 @@ def relation(session: Session, table: str) -> int:
 
 
 def insist(session: Session, schema: str, name: str) -> None:
-    """Refuse a table that has the quarantine's name and is none.
+    """Refuse a table that has the quarantine's name but is not one.
 
     Raises:
-        SchemaError: says which columns it lacks.
+        SchemaError: it lacks columns; says which.
     """
     there = dict(
         session.query(
@@ -86,7 +86,7 @@ def insist(session: Session, schema: str, name: str) -> None:
 
 
 def _portions(rejections: Sequence[Rejection]) -> Iterator[list[Rejection]]:
-    """Yield rejections that are put into one statement: as texts, rows take several times their memory."""
+    """Yield groups of rejections for one statement each: as text, rows take several times their memory."""
     portion: list[Rejection] = []
     size = 0
     for rejection in rejections:
@@ -103,9 +103,9 @@ class RejectedTable:
     """The quarantine's table of one job.
 
     Args:
-        session: the destination's, inside the transaction of the rows.
+        session: that of the destination, inside the transaction of the rows.
         intent: the job.
-        token: looked at while waiting.
+        token: checked while waiting.
     """
 
     def __init__(self, session: Session, intent: Intent, token: portl.CancelToken) -> None:
@@ -118,7 +118,7 @@ class RejectedTable:
         self._job = session.readable(intent.job)
 
     def put(self, rejections: Sequence[Rejection]) -> list[str]:
-        """Quarantine rows; return a line of JSON for each, for the quarantine's file if the job names one."""
+        """Quarantine rows; return a line of JSON for each, if the job names a file for the quarantine."""
         for rejection in rejections:
             if rejection.row.size > LARGEST_ROW:
                 raise portl.OperationError(
@@ -130,7 +130,7 @@ class RejectedTable:
             self._make()
             return [line for portion in _portions(rejections) for line in self._put(portion)]
         except DataError as error:
-            # Nobody must take this for a refusal of the rows at hand.
+            # Not a DataError: it must not be mistaken for a refusal of the current rows.
             raise portl.OperationError(f"rejected rows could not be quarantined: {error.message}") from None
 
     def _put(self, rejections: Sequence[Rejection]) -> list[str]:
@@ -142,10 +142,10 @@ class RejectedTable:
         return [json.dumps(record, ensure_ascii=False) for record in records] if wanted else []
 
     def remove(self, run: str, chunk: int | None) -> None:
-        """Remove what a run, or one of its chunks, has quarantined.
+        """Remove what a run, or one of its chunks, quarantined.
 
         Raises:
-            OperationError: if the role may not.
+            OperationError: the role may not.
         """
         if not relation(self._session, self._table):
             return
@@ -158,7 +158,7 @@ class RejectedTable:
 
     def _make(self) -> None:
         if not relation(self._session, self._table):
-            # Two workers may come here at once: IF NOT EXISTS alone would fail in one of them.
+            # Two workers may get here at once: IF NOT EXISTS alone would fail in one of them.
             self._session.query("SELECT pg_advisory_xact_lock(hashtext($1), hashtext('portl'))", self._table)
             columns = ", ".join(f"{quoted(name)} {type}{_MORE.get(name, '')}" for name, type in COLUMNS.items())
             self._session.execute(
@@ -185,11 +185,11 @@ class RejectedTable:
 
     def _insert(self, records: Sequence[Mapping[str, Any]]) -> None:
         names = [name for name in COLUMNS if name != "id"]
-        # What the server's encoding has no form for is escaped: the type json keeps that as it is.
+        # Characters that the server's encoding lacks are escaped; the type json stores the escapes unchanged.
         plain = self._session.speaks_unicode
         rows = [json.dumps(record["row"], ensure_ascii=not plain) for record in records]
         arrays = [[None if r[name] is None else str(r[name]) for r in records] for name in names if name != "row"]
-        # Each row is a parameter of its own: to escape a large text as an item of an array takes several copies.
+        # Each row is a separate parameter: escaping large text as an array element would take several copies.
         columns = [f"${n}::text[]" for n in range(1, len(arrays) + 1)]
         columns.append(f"ARRAY[{', '.join(f'${len(arrays) + n}::text' for n in range(1, len(rows) + 1))}]")
         casts = ", ".join(f"v.{quoted(name)}::{COLUMNS[name]}" for name in names)
@@ -204,9 +204,9 @@ class RejectedTable:
         self._insist_on(len(records), tag, "quarantined in")
 
     def _insist_on(self, rows: int, tag: str, what: str) -> None:
-        """Refuse to go on where a trigger, a rule or a policy of the table's has kept rows from a statement.
+        """Raise if a trigger, rule or policy of the table kept a statement from affecting all rows.
 
-        A row that is not in the quarantine would be lost; one that is not removed from it would arrive twice.
+        A row missing from the quarantine would be lost; one that is not removed from it would arrive twice.
         """
         done = int(tag.rsplit(" ", 1)[-1])
         if done != rows:
@@ -216,7 +216,7 @@ class RejectedTable:
             )
 
     def read(self, after: int, limit: int) -> list[Rejected]:
-        """Return the job's next rows; hold them until the transaction ends."""
+        """Return the job's next rows, locked until the transaction ends."""
         if not relation(self._session, self._table):
             return []
         insist(self._session, self._schema, self._name)
@@ -267,6 +267,6 @@ class RejectedTable:
 
 
 def _reason(error: DataError, row: Mapping[str, Any], intent: Intent) -> str:
-    """Return the server's words as the quarantine may show them."""
+    """Return the server's message in a form fit for the quarantine."""
     values = {name: cell if isinstance(cell, str) else None for name, cell in row.items()}
     return portl.masked(copy.copy(error), values, intent.mask).message.replace("\0", "\N{SYMBOL FOR NULL}")

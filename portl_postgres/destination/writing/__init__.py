@@ -1,6 +1,6 @@
-"""How rows get into the table: the writer, its three ways (``straight``, ``staged``, ``server_side``), the statements.
+"""How rows get into the table: the writer and its three ways, ``straight``, ``staged`` and ``server_side``.
 
-``transitions`` says which way is taken when, ``target`` knows the table itself. Imports ``destination.quarantine`` and
-``destination.due_key``; what is checked before a run is in ``destination.checks``. This is the fast path: a change
-here comes with a run of the benchmark.
+``transitions`` says which way is taken when; ``target`` handles the table itself. Imports ``destination.quarantine``
+and ``destination.due_key``; the checks before a run are in ``destination.checks``. This is the fast path: run the
+benchmark after any change.
 """

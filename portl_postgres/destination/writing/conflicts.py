@@ -1,21 +1,21 @@
-"""The statements that take rows from the staging table into the destination.
+"""The statements that merge rows from the staging table into the destination.
 
-The staging table is temporary, has the destination's types and collations, and no constraints. Where the source may
-hold two rows with one key, it numbers the rows in the order of their arrival: their place (``ctid``) does not tell, for
-a later, smaller row may fill a gap on an earlier page. One set-based statement takes the rows over:
+The staging table is temporary and has the destination's types and collations, but no constraints. If the source may
+hold two rows with one key, it numbers the rows in order of arrival: ``ctid`` is no substitute, because a later, smaller
+row may fill a gap on an earlier page. One set-based statement merges the rows:
 
-* A row that stands there exactly so is not written again: the new row image is compared with the old one byte by byte
-  (``*<>``, manual 9.25.5 and 9.25.6). Unlike ``IS DISTINCT FROM`` that works for types without equality (json, xml,
-  point), and it sees that 1.0 is not 1.00. Where most rows are expected to stand there so, they are compared before the
-  INSERT too, and are not even locked, which would cost WAL. That is a look into the index for each row, by a
-  subquery: a join would read the whole table for each group of rows. Where many have changed, the look is for nothing.
-* Two rows with one key: overwrite keeps the last, skip the first, merge applies them in their order, in rounds.
-* A row is found by the equality of its key's index, by which 1.0 is 1.00. Overwrite sets such columns of the key too,
-  so that the row is the source's in every column.
-* A column that is GENERATED ALWAYS AS IDENTITY takes values by INSERT and by no UPDATE. Where such a value has to
-  change, the column is BY DEFAULT during the statement (``Merge.opened``).
-* A key that is deferrable cannot be the arbiter of ON CONFLICT (manual, INSERT): there the rows are joined and an
-  UPDATE and an INSERT do the work.
+* An identical row is not written again: the new row image is compared with the old one byte by byte (``*<>``, manual
+  9.25.5 and 9.25.6). Unlike ``IS DISTINCT FROM``, this works for types without equality (json, xml, point) and tells
+  1.0 from 1.00. If most rows are expected to be identical, they are also filtered out before the INSERT, which saves
+  the row locks and their WAL. The filter is a subquery, an index lookup for each row: a join would read the whole table
+  for each group of rows. If many rows have changed, the lookup is wasted.
+* Of two rows with one key, overwrite keeps the last and skip the first; merge applies both in order, in rounds.
+* A row is found by the equality of its key's index, under which 1.0 equals 1.00. Overwrite also sets such key columns,
+  so that the row equals the source's in every column.
+* A GENERATED ALWAYS AS IDENTITY column takes values from INSERT but not from UPDATE. If such a value has to change, the
+  column is BY DEFAULT during the statement (``Merge.opened``).
+* A deferrable key cannot be the arbiter of ON CONFLICT (manual, INSERT): instead, rows are joined, and an UPDATE and an
+  INSERT do the work.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from portl_postgres.catalog.types import PgType
 from portl_postgres.destination.writing.transitions import resolves
 from portl_postgres.sql.text import listed, quoted, with_columns
 
-#: ``destination`` is the name under which the user's expressions know the row that is there.
+#: In the user's expressions, ``destination`` is the existing row.
 TARGET = "destination"
 NEW = "excluded"
 STAGED = "portl_staged"
 
-#: The function that ``json`` under merge needs; temporary, and dropped with the staging table.
+#: The function for the merge rule ``json``; temporary, and dropped with the staging table.
 _JSON_MERGE = """CREATE FUNCTION {name}(a jsonb, b jsonb) RETURNS jsonb
 LANGUAGE plpgsql IMMUTABLE AS $portl$
 BEGIN
@@ -51,7 +51,7 @@ BEGIN
 END
 $portl$"""
 
-#: Types whose explicit cast cuts a value that is too long, where an assignment refuses it.
+#: Types whose explicit cast truncates a value that an assignment refuses as too long.
 _CUT_BY_CAST = {"varchar", "bpchar", "bit", "varbit"}
 
 
@@ -60,8 +60,8 @@ class Merge:
 
     Args:
         intent: the job.
-        name: what the staging table is called; the other temporary things are named after it.
-        operators: the equality of key columns that the search path does not show, by column.
+        name: the name of the staging table, from which other temporary names are derived.
+        operators: by column, equality operators of key columns that are not in the search path.
     """
 
     def __init__(self, intent: Intent, name: str = "portl_stage", operators: Mapping[str, str] | None = None) -> None:
@@ -79,7 +79,7 @@ class Merge:
         self._round = quoted(_free("portl_round", self._columns))
         self._key = intent.key.columns if intent.key else ()
         self._strategy = intent.conflict.strategy
-        #: True if two staged rows may have one key.
+        #: True if staged rows may share a key.
         self.repeats = bool(self._key) and not intent.distinct
 
     @property
@@ -89,7 +89,7 @@ class Merge:
 
     @property
     def prepare(self) -> Iterator[str]:
-        """What makes the staging table and what the statements need besides."""
+        """The statements that create the staging table and other prerequisites."""
         yield (
             f"CREATE TEMPORARY TABLE {quoted(self._name)} ON COMMIT DELETE ROWS"
             f" AS SELECT {listed(self._columns)} FROM {self._table} WITH NO DATA"
@@ -101,7 +101,7 @@ class Merge:
 
     @property
     def tidy(self) -> Iterator[str]:
-        """What drops all that ``prepare`` has made."""
+        """The statements that drop everything created by ``prepare``."""
         yield f"DROP TABLE IF EXISTS {self.stage}"
         if self._needs_function:
             yield f"DROP FUNCTION IF EXISTS {self._function}(jsonb, jsonb)"
@@ -117,20 +117,20 @@ class Merge:
 
     @property
     def rows(self) -> str:
-        """The staged rows to take over in one statement; under merge those of one round."""
+        """The staged rows that one statement merges; under merge, those of one round."""
         if not self.repeats or self._strategy in (Strategy.FAIL, Strategy.MERGE):
             return self.all_rows
         return self.one_of_each(last=self._strategy is Strategy.OVERWRITE)
 
     def one_of_each(self, *, last: bool) -> str:
-        """Return the staged rows without those that a later one, or an earlier one, with the same key stands for."""
+        """Return the staged rows, with only the last, or the first, of those with the same key."""
         keys = self._key_of_row
         order = f"{self._number} DESC" if last else self._number
         return f"(SELECT DISTINCT ON ({keys}) * FROM {self.stage} ORDER BY {keys}, {order}) AS {STAGED}"
 
     @property
     def most_repeats(self) -> str:
-        """The query for the largest number of staged rows with one key."""
+        """The query for the largest number of staged rows that share a key."""
         return (
             f"SELECT coalesce(max(n), 1) FROM (SELECT count(*) AS n FROM {self.stage}"
             f" GROUP BY {self._key_of_row}) AS portl_keys"
@@ -138,7 +138,7 @@ class Merge:
 
     @property
     def number_rounds(self) -> Iterator[str]:
-        """What copies the staged rows to where each has a round: the n-th row with a key is in round n."""
+        """The statement that copies the staged rows with their rounds: the n-th row with a key is in round n."""
         yield (
             f"CREATE TEMPORARY TABLE {quoted(self._name + '_rounds')} ON COMMIT DROP AS SELECT *, row_number() OVER"
             f" (PARTITION BY {self._key_of_row} ORDER BY {self._number}) AS {self._round} FROM {self.stage}"
@@ -147,7 +147,7 @@ class Merge:
 
     @property
     def drop_rounds(self) -> str:
-        """What undoes ``number_rounds``."""
+        """The statement that undoes ``number_rounds``."""
         return f"DROP TABLE {self._rounds}"
 
     def round(self, number: int) -> str:
@@ -156,16 +156,16 @@ class Merge:
 
     @property
     def _key_of_row(self) -> str:
-        """The expressions by which rows with one key are found."""
+        """The expressions that rows with the same key share."""
         keys = listed(self._key)
         if self._intent.key is not None and self._intent.key.nulls_equal:
             return keys
-        # A NULL in the key is never equal to another: such rows are each for themselves.
+        # NULLs in a key are never equal, so each such row stands alone.
         any_null = " OR ".join(f"{quoted(name)} IS NULL" for name in self._key)
         return f"{keys}, CASE WHEN {any_null} THEN {self._number} END"
 
     def selected(self, select: str) -> str:
-        """Return the rows of a query, which need no staging table."""
+        """Return a query's rows as the source of a merge, without a staging table."""
         return f"(\n{select}\n) AS {STAGED}"
 
     def insert(self, select: str) -> str:
@@ -173,12 +173,13 @@ class Merge:
         return self._insert(self.selected(select))
 
     def statement(self, rows: str, counted: str | None = None, *, filtered: bool = True) -> str:
-        """Return the statement that takes ``rows`` over; its one row is: inserted, updated.
+        """Return the statement that merges ``rows`` and returns one row: inserted, updated.
 
         Args:
             rows: what follows FROM.
-            filtered: leave out rows that stand there exactly so before ON CONFLICT locks them.
-            counted: a query whose rows are counted in the same statement, and so in the same state: a third column.
+            filtered: True to filter out identical rows before ON CONFLICT locks them.
+            counted: a query whose rows are counted in the same statement, and so under the same snapshot, as a third
+                column.
         """
         also = "" if counted is None else f", (SELECT count(*) FROM ({counted}) AS portl_read)"
         if self._strategy is Strategy.FAIL or not self._key:
@@ -189,8 +190,8 @@ class Merge:
         assignments = {} if self._strategy is Strategy.SKIP else self._assignments(NEW)
         if not assignments:
             return self._counted(f"{self._insert(rows)} {target} DO NOTHING", also)
-        # The filter spares the lock that ON CONFLICT takes; the condition at the end holds if another session has
-        # changed the row since. OFFSET keeps the planner from making a join of it.
+        # The filter avoids ON CONFLICT's row lock; the condition at the end still holds if another session has changed
+        # the row since. OFFSET prevents the planner from turning it into a join.
         same = f"SELECT FROM {self._there} AND ({self._differs(STAGED)}) IS NOT TRUE OFFSET 0"
         chosen = f" WHERE NOT EXISTS ({same})" if filtered else ""
         action = f"DO UPDATE SET {_set(assignments)} WHERE {self._differs(NEW)}"
@@ -198,7 +199,7 @@ class Merge:
 
     @property
     def opened(self) -> Merge:
-        """The statements that set GENERATED ALWAYS AS IDENTITY columns, too, while these are BY DEFAULT."""
+        """The merge that also sets GENERATED ALWAYS AS IDENTITY columns, while these are BY DEFAULT."""
         fields = tuple(
             attrs.evolve(field, target=attrs.evolve(field.target, identity="by default"))
             if field.target.name in identities(self._intent)
@@ -208,12 +209,12 @@ class Merge:
         return Merge(attrs.evolve(self._intent, fields=fields), self._name, self._operators)
 
     def altered(self, columns: Collection[str], generated: str) -> str:
-        """Return the statement that makes identity columns ``BY DEFAULT`` or ``ALWAYS``."""
+        """Return the statement that sets identity columns to ``BY DEFAULT`` or ``ALWAYS``."""
         actions = ", ".join(f"ALTER COLUMN {quoted(name)} SET GENERATED {generated}" for name in columns)
         return f"ALTER TABLE {self._table} {actions}"
 
     def meeting(self, columns: Collection[str]) -> str:
-        """Return the query for how many staged rows meet one that has another value in some columns."""
+        """Return the query for how many staged rows match an existing row with a different value in some columns."""
         there, staged = ([f"{row}.{quoted(name)}" for name in columns] for row in (TARGET, STAGED))
         differs = f"({', '.join(there)}) IS DISTINCT FROM ({', '.join(staged)})"
         return f"SELECT count(*) FROM {self.rows} JOIN {self._table} AS {TARGET} ON {self._same_key()} WHERE {differs}"
@@ -230,13 +231,13 @@ class Merge:
         """Return the fields that an UPDATE may set.
 
         Args:
-            key: True for the columns of the key, too, of which values can be equal without being the same.
+            key: True to include key columns whose values can be equal without being identical.
         """
         fields = (f for f in self._intent.fields if f.target.identity != "always")
         return [f for f in fields if f.target.name not in self._key or (key and not f.target.exact)]
 
     def _assignments(self, new: str) -> Mapping[str, str]:
-        """Return column to new value."""
+        """Return the new value of each column."""
         conflict = self._intent.conflict
         if replaces(conflict):
             return {f.target.name: f"{new}.{quoted(f.target.name)}" for f in self._changeable(key=True)}
@@ -250,7 +251,7 @@ class Merge:
         return {name: value for name, value in values.items() if value != f"{TARGET}.{quoted(name)}"}
 
     def merged(self, column: Column, how: str, new: str) -> str:
-        """Return the value of a column after a merge of the row ``destination`` with the row ``new``."""
+        """Return a column's value after merging the row ``new`` into the row ``destination``."""
         name = quoted(column.name)
         old, fresh = f"{TARGET}.{name}", f"{new}.{name}"
         either = f"CASE WHEN {old} IS NULL THEN {fresh} WHEN {fresh} IS NULL THEN {old} ELSE {{}} END"
@@ -271,9 +272,9 @@ class Merge:
         return found if found is not None else self._expression(how, new)
 
     def _expression(self, text: str, new: str) -> str:
-        """Return a user's expression, in which ``source`` and ``destination`` are the two rows."""
+        """Return a user's expression, in which ``source`` and ``destination`` name the two rows."""
         columns = ", ".join(f"{new}.{quoted(name)} AS {quoted(name)}" for name in self._columns)
-        # The line ends because the expression may end with a comment.
+        # The newline is needed because the expression may end with a comment.
         return f"(SELECT ({text}\n) FROM (SELECT {columns}) AS source)"
 
     def _differs(self, new: str) -> str:
@@ -281,12 +282,12 @@ class Merge:
         assignments = self._assignments(new)
         old_image = ", ".join(f"{TARGET}.{quoted(name)}" for name in assignments)
         new_image = ", ".join(self._as_stored(name, value, new) for name, value in assignments.items())
-        # The casts keep the parser from taking the two rows for a comparison column by column.
+        # The casts keep the parser from comparing the two rows column by column.
         differs = f"ROW({old_image})::record *<> ROW({new_image})::record"
         for name, value in assignments.items():
             column = self._intent.target.by_name[name]
             if value != f"{new}.{quoted(name)}" and _cut_by_cast(column):
-                # A value that only the cast makes equal is too long: it has to be refused, not left out.
+                # A value that becomes equal only by the cast is too long: it has to be refused, not filtered out.
                 differs = f"({differs} OR CAST({value} AS {column.native})::text IS DISTINCT FROM ({value})::text)"
         newest_by = self._intent.conflict.newest_by
         if newest_by is not None:
@@ -295,22 +296,22 @@ class Merge:
         return differs
 
     def _as_stored(self, name: str, value: str, new: str) -> str:
-        """Return a value as the column would hold it, so that the two images have the same types."""
+        """Return a value as the column would store it, so that the two images have the same types."""
         plain = value == f"{new}.{quoted(name)}"
         return value if plain else f"CAST({value} AS {self._intent.target.by_name[name].native})"
 
     @staticmethod
     def _counted(insert: str, also: str) -> str:
-        """Return a statement that counts what an INSERT without an UPDATE did."""
+        """Return a statement that counts the result of an INSERT without an UPDATE."""
         return f"WITH portl_done AS ({insert} RETURNING 1) SELECT count(*), 0::bigint{also} FROM portl_done"
 
     def _counted_apart(self, insert: str, also: str) -> str:
-        """Return a statement that counts what an INSERT … ON CONFLICT DO UPDATE did."""
+        """Return a statement that counts the result of an INSERT … ON CONFLICT DO UPDATE."""
         if self._counts_by_xmax:
-            # A row that an INSERT has made has no xmax; one that ON CONFLICT has updated was locked first and has.
+            # An inserted row has no xmax; a row updated by ON CONFLICT was locked first, and has one.
             returned, fresh, source = "xmax = 0 AS portl_fresh", "portl_fresh", "portl_done"
         else:
-            # A partitioned table returns no system columns. The statement's snapshot tells whose key was there.
+            # A partitioned table returns no system columns, but the statement's snapshot tells which keys existed.
             returned, source = listed(self._key), f"portl_done AS {STAGED}"
             fresh = f"NOT EXISTS (SELECT FROM {self._there})"
         return (
@@ -320,7 +321,7 @@ class Merge:
 
     @property
     def _there(self) -> str:
-        """The destination's row with the key of the staged one."""
+        """The destination's row with the staged row's key."""
         return f"{self._table} AS {TARGET} WHERE {self._same_key()}"
 
     def _same_key(self) -> str:
@@ -333,7 +334,7 @@ class Merge:
         return " AND ".join(found)
 
     def _joined(self, rows: str, also: str) -> str:
-        """Return the statement for a deferrable key: an UPDATE of the rows that are there, an INSERT of the others."""
+        """Return the statement for a deferrable key: an UPDATE of existing rows, an INSERT of the others."""
         insert = f"{self._insert(rows)} WHERE NOT EXISTS (SELECT FROM {self._there})"
         assignments = {} if self._strategy is Strategy.SKIP else self._assignments(STAGED)
         if not assignments:
@@ -349,13 +350,13 @@ class Merge:
 
 
 def replaces(conflict: Conflict) -> bool:
-    """Return whether a row that is there becomes the source's as a whole, its key included."""
+    """Return whether existing rows are replaced as a whole, key included."""
     overwrites = conflict.strategy is Strategy.OVERWRITE
     return overwrites or (conflict.strategy is Strategy.MERGE and conflict.newest_by is not None)
 
 
 def identities(intent: Intent) -> tuple[str, ...]:
-    """Return the columns that overwriting a row sets although they are GENERATED ALWAYS AS IDENTITY."""
+    """Return the GENERATED ALWAYS AS IDENTITY columns that overwriting a row has to set."""
     if intent.conflict.strategy is not Strategy.OVERWRITE or intent.key is None or intent.create:
         return ()
     fields = (field.target for field in intent.fields if field.target.identity == "always")
@@ -380,13 +381,13 @@ def _cut_by_cast(column: Column) -> bool:
 
 
 def pg_type(column: Column) -> PgType | None:
-    """Return a column's type, without the domains around it."""
+    """Return a column's type, below any domains."""
     found = details(column)
     return found.pg.root if isinstance(found, ColumnDetails) else None
 
 
 def verdict(intent: Intent, rows: int, inserted: int, updated: int) -> Counts:
-    """Return what became of rows of which no two had one key."""
+    """Return the counts for rows with distinct keys."""
     rest = rows - inserted - updated
     if not resolves(intent) or intent.conflict.strategy is Strategy.SKIP:
         return Counts(inserted=inserted, skipped=rest)

@@ -1,4 +1,4 @@
-"""Check what a job asks for under ``conflict.columns`` and ``conflict.newest_by``, before any row is written."""
+"""Check ``conflict.columns`` and ``conflict.newest_by`` before any row is written."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from portl_postgres.sql.text import Unbalanced, check_expression, quoted
 
 
 def check_merge(intent: Intent) -> list[tuple[str, str]]:
-    """Return what is wrong with ``conflict.columns`` and ``newest_by``: where, and what."""
+    """Return the problems with ``conflict.columns`` and ``newest_by``, each with its place."""
     wrong: list[tuple[str, str]] = []
     conflict = intent.conflict
     known = intent.target.by_name
@@ -53,7 +53,7 @@ def _unfit(column: Column, how: str, filled: bool) -> Sequence[str]:
 
 
 def trials(intent: Intent) -> Iterator[tuple[str, str]]:
-    """Yield, for each rule that the server has to judge, where it stands and a query for the server to parse."""
+    """Yield the place and a trial query for each rule that only the server can check."""
     conflict = intent.conflict
     merge = Merge(intent)
     there = ", ".join(_nothing(column) for column in intent.target.columns)

@@ -1,4 +1,4 @@
-"""Name the policy of row security that has refused a row: the server names only restrictive ones."""
+"""Name the row security policy that refused a row, as the server names only restrictive ones."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ SELECT p.polname::text, p.polpermissive
 
 @attrs.frozen
 class Policies:
-    """The policies of one table that decide on rows that the role inserts or updates."""
+    """The policies of one table that apply to rows inserted or updated by the role."""
 
-    #: A row needs one of these,
+    #: A row must satisfy one of these,
     permissive: tuple[str, ...]
     #: and all of these.
     restrictive: tuple[str, ...]
 
     @classmethod
     def of(cls, session: Session, table: str) -> Policies:
-        """Look at the policies of a table, whose name is quoted."""
+        """Read the policies of a table, given its quoted name."""
         rows = session.query(_POLICIES, table, what="looking at the policies of row security")
         return cls(
             permissive=tuple(name for name, permissive in rows if permissive),
@@ -38,7 +38,7 @@ class Policies:
         )
 
     def name(self, error: DataError) -> None:
-        """Say in an error which policy has refused the row, whatever language the server speaks."""
+        """Add to an error which policy refused the row, whatever language the server speaks."""
         named = [name for name in self.restrictive if f'"{name}"' in error.message]
         if not named:
             named = list(self.permissive)

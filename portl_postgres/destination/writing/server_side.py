@@ -12,17 +12,17 @@ from portl_postgres.session.session import Session
 from portl_postgres.sql.text import quoted
 from portl_postgres.wire.server_route import ServerBatch, ServerFormat
 
-#: Where a scan joins another halfway, LIMIT means other rows, and other ones come last.
+#: A scan that joins another halfway changes which rows LIMIT selects, and which come last.
 _WHOLE_SCANS = "SET LOCAL synchronize_seqscans = off"
 
 
 class ServerSideWay(Way):
-    """One statement for all rows of a query, which also resolves the conflicts.
+    """One statement for all rows of a query, which also resolves conflicts.
 
     Args:
-        session: the destination's.
+        session: that of the destination.
         intent: the job.
-        path: says whether rows may meet others.
+        path: says whether rows may conflict.
     """
 
     def __init__(self, session: Session, intent: Intent, path: Path) -> None:
@@ -61,7 +61,7 @@ class ServerSideWay(Way):
 
 
 def comparing(session: Session, intent: Intent, name: str = "portl_stage") -> Merge:
-    """Return the statements that compare keys as their index does; the arguments are those of ``Merge``."""
+    """Return a ``Merge`` that compares keys as their index does. Takes the arguments of ``Merge``."""
     if intent.key is None or not resolves(intent):
         return Merge(intent, name)
     found = table_details(intent.target)
@@ -69,7 +69,7 @@ def comparing(session: Session, intent: Intent, name: str = "portl_stage") -> Me
 
 
 def insert(session: Session, intent: Intent, statement: str) -> int:
-    """Execute an INSERT … SELECT; return the number of its rows."""
+    """Execute an INSERT … SELECT; return its row count."""
     session.execute(_WHOLE_SCANS)
     tag = session.execute(statement, what=f"writing to {intent.target.name}")
     return int(tag.rsplit(" ", 1)[-1])
@@ -78,9 +78,9 @@ def insert(session: Session, intent: Intent, statement: str) -> int:
 def merges_straight(intent: Intent) -> bool:
     """Return whether conflicts of a query's rows can be resolved without a staging table.
 
-    The staging table tells rows with one key apart, and the function for ``json`` comes with it. Without it the rows
-    are counted by reading them a second time, which for a query of the user's could cost as much as the first. Whether
-    identity columns have to be altered shows in the staging table.
+    A staging table is needed to separate rows that share a key, to find out whether identity columns have to be
+    altered, and for the function behind the rule ``json``. Without it, rows are counted by reading them a second time,
+    which for a user's query could cost as much as the first.
     """
     format = intent.format
     plain = isinstance(format, ServerFormat) and not format.own_sql and not identities(intent)

@@ -1,7 +1,7 @@
-"""Through a staging table: COPY into it, then one statement that resolves the conflicts.
+"""Write through a staging table: COPY into it, then one statement that resolves conflicts.
 
-The staging table is emptied by TRUNCATE before it is filled again: deleted rows would slow down every later statement
-of the transaction.
+TRUNCATE empties the staging table before it is filled again, because dead rows would slow down every later statement of
+the transaction.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from portl_postgres.session.session import Session
 from portl_postgres.sql.text import with_columns
 from portl_postgres.wire.server_route import ServerBatch
 
-#: From this share of unchanged rows on it pays to leave them out before ON CONFLICT (docs/performance.md).
+#: From this share of unchanged rows on, it pays to filter them out before ON CONFLICT (docs/performance.md).
 UNCHANGED_SHARE = 0.75
 
 
 class StagingTable:
-    """The staging table: the destination's types and collations, none of its constraints.
+    """The staging table, with the destination's types and collations but none of its constraints.
 
     Args:
         session: the destination's.
@@ -34,7 +34,7 @@ class StagingTable:
     def __init__(self, session: Session, intent: Intent) -> None:
         self._session = session
         self._intent = intent
-        # A caller's session may have temporary tables of its own.
+        # A caller's session may have other temporary tables.
         self._name = f"portl_stage_{secrets.token_hex(4)}"
         self.made = False
         self.full = False
@@ -52,29 +52,29 @@ class StagingTable:
         self.full = False
 
     def committed(self) -> None:
-        """Take note of a COMMIT, which empties the table unless it was only a savepoint of the caller's transaction."""
+        """Note a COMMIT, which empties the table unless it only released a savepoint in the caller's transaction."""
         self.full = self.full and self._session.nested
 
     def restored(self, *, made: bool) -> None:
-        """Take note of the return to a savepoint, before which it was ``made`` or not."""
+        """Note a rollback to a savepoint, at which the table was ``made`` or not."""
         self.made, self.full = made, False
 
     def rolled_back(self) -> None:
-        """Look at what a rollback has left of it."""
+        """Note a rollback, which may have undone its creation."""
         if self.made and not self._session.broken:
             ((found,),) = self._session.query("SELECT to_regclass($1)", self.merge.stage)
             self.made = found is not None
-        # In a caller's transaction the rows of an earlier one of portl's may be there again.
+        # In a caller's transaction, rows of an earlier portl transaction may have reappeared.
         self.full = self.made and self._session.nested
 
     @property
     def tidy(self) -> list[str]:
-        """The statements that drop it: the session may be a caller's."""
+        """The statements that drop it, as the session may be the caller's."""
         return list(self.merge.tidy) if self.made else []
 
 
 class StagedWay(Way):
-    """Rows into the staging table, and from there into the destination.
+    """Writes rows into the staging table, and merges them into the destination.
 
     Args:
         session: the destination's.
@@ -87,7 +87,7 @@ class StagedWay(Way):
         self._intent = intent
         self._copying = copying
         self.table = StagingTable(session, intent)
-        #: True if most staged rows are expected to be in the table unchanged: as many as among those before.
+        #: True if most staged rows are expected to be unchanged, judging from those before.
         self._filters = True
 
     def write(self, batch: Batch) -> int:
@@ -132,27 +132,27 @@ class StagedWay(Way):
         return verdict(self._intent, staged, inserted, updated) + Counts(kept=kept)
 
     def _resolve(self, merge: Merge) -> tuple[int, int]:
-        """Take the rows over, with the values of GENERATED ALWAYS AS IDENTITY columns where these change."""
+        """Merge the rows, including GENERATED ALWAYS AS IDENTITY columns if their values change."""
         own = [name for name in identities(self._intent) if name not in self._intent.kept]
         if not self._meeting(own):
             return self._run(merge.statement(merge.rows, filtered=self._filters))
         what = f"overwriting identity columns of {self._intent.target.name}"
         self._session.execute(merge.altered(own, "BY DEFAULT"), what=what)
         counts = self._run(merge.opened.statement(merge.rows, filtered=self._filters))
-        # A table with checks that wait cannot be altered.
+        # A table with pending deferred checks cannot be altered.
         self._session.execute("SET CONSTRAINTS ALL IMMEDIATE", what=what)
         self._session.execute(merge.altered(own, "ALWAYS"), what=what)
         return counts
 
     def _meeting(self, columns: Collection[str]) -> int:
-        """Return how many rows meet one that has another value in some columns."""
+        """Return how many rows match an existing one with a different value in some columns."""
         if not columns or not resolves(self._intent):
             return 0
         ((found,),) = self._session.query(self.table.merge.meeting(columns), what="looking at identity columns")
         return int(found)
 
     def _merge_in_rounds(self, staged: int) -> Counts:
-        """Merge the rows with one key one after the other: as many statements as the most frequent key has rows."""
+        """Merge rows that share a key in sequence: as many statements as the most frequent key has rows."""
         merge = self.table.merge
         ((rounds,),) = self._session.query(merge.most_repeats)
         if rounds == 1:

@@ -1,4 +1,4 @@
-"""COPY, straight into the table: the fast path."""
+"""Write by COPY straight into the table: the fast path."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from portl_postgres.wire.copy_in import CopyIn
 from portl_postgres.wire.server_route import carried
 
 BAD_TEXT = "22021"
-#: What the server says about a binary value that is too short for its type; poolers say it about lost connections.
+#: The server's message for a binary value that is too short for its type; poolers use it for lost connections.
 TOO_SHORT = "08P01"
-#: COPY refuses FREEZE: a cursor or snapshot of the session might miss the rows, or the table is not of its making.
+#: COPY refuses FREEZE if a cursor or snapshot of the session might miss the rows, or if the table is not new.
 NOT_FROZEN = frozenset({"25000", "55000"})
 
 
 class Way(abc.ABC):
-    """One way for rows into the table: they are written, then taken in, or given up."""
+    """A way to write rows: they are written, then either taken in or aborted."""
 
     @abc.abstractmethod
     def write(self, batch: Batch) -> int:
@@ -30,20 +30,20 @@ class Way(abc.ABC):
 
     @abc.abstractmethod
     def take_in(self) -> tuple[int, Counts]:
-        """Bring what was written into the table; return the number of rows and what became of them."""
+        """Bring the written rows into the table; return their number and their counts."""
 
     @abc.abstractmethod
     def abort(self) -> None:
-        """Give up what was written and not taken in. The caller rolls back."""
+        """Give up rows that were written but not taken in. The caller rolls back."""
 
 
 class Copying:
-    """Rows on their way into one table by COPY.
+    """Sends rows to a table by COPY.
 
     Args:
         session: inside a transaction.
         intent: the job.
-        token: looked at while waiting.
+        token: checked while waiting.
     """
 
     def __init__(self, session: Session, intent: Intent, token: portl.CancelToken) -> None:
@@ -52,14 +52,14 @@ class Copying:
         self._token = token
         self._copy: CopyIn | None = None
         self._frozen = False
-        #: Rows that were sent, and rows that the server has taken.
+        #: Rows sent, and rows that the server accepted.
         self.sent = self.taken = 0
 
     def write(self, batch: Batch, table: str, *, frozen: bool = False) -> int:
-        """Send a batch to ``table``, which is quoted; return its bytes."""
+        """Send a batch to ``table``, a quoted name; return its size in bytes."""
         if self._copy is None:
             self._frozen = frozen
-            if unchecked(self._session):  # bytes are stored as they come
+            if unchecked(self._session):  # bytes are stored unchecked
                 self._session.execute("SET LOCAL client_encoding = 'SQL_ASCII'")
             binary = carried(self._intent.format).name == BINARY
             self._copy = CopyIn(
@@ -76,12 +76,12 @@ class Copying:
             raise DataError(f"a text that no encoding has a form for: {error.reason}", sqlstate=BAD_TEXT) from None
         self.sent += batch.rows
         if self._copy.answered:
-            # In the middle of a COPY the server answers only to refuse (or with a notice): no use in going on.
+            # In the middle of a COPY the server only answers to refuse (or with a notice), so stop sending.
             self.end()
         return sent
 
     def end(self) -> None:
-        """End the COPY that is under way."""
+        """End the current COPY."""
         if self._copy is None:
             return
         copy, self._copy = self._copy, None
@@ -90,7 +90,7 @@ class Copying:
             if unchecked(self._session):
                 self._session.execute("SET LOCAL client_encoding = 'UTF8'")
         except portl.OperationError as error:
-            # Frozen rows are refused while the caller has a cursor open; the next transaction freezes none.
+            # FREEZE is refused while the caller has a cursor open; the next transaction does without.
             error.transient = error.transient or (self._frozen and error.sqlstate in NOT_FROZEN)
             raise
         except portl.ConnectionFailed as error:
@@ -99,7 +99,7 @@ class Copying:
             raise DataError(error.message, sqlstate=TOO_SHORT) from None
 
     def abort(self) -> None:
-        """Give up the COPY that is under way, and forget what was sent."""
+        """Abort the current COPY, and forget what was sent."""
         copy, self._copy = self._copy, None
         self.sent = self.taken = 0
         if copy is not None:
@@ -125,7 +125,7 @@ class StraightWay(Way):
         return self._copying.write(batch, self._table, frozen=self._path.state is State.FRESH)
 
     def take_in(self) -> tuple[int, Counts]:
-        """See ``Way.take_in``. A trigger may have left rows out."""
+        """See ``Way.take_in``. A trigger may have suppressed rows."""
         copying = self._copying
         copying.end()
         sent, taken = copying.sent, copying.taken
@@ -140,10 +140,10 @@ class StraightWay(Way):
 def copy_statement(
     table: str, intent: Intent, *, binary: bool, frozen: bool = False, text: str = "FORMAT text, ENCODING 'UTF8'"
 ) -> str:
-    """Return the COPY that writes rows to ``table``, which is quoted.
+    """Return the COPY that writes rows to ``table``, a quoted name.
 
-    Frozen rows need no look at the transaction that has written them, neither when the key is built nor ever after, and
-    no VACUUM to freeze them. The table must be created, or emptied, in the same (sub)transaction.
+    Frozen rows need no check of the transaction that wrote them, either when the key is built or later, and no VACUUM
+    to freeze them. The table must have been created or truncated in the same (sub)transaction.
     """
     target = with_columns(table, (field.target.name for field in intent.fields))
     options = "FORMAT binary" if binary else text

@@ -1,7 +1,7 @@
-"""The table that rows go to: created in the first transaction, watched for changes, finished after the last rows.
+"""The target table: created in the first transaction, watched for changes, finished after the last rows.
 
-Constraints that wait for the end of a transaction would fail at COMMIT, too late to be dealt with. So they are checked
-with the rows at hand, and wait again before the next ones.
+Deferred constraints would fail at COMMIT, too late to be dealt with. So they are checked with the current rows, and
+deferred again before the next ones.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from portl_postgres.destination.writing.straight import TOO_SHORT
 from portl_postgres.session.session import Session
 from portl_postgres.sql.text import quoted
 
-#: What CREATE TABLE says where two create one table: the table or its type is there, or rows of the catalogs collide.
+#: Errors if two sessions create the same table: the table or its type exists, or catalog rows collide.
 CREATED_TWICE = ("42P07", "42710", "23505")
 FOREIGN_KEY_VIOLATION = "23503"
 UNDEFINED_TABLE = "42P01"
 #: What a refusal begins with that an altered table might have brought about: good rows look bad then.
 _MISREAD = ("22", TOO_SHORT)
 
-#: Makes a COMMIT wait for the disk: the WAL before it, with all earlier commits, goes first. A transaction that has
-#: written no WAL does not wait (xact.c, RecordTransactionCommit), so this one writes a record that changes nothing.
+#: Makes a COMMIT wait for the disk, and with it all earlier commits. A transaction without WAL would not wait (xact.c,
+#: RecordTransactionCommit), so this one writes a record that changes nothing.
 DURABLE = ("SET LOCAL synchronous_commit = on", "SELECT pg_logical_emit_message(true, 'portl', '')")
 
 
 class TargetTable:
-    """One table in the transactions of its writer.
+    """The table, across the transactions of its writer.
 
     Args:
         session: the destination's.
         intent: the job.
-        before: DDL, executed in the first transaction, so that it is committed or undone with the first rows.
-        after: DDL, executed after the last rows.
+        before: DDL for the first transaction, so that it is committed or undone with the first rows.
+        after: DDL for after the last rows.
     """
 
     def __init__(self, session: Session, intent: Intent, before: Sequence[str], after: Sequence[str]) -> None:
@@ -51,23 +51,23 @@ class TargetTable:
         #: Quoted.
         self.name = quoted(found.schema, found.name)
         self._look = drift.statement(self.name, [field.target.name for field in intent.fields])
-        #: True for a table that this run has created for its rows alone: nobody else knows of it yet.
+        #: True for a table created by this run: no one else uses it yet.
         self._own = not found.oid and not intent.create
         self.committed = False
-        #: What the table looked like before the first row; None: not looked at since it was created.
+        #: The table's fingerprint before the first row; None if not read since it was created.
         self._known: Fingerprint | None = None
-        #: True after a refusal that an altered table might have brought about.
+        #: True after a refusal that an altered table may have caused.
         self._suspect = False
-        #: True if a lock of the open transaction has kept the table from being altered since it was looked at.
+        #: True if a lock of the open transaction has prevented alterations since the table was last read.
         self.verified = False
-        #: True while constraints that wait for the end of a transaction do not.
+        #: True while deferrable constraints are set to immediate.
         self._immediate = False
-        #: The policies of row security that decide on new rows; None: not looked at.
+        #: The row security policies for new rows; None if not read.
         self._policies: Policies | None = None
 
     @property
     def relation(self) -> int | None:
-        """The table's oid, as far as the open transaction has seen it."""
+        """The table's oid, if the open transaction has read it."""
         return self._known.oid if self._known is not None and self._session.open else None
 
     def begin(self, *, asked: bool = False) -> None:
@@ -112,7 +112,7 @@ class TargetTable:
         return f"SELECT EXISTS (SELECT FROM {self.name})"
 
     def overtaken(self, error: BaseException) -> portl.Error | None:
-        """Return what it means that the table could not be created, if another process has created it meanwhile."""
+        """Return the error to raise for a table that another process created in the meantime."""
         if not isinstance(error, portl.Error) or self.committed or not self._before or not self._intent.create:
             return None
         if error.sqlstate not in CREATED_TWICE or self._session.broken:
@@ -132,15 +132,15 @@ class TargetTable:
         return not found
 
     def defer(self) -> None:
-        """Let constraints wait for the end of the transaction again."""
+        """Defer constraints to the end of the transaction again."""
         if self._immediate and self._known is not None and self._known.deferred:
             self._session.execute(f"SET CONSTRAINTS {', '.join(self._known.deferred)} DEFERRED")
         self._immediate = False
 
     def check(self) -> None:
-        """Check the constraints that wait, and, once in a transaction, that the table is still the same."""
+        """Check deferred constraints and, once in a transaction, that the table has not been altered."""
         if self._own and self._known is None:
-            return  # one of several tables in a transaction: it has no constraints that wait
+            return  # one of several tables in a transaction, none of which has deferred constraints
         check = [] if self._session.nested else ["SET CONSTRAINTS ALL IMMEDIATE"]
         if not self.verified:
             self._insist(check)
@@ -150,13 +150,13 @@ class TargetTable:
         self._immediate = bool(check)
 
     def refused(self, error: DataError) -> None:
-        """Take note of a refused row, and name the policy that has refused it."""
+        """Note a refused row, and name the policy that refused it."""
         if error.sqlstate == POLICY_VIOLATION and self._policies is not None:
             self._policies.name(error)
         self._suspect = not self.verified and (error.sqlstate or "").startswith(_MISREAD)
 
     def restored(self, *, verified: bool) -> None:
-        """Take note of the return to a savepoint, and look again at a table that is suspect."""
+        """Note a rollback to a savepoint, and read the table again if it is suspect."""
         self.verified, self._immediate = verified, False
         if self._suspect:
             self.recheck()
@@ -166,7 +166,7 @@ class TargetTable:
         self._insist([])
 
     def _insist(self, then: Sequence[str]) -> None:
-        """Refuse a table that was altered; execute what comes next in the same exchange."""
+        """Refuse a table that was altered; execute the next statements in the same round trip."""
         look = [self._look] if self._known is not None else []
         found = self._session.queries([*look, *then], what=f"writing to {self._intent.target.name}")
         if self._known is not None:
@@ -174,13 +174,13 @@ class TargetTable:
         self._suspect = False
 
     def rolled_back(self) -> None:
-        """Take note of a rollback: a table that was created in it is another one when it is created again."""
+        """Note a rollback: a table created in it will be a different one when created again."""
         self.verified = self._immediate = False
         if not self.committed and self._before:
             self._known = None
 
     def begin_last(self) -> None:
-        """Open the transaction of what comes after the rows, and execute that."""
+        """Open the transaction for the statements after the rows, and execute them."""
         try:
             if self._after:
                 self._begin(self._after, what="finishing the table")
@@ -196,7 +196,7 @@ class TargetTable:
     def _begin(self, statements: list[str], what: str) -> list[list[tuple[Any, ...]]]:
         """Open a transaction and execute statements in it; return the rows of each.
 
-        Another job that writes to the table may have done what is due, or be about to: it is awaited.
+        If another job that writes to the table has done what is due, or is about to, wait for it.
         """
         target = self._intent.target
         key, end = due_key.build_key(target), due_key.unmark(target)
@@ -206,11 +206,11 @@ class TargetTable:
         ((marked, built),) = self._session.begin(then=[alone, due_key.marked(target)], what=what)[-1]
         left = statements
         if not marked and end in left:
-            left = left[left.index(end) + 1 :]  # all that is due comes before the end of the record
+            left = left[left.index(end) + 1 :]  # everything due precedes the end of the record
         if built:
             left = [statement for statement in left if statement != key]
         return self._session.queries(left, what=what) if left else []
 
     def finished(self) -> None:
-        """Take note that what comes after the rows is done."""
+        """Note that the statements after the rows are done."""
         self._after = []

@@ -1,19 +1,19 @@
-"""Which way rows take into the table, and what changes that.
+"""Which way rows are written, and what changes that.
 
 ==========  =========================  ======================================================  ==========
 state       rows go                    event                                                   next state
 ==========  =========================  ======================================================  ==========
 UNKNOWN     through the staging table  a transaction begins and the table is empty             STRAIGHT
-..                                     rows are committed, none met a row that was there       STRAIGHT
-..                                     rows are committed, some met a row that was there       STAGED
+..                                     rows are committed, none met an existing row            STRAIGHT
+..                                     rows are committed, some met an existing row            STAGED
 FRESH       straight, frozen           a savepoint is set, or the transaction ends             STRAIGHT
-..                                     a key is there already, and the strategy resolves that  STAGED
-STRAIGHT    straight                   a key is there already, and the strategy resolves that  STAGED
+..                                     a key exists already, and the strategy resolves that    STAGED
+STRAIGHT    straight                   a key exists already, and the strategy resolves that    STAGED
 STAGED      through the staging table  (none)
 ==========  =========================  ======================================================  ==========
 
-A table with rows begins as UNKNOWN: a COPY that meets an existing key leaves dead rows behind, so the first transaction
-goes through the staging table. FRESH is a table that the open transaction has created: its rows can be written frozen
+A table with rows starts as UNKNOWN: a COPY that meets an existing key leaves dead rows behind, so the first transaction
+goes through the staging table. FRESH is a table created by the open transaction, whose rows can be written frozen
 (manual, COPY, FREEZE).
 """
 
@@ -63,7 +63,7 @@ class Path:
         intent: the job.
         nested: True inside a caller's transaction.
         creates: True if this writer creates the table.
-        straight: True if another writer of the same table has found that rows can go straight.
+        straight: True if another writer of the table has found that rows can go straight.
     """
 
     def __init__(self, intent: Intent, *, nested: bool, creates: bool, straight: bool) -> None:
@@ -82,7 +82,7 @@ class Path:
         return self.state in (State.UNKNOWN, State.STAGED)
 
     def on(self, event: Event) -> bool:
-        """Go to the next state; return whether it is another one."""
+        """Go to the next state; return whether it changed."""
         before, self.state = self.state, _NEXT.get((self.state, event), self.state)
         return self.state is not before
 
@@ -90,17 +90,17 @@ class Path:
 def resolves(intent: Intent) -> bool:
     """Return whether the job resolves conflicts.
 
-    A resumed run builds the key of the table that it has created at the end; until then nothing conflicts.
+    A resumed run builds the key of a table that it created at the end; until then nothing conflicts.
     """
     keyless = intent.resumed and table_details(intent.target).keyless
     return intent.key is not None and intent.conflict.strategy is not Strategy.FAIL and not keyless
 
 
 def must_stage(intent: Intent, *, nested: bool) -> bool:
-    """Return whether COPY straight into the table is out of the question.
+    """Return whether COPY straight into the table is ruled out.
 
-    COPY refuses a table with active row security, and a view. Inside a caller's transaction a deferrable key is
-    checked at their COMMIT, too late to do anything about it.
+    COPY refuses views and tables with active row security. Inside a caller's transaction, a deferrable key is checked
+    at the caller's COMMIT, too late to do anything about it.
     """
     found = table_details(intent.target)
     deferred = bool(nested and intent.key and intent.key.deferrable and intent.conflict.strategy is not Strategy.FAIL)

@@ -1,7 +1,7 @@
 """Write batches in transactions: straight into the table, through a staging table, or inside the server.
 
-``transitions`` says which way rows take, ``target`` knows the table. Within a transaction, what was checked stays, and
-the rest can be undone: a savepoint stands behind it.
+``transitions`` says which way rows take; ``target`` handles the table. Within a transaction, checked rows are kept by a
+savepoint, and the rest can be undone.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ EXCLUSION_VIOLATION = "23P01"
 
 @attrs.frozen(kw_only=True)
 class _Written:
-    """What the open transaction holds, as far as it is checked."""
+    """The checked contents of the open transaction."""
 
     rows: int = 0
     inserted: int = 0
@@ -42,11 +42,11 @@ class _Written:
 
 @attrs.frozen(kw_only=True)
 class _Mark:
-    """What was so when the savepoint was set, and is so again after going back to it."""
+    """The state at the savepoint, to return to on rollback."""
 
     written: _Written
     stage_made: bool
-    #: True if a lock that is older than the savepoint keeps the table from being altered.
+    #: True if a lock older than the savepoint prevents the table from being altered.
     verified: bool
 
 
@@ -82,7 +82,7 @@ class PostgresWriter(portl.Writer):
         self._straight = StraightWay(copying, self._table.name, self._path)
         self._staged = StagedWay(session, intent, copying)
         self._server_side = ServerSideWay(session, intent, self._path)
-        #: By which there are rows that are not checked; None: there are none.
+        #: The way that has unchecked rows; None if there are none.
         self._way: Way | None = None
         self._written = _Written()
         self._mark: _Mark | None = None
@@ -95,7 +95,7 @@ class PostgresWriter(portl.Writer):
 
     @property
     def fresh(self) -> bool:
-        """See ``Writer.fresh``: rows may come frozen."""
+        """See ``Writer.fresh``. True if rows may be written frozen."""
         return self._path.state is State.FRESH and carried(self._intent.format) is self._intent.format
 
     @property
@@ -112,7 +112,7 @@ class PostgresWriter(portl.Writer):
             if unknown and self._table.empty():
                 self._path.on(Event.EMPTY)
         except BaseException as error:
-            self.rollback()  # nobody else will: for the engine no transaction is open yet
+            self.rollback()  # no one else will: the engine does not consider a transaction open yet
             overtaken = self._table.overtaken(error)
             if overtaken is not None:
                 raise overtaken from None
@@ -133,7 +133,7 @@ class PostgresWriter(portl.Writer):
             raise self._explained(error) from None
 
     def _choose(self, batch: Batch) -> Way:
-        """Return the way for a batch, ready for it."""
+        """Return the way for a batch, prepared for it."""
         inside = isinstance(batch, ServerBatch)
         if inside and (not self._path.staged or merges_straight(self._intent)):
             return self._server_side
@@ -157,7 +157,7 @@ class PostgresWriter(portl.Writer):
         return counts
 
     def _explained(self, error: DataError) -> DataError:
-        """Return a refusal with advice where the strategy does not resolve the conflict."""
+        """Return a refusal, with a hint if the strategy does not resolve the conflict."""
         self._table.refused(error)
         if error.sqlstate == EXCLUSION_VIOLATION:
             error.hint = "an exclusion constraint is no key: no strategy resolves it; leave such rows out in the source"
@@ -174,7 +174,7 @@ class PostgresWriter(portl.Writer):
         self.release()
         self._table.defer()
         if self._path.staged:
-            self._staged.table.prepare()  # before the savepoint: going back must not undo it
+            self._staged.table.prepare()  # before the savepoint, so that a rollback does not undo it
         self._session.begin()
         self._path.on(Event.SAVEPOINT)
         self._mark = _Mark(written=self._written, stage_made=self._staged.table.made, verified=self._table.verified)
@@ -244,12 +244,12 @@ class PostgresWriter(portl.Writer):
             way.abort()
 
     def reconsider(self, error: DataError) -> bool:
-        """See ``Writer.reconsider``: from the first conflict on, rows go through the staging table."""
+        """See ``Writer.reconsider``. From the first conflict on, rows go through the staging table."""
         if error.sqlstate != UNIQUE_VIOLATION or not resolves(self._intent) or not self._path.on(Event.CONFLICT):
             return False
         logger.debug("a key is there already; going on through a staging table")
         if self._mark is not None:
-            self.save()  # so that the staging table stands before the savepoint
+            self.save()  # so that the staging table predates the savepoint
         return True
 
     def finish(self, record: Callable[[], None] | None = None) -> None:
@@ -268,7 +268,7 @@ class PostgresWriter(portl.Writer):
         self._staged.table.made = False
 
     def abandon(self, *, resumable: bool = False) -> None:
-        """See ``Writer.abandon``: the key of a table that was begun is built, so that the same job can go on."""
+        """See ``Writer.abandon``. Builds the key of an unfinished table, so that the job can be continued."""
         if self._session.broken:
             return
         self._session.settle()
@@ -276,7 +276,7 @@ class PostgresWriter(portl.Writer):
             self._session.execute(statement)
         self._staged.table.made = False
         if not self._table.committed or resumable:
-            return  # what a crash of the server would take is missing in the ledger too
+            return  # commits lost in a server crash are missing from the ledger too
         try:
             self._table.begin_last()
             self._session.commit(DURABLE)
