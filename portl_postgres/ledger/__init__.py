@@ -1,4 +1,4 @@
-"""The ledger, in tables at the destination: its location, its rows, the locks of jobs.
+"""The ledger in tables at the destination: its location, its rows, the locks of jobs.
 
-Imports ``catalog`` and what lies below. The tables are in ``sql/ledger.sql``.
+Imports ``catalog`` and the packages below it. The tables are in ``sql/ledger.sql``.
 """

@@ -1,4 +1,4 @@
-"""Whether a session has a ledger, and why not."""
+"""Choose a session's ledger, or explain why there is none."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from portl_postgres.session.session import Session
 def ledger_of(
     session: Session, wanted: LedgerConfig, schema: str, token: portl.CancelToken
 ) -> PostgresLedger | Finding:
-    """Return the ledger of a session, or why there is none. Creates nothing.
+    """Return a session's ledger, or why there is none. Creates nothing.
 
     Args:
-        session: the destination's.
-        wanted: the job's.
-        schema: the destination's.
-        token: the run's.
+        session: that of the destination.
+        wanted: the job's settings.
+        schema: the destination's schema.
+        token: the run's cancel token.
 
     Raises:
-        LedgerError: if what stands there cannot be read by this version of portl.
+        LedgerError: the ledger cannot be read by this version of portl.
     """
     over = "a run that is interrupted starts over"
     if wanted.mode is LedgerMode.OFF:

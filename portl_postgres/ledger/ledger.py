@@ -1,18 +1,18 @@
-"""The ledger: what was done, in tables at the destination, written in the transactions of the rows.
+"""The ledger in tables at the destination, written in the transactions of the rows.
 
-It stands in ``portl.migrations`` and ``portl.chunks``, or, where the role can neither use nor make that schema, in
+It is in ``portl.migrations`` and ``portl.chunks`` or, if the role can neither use nor create that schema, in
 ``portl_migrations`` and ``portl_chunks`` of the destination's schema.
 ``sql/ledger.sql`` creates the tables; a comment on the first of them records their layout.
 
 Who waits for whom:
 
-* A job is locked by an advisory lock of the session, so the lock dies with the connection.
-* The transaction that writes down a new run holds an advisory lock of its own: ``settled`` waits for it.
-* A transaction with a chunk line holds that line, and the run's row FOR SHARE: ``settled`` waits for the former,
-  ``resume``, which updates the row, for the latter. A line that comes later finds another attempt there.
+* A job is locked by a session-level advisory lock, which dies with the connection.
+* The transaction that records a new run holds another advisory lock, which ``settled`` waits for.
+* A transaction with a chunk line locks that line, and the run's row FOR SHARE: ``settled`` waits for the former;
+  ``resume``, which updates the row, for the latter. A later line then finds another attempt there, and is refused.
 
-A transaction whose client is gone may stand for hours until the server notices. Nobody will commit it, so its backend
-is ended after ``PATIENCE_SECONDS``.
+A transaction whose client is gone may stay open for hours until the server notices. It will never be committed, so its
+backend is terminated after ``PATIENCE_SECONDS``.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ logger = logging.getLogger("portl.postgres")
 T = TypeVar("T")
 _Rows = list[tuple[Any, ...]]
 
-#: How long a transaction without a client may stand in the way. Between its line and its COMMIT nothing takes time.
+#: How long to wait for a transaction without a client. Nothing slow happens between its line and its COMMIT.
 PATIENCE_SECONDS = 15.0
 
 _LOCK_TIMEOUT = "55P03"
@@ -50,19 +50,19 @@ class PostgresLedger(portl.Ledger):
     """The ledger of one session.
 
     Args:
-        session: the destination's, or a worker session's.
-        candidates: schema and names of the tables for each place where it may be, the preferred first.
-        token: the run's.
+        session: that of the destination, or of a worker.
+        candidates: schema and table names of each possible location, the preferred one first.
+        token: the run's cancel token.
     """
 
     def __init__(self, session: Session, candidates: Sequence[tuple[str, str, str]], token: portl.CancelToken) -> None:
         self._session = session
         self.locations = Locations(session, candidates)
         self._lock = JobLock(session, token)
-        #: What was read of a job in the exchange that has locked it, for the ``find`` that follows: the job, where it
-        #: was looked, and the rows.
+        #: What was read of a job in the round trip that locked it, for the following ``find``: the job, the locations
+        #: read, and the rows.
         self._ahead: tuple[str, list[Location], list[_Rows]] | None = None
-        #: Where runs stand, by their ids.
+        #: The locations of runs, by id.
         self._homes: dict[str, Location] = {}
 
     @property
@@ -105,7 +105,7 @@ class PostgresLedger(portl.Ledger):
         """See ``Ledger.start``."""
         self._homes.pop(run.id, None)
         with self._transaction():
-            # The places as of now: in the same exchange, unless what is known of them does not hold any more.
+            # The locations are re-checked in the same round trip, unless what is known of them is out of date.
             hold = f"SELECT pg_catalog.pg_advisory_xact_lock({lock_key('run', run.id)})"
             known = self.locations.chosen()
             rows = (
@@ -122,7 +122,7 @@ class PostgresLedger(portl.Ledger):
         self._homes[run.id] = place
 
     def _new(self, place: Location, run: Run) -> str:
-        """Return the statement that writes down a new run and its chunks."""
+        """Return the statement that records a new run and its chunks."""
         identity = json.dumps(run.identity, sort_keys=True)
         return new_run(
             place,
@@ -149,7 +149,7 @@ class PostgresLedger(portl.Ledger):
         """See ``Ledger.resume``.
 
         Raises:
-            Superseded: if the stored attempt is not the one before ``run.attempt``.
+            Superseded: the stored attempt is not the one before ``run.attempt``.
         """
         place = self._home(run)
         where = "id = $1::uuid", [run.id]
@@ -244,7 +244,7 @@ class PostgresLedger(portl.Ledger):
         """See ``Ledger.close``. An attempt that was superseded leaves the run alone.
 
         Raises:
-            Superseded: if it was, and ``state`` says that the run is done.
+            Superseded: it was, and ``state`` says that the run is done.
         """
         place = self._home(run)
         with self._transaction():
@@ -265,7 +265,7 @@ class PostgresLedger(portl.Ledger):
                 f"UPDATE {place.of_migrations} SET acknowledged = pg_catalog.clock_timestamp()"
                 f" WHERE id = {literal(run)}::uuid AND state = 'done' AND acknowledged IS NULL"
             )
-            # One exchange and one COMMIT that waits for the disk: whoever is told must never be told again.
+            # One round trip, and a COMMIT that waits for the disk: a result reported once must never be reported again.
             self._session.begin(then=["SET LOCAL synchronous_commit = on", update], what="the ledger")
             self._session.commit()
 
@@ -289,12 +289,12 @@ class PostgresLedger(portl.Ledger):
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """Work in the transaction that is open, or else in one of one's own."""
+        """Work in the open transaction or, if there is none, in a new one."""
         self._ahead = None
         if self._inside:
             yield
             return
-        # What another transaction has committed while this one waited must be seen.
+        # Must see what another transaction committed while this one waited.
         self._session.begin("ISOLATION LEVEL READ COMMITTED")
         try:
             yield
@@ -304,7 +304,7 @@ class PostgresLedger(portl.Ledger):
         self._session.commit()
 
     def _patiently(self, call: Callable[[], T], blockers: Callable[[], list[int]], run: Run) -> T:
-        """Call what may wait for a transaction of an earlier attempt; end that if it stays without a client."""
+        """Call a function that may wait for an earlier attempt's transaction; terminate that if its client is gone."""
         if self._inside:
             return call()
         for last in (False, True):
@@ -328,10 +328,10 @@ class PostgresLedger(portl.Ledger):
         )
 
     def _home(self, run: Run) -> Location:
-        """Return where a run stands.
+        """Return the location of a run.
 
         Raises:
-            Superseded: if it stands nowhere.
+            Superseded: it is in none.
         """
         if run.id not in self._homes:
             for place in self.locations.readable(look=True):
@@ -384,9 +384,10 @@ class PostgresLedger(portl.Ledger):
     def _stored(
         self, job: str | None, *, latest: bool, idempotency_key: str | None
     ) -> tuple[list[tuple[Location, _Rows, _Rows]], Holders | None]:
-        """Return the rows of runs and of their chunks as they stand at each place, and who holds the lock of ``job``.
+        """Return the rows of runs and their chunks at each location, and the holder of the job's lock.
 
-        All that comes from one exchange.
+        All of it comes from one round trip, based on the last known locations, and is repeated if these were out of
+        date.
 
         It is put together from what was seen at the places before, and counts if that is still so.
         """
@@ -412,7 +413,7 @@ class PostgresLedger(portl.Ledger):
     def _look(
         self, places: Sequence[Location], job: str | None, *, latest: bool, idempotency_key: str | None = None
     ) -> list[str]:
-        """Return the queries for what stands at some places; see ``_stored``."""
+        """Return the queries for ``_stored``."""
         key = None if idempotency_key is None else self._escaped(idempotency_key)
         name = None if job is None else self._escaped(job)
         holders = [] if job is None else [bound(statement("ledger_holders"), [lock_key("job", job)])]
@@ -433,7 +434,7 @@ class PostgresLedger(portl.Ledger):
         return self._session.readable(socket.gethostname()), os.getpid(), portl.__version__
 
     def _escaped(self, text: str) -> str:
-        """Return a text as it stands in a JSON string, in characters that the server's encoding has."""
+        """Return text escaped as in a JSON string, using only characters of the server's encoding."""
         unicode = self._session.speaks_unicode and not any("\ud800" <= character <= "\udfff" for character in text)
         return json.dumps(text, ensure_ascii=not unicode)[1:-1]
 

@@ -1,4 +1,4 @@
-"""The statements that write chunk lines: they find nothing where the attempt that writes has been superseded."""
+"""The statements that write chunk lines; they match nothing if the writing attempt has been superseded."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ def one_line(place: Location, *, shared: bool) -> str:
     """Return the statement that writes one line: $1 run, $2 attempt, $3 number, $4 bounds, $5 state, then the counts.
 
     Args:
-        place: where the run stands.
-        shared: True if several processes of one attempt may work on the chunk: then the line that this one began with
-            follows, as attempt, state and rows.
+        place: the location of the run.
+        shared: True if several processes of one attempt may work on the chunk; the attempt, state and rows of the line
+            that this one began with then follow as parameters.
     """
     first = 6 + len(COUNTS)
     running = f" AND state = '{RunState.RUNNING.value}'" if shared else ""
@@ -30,7 +30,7 @@ def one_line(place: Location, *, shared: bool) -> str:
 
 
 def all_done(place: Location) -> str:
-    """Return the statement for the lines of chunks that are done: $1 run, $2 attempt, then arrays: numbers, counts."""
+    """Return the statement for the lines of finished chunks: $1 run, $2 attempt, then arrays: numbers, counts."""
     counts = ", ".join(f"{name} = u.{name}" for name in COUNTS)
     arrays = ", ".join(f"${n}::int8[]" for n in range(4, 4 + len(COUNTS)))
     return (

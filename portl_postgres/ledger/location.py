@@ -1,4 +1,4 @@
-"""The locations of a ledger: what exists there, and what the role may do with it."""
+"""The possible locations of a ledger: what exists there, and what the role may do with it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ logger = logging.getLogger("portl.postgres")
 
 #: The layout of the tables in ``sql/ledger.sql``, recorded in the comment on the table of runs.
 LAYOUT = 1
-#: The schema of the ledger's own, which is preferred.
+#: The ledger's own schema, which is preferred.
 SCHEMA = "portl"
 
 _MARK = re.compile(r"portl's ledger, layout (\d+)")
@@ -49,12 +49,12 @@ class Location:
         return self.readable and self.writable if self.exists else self.lacking is None
 
     def same(self, other: Location) -> bool:
-        """Return whether two looks have found the same tables."""
+        """Return whether two looks found the same tables."""
         return (self.schema, self.migrations, self.exists) == (other.schema, other.migrations, other.exists)
 
     @property
     def obstacle(self) -> tuple[str, str]:
-        """Why it cannot be used, and what would help."""
+        """Why it cannot be used, and a remedy."""
         tables = f"{self.of_migrations}, {self.of_chunks}"
         if not self.exists:
             grant = "ON DATABASE …" if self.schema_missing else f"ON SCHEMA {quoted(self.schema)}"
@@ -91,7 +91,7 @@ def candidates(wanted: LedgerConfig, schema: str) -> list[tuple[str, str, str]]:
 
 
 def look(candidates: Sequence[tuple[str, str, str]]) -> str:
-    """Return the query for what stands at possible locations; ``location_of`` reads its rows."""
+    """Return the query that looks at possible locations; ``location_of`` reads its rows."""
     names = (Expression(f"ARRAY[{', '.join(map(literal, of))}]") for of in zip(*candidates, strict=True))
     return bound(statement("ledger_locations"), *names)
 
@@ -156,7 +156,7 @@ class Locations:
     """The possible locations of one session's ledger, as of the last look.
 
     Args:
-        session: the destination's.
+        session: that of the destination.
         candidates: see ``candidates``.
     """
 
@@ -167,11 +167,11 @@ class Locations:
 
     @property
     def known(self) -> list[Location]:
-        """The locations as of the last look; the first access looks."""
+        """The locations as of the last look; looks on first access."""
         return self._locations or self.look()
 
     def look(self) -> list[Location]:
-        """Return the locations as they are now.
+        """Look again, and return the locations.
 
         Raises:
             LedgerError: other tables have these names, or the ledger has another layout.
@@ -185,17 +185,17 @@ class Locations:
         return look(self._candidates)
 
     def seen(self, rows: Sequence[tuple[Any, ...]]) -> Locations:
-        """Remember the answer to ``query``."""
+        """Store the answer to ``query``."""
         self._locations = [location_of(names, row) for names, row in zip(self._candidates, rows, strict=True)]
         return self
 
     def readable(self, *, look: bool = False) -> list[Location]:
-        """Return the locations with runs that the role may read; ``look``: as of now."""
+        """Return the locations with runs that the role may read; ``look``: look again first."""
         locations = self.look() if look else self.known
         return [location for location in locations if location.exists and location.readable]
 
     def hidden(self) -> tuple[str, str] | None:
-        """Return why there may be runs that the role may not read, and what would help; None if there are none."""
+        """Return where there may be runs that the role may not read, and a remedy; None if there are none."""
         for location in self.known:
             if location.exists and not location.readable:
                 schema, tables = quoted(location.schema), f"{location.of_migrations}, {location.of_chunks}"
@@ -207,7 +207,7 @@ class Locations:
         return None
 
     def chosen(self, *, look: bool = False) -> Location:
-        """Return where a new run is recorded; ``look``: as of now.
+        """Return where a new run is recorded; ``look``: look again first.
 
         Raises:
             LedgerError: no location is usable.

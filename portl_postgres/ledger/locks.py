@@ -1,7 +1,7 @@
-"""Advisory locks of jobs and runs: taking one, naming its holder, ending backends that outlived their process.
+"""Advisory locks of jobs and runs: take one, name its holder, terminate backends that outlived their process.
 
-A key is the first eight bytes, as a signed big-endian integer, of the SHA-256 of a constant and what is locked. It is
-the same in all versions of portl: see ``lock_key``.
+A key is the first eight bytes, as a signed big-endian integer, of the SHA-256 of a constant and the name of what is
+locked. It must be the same in all versions of portl: see ``lock_key``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from portl_postgres.sql.text import bound, statement
 
 logger = logging.getLogger("portl.postgres")
 
-#: How long to try for a lock: a server notices late that a client has died.
+#: How long to try for a lock, as servers are slow to notice that a client has died.
 LOCK_SECONDS = 3.0
 POLL_SECONDS = 0.1
 
@@ -29,10 +29,10 @@ _TRY = (
 )
 _RELEASE = "SELECT pg_catalog.pg_advisory_unlock($1::int8)"
 
-#: By the key of an advisory lock: the backend that holds it, and its description for messages.
+#: By the key of an advisory lock, the backend that holds it and its description for messages.
 Holders = dict[int, tuple[int | None, str]]
 
-#: Locks that this process held over connections that broke: key, backend, and the backend's start. The server may not
+#: Locks that this process held on connections that broke: key, backend, and the backend's start. The server may not
 #: have noticed yet.
 _lost: set[tuple[int, int, str]] = set()
 
@@ -42,18 +42,18 @@ def lock_key(kind: str, name: str) -> int:
 
     Args:
         kind: ``job``, ``run`` (a run's first transaction) or ``ledger`` (creating or upgrading one).
-        name: the job's or the run's; empty for ``ledger``.
+        name: that of the job or the run; empty for ``ledger``.
     """
     text = f"portl {kind}\0{name}".encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big", signed=True)
 
 
 class JobLock:
-    """The lock of a job, which a session holds.
+    """The lock of a job, held by a session.
 
     Args:
-        session: the destination's.
-        token: the run's.
+        session: that of the destination.
+        token: the run's cancel token.
     """
 
     def __init__(self, session: Session, token: portl.CancelToken) -> None:
@@ -67,10 +67,10 @@ class JobLock:
 
         Args:
             job: the job.
-            then: queries that are executed under the lock, in the same exchange.
+            then: queries to execute under the lock, in the same round trip.
 
         Returns:
-            Their rows; None if one of them has failed, or the lock is held already.
+            Their rows; None if one of them failed, or the lock was already held.
         """
         if self._locked == job:
             return None
@@ -101,15 +101,15 @@ class JobLock:
             logger.debug("%s: releasing the job's lock failed: %s", self._session.label, error.message)
 
     def _tried_with(self, key: int, then: Sequence[str]) -> list[list[tuple[Any, ...]]] | None:
-        """Try for the lock; return the rows of queries that see what its last holder has committed, or None."""
-        # Each statement sees what is there when it begins, whatever the default is.
+        """Try for the lock; return the rows of queries that see what its last holder committed, or None."""
+        # READ COMMITTED, whatever the default, so that each statement sees the state when it begins.
         seeing = "SET LOCAL transaction_isolation = 'read committed'"
         try:
             _, lock, *found = self._session.queries([seeing, bound(_TRY, key), *then], what="the ledger")
         except (portl.ConnectionFailed, portl.Cancelled):
             raise
         except portl.Error as error:
-            # The lock outlives the failure of what comes after it: it is taken once more, alone.
+            # The lock outlives the failure of the statements after it, so it is now taken again, alone.
             logger.debug("%s: %s", self._session.label, error.message)
             self._session.queries([bound(_RELEASE, key)], what="the ledger")
             return None
@@ -125,7 +125,7 @@ class JobLock:
         return bool(got)
 
     def _end_lost(self, key: int) -> None:
-        """End the backend of a connection that broke in this process, if it still holds the lock."""
+        """Terminate the backend of a connection that broke in this process, if it still holds the lock."""
         for pid, began in _query(
             self._session,
             "SELECT a.pid, a.backend_start::text FROM pg_catalog.pg_stat_activity AS a WHERE a.pid = ANY($1::int4[])",
@@ -167,7 +167,7 @@ def holders_of(rows: Sequence[tuple[Any, ...]]) -> Holders:
 
 
 def end(session: Session, pids: list[int], run: Run) -> None:
-    """End backends that are idle in a transaction since their client died, not active ones or other roles'."""
+    """Terminate backends that are idle in a transaction because their client died, not active ones or other roles'."""
     try:
         idle = _query(
             session,
@@ -187,7 +187,7 @@ def writers(session: Session, table: str, where: str, parameters: Sequence[objec
     rows = _query(session, f"SELECT xmax::text FROM {table} WHERE {where}", *parameters)
     transactions = [xmax for (xmax,) in rows]
     try:
-        # xmax is a multixact where several transactions have locked the row.
+        # xmax is a multixact if several transactions have locked the row.
         transactions += [
             xid
             for xmax in list(transactions)

@@ -1,4 +1,4 @@
-"""Convert between the ledger's rows and runs and chunk lines."""
+"""Convert the ledger's rows to runs and chunk lines, and back."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import attrs
 from portl import ChunkLine, ChunkState, DroppedKey, Run, RunState, RunTable
 from portl_postgres.ledger.locks import Holders, lock_key
 
-#: The columns of a chunk line that count.
+#: The count columns of a chunk line.
 COUNTS = ("rows", "bytes", "batches", "inserted", "updated", "unchanged", "skipped", "deleted", "kept", "rejected")
 
 
 def with_holders(runs: list[Run], holders: Holders) -> list[Run]:
-    """Return runs with whether a process is at work on them; only the latest of a job can have one."""
+    """Return runs with the processes working on them, if any; only a job's latest run can have one."""
     seen: set[str] = set()
     result = []
     for run in runs:
@@ -58,7 +58,7 @@ def run_of(stored: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> Run
         ended=_time(stored["ended"]),
         error=stored["error"],
         resumable=stored["resumable"],
-        # The OIDs in a ledger that was restored from a dump are not those of the tables restored with it.
+        # In a ledger restored from a dump, the OIDs are not those of the tables restored with it.
         incarnation=stored["incarnation"] if stored["ledger"] == stored["table"] else None,
         idempotency_key=json.loads(f'"{stored["idempotency_key"]}"') if stored["idempotency_key"] else None,
         acknowledged=stored["acknowledged"] is not None,

@@ -1,4 +1,4 @@
-"""The statements for runs: what writes a new one down, and what reads those that there are."""
+"""The statements that record, read and remove runs."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _SAVED = "portl_ledger"
 
 
 def new_run(place: Location, *values: str | int | Sequence[int] | Sequence[str | None] | None) -> str:
-    """Return the statement that writes down a new run and its chunks.
+    """Return the statement that records a new run and its chunks.
 
     Args:
-        place: where.
-        values: of the columns as they are named below; then where its table is, host, process, version, idempotency
-            key, the numbers and the bounds of its chunks, and its tables.
+        place: the location.
+        values: the parameters, in the order of the columns below; then the ledger's table, host, process, version,
+            idempotency key, the numbers and the bounds of its chunks, and its tables.
     """
-    # The latest run is the one that was started last: a clock that was set back must not hide it.
+    # The run started last must sort last: a clock that was set back must not hide it.
     written = (
         f"WITH run AS (INSERT INTO {place.of_migrations} (id, job, identity, fingerprint, attempt, state,"
         " source, destination, snapshots, resumable, incarnation, ledger, started, taken, host, pid, version,"
@@ -43,13 +43,13 @@ def new_run(place: Location, *values: str | int | Sequence[int] | Sequence[str |
 
 
 def standing(places: Sequence[Location], job: str | None, *, latest: bool, idempotency_key: str | None) -> list[str]:
-    """Return two queries for each place: for the rows of runs there, and for those of their chunks.
+    """Return two queries for each location: for the rows of runs, and for those of their chunks.
 
     Args:
-        places: that are read.
-        job: theirs, as the ledger has it; None: any.
-        latest: True for the latest alone.
-        idempotency_key: theirs, as the ledger has it; None: any.
+        places: the locations.
+        job: the runs' job, as stored; None for any.
+        latest: True for the latest run only.
+        idempotency_key: the runs' key, as stored; None for any.
     """
     wanted = "" if job is None else f" WHERE job = {literal(job)}"
     if idempotency_key is not None:
@@ -75,7 +75,7 @@ def taken_over(place: Location) -> str:
 
 
 def closed(place: Location) -> str:
-    """Return the statement that ends an attempt, and gives a row if it does: $1 run, $2 attempt, $3 state, $4 error."""
+    """Return the statement that ends an attempt, with a row if it did: $1 run, $2 attempt, $3 state, $4 error."""
     return (
         f"UPDATE {place.of_migrations} AS m SET state = $3, ended = pg_catalog.clock_timestamp(), error = $4,"
         " total_rows = t.rows, total_bytes = t.bytes, total_rejected = t.rejected"
@@ -86,7 +86,7 @@ def closed(place: Location) -> str:
 
 
 def forgotten(place: Location) -> str:
-    """Return the statement that removes all runs of the job $1, and counts them."""
+    """Return the statement that removes all runs of job $1, and counts them."""
     return (
         f"WITH gone AS (DELETE FROM {place.of_migrations} WHERE job = $1 RETURNING id), lines AS"
         f" (DELETE FROM {place.of_chunks} AS c USING gone WHERE c.run = gone.id)"
@@ -95,7 +95,7 @@ def forgotten(place: Location) -> str:
 
 
 def attempted(session: Session, statements: Sequence[str]) -> list[list[tuple[Any, ...]]] | None:
-    """Execute statements in the open transaction in one exchange; return their rows, or None if one has failed."""
+    """Execute statements in the open transaction in one round trip; return their rows, or None if one failed."""
     try:
         found = session.queries([f"SAVEPOINT {_SAVED}", *statements, f"RELEASE SAVEPOINT {_SAVED}"], what="the ledger")
     except (portl.ConnectionFailed, portl.Cancelled):

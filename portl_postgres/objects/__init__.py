@@ -1,6 +1,6 @@
-"""What a database holds beside its rows, and the statements that create it, in the order of what needs what.
+"""Objects of a database besides rows, and the statements that create them, in dependency order.
 
-Imports ``catalog`` and what lies below. ``reading`` reads the catalogs by queries whose number does not grow with the
-tables (``sql/objects``); ``making`` executes the statements at the destination. Wherever the server has words of its
-own for a statement (``pg_get_indexdef`` and its like) they are used; for the rest, what pg_dump does is the reference.
+Imports ``catalog`` and the packages below it. ``reading`` reads the catalogs, with a number of queries that does not
+grow with the number of tables (``sql/objects``); ``making`` executes the statements at the destination. Wherever the
+server can print a statement itself (``pg_get_indexdef`` etc.), that is used; for the rest, pg_dump is the reference.
 """

@@ -1,4 +1,4 @@
-"""The order in which objects are created: what an object needs comes before it (manual, 53.18, pg_depend)."""
+"""The order in which objects are created: dependencies first (manual, 53.18, pg_depend)."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from portl import ObjectGroup, SchemaObject, Stage
 from portl_postgres.catalog.tables import shown
 from portl_postgres.objects.kinds import KINDS, OF_TABLES, PROPERTIES, RANKS, RELATIONS, REPEATABLE
 
-#: Class and oid, as pg_depend has them.
+#: Class and oid, as in pg_depend.
 Address = tuple[int, int]
 
 
 @attrs.frozen(kw_only=True)
 class Found:
-    """An object as it is read."""
+    """An object as read from the catalogs."""
 
-    #: That of the object; a property has the one of its owner.
+    #: The object's address; a property has that of its owner.
     address: Address
     kind: str
     schema: str
     name: str
-    #: The oid of the table, sequence or view that it belongs to, or is; 0: none.
+    #: The oid of the table, sequence or view that it belongs to, or is; 0 if none.
     relation: int
     statements: tuple[str, ...]
 
     @property
     def key(self) -> Key:
-        """What tells it from all others."""
+        """What identifies it among all others."""
         return self.address, self.kind, self.name
 
     def asked(self, groups: Collection[ObjectGroup]) -> bool:
@@ -44,12 +44,12 @@ Key = tuple[Address, str, str]
 
 
 class Graph:
-    """Objects, and what each needs.
+    """Objects and their dependencies.
 
     Args:
-        objects: all that are to be created.
-        depends: addresses of what needs something, of what that is a part of, and of what it needs. What is not among
-            the objects is ignored.
+        objects: all objects to create.
+        depends: addresses of the dependent, of what it is part of, and of the dependency. Addresses that are not among
+            the objects are ignored.
         tables: the source's names of tables, views and sequences, by oid.
     """
 
@@ -62,7 +62,7 @@ class Graph:
         found = list(objects)
         self._tables = tables
         self._owners = {o.address: o.key for o in found if o.kind not in PROPERTIES}
-        # Of an object that is not carried over, a comment is not either.
+        # If an object is not carried over, neither is its comment.
         self._relations = {o.relation: o.key for o in found if o.kind in RELATIONS}
         self._objects = {
             o.key: o
@@ -80,14 +80,14 @@ class Graph:
         self._refreshes()
 
     def _refreshes(self) -> None:
-        """Have materialized views refreshed after those that they read."""
+        """Make materialized views be refreshed after those that they read."""
         refreshes = {o.address: key for key, o in self._objects.items() if o.kind == "refresh"}
         for address, key in refreshes.items():
             read = {other[0] for other in self._behind(self._owners[address])}
             self._needs[key] |= {refreshes[other] for other in read & refreshes.keys() if other != address}
 
     def _behind(self, key: Key) -> set[Key]:
-        """Return everything that an object needs, and that these need."""
+        """Return the direct and indirect dependencies of an object."""
         seen: set[Key] = set()
         todo = [key]
         while todo:
@@ -98,7 +98,7 @@ class Graph:
         return seen
 
     def ordered(self) -> tuple[tuple[SchemaObject, ...], tuple[str, ...]]:
-        """Return the objects in the order in which they are created, and the names of those in a circle."""
+        """Return the objects in the order in which they are created, and the names of those in a cycle."""
         stages = self._stages()
         waiting = {key: len(self._needs[key]) for key in self._objects}
         needed_by: defaultdict[Key, list[Key]] = defaultdict(list)
@@ -127,7 +127,7 @@ class Graph:
         return tuple(result), circle
 
     def _stages(self) -> Mapping[Key, Stage]:
-        """Return the stage of each object: that of its kind, or an earlier one in which something needs it."""
+        """Return the stage of each object: that of its kind, or an earlier one if something needs it there."""
         stages = {key: KINDS[o.kind][0] for key, o in self._objects.items()}
         todo = sorted(stages, key=lambda key: stages[key])
         while todo:

@@ -1,11 +1,10 @@
-"""The kinds of objects: when each is created, and what the job calls the group that it belongs to."""
+"""The kinds of objects: when each is created, and which of the job's groups it belongs to."""
 
 from __future__ import annotations
 
 from portl import ObjectGroup, Stage
 
-#: In the order in which they are created where nothing else decides: that of pg_dump (pg_dump_sort.c,
-#: dbObjectTypePriority).
+#: In the default order of creation, that of pg_dump (pg_dump_sort.c, dbObjectTypePriority).
 KINDS: dict[str, tuple[Stage, ObjectGroup | None]] = {
     "schema": (Stage.BEFORE, ObjectGroup.TYPES),
     "extension": (Stage.BEFORE, ObjectGroup.EXTENSIONS),
@@ -45,7 +44,7 @@ KINDS: dict[str, tuple[Stage, ObjectGroup | None]] = {
 }
 RANKS = {kind: rank for rank, kind in enumerate(KINDS)}
 
-#: Properties of another object, whose address they have.
+#: Properties of another object, which share its address.
 PROPERTIES = frozenset(
     {
         "partition",
@@ -60,9 +59,9 @@ PROPERTIES = frozenset(
         "position",
     }
 )
-#: Those of a table: it may be created otherwise, and is not among the objects then.
+#: Properties of a table, which may be created in another form and is then not among the objects.
 OF_TABLES = frozenset({"replica identity", "row security"})
-#: What executing the statements once more does not change; there is nothing to recognise it by.
+#: Kinds whose statements are idempotent; there is nothing to recognise them by.
 REPEATABLE = frozenset(
     {"owned by", "default", "index option", "replica identity", "validation", "refresh", "row security", "comment"}
     | {"position"}

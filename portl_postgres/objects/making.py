@@ -1,4 +1,4 @@
-"""Create objects at a destination, in transactions of their own; or look which of them are there."""
+"""Create objects at a destination, in separate transactions, and find which of them exist."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from portl_postgres.objects.reading import read
 from portl_postgres.session.session import Session
 from portl_postgres.sql.text import quoted, statement
 
-#: Objects that are created in one transaction: each holds locks, of which a server has a limited number
-#: (manual, 20.12, max_locks_per_transaction).
+#: Objects created in one transaction: each takes locks, whose number on a server is limited (manual, 20.12,
+#: max_locks_per_transaction).
 GROUP = 200
-#: Names are qualified, and functions may name what does not exist yet (as pg_dump has it).
+#: Names are qualified, and functions may refer to objects that do not exist yet (the settings of pg_dump).
 _SETTINGS = ("SET LOCAL search_path = ''", "SET LOCAL check_function_bodies = off")
-#: What statements may contain that older servers do not know, with the version that does (release notes).
+#: Syntax that older servers do not know, with the version that introduced it (release notes).
 _SINCE = (
     (re.compile(r"\bGENERATED ALWAYS AS \(.*\) VIRTUAL\b"), 18, "virtual generated columns"),
     (re.compile(r"\bWITHOUT OVERLAPS\b|, PERIOD "), 18, "keys WITHOUT OVERLAPS"),
@@ -30,12 +30,12 @@ _SINCE = (
 
 
 def existing(session: Session) -> frozenset[str]:
-    """Return the labels of the objects that a database has."""
+    """Return the labels of a database's objects."""
     return frozenset(o.label for o in read(session).objects)
 
 
 def unfit(session: Session, objects: Sequence[SchemaObject]) -> list[Finding]:
-    """Return what keeps objects from being created: the server, the role, or the version."""
+    """Return what prevents objects from being created: the server, the role, or the version."""
     ((recovering, read_only, may_create),) = session.query(
         "SELECT pg_catalog.pg_is_in_recovery(), current_setting('transaction_read_only')::boolean,"
         " has_database_privilege(current_database(), 'CREATE')",
@@ -55,7 +55,7 @@ def unfit(session: Session, objects: Sequence[SchemaObject]) -> list[Finding]:
 
 
 def _lacking(session: Session, objects: Sequence[SchemaObject], made: Sequence[str]) -> list[Finding]:
-    """Return problems for schemas in which the role may create nothing."""
+    """Return problems for schemas in which the role may not create anything."""
     wanted = {made.name.rpartition(".")[0] for made in objects if made.kind == "table"}
     rows = session.query(
         "SELECT n.nspname::text FROM pg_catalog.pg_namespace AS n WHERE NOT has_schema_privilege(n.oid, 'CREATE')"
@@ -74,7 +74,7 @@ def _lacking(session: Session, objects: Sequence[SchemaObject], made: Sequence[s
 
 
 def newer(session: Session, made: SchemaObject) -> Iterator[str]:
-    """Yield what an object has that the version of a server does not."""
+    """Yield the features of an object that a server's version lacks."""
     text = "\n".join(made.statements)
     for pattern, since, what in _SINCE:
         if session.version < since and pattern.search(text):
@@ -82,7 +82,7 @@ def newer(session: Session, made: SchemaObject) -> Iterator[str]:
 
 
 def _unknown(session: Session, objects: Sequence[SchemaObject]) -> list[Finding]:
-    """Return problems for objects that the version of a server does not have."""
+    """Return problems for objects that a server's version does not support."""
     found: dict[str, list[str]] = {}
     for made in objects:
         for what in newer(session, made):
@@ -103,11 +103,11 @@ def _some(labels: Sequence[str]) -> str:
 
 
 def make(session: Session, objects: Sequence[SchemaObject], first: Callable[[], None] | None = None) -> None:
-    """Create objects, in their order, in transactions of up to ``GROUP`` objects.
+    """Create objects, in the given order, in transactions of up to ``GROUP`` objects.
 
     Args:
         session: outside a transaction.
-        objects: none of them exists, or it is repeatable.
+        objects: each either does not exist or is repeatable.
         first: called in the first transaction.
 
     Raises:
@@ -144,14 +144,14 @@ def _execute(session: Session, objects: Sequence[SchemaObject]) -> None:
     except portl.Error as error:
         if len(objects) == 1 or error.transient:
             raise
-        # Once more, in halves, so that the message names the one that is refused.
+        # Again, in halves, so that the message names the refused one.
         half = len(objects) // 2
         _execute(session, objects[:half])
         _execute(session, objects[half:])
 
 
 def building(session: Session, processes: Sequence[int]) -> list[portl.Building | None]:
-    """Return how far the indexes are that processes build; None for one that builds none at the moment."""
+    """Return the progress of the indexes that backends are building; None for a backend that is building none."""
     rows = session.query(statement("building"), [*processes], what="looking at indexes that are built")
     found = {process: portl.Building(phase=phase, share=share) for process, phase, share in rows}
     return [found.get(process) for process in processes]

@@ -1,9 +1,9 @@
-"""Fit objects to tables that are created otherwise than at the source: under other names, with fewer or other columns.
+"""Fit objects to tables created in a form that differs from the source: other names, fewer or other columns.
 
-The name of a table is replaced where the server's words qualify it. Names of columns are not qualified, and could be
-anything there; so a statement that uses a renamed column is executed while the columns have the source's names, and
-the server renames them back in the same transaction. What uses a column that is not copied, or is of another type, is
-left out, and so is what reads the table by its name, such as a view.
+A table's name is replaced wherever the server's text qualifies it. Column names are not qualified and so cannot be
+identified; a statement that uses a renamed column is instead executed while the columns have the source's names, and
+they are renamed back in the same transaction. Objects that use a column that is not copied, or whose type differs, are
+left out, and so is anything that reads the table by name, such as a view.
 """
 
 from __future__ import annotations
@@ -19,42 +19,42 @@ from portl_postgres.objects.graph import Address, Found
 from portl_postgres.objects.renaming import rename
 from portl_postgres.sql.text import quoted
 
-#: Kinds that a table gets from its columns, which the job decides on, and from its own key.
+#: Kinds that a table gets from its columns, as decided by the job, and from its own key.
 OWN = frozenset({"table", "partition", "owned by", "default", "primary key", "sequence", "position", "index partition"})
-#: Kinds whose statements name columns without the table, and nothing else that is the table's.
+#: Kinds whose statements name columns without the table, and nothing else of the table.
 _FITTING = frozenset(
     {"unique", "exclusion", "index", "index option", "replica identity", "check", "statistics", "foreign key"}
     | {"validation", "trigger", "policy", "row security", "comment"}
 )
-#: Kinds that name columns: without a column that is known, they use the row as a whole.
+#: Kinds that name columns: without a known column, they use the whole row.
 _OF_COLUMNS = frozenset({"unique", "exclusion", "index", "check", "statistics", "foreign key"})
 #: Kinds that name no column.
 _NAMELESS = frozenset({"validation", "comment"})
 _SUBQUERY = re.compile(r"\bSELECT\b")
-#: Classes as pg_depend has them: the oids of pg_class and pg_constraint.
+#: Classes in pg_depend: the oids of pg_class and pg_constraint.
 RELATION, CONSTRAINT = 1259, 2606
-#: What a statement may qualify: the schema and the name.
+#: A name that a statement may qualify: schema and name.
 Name = tuple[str, str]
 
 
 @attrs.frozen(kw_only=True)
 class Use:
-    """Something of the database's own that an object is made of."""
+    """A database object that another object uses."""
 
     address: Address
-    #: Of a table; empty: not a column.
+    #: The column of a table; empty if it is not a column.
     column: str
 
 
 @attrs.define(kw_only=True)
 class Fitted:
-    """How objects fit the tables as they will be."""
+    """How objects fit the tables to be created."""
 
-    #: Those that have nothing to do with them.
+    #: Objects unrelated to these tables.
     others: list[Found] = attrs.field(factory=list)
-    #: Those that do, as they are created there; schemas have their new names.
+    #: Objects of these tables, in the form in which they are created; schemas have their new names.
     fitting: list[Found] = attrs.field(factory=list)
-    #: Those that are left out, and what to say.
+    #: Objects that are left out, with the reasons.
     left: list[tuple[Found, str]] = attrs.field(factory=list)
 
 
@@ -64,13 +64,13 @@ def fitted(
     placements: Sequence[Placement],
     schemas: Mapping[str, str] | None = None,
 ) -> Fitted:
-    """Fit objects to the tables as they will be.
+    """Fit objects to the tables to be created.
 
     Args:
         found: objects of any table.
-        uses: what each is made of.
-        placements: the tables that are created otherwise.
-        schemas: schemas that have other names at the destination.
+        uses: what each object uses.
+        placements: the tables created in another form.
+        schemas: schemas whose names differ at the destination.
     """
     objects = list(found)
     return _Fitting(objects, uses, placements, schemas or {}).fit(objects)
@@ -92,7 +92,7 @@ class _Fitting:
         for placement in placements:
             old, new = _name(placement.source), _name(placement.target)
             self._pairs[old] = new
-        for o in objects:  # what is in the schema of its table stays with it
+        for o in objects:  # what is in its table's schema stays with the table
             if o.relation in self._placed and o.kind in {"index", "unique", "exclusion", "statistics"}:
                 placement = self._placed[o.relation]
                 if o.schema == _name(placement.source)[0]:
@@ -111,9 +111,9 @@ class _Fitting:
             if o.relation in self._placed and o.kind in OWN:
                 continue
             if o.kind == "comment" and o.address in self._tables:
-                continue  # the table has its own
+                continue  # the table has its own instead
             if o.address in gone:
-                continue  # a property of what is left out
+                continue  # a property of an object that is left out
             if not touched:
                 result.others.append(o)
             elif why := self._unfit(o, uses, touched):
@@ -124,7 +124,7 @@ class _Fitting:
         return result
 
     def _unfit(self, o: Found, uses: Sequence[Use], touched: set[int]) -> str | None:
-        """Return why an object does not fit; None: it does."""
+        """Return why an object does not fit, or None if it does."""
         for relation in sorted(touched):
             placement = self._placed[relation]
             columns = {use.column for use in uses if use.address[1] == relation and use.column}
@@ -165,7 +165,7 @@ class _Fitting:
 
 
 def _renames(placement: Placement) -> tuple[list[str], list[str]]:
-    """Return the statements that give a table's columns the source's names, and those that give them theirs again."""
+    """Return the statements that give a table's columns the source's names, and those that rename them back."""
     pairs = [(new, old) for old, new in placement.columns.items() if old != new]
     crossing = {new for new, _ in pairs} & {old for _, old in pairs}
     return [*_renaming(placement, pairs, crossing)], [*_renaming(placement, [(b, a) for a, b in pairs], crossing)]
@@ -173,7 +173,7 @@ def _renames(placement: Placement) -> tuple[list[str], list[str]]:
 
 def _renaming(placement: Placement, pairs: Sequence[tuple[str, str]], crossing: set[str]) -> Iterator[str]:
     table = quoted(*_name(placement.target))
-    if crossing:  # names change places: by way of names that no column has
+    if crossing:  # names are swapped, by way of names that no column has
         for number, (before, _) in enumerate(pairs):
             yield f"ALTER TABLE {table} RENAME COLUMN {quoted(before)} TO {quoted(f'portl {number}')}"
         pairs = [(f"portl {number}", after) for number, (_, after) in enumerate(pairs)]

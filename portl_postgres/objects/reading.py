@@ -1,4 +1,4 @@
-"""Read all objects of a database from its catalogs, in one exchange."""
+"""Read all objects of a database from its catalogs, in one round trip."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from portl_postgres.objects.renaming import renamed
 from portl_postgres.session.session import Session
 from portl_postgres.sql.text import Expression, bound, literal
 
-#: Sequences that one statement reads.
+#: The most sequences that one statement reads.
 _SEQUENCES = 200
-#: The queries, each with rows of class, oid, kind, schema, name, relation and statements.
+#: The queries, which return class, oid, kind, schema, name, relation and statements.
 _QUERIES = (
     "schemas",
     "extensions",
@@ -50,20 +50,20 @@ _QUERIES = (
 class DatabaseObjects:
     """The objects of a database."""
 
-    #: Each after all that it needs.
+    #: In dependency order.
     objects: tuple[SchemaObject, ...]
-    #: Labels of objects that need each other, so that none can be the first.
+    #: Labels of objects in a dependency cycle, none of which can be first.
     circle: tuple[str, ...]
-    #: Labels of what is there and not carried over.
+    #: Labels of objects that are not carried over.
     others: tuple[str, ...]
-    #: Functions whose bodies, which are not changed, name a schema that is renamed.
+    #: Functions whose bodies, which are left unchanged, mention a renamed schema.
     bodies: tuple[str, ...]
-    #: About those that do not fit tables which are created otherwise.
+    #: Findings for those that do not fit tables created in another form.
     left: tuple[Finding, ...] = ()
 
     @property
     def findings(self) -> list[Finding]:
-        """What the user should know of them."""
+        """What the user should know about them."""
         found = [*self.left]
         if self.circle:
             found.append(portl.problem("objects", f"these need each other: {', '.join(self.circle)}"))
@@ -78,7 +78,7 @@ class DatabaseObjects:
 
 @cache
 def query(name: str) -> str:
-    """Return the text of ``sql/objects/<name>.sql``, without the comment at its top."""
+    """Return the text of ``sql/objects/<name>.sql``, without its leading comment."""
     return bound(text_of(name))
 
 
@@ -89,7 +89,7 @@ def text_of(name: str) -> str:
 
 
 def found_objects(rows: Iterable[tuple[Any, ...]]) -> list[Found]:
-    """Return the objects that rows of the queries stand for."""
+    """Return the objects in the rows of the queries."""
     return [
         Found(
             address=(int(row[0]), int(row[1])),
@@ -105,19 +105,19 @@ def found_objects(rows: Iterable[tuple[Any, ...]]) -> list[Found]:
 
 @attrs.frozen(kw_only=True)
 class Catalogs:
-    """What the catalogs hold of the objects of a database, not ordered yet."""
+    """The objects of a database as read from the catalogs, not ordered yet."""
 
     objects: tuple[Found, ...]
-    #: As ``Graph`` takes them.
+    #: As for ``Graph``.
     depends: tuple[tuple[Address, Address, Address], ...]
     #: The names of tables, views and sequences, by oid.
     tables: Mapping[int, str]
-    #: Labels of what is there and not carried over.
+    #: Labels of objects that are not carried over.
     others: tuple[str, ...]
 
 
 def catalogs(session: Session) -> Catalogs:
-    """Read the catalogs, in one exchange but for the positions of sequences."""
+    """Read the catalogs, in one round trip except for the positions of sequences."""
     found = session.looking(
         ["SET LOCAL search_path = ''", *map(query, (*_QUERIES, "positions", "others", "dependencies"))],
         what="reading the objects of the database",
@@ -139,12 +139,12 @@ def read(
     schemas: Mapping[str, str] | None = None,
     changes: Changes | None = None,
 ) -> DatabaseObjects:
-    """Return the objects of the database that a session is on. Names in their statements are qualified.
+    """Return the objects of a session's database. Names in their statements are qualified.
 
     Args:
-        session: on the database.
-        schemas: schemas that have other names where the objects are to be created.
-        changes: tables that are created in another form than the source's.
+        session: connected to the database.
+        schemas: schemas whose names differ at the destination.
+        changes: tables that are created in another form.
     """
     found = catalogs(session)
     fits = Fitted(others=[*found.objects])
@@ -157,7 +157,7 @@ def read(
 
 
 def _left_out(fits: Fitted, tables: Mapping[int, str], changes: Changes) -> Iterator[Finding]:
-    """Yield a warning for each object that the job asks for and that does not fit."""
+    """Yield a warning for each object that the job asks for but that does not fit."""
     mine = {*changes.created, *(placement.source.name for placement in changes.placements)}
     for o, said in fits.left:
         free = o.kind in RELATIONS or o.relation not in tables
@@ -166,7 +166,7 @@ def _left_out(fits: Fitted, tables: Mapping[int, str], changes: Changes) -> Iter
 
 
 def _placed(session: Session, found: Catalogs, placements: Sequence[Placement], schemas: Mapping[str, str]) -> Fitted:
-    """Return how the objects fit tables that are created otherwise."""
+    """Return how the objects fit tables created in another form."""
     tables = ", ".join(str(table_details(placement.source).oid) for placement in placements)
     behind = f"refclassid = {RELATION} AND refobjid IN ({tables})"
     users = Expression(f"SELECT DISTINCT classid AS class, objid AS oid FROM pg_catalog.pg_depend WHERE {behind}")
@@ -180,7 +180,7 @@ def _placed(session: Session, found: Catalogs, placements: Sequence[Placement], 
         uses[int(row[0]), int(row[1])].append(Use(address=(int(row[2]), int(row[3])), column=row[4]))
     placed = {(RELATION, table_details(placement.source).oid) for placement in placements}
     for part, _, needed in found.depends:
-        if needed in placed:  # a view, by the rule that reads for it
+        if needed in placed:  # a view, through its rule
             uses[part].append(Use(address=needed, column=""))
     constraints = {o.key: o for o in found_objects(own)}
     rest = (o for o in found.objects if o.key not in constraints)
@@ -188,9 +188,9 @@ def _placed(session: Session, found: Catalogs, placements: Sequence[Placement], 
 
 
 def _positions(session: Session, rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """Return rows of ``sql/objects/positions.sql`` with the statement that sets a sequence where it is now.
+    """Return rows of ``sql/objects/positions.sql`` with the statement that sets a sequence to its current position.
 
-    One that was used at the destination is not moved back.
+    A sequence that was used at the destination is not moved back.
     """
     reads = [
         f"SELECT {n}, p.last_value, p.is_called, s.seqincrement > 0 FROM {row[6][0]} AS p,"
@@ -199,7 +199,7 @@ def _positions(session: Session, rows: Sequence[tuple[Any, ...]]) -> list[tuple[
     ]
     found: list[tuple[Any, ...]] = []
     for start in range(0, len(reads), _SEQUENCES):
-        # Looking gives the locks back, of which a server has a limited number.
+        # ``looking`` rolls back and releases its locks, whose number is limited.
         (some,) = session.looking([" UNION ALL ".join(reads[start : start + _SEQUENCES])], what="reading sequences")
         found += some
     statements = {}

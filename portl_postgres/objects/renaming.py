@@ -1,8 +1,8 @@
-"""Rename schemas in the server's own words for its objects.
+"""Rename schemas in the statements that the server prints for its objects.
 
-With an empty search path the server qualifies every name that is not its own. So a schema is found by its name and the
-dot behind it, outside strings and comments. A string is looked into only where it is cast to ``regclass``, as in the
-default of a serial column. The bodies of functions are strings as well: they are left as they are.
+With an empty search path, the server qualifies every name that is not built in. So a schema is recognised by its name
+and the dot after it, outside strings and comments. A string is searched only if it is cast to ``regclass``, as in the
+default of a serial column. Function bodies are strings too, and are left unchanged.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _TOKEN = re.compile(
 
 
 def renamed(objects: Sequence[Found], schemas: Mapping[str, str]) -> tuple[list[Found], tuple[str, ...]]:
-    """Return objects as they are where schemas have other names, and the functions whose bodies name one of them."""
+    """Return objects with renamed schemas, and the functions whose bodies mention one of these schemas."""
     if not schemas:
         return list(objects), ()
     made, kept = [], []
@@ -50,11 +50,11 @@ def rename(
     """Return SQL with the schemas of qualified names renamed.
 
     Args:
-        text: in the server's words.
-        schemas: by their names there.
-        names: names that change as a whole, with their schemas; these come before ``schemas``.
+        text: as printed by the server.
+        schemas: old name to new name.
+        names: qualified names that are replaced as a whole, with precedence over ``schemas``.
     """
-    #: What the name behind the next dot becomes.
+    #: Replacements for the name after the next dot.
     behind: list[str] = []
 
     def replaced(match: re.Match[str]) -> str:

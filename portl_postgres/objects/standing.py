@@ -1,4 +1,4 @@
-"""Look which objects of a table a destination has, and which it cannot have, without reading all that it has."""
+"""Find which objects of a table a destination has, and which it cannot have, without reading all its objects."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from portl import SchemaObject, Standing
 from portl_postgres.objects.making import existing, newer
 from portl_postgres.session.session import Session
 
-#: What takes a name among the relations of a schema.
+#: Kinds that share a namespace with a schema's relations.
 _NAMED = frozenset({"index", "unique", "exclusion"})
-#: What belongs to a table that is created: it cannot be there, except under a name that another relation has.
+#: Kinds that belong to a table that is created: they cannot exist yet, but their names may be taken by other relations.
 _OF_TABLE = _NAMED | {"check", "statistics", "foreign key", "index option", "replica identity", "comment", "validation"}
 _OF_TABLE |= {"trigger", "rule", "policy", "row security"}
 _IDENT = r'(?:"(?:[^"]|"")+"|[^\s".,()]+)'
@@ -25,7 +25,7 @@ _PART = re.compile(r'"((?:[^"]|"")+)"|([^".]+)')
 
 
 def standing(session: Session, objects: Sequence[SchemaObject]) -> Standing:
-    """Return which objects there are, and which cannot be created; see ``Destination.standing``."""
+    """Return which objects exist, and which cannot be created; see ``Destination.standing``."""
     tables = [made for made in objects if made.kind == "table"]
     if any(made.kind not in _OF_TABLE for made in objects if made not in tables):
         there = existing(session)
@@ -45,7 +45,7 @@ def _versions(session: Session, objects: Sequence[SchemaObject]) -> Iterator[tup
 
 
 def _relations(session: Session, names: Sequence[str]) -> set[str]:
-    """Return which relations there are, of these names with their schemas."""
+    """Return which relations exist, of these qualified names."""
     if not names:
         return set()
     rows = session.query(
@@ -58,14 +58,14 @@ def _relations(session: Session, names: Sequence[str]) -> set[str]:
 
 
 def _taken(session: Session, objects: Sequence[SchemaObject]) -> dict[str, str]:
-    """Return the objects whose names other relations have."""
+    """Return the objects whose names are taken by other relations."""
     names = {made.label: _plain(made.name.rpartition(" on ")[0] or made.name) for made in objects}
     there = _relations(session, [*names.values()])
     return {label: f"the destination has another {name}" for label, name in names.items() if name in there}
 
 
 def _foreign_keys(session: Session, objects: Sequence[SchemaObject]) -> Iterator[tuple[str, str]]:
-    """Yield the foreign keys that the tables they refer to do not allow."""
+    """Yield the foreign keys that the referenced tables do not allow."""
     asked: list[tuple[str, str, list[str]]] = []
     for made in objects:
         match = next((found for text in made.statements if (found := _FOREIGN.search(text))), None)
@@ -95,7 +95,7 @@ def _referred(session: Session, table: str, columns: Sequence[str]) -> list[tupl
 
 
 def _plain(name: str) -> str:
-    """Return a qualified name without the quotes of its parts."""
+    """Return a qualified name without quotes."""
     return ".".join(match[1].replace('""', '"') if match[1] else match[2] for match in _PART.finditer(name))
 
 

@@ -1,4 +1,4 @@
-"""Read the objects that belong to one table, in two exchanges; only where they need more, those of the database."""
+"""Read the objects of one table in two round trips, and those of the whole database only if they depend on others."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from portl_postgres.objects.reading import catalogs, found_objects, query, text_
 from portl_postgres.session.session import Session
 from portl_postgres.sql.text import Expression, bound
 
-#: The queries of ``sql/objects`` for what belongs to a table, and the groups without which none is asked.
+#: The queries of ``sql/objects`` for a table's objects, and the groups for which each is needed.
 _QUERIES = (
     ("constraints", {ObjectGroup.CONSTRAINTS, ObjectGroup.FOREIGN_KEYS}),
     ("alone", {ObjectGroup.CONSTRAINTS, ObjectGroup.FOREIGN_KEYS}),
@@ -31,14 +31,14 @@ Uses = Mapping[Address, Sequence[Use]]
 def objects_with(
     session: Session, placement: Placement, groups: Collection[ObjectGroup]
 ) -> tuple[tuple[SchemaObject, ...], list[Finding]]:
-    """Return the objects of a table as they fit what the job makes of it, and what they need, each after that.
+    """Return the objects of a table that fit the table to be created, with their dependencies first.
 
-    Tables that foreign keys refer to are among them, without statements.
+    Tables that foreign keys reference are included, without statements.
 
     Args:
-        session: the source's.
-        placement: the table, and what it becomes.
-        groups: those that the job asks for.
+        session: that of the source.
+        placement: the table, and the form it is created in.
+        groups: the groups of objects that the job asks for.
     """
     relation = table_details(placement.source).oid
     own = _belonging(session, relation, groups)
@@ -79,7 +79,7 @@ def _belonging(session: Session, relation: int, groups: Collection[ObjectGroup])
 def _around(
     session: Session, own: Sequence[Found], *, comments: bool
 ) -> tuple[list[Found], Uses, dict[Address, tuple[str, str]]]:
-    """Return objects with their comments, what they use, and the names of the tables among that."""
+    """Return objects with their comments, what they use, and the names of the tables they use."""
     addresses = {o.address for o in own} - {(RELATION, own[0].relation)}
     if not addresses:
         return [*own], {}, {}
@@ -92,7 +92,7 @@ def _around(
     keys = {o.address for o in own if o.kind == "foreign key"}
     for row in used:
         address, needed = (int(row[0]), int(row[1])), (int(row[2]), int(row[3]))
-        # The key that a foreign key needs comes with the table that it refers to.
+        # The key that a foreign key needs comes with the referenced table.
         if address not in keys or row[5] or needed[0] not in (CONSTRAINT, RELATION):
             uses[address].append(Use(address=needed, column=row[4]))
     names = {(int(row[2]), int(row[3])): (row[5], row[6]) for row in used if row[5]}
@@ -100,7 +100,7 @@ def _around(
 
 
 def _with_all(session: Session, relation: int, kept: Sequence[Found], uses: Uses) -> tuple[SchemaObject, ...]:
-    """Return objects with all that they need, read from the whole database."""
+    """Return objects with all their dependencies, read from the whole database."""
     found = catalogs(session)
     mine = {o.key for o in kept}
     rest = [o for o in found.objects if o.relation != relation and o.address != (RELATION, relation)]
@@ -117,7 +117,7 @@ def _with_all(session: Session, relation: int, kept: Sequence[Found], uses: Uses
         attrs.evolve(
             ordered[n],
             needs=frozenset(places[need] for need in ordered[n].needs),
-            # Tables are there, or what needs them is left out.
+            # Tables must already exist, otherwise whatever needs them is left out.
             statements=() if ordered[n].kind == "table" else ordered[n].statements,
         )
         for n in places
