@@ -11,6 +11,7 @@ import pytest
 import portl
 from portl.testing import memory
 from portl.testing.values import VALUES
+from tests import tiny
 from tests.servers import Db
 
 KEY = [memory.column("id", "int", nullable=False), memory.column("v", "text")]
@@ -106,6 +107,21 @@ def test_what_rows_cannot_tell_is_refused_by_the_plan(source: Db, keys: dict[str
     plan = portl.plan(job(source.end(table="t", **reading), in_memory(), **keys))
     assert [problem.where for problem in plan.problems] == [where], plan.problems
     assert "the servers have no digest in common" in str(plan)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_source_that_can_do_no_more_than_yield_its_rows_is_mirrored(destination: Db) -> None:
+    tiny.STORE["a"] = tiny.some(50)
+    config = tiny.job(destination=destination.end(table="t"), mode="mirror", conflict="overwrite")
+    assert counts(portl.migrate(config)) == (50, 0, 0, 0)
+    tiny.STORE["a"] = [(1, "changed", None), *tiny.some(51)[3:]]
+    assert counts(portl.migrate(config)) == (1, 1, 2, 47)
+    assert destination.execute("SELECT * FROM t ORDER BY id") == tiny.STORE["a"]
+    problems = [problem.message for problem in portl.plan(tiny.job(mode="mirror", conflict="overwrite")).problems]
+    assert any("have no kind of digest in common" in message for message in problems), problems
+    increments = {"mode": "incremental", "incremental": {"cursor": "id"}, "name": "since", "conflict": "overwrite"}
+    (problem,) = portl.plan(tiny.job(destination=destination.end(table="t"), **increments)).problems
+    assert "cannot tell what has changed" in problem.message
 
 
 def test_an_incremental_run_in_memory_misses_no_row(shop: memory.Database) -> None:
