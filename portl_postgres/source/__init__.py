@@ -1,4 +1,4 @@
-"""The source: one state of a table, view or query; how it is cut into chunks; what keeps it from being read.
+"""The source: one state of a table, view or query, its division into chunks, and checks before reading.
 
-Imports ``wire``, ``verification`` and what lies below, and nothing of ``destination``. Writes nothing.
+Imports ``wire``, ``verification`` and the packages below them, and nothing from ``destination``. Writes nothing.
 """

@@ -1,4 +1,4 @@
-"""Look at many tables at once, so that a plan needs no exchange for each."""
+"""Read about many tables at once, to save a plan a round trip for each."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from portl_postgres.config import PostgresSourceConfig
 from portl_postgres.session.session import Session
 from portl_postgres.sql.text import bound
 
-#: A table of at most so many bytes is one chunk, whatever is in it.
+#: A table of at most this many bytes is one chunk, whatever its contents.
 SMALL_BYTES = 8 * 1024 * 1024
-#: Tables that are looked at in one exchange: what the server answers is in memory as a whole.
+#: The most tables in one round trip, as the whole answer is held in memory.
 AT_ONCE = 1000
 
 _SIZES = (
@@ -25,12 +25,12 @@ _SIZES = (
 
 @attrs.frozen(kw_only=True)
 class Seen:
-    """A table, and how large it is."""
+    """A table and its size."""
 
     table: Table
-    #: About; None: unknown.
+    #: Approximate; None if unknown.
     rows: int | None
-    #: True if it is small, and the role may read all of its columns and rows.
+    #: True if it is small and the role may read all of its columns and rows.
     plain: bool
 
 

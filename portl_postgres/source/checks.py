@@ -1,4 +1,4 @@
-"""Say what keeps a job from reading a table or a query, and what the user should know before."""
+"""Check what prevents a job from reading a table or query, and what the user should know beforehand."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ SEE_ALL = (
 
 
 class SourceExaminer:
-    """Looks at what a job is about to read.
+    """Examines what a job is about to read.
 
     Args:
         session: inside the reading transaction.
-        config: what is to be read.
-        table: the same, as the server describes it.
+        config: what to read.
+        table: the same, as described by the server.
         describer: asks the server about expressions.
     """
 
@@ -38,19 +38,19 @@ class SourceExaminer:
         self._config = config
         self._table = table
         self._describer = describer
-        #: How many rows the server's planner expects; None: it was not asked.
+        #: The server's row estimate; None if not asked for.
         self.expected: int | None = None
 
     def examine(
         self, fields: Sequence[Field], *, origin: str, rows: str, select: str, next_looks: Sequence[Sequence[str]]
     ) -> list[Finding]:
-        """Return what is found.
+        """Return the findings.
 
         Args:
-            fields: that are read.
+            fields: the fields to read.
             origin: what follows FROM.
-            rows: the same with the condition of the job.
-            select: the statement that reads them.
+            rows: the same with the job's condition.
+            select: the statement that reads the rows.
             next_looks: what ``Session.looking`` will be asked for after that.
         """
         findings = self._where(rows) if self._config.where is not None else []
@@ -100,7 +100,7 @@ class SourceExaminer:
         return findings
 
     def _reading(self, select: str, next_looks: Sequence[Sequence[str]]) -> list[Finding]:
-        """Let the server plan the reading: it checks the privileges and the row security of all that is behind it."""
+        """Let the server plan the query, which checks privileges and row security of everything behind it."""
         statement = f"EXPLAIN (FORMAT JSON) {select}"
         look_ahead(self._session, [_planning(statement, "off"), *next_looks])
         refusal = self._refusal(statement)
@@ -118,13 +118,13 @@ class SourceExaminer:
         return self._table.kind == "query"
 
     def _hidden(self, what: str) -> Finding:
-        """Return what it means that policies hide rows."""
+        """Return the finding for policies that hide rows."""
         if self._config.row_security is RowSecurity.ON:
             return portl.warning("source", f"{what} decides which rows this role sees: no others are copied")
         return portl.problem("source", f"{what} {_HIDES}", SEE_ALL)
 
     def _schema_remedy(self) -> str | None:
-        """Return what to do where the role may not even use the schema; None if it may."""
+        """Return the remedy if the role may not even use the schema, otherwise None."""
         if self._is_query:
             return None
         schema = catalog.table_details(self._table).schema
@@ -134,7 +134,7 @@ class SourceExaminer:
         return None if usage else f"GRANT USAGE ON SCHEMA {quoted(schema)} TO the role"
 
     def _refusal(self, statement: str, row_security: str = "off") -> portl.Error | None:
-        """Execute a statement, undo it, and return what was said against it."""
+        """Execute a statement, undo it, and return the error, if any."""
         try:
             _, plan = self._session.looking(_planning(statement, row_security), what="planning the reading")
             self.expected = expected_rows(plan)
@@ -172,5 +172,5 @@ def _planning(statement: str, row_security: str) -> list[str]:
 
 
 def expected_rows(plan: Sequence[tuple[Any, ...]]) -> int:
-    """Return how many rows the server's planner expects, from EXPLAIN (FORMAT JSON)."""
+    """Return the server's row estimate, from EXPLAIN (FORMAT JSON)."""
     return max(0, int(plan[0][0][0]["Plan"]["Plan Rows"]))

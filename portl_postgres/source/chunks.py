@@ -1,7 +1,7 @@
-"""Cut a table, a view or a query into chunks: by ranges of a unique key, of blocks, or of one column's values.
+"""Split a table, view or query into chunks: by ranges of a unique key, of blocks, or of a column's values.
 
-Cut points come from all rows of what is small, and else from the rows of some blocks, spread over the table. A wrong
-estimate makes chunks uneven, and nothing else: what is in a chunk is decided by its bounds alone.
+Split points come from all rows of a small table, otherwise from the rows of some blocks spread over the table. A wrong
+estimate only makes chunks uneven: a chunk's contents are decided by its bounds alone.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from portl_postgres.session.session import Session
 from portl_postgres.source.ranges import BLOCK, KEY, VALUE, Order, block_order, column_order, relation_of
 from portl_postgres.sql.text import bound, statement
 
-#: A table of at most this many blocks (4 MiB) is looked at as a whole.
+#: A table of at most this many blocks (4 MiB) is sampled as a whole.
 EXACT_BLOCKS = 512
-#: Blocks of a larger one that are looked at: for each chunk, at least, at most.
+#: Blocks sampled from a larger one: for each chunk, at least, at most.
 SAMPLE_BLOCKS, SAMPLE_BLOCKS_MIN, SAMPLE_BLOCKS_MAX = 20, 1000, 8000
-#: Rows of these that are sorted: for each chunk, and at least.
+#: Rows of these to sort: for each chunk, and at least.
 SAMPLE_ROWS, SAMPLE_ROWS_MIN = 200, 20_000
-#: Blocks that tell how many rows a table has that was never analyzed.
+#: Blocks sampled to estimate the rows of a table that was never analyzed.
 DENSITY_BLOCKS = 100
-#: More chunks than this make chunks larger instead: each is a line of the ledger.
+#: The most chunks, each a line in the ledger; beyond that, chunks become larger.
 MAX_CHUNKS = 50_000
-#: Below this correlation of key and place, reading by key goes back and forth over the whole table.
+#: Below this correlation of key and physical order, reading by key goes back and forth over the whole table.
 SCATTERED = 0.5
-#: The version that can read a range of blocks without looking at all others (release notes of 14, E.23.3.1.2).
+#: The version that can scan a range of blocks alone (release notes of 14, E.23.3.1.2).
 TID_RANGES = 14
-#: The least that a row takes in a block: its header and its pointer; and what a block takes itself.
+#: The smallest size of a row in a block, header and line pointer, and the block's own overhead.
 _ROW_BYTES, _BLOCK_BYTES = 28, 24
 
 _KINDS_WITH_BLOCKS = ("r", "m", "p")
@@ -41,30 +41,30 @@ _KINDS_WITH_BLOCKS = ("r", "m", "p")
 
 @attrs.frozen(kw_only=True)
 class _Storage:
-    """What a table resumes, partitions included."""
+    """The storage of a table, partitions included."""
 
     has_parts: bool
-    #: It can be read by ranges of blocks.
+    #: True if it can be read by block ranges.
     by_blocks: bool
     blocks: int
     bytes: int
-    #: As far as ANALYZE has told; None where it was not run.
+    #: As of the last ANALYZE; None if there was none.
     rows: float | None
     block_size: int
 
     @property
     def most_rows(self) -> int:
-        """No more rows than this can be in it."""
+        """An upper bound on its rows."""
         return self.blocks * ((self.block_size - _BLOCK_BYTES) // _ROW_BYTES)
 
 
 @attrs.frozen(kw_only=True)
 class _Cuts:
-    """Where a table is cut."""
+    """Where a table is split."""
 
     points: tuple[tuple[str, ...], ...]
     rows: int
-    #: How far the order follows the blocks, from -1 to 1; None where there is nothing to compare.
+    #: The correlation of the order with the blocks, from -1 to 1; None if there is nothing to compare.
     correlation: float | None = None
 
 
@@ -77,17 +77,17 @@ def look(table: Table) -> list[str]:
 
 
 def whole(reason: str) -> Split:
-    """Return the split of what cannot be cut."""
+    """Return the split for a source that cannot be split."""
     return Split(reason=reason)
 
 
 class Splitter:
-    """Cuts one source.
+    """Splits one source.
 
     Args:
-        session: the reading transaction.
-        table: the source's.
-        config: its config.
+        session: in the reading transaction.
+        table: that of the source.
+        config: that of the source.
         from_: what follows FROM, without conditions.
         select: the statement that reads everything.
         splitting: what the engine asks for.
@@ -109,7 +109,7 @@ class Splitter:
         self._select = select
         self._splitting = splitting
         self._relation = relation_of(table)
-        #: The columns of each key that the rows can be ranged by, the best first.
+        #: The columns of each key that can define ranges, best first.
         self._keys: list[tuple[Any, ...]] = []
         self._kind = "" if table.kind == "query" else table_details(table).kind
 
@@ -163,7 +163,7 @@ class Splitter:
         return storage.bytes <= self._splitting.chunk_bytes if wanted is None else storage.most_rows <= wanted
 
     def _one(self, by_blocks: bool, key: Order | None, rows: int | None) -> Split:
-        """Return the one chunk of a small table, in the order in which it lies."""
+        """Return the single chunk of a small table, in physical order."""
         order = block_order(self._relation) if by_blocks or key is None else key
         chunk = Chunk(bounds=order.bounds(None, None), rows=rows)
         return Split(
@@ -197,7 +197,7 @@ class Splitter:
         if not self._splitting.any_order:
             return whole("its rows must keep their order, which ranges of values do not")
         order = column_order(self._session, self._table, self._relation, VALUE, [column])
-        assert order is not None  # one column has operators of one kind
+        assert order is not None  # a single column always has an order
         cuts = self._cuts(order, storage) if storage is not None else self._cuts_of_query(order)
         by, reason = f"ranges of {column}", "the job asks for it with `split_by`"
         if not cuts.points:
@@ -231,7 +231,7 @@ class Splitter:
         )
 
     def _rows(self, storage: _Storage) -> float:
-        """Return about how many rows there are, whatever the condition."""
+        """Return the approximate number of rows, disregarding conditions."""
         if storage.rows is not None and storage.rows >= 1:
             return storage.rows
         share = min(1.0, DENSITY_BLOCKS / max(1, storage.blocks))
@@ -256,7 +256,7 @@ class Splitter:
         return self._quantiles(order, size, share, min(1.0, wanted / (rows * share)), correlated=correlated)
 
     def _cuts_of_query(self, order: Order) -> _Cuts:
-        """Cut what has no blocks to sample: it is executed once, and some of its rows are sorted."""
+        """Split a source without blocks to sample: execute it once, and sort some of its rows."""
         found = self._session.query(f"EXPLAIN (FORMAT JSON) {self._select}", what="estimating the rows")
         plan = found[0][0][0]["Plan"]
         rows = max(1, int(plan["Plan Rows"]))
@@ -265,14 +265,14 @@ class Splitter:
         return self._quantiles(order, max(size, rows / MAX_CHUNKS), 1.0, min(1.0, wanted / rows))
 
     def _quantiles(self, order: Order, size: float, share: float, thin: float, *, correlated: bool = False) -> _Cuts:
-        """Return the values that cut the rows into parts of ``size``.
+        """Return the values that split the rows into parts of ``size``.
 
         Args:
-            order: what they are sorted by.
+            order: the sort order.
             size: rows in a part.
-            share: the share of the blocks that is looked at.
-            thin: the share of the rows in these.
-            correlated: look also at how far the order follows the blocks.
+            share: the share of blocks to sample.
+            thin: the share of rows to take from these.
+            correlated: True to also compute the correlation with the blocks.
         """
         conditions = [f"(\n{self._config.where}\n)"] if self._config.where is not None else []
         if order.by == VALUE:
@@ -290,7 +290,7 @@ class Splitter:
         values = [f"{expression} AS {name}" for expression, name in zip(order.expressions, names, strict=True)]
         place = f"({self._relation}.ctid::text::point)[0]" if correlated else "NULL::float8"
         texts = ", ".join(f"pg_catalog.format('%s', {name})" for name in names)
-        # Only the first of equal values is a cut point, and never the least one: nothing is below it.
+        # Of equal values, only the first is a split point, and never the smallest value: nothing is below it.
         rows = self._session.query(
             f"SELECT coalesce(max(total), 0), corr(n, place),"
             f" coalesce(array_agg(ARRAY[{texts}] ORDER BY n) FILTER (WHERE cut), '{{}}'),"
@@ -308,7 +308,7 @@ class Splitter:
 
 
 def _distinct(points: Sequence[Sequence[str]], ranks: Sequence[int]) -> tuple[tuple[str, ...], ...]:
-    """Return each point once; rows of one rank are equal."""
+    """Return each point once; rows of the same rank are equal."""
     by_rank: dict[int, tuple[str, ...]] = {}
     for point, rank in zip(points, ranks, strict=True):
         by_rank.setdefault(rank, tuple(point))

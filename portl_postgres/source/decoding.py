@@ -12,7 +12,7 @@ from portl_postgres.wire.column_codecs import CopiedRows, rows_loader
 
 
 def decoded(reading: Reading, batches: Iterable[CopyBatch]) -> Iterator[RowBatch]:
-    """Yield batches whose rows are decoded when they are asked for, none of which is kept."""
+    """Yield batches whose rows are decoded on demand, and not kept."""
     load = rows_loader([_sent_type(field) for field in reading.fields])
 
     def rows(batch: CopyBatch) -> RowBatch:

@@ -1,4 +1,4 @@
-"""Describe what a job reads: a table or view by its name, or a query."""
+"""Describe what a job reads: a table or view by name, or a query."""
 
 from __future__ import annotations
 
@@ -44,5 +44,5 @@ def _query(session: Session, query: str, describer: Describer) -> tuple[Table, s
             session.looking(["SET LOCAL row_security = on", f"EXPLAIN {query}"], what="looking at the query")
         except portl.Error:
             raise error from None
-        error.hint = SEE_ALL  # it was row security that kept the role from it
+        error.hint = SEE_ALL  # row security was what refused the role
         raise

@@ -1,4 +1,4 @@
-"""The formats in which a source offers its rows, the best first."""
+"""The formats that a source offers, best first."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ class Offer:
     session: Session
     config: PostgresSourceConfig
     selection: Selection
-    #: Which database this is; None: rows do not stay inside it.
+    #: What identifies the database; None if rows cannot stay inside it.
     database: server_route.Database | None
 
     def formats(self, fields: Sequence[Field]) -> Sequence[Format]:
-        """Return the formats for some fields, whose destination is PostgreSQL, too."""
+        """Return the formats for some fields, if the destination is PostgreSQL too."""
         relays = _relays(fields)
         server = self._server(fields, relays[0])
         return (*([server] if server is not None else []), *relays)
 
     def _server(self, fields: Sequence[Field], then: Format) -> Format | None:
-        """Return the format for a destination in this very database; None if this is none that can be written to."""
+        """Return the format for a destination in the same database, or None if that cannot be written to."""
         name = self.database.format if self.database is not None else None
         if name is None:
             return None

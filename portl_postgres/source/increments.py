@@ -1,22 +1,22 @@
-"""Read only what has changed since an earlier run: by a column whose values grow, by transactions, or by both.
+"""Read only what has changed since an earlier run: by a growing column, by transactions, or by both.
 
-A row version has the transaction that wrote it (``xmin``). With the watermark the ledger keeps the snapshot's oldest
-transaction that had not ended. What the snapshot did not see was written by that transaction or a later one, whatever
-the rows hold: by one that committed late, in a savepoint (whose own number a snapshot does not list), with a value that
-its session had cached from a sequence. So a row is read if its cursor is at the watermark or beyond it, **or** if its
-xmin is not older than that transaction. What is read twice does no harm: writing is idempotent.
+Each row version records the transaction that wrote it (``xmin``). Along with the watermark, the ledger keeps the oldest
+transaction still running at the snapshot. Whatever the snapshot did not see was written by that transaction or a later
+one, whatever its values: by one that committed late, in a subtransaction (which a snapshot does not list), or with a
+value that its session had cached from a sequence. So a row is read if its cursor is at or beyond the watermark, **or**
+if its xmin is not older than that transaction. Rows read twice do no harm, because writing is idempotent.
 
-The second condition takes a scan, which sees every change of the table. Where the cursor is a ``timestamptz`` with an
-index, the scan is confined to a range of it, so that the cost follows what has changed: each change is taken to set the
-cursor by the server's clock (``lag`` is for other clocks), no earlier than its transaction began. So the ledger also
-keeps since when transactions were open just before the snapshot was taken. All that this snapshot did not see has
-values from then on; the bound is where the latest run before that moment had ended. A role that may not see other
-sessions (``pg_read_all_stats``), prepared transactions, standbys, partitions and tables that were rewritten have no
-such bound, and are scanned.
+The second condition takes a scan, which sees every change of the table. If the cursor is an indexed ``timestamptz``,
+the scan is limited to a range of it, so that the cost depends on the amount of change: every change is assumed to set
+the cursor by the server's clock (``lag`` is for other clocks), no earlier than its transaction began. So the ledger
+also keeps the start of the oldest transaction open just before the snapshot was taken. Whatever this snapshot did not
+see has later values; the bound is where the last run before that moment ended. Without such a bound, the table is
+scanned: if the role may not see other sessions (``pg_read_all_stats``), with prepared transactions, on standbys, and
+for partitions and rewritten tables.
 
-xmin has 32 bits. ``age()`` compares it with the present, as the server itself does; a row version so old that it is
-ambiguous is read once more. A failover to another timeline, or two billion transactions, make xmin worthless: then all
-rows are read once.
+xmin has 32 bits. ``age()`` compares it with the present, as the server itself does; a row version old enough to be
+ambiguous is read again. A failover to another timeline, or two billion transactions, invalidate xmin: then all rows are
+read once.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from portl_postgres.catalog.tables import table_details
 from portl_postgres.session.session import Session
 from portl_postgres.sql.text import literal, quoted
 
-#: A transaction may have taken its time, and not have said so yet.
+#: Allowance for a transaction that has taken its timestamp but does not show it yet.
 MARGIN = "interval '10 seconds'"
-#: Watermarks that are kept for the bound, at most: as many runs may end while one transaction is open.
+#: The most watermarks kept for the bound: so many runs may end while one transaction is open.
 MOST_EARLIER = 100
 #: Rows that are counted to tell how far behind a watermark is, and for how long.
 MOST_BEHIND, BEHIND_SECONDS = 100_000, 5
-#: Half of the numbers that transactions can have: what is older cannot be told from what is younger.
+#: Half of the range of transaction ids, beyond which older and newer ones cannot be told apart.
 HALF = 2**31
 _WITH_CLOCKS = (Kind.TIMESTAMP, Kind.TIMESTAMPTZ)
 _REFRESH = "`--full-refresh` reads all rows again"
@@ -61,9 +61,9 @@ _STATE = (
 
 @attrs.frozen(kw_only=True)
 class Increment:
-    """What a run reads, and where the next one begins."""
+    """What a run reads, and where the next one starts."""
 
-    #: A condition over the rows; None: all are read.
+    #: A condition on the rows; None to read all.
     condition: str | None
     #: For the ledger.
     watermark: Mapping[str, Any]
@@ -71,7 +71,7 @@ class Increment:
 
 @attrs.frozen
 class Rows:
-    """The rows of a job, of which some have changed."""
+    """The rows of an incremental job."""
 
     #: In the reading transaction.
     session: Session
@@ -82,12 +82,12 @@ class Rows:
     where: str | None
     #: What identifies the server and the database.
     system: tuple[str, ...]
-    #: Since when transactions were open before the snapshot was taken; None: that is not known.
+    #: The start of the oldest transaction open before the snapshot was taken; None if unknown.
     opened: str | None
 
 
 def opened(session: Session) -> str | None:
-    """Return since when transactions are open, before a snapshot is taken; None: not all can be seen."""
+    """Return the start of the oldest open transaction, before a snapshot is taken; None if not all are visible."""
     ((since, known),) = session.query(_OPEN, what="looking at open transactions")
     return since if known else None
 
@@ -95,12 +95,12 @@ def opened(session: Session) -> str | None:
 def confined(
     rows: Rows, wanted: IncrementalConfig, before: Mapping[str, Any] | None
 ) -> tuple[Increment | None, list[Finding]]:
-    """Return what a run reads, and what the user should know of it; no increment if there is a problem.
+    """Return what a run reads, and what the user should know about it; no increment if there is a problem.
 
     Args:
         rows: those of the job.
-        wanted: what the job says.
-        before: the watermark of the earlier run; None: everything is read.
+        wanted: the job's settings.
+        before: the watermark of the earlier run; None to read everything.
     """
     return _Inquiry(rows, wanted, before).increment()
 
@@ -130,7 +130,7 @@ class _Inquiry:
         self._wanted = wanted
         self._before = before
         self._findings: list[Finding] = []
-        #: True if row versions name the transaction that wrote them.
+        #: True if row versions have an xmin.
         self._versions = rows.table.kind != "query" and table_details(rows.table).kind in ("r", "p", "m")
         self._plain = self._versions and table_details(rows.table).kind == "r"
 
@@ -158,7 +158,7 @@ class _Inquiry:
         return Increment(condition=condition, watermark=mark), self._findings
 
     def _column(self) -> Column | None:
-        """Return the cursor; None: xmin is what counts."""
+        """Return the cursor column, or None to go by xmin."""
         name = self._wanted.cursor
         if name is None:
             if not self._versions:
@@ -187,7 +187,7 @@ class _Inquiry:
         return column
 
     def _last(self, column: Column) -> str | None:
-        """Return the greatest value of the cursor, as the server reads it back whatever its settings."""
+        """Return the greatest cursor value as text that the server reads back under any settings."""
         name = quoted(column.name)
         conditions = [f"{name} IS NOT NULL", *([f"(\n{self._rows.where}\n)"] if self._rows.where is not None else [])]
         if column.type.kind in (*_WITH_CLOCKS, Kind.DATE):
@@ -215,7 +215,7 @@ class _Inquiry:
             self._findings.append(portl.problem("incremental.nulls", said, remedy))
 
     def _file(self) -> list[int] | None:
-        """Return what changes when the table is replaced or rewritten; None for what has no file of its own."""
+        """Return what changes when the table is replaced or rewritten; None for a relation without a file."""
         if not self._versions:
             return None
         oid = table_details(self._table).oid
@@ -223,7 +223,7 @@ class _Inquiry:
         return [oid, file or 0]
 
     def _condition(self, column: Column | None, mark: Mapping[str, Any], top: int) -> str | None:
-        """Return which rows are read; None: all."""
+        """Return the condition for the rows to read; None for all."""
         read = self._changed(column, mark, top)
         if column is None:
             return read
@@ -239,7 +239,7 @@ class _Inquiry:
         return f"({condition} OR {name} IS NULL)" if self._wanted.nulls is Nulls.INCLUDE else condition
 
     def _changed(self, column: Column | None, mark: Mapping[str, Any], top: int) -> str | None:
-        """Return which rows have changed since the earlier run; None: there is none, or it is no help any more."""
+        """Return the condition for rows changed since the earlier run; None without one that is still usable."""
         before = self._before
         if before is None:
             return None
@@ -269,7 +269,7 @@ class _Inquiry:
         return f"({name} >= {literal(bound)}{as_type}{behind} AND ({new} OR {unseen}))"
 
     def _another(self, before: Mapping[str, Any], mark: Mapping[str, Any]) -> bool:
-        """Report a source that is not the one that the watermark is of."""
+        """Report a source that is not the one that the watermark belongs to."""
         what = None
         if before["system"] != mark["system"]:
             what = f"the source is another server or database than that of {before['taken']}"
@@ -282,7 +282,7 @@ class _Inquiry:
         return what is not None
 
     def _trusted(self, before: Mapping[str, Any], mark: Mapping[str, Any], top: int) -> bool:
-        """Return whether the numbers of transactions mean the same as for the earlier run; warn if not."""
+        """Return whether transaction ids are comparable with those of the earlier run; warn if not."""
         if not self._versions:
             return False
         why = None
@@ -296,7 +296,7 @@ class _Inquiry:
         return why is None
 
     def _backwards(self, column: Column, before: Mapping[str, Any], mark: Mapping[str, Any]) -> None:
-        """Warn if the cursor's greatest value has become less."""
+        """Warn if the cursor's greatest value has decreased."""
         now = mark["value"]
         less = (
             "true" if now is None else f"{literal(now)}::{column.native} < {literal(before['value'])}::{column.native}"
@@ -320,9 +320,9 @@ class _Inquiry:
         return bool(found)
 
     def _earlier(self, column: Column | None, mark: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the watermarks of earlier runs that may become a bound, and the one that is it now.
+        """Return the watermarks of earlier runs that may become the bound, and the current one.
 
-        It is that of the latest run whose snapshot was taken before the oldest transaction that was open at this one's
+        That is the watermark of the last run whose snapshot was taken before the oldest transaction open at this one's
         had begun.
         """
         before = self._before
@@ -332,7 +332,7 @@ class _Inquiry:
         runs = [*before["earlier"]["runs"], [before["taken"], before["value"]]]
         runs = [run for run in runs if run[1] is not None][-MOST_EARLIER:]
         usable = self._session.query(
-            # A value of the future says nothing of those that come.
+            # A value in the future says nothing about values to come.
             "SELECT n, pg_catalog.to_json(least(taken, value)) #>> '{}'"
             " FROM unnest($1::timestamptz[], $2::timestamptz[]) WITH ORDINALITY AS r(taken, value, n)"
             " WHERE taken <= $3::timestamptz ORDER BY n DESC LIMIT 1",

@@ -1,4 +1,4 @@
-"""Learn what a query returns without executing it: the server parses it and describes its columns."""
+"""Describe a query without executing it: the server parses it and describes its columns."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _FAULT_CLASSES = ("0A", "21", "22", "3D", "3F", "42", "54")
 
 
 class Describer:
-    """Asks the server of a source.
+    """Has the source's server describe queries and expressions.
 
     Args:
         session: inside the reading transaction.
-        token: looked at while waiting.
-        label: which end this is, for messages.
+        token: checked while waiting.
+        label: which side this is, for messages.
     """
 
     def __init__(self, session: Session, token: portl.CancelToken, label: str) -> None:
@@ -38,13 +38,13 @@ class Describer:
         self._label = label
 
     def query(self, query: str) -> tuple[Table, str]:
-        """Return what a query of the user's gives, and what follows FROM to read it.
+        """Return the columns of a user's query, and what follows FROM to read it.
 
         Raises:
-            QueryError: if it is refused, or is no query.
+            QueryError: it is refused, or is not a query.
         """
-        # Parse alone first: the extended protocol takes one statement, and none that is not whole in itself. Only
-        # then can it be put into parentheses without getting out of them.
+        # Parse it alone first: the extended protocol accepts only a single, complete statement. Only such a statement
+        # can safely be put into parentheses.
         self.statement(query)
         try:
             inner, word = without_end(query), first_word(query)
@@ -67,7 +67,7 @@ class Describer:
         return table, from_
 
     def statement(self, statement: str) -> list[tuple[str, int, int]]:
-        """Return name, type and modifier of the columns that a statement returns, without executing it."""
+        """Return name, type and modifier of a statement's result columns, without executing it."""
         pgconn = self._session.pgconn
         self._answered(lambda: pgconn.send_prepare(b"portl_probe", statement.encode()))
         result = self._answered(lambda: pgconn.send_describe_prepared(b"portl_probe"))
@@ -79,7 +79,7 @@ class Describer:
         return found
 
     def _answered(self, send: Callable[[], None]) -> pq.abc.PGresult:
-        """Send a message; return the answer. Does not block: the server may wait for a lock on a table in the query."""
+        """Send a message; return the answer. Non-blocking, as the server may wait for a lock on a table it names."""
         session, token = self._session, self._token
         session.check()
         with session.translated("describing the query"), unfinished(session):
@@ -113,7 +113,7 @@ class Describer:
         )
 
     def column(self, statement: str) -> Column | str:
-        """Return the one column of a statement, or why the server refuses it."""
+        """Return the single column of a statement, or why the server refuses it."""
         self._session.begin()
         try:
             return catalog.described_columns(self._session, self.statement(statement))[0]
@@ -124,16 +124,16 @@ class Describer:
         return refusal
 
     def cast(self, origin: str, column: Column, to: str, using: str | None) -> Column:
-        """Return a column as it leaves the source when it is converted.
+        """Return a column as it leaves the source after conversion.
 
         Args:
-            origin: what stands behind FROM.
-            column: as it is.
-            to: the type; one that is not known here leaves as text, for the destination to read.
-            using: an expression of the user's; None: the column.
+            origin: what follows FROM.
+            column: the column before conversion.
+            to: the type; values of a type unknown here leave as text, for the destination to parse.
+            using: the user's expression; None for the column itself.
 
         Raises:
-            SchemaError: if that cannot be done.
+            SchemaError: the conversion is impossible.
         """
         try:
             check_expression(using or "")
@@ -165,7 +165,7 @@ class Describer:
 
 @contextmanager
 def only_reading() -> Iterator[None]:
-    """Say what a refused attempt to write means: the transaction is portl's own, and read-only on purpose."""
+    """Explain a refused attempt to write: portl's transaction is read-only on purpose."""
     try:
         yield
     except portl.OperationError as error:

@@ -1,8 +1,9 @@
-"""Slices of a table as plain data: what the rows are ranged by, and the conditions that bounds stand for.
+"""Slices of a table as plain data: what ranges are defined on, and the conditions for their bounds.
 
-Bounds are texts in the source's own form, compared at the source alone, under the column's own collation and with the
-operators of its type's default order: text keys under two collations lose rows. A range holds its lower end and not its
-upper one; the first is open below and the last open above, so every row is in exactly one, whatever was inserted since.
+Bounds are texts in the source's own form, compared only at the source, under the column's own collation and with its
+type's default operators: comparing text keys under two collations would lose rows. A range includes its lower bound
+but not its upper one; the first is open below and the last open above, so every row is in exactly one, even rows
+inserted later.
 """
 
 from __future__ import annotations
@@ -28,33 +29,33 @@ FIRST_TID = "(0,0)"
 
 @attrs.frozen(kw_only=True)
 class Order:
-    """What rows are ranged by."""
+    """What ranges are defined on."""
 
-    #: ``key``: a unique key; ``block``: where the rows lie; ``value``: a column whose values may come again.
+    #: ``key``: a unique key; ``block``: the physical position; ``value``: a column whose values may repeat.
     by: str
     columns: tuple[str, ...] = ()
-    #: How each is written in a query, with its relation: a bare name in ORDER BY may mean the output's column.
+    #: Each as written in a query, qualified: a bare name in ORDER BY may mean an output column.
     expressions: tuple[str, ...]
-    #: The types for literals.
+    #: The types of literals.
     types: tuple[str, ...]
-    #: The types with their collations: if they change, bounds mean something else.
+    #: The types with their collations: if these change, bounds change their meaning.
     fingerprint: tuple[str, ...]
     operators: tuple[str, str, str] = _OPERATORS
 
     def bounds(self, start: Sequence[str] | None, end: Sequence[str] | None) -> dict[str, Any]:
-        """Return the bounds of the rows from ``start`` up to, and without, ``end``; None is open."""
+        """Return the bounds of the rows from ``start`` up to, not including, ``end``; None is open."""
         found: dict[str, Any] = {"by": self.by}
         if self.by != BLOCK:
             found |= {"columns": list(self.columns), "types": list(self.fingerprint)}
         return found | {"from": list(start) if start else None, "to": list(end) if end else None}
 
     def condition(self, bounds: Mapping[str, Any]) -> str:
-        """Return the condition that bounds stand for; empty if they hold every row."""
+        """Return the condition for bounds; empty if they include every row."""
         if bounds.get("nulls"):
             return f"{self.expressions[0]} IS NULL"
         start, end = bounds["from"], bounds["to"]
         if self.by == BLOCK and start is None:
-            # A condition on ctid keeps an index-only scan, whose order is another, from being used.
+            # A condition on ctid rules out an index-only scan, whose order would differ.
             start = [FIRST_TID]
         less, not_less, not_more = self.operators
         found = []
@@ -63,7 +64,7 @@ class Order:
         if end is not None:
             found.append(f"({', '.join(self.expressions)}) {less} ({self._literals(end)})")
         if len(self.expressions) > 1 and start is not None and end is not None:
-            # Says nothing new, but the planner takes a pair of row comparisons for much wider than it is.
+            # Redundant, but the planner overestimates a pair of row comparisons.
             first = self.expressions[0]
             found.append(f"{first} {not_less} {self._literals(start[:1])}")
             found.append(f"{first} {not_more} {self._literals(end[:1])}")
@@ -80,16 +81,16 @@ class Order:
 
 
 def block_order(relation: str) -> Order:
-    """Return the order in which rows lie in a table (manual, 5.5, ``ctid``)."""
+    """Return the physical order of a table's rows (manual, 5.5, ``ctid``)."""
     tid = ("pg_catalog.tid",)
     return Order(by=BLOCK, expressions=(f"{relation}.ctid",), types=tid, fingerprint=tid)
 
 
 def column_order(session: Session, table: Table, relation: str, by: str, columns: Sequence[str]) -> Order | None:
-    """Return the order of some columns; None if not the same operators compare them all.
+    """Return the order of some columns; None if they are not all compared by the same operators.
 
     Raises:
-        SchemaError: if a column is not there.
+        SchemaError: a column does not exist.
     """
     known = table.by_name
     missing = next((name for name in columns if name not in known), None)
@@ -116,5 +117,5 @@ def column_order(session: Session, table: Table, relation: str, by: str, columns
 
 
 def relation_of(table: Table) -> str:
-    """Return how columns of the source are qualified in a query over it."""
+    """Return the qualifier of the source's columns in a query over it."""
     return "portl_query" if table.kind == "query" else quoted(table_details(table).name)

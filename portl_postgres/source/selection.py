@@ -1,4 +1,4 @@
-"""What is read, as SQL: the relation or query, the job's conditions, and the bounds of a chunk."""
+"""The SQL that reads: the relation or query, the job's conditions, and the bounds of a chunk."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class Selection:
     config: PostgresSourceConfig
     #: As it was described.
     table: Table
-    #: What stands behind FROM: a quoted name, or the query in parentheses.
+    #: What follows FROM: a quoted name, or the query in parentheses.
     origin: str
-    #: What bounds are bounds of, by kind and columns, as far as it was looked at.
+    #: The orders that bounds are defined on, by kind and columns, as far as determined.
     _orders: dict[str, Order] = attrs.field(factory=dict)
-    #: Where the rows are that a mirror fetches; workers share it.
+    #: The places of the rows that a mirror fetches; shared with workers.
     places: Places | None = None
-    #: What an incremental run reads of them; None: it is none.
+    #: The part that an incremental run reads; None for any other run.
     increment: Increment | None = None
 
     def select(
@@ -45,7 +45,7 @@ class Selection:
         *,
         ordered: bool = True,
     ) -> str:
-        """Return the SELECT of some fields. The other arguments are those of ``rows``."""
+        """Return the SELECT of some fields. Also takes the arguments of ``rows``."""
         columns = ", ".join(select_list.select_item(field) for field in fields)
         return f"SELECT {columns} FROM {self.rows(session, bounds, ordered=ordered)}"
 
@@ -53,9 +53,9 @@ class Selection:
         """Return what follows FROM.
 
         Args:
-            session: the source's.
-            bounds: those of a chunk; None: all rows.
-            ordered: whether a chunk's rows come in their order; all rows come as they do.
+            session: that of the source.
+            bounds: those of a chunk; None for all rows.
+            ordered: True if a chunk's rows must be in order; all rows are read unordered.
         """
         conditions = self._conditions
         tail = f" LIMIT {self.config.limit}" if self.config.limit is not None else ""
@@ -65,7 +65,7 @@ class Selection:
         elif bounds is not None:
             order = self.order(session, bounds)
             conditions.insert(0, order.condition(bounds))
-            # A scan of blocks alone is in their order; with another condition an index may come before them.
+            # A plain block range scan is in order; with another condition, an index may be used instead.
             if ordered and (order.by == KEY or (order.by == BLOCK and self.where is not None)):
                 tail = f" ORDER BY {order.sorting}{tail}"
         given = " AND ".join(filter(None, conditions))
@@ -77,15 +77,15 @@ class Selection:
 
     @property
     def where(self) -> str | None:
-        """The condition on the rows; None: all are read."""
+        """The condition on the rows; None to read all."""
         given, read = self.config.where, self.increment.condition if self.increment is not None else None
         return f"(\n{given}\n) AND {read}" if given is not None and read is not None else given or read
 
     def order(self, session: Session, bounds: Mapping[str, Any]) -> Order:
-        """Return what bounds are bounds of.
+        """Return the order that bounds are defined on.
 
         Raises:
-            SchemaError: if they do not fit the source any more.
+            SchemaError: they no longer fit the source.
         """
         by = bounds["by"]
         if by == BLOCK:
@@ -112,7 +112,7 @@ class Selection:
         return f"COPY ({self.select(session, fields, bounds)}) TO STDOUT ({options})"
 
     def rest(self, session: Session, reading: Reading, rows: int) -> Chunk | None:
-        """Return what is left of a chunk after its first ``rows`` rows; None if nothing is."""
+        """Return the remainder of a chunk after its first ``rows`` rows; None if nothing is left."""
         chunk = reading.chunk
         assert chunk.bounds is not None, "only what has bounds is divisible"
         order = self.order(session, chunk.bounds)
@@ -130,7 +130,7 @@ class Selection:
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """Which rows these are, as plain data, but for the database that they are in."""
+        """What identifies the rows, except for their database, as plain data."""
         config = self.config
         chosen = None if config.columns is None else list(config.columns)
         return {
@@ -148,13 +148,13 @@ class Selection:
 
 
 def origin(config: PostgresSourceConfig) -> str:
-    """Return what stands behind FROM for a table."""
+    """Return what follows FROM for a table."""
     return ("ONLY " if config.only else "") + quoted(config.schema, config.table or "")
 
 
 def search_path(config: PostgresSourceConfig) -> str:
-    """Return an expression for the search path with the schema of the job before all others."""
+    """Return an expression for the search path with the job's schema first."""
     own = f"quote_ident({literal(config.schema)})"
     path = "current_setting('search_path')"
-    # An empty path is printed as the name without a letter.
+    # An empty path is printed as an empty quoted name.
     return f"{own} || CASE WHEN btrim({path}) NOT IN ('', '\"\"') THEN ', ' || {path} ELSE '' END"

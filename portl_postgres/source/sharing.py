@@ -1,6 +1,6 @@
-"""The transaction that a source reads in, and its state for several sessions.
+"""The transaction that a source reads in, and its snapshot for several sessions.
 
-The state is an exported snapshot, handed on and taken over (manual, 9.28.5).
+The snapshot is exported by one session and imported by others (manual, 9.28.5).
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from portl_postgres.wire import server_route
 
 _TRANSACTION = "ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 
-#: Parallel workers, and scans that join others halfway, return rows in another order each time.
+#: Parallel workers, and scans that join others halfway, return rows in a different order each time.
 _IN_ORDER = ("SET LOCAL max_parallel_workers_per_gather = 0", "SET LOCAL synchronize_seqscans = off")
 
-#: How versions answer to a snapshot that is gone: no such file, no such object, its process has ended.
+#: How versions report a snapshot that is gone: no such file, no such object, its process has ended.
 _SNAPSHOT_GONE = ("22023", "42704", "55000")
 SNAPSHOT_LOST = "22023"
 
 
 @attrs.define(kw_only=True)
 class SharedSnapshot:
-    """What a source's session and its worker sessions have in common."""
+    """What a source's session and its worker sessions share."""
 
-    #: The snapshot that this session reads; None for one that takes its own.
+    #: The snapshot that this session imports; None if it takes its own.
     snapshot: str | None = None
-    #: The one that it has exported; None: none yet.
+    #: The snapshot that it exported; None if none yet.
     exported: str | None = None
     #: Marks worker sessions in other processes.
     mark: int = attrs.field(factory=worker_sessions.new_mark)
-    #: True for what came out of a pickle.
+    #: True for an unpickled copy.
     travelled: bool = False
-    #: True once the snapshot could not be taken over any more.
+    #: True once the snapshot could no longer be imported.
     lost: bool = False
 
     def handed_on(self, session: Session) -> SharedSnapshot:
-        """Return what a worker session starts with: it reads the same state."""
+        """Return what a worker session needs to read the same state."""
         if self.exported is None:
             self.exported = (
                 self.snapshot
@@ -53,12 +53,12 @@ class SharedSnapshot:
 
     @property
     def taking(self) -> str:
-        """The statement that takes over the snapshot."""
+        """The statement that imports the snapshot."""
         assert self.snapshot is not None, "it was handed on"
         return f"SET TRANSACTION SNAPSHOT {literal(self.snapshot)}"
 
     def take_over(self, session: Session) -> None:
-        """Read, in the transaction that has begun, what the source reads that this is a worker session of.
+        """Make the transaction just begun read the same state as the source's main session.
 
         Raises:
             ConnectionFailed: the snapshot is gone.
@@ -79,8 +79,8 @@ class SharedSnapshot:
 
 
 def first(shared: SharedSnapshot, config: PostgresSourceConfig) -> First:
-    """Return what a session of portl's own does first, so that its transaction has begun: see ``begin``."""
-    if shared.snapshot is not None:  # the session of a worker, which knows all else
+    """Return what a new session does first to begin its transaction; see ``begin``."""
+    if shared.snapshot is not None:  # a worker's session, which knows everything else
         return First(mode=_TRANSACTION, then=[shared.taking, *_settings(config)])
     looks = server_route.DATABASE_LOOK, server_route.PLACE_LOOK
     bare = [tables.looks([(config.schema, config.table)])] if config.table is not None else []
@@ -88,7 +88,7 @@ def first(shared: SharedSnapshot, config: PostgresSourceConfig) -> First:
 
 
 def begin(session: Session, shared: SharedSnapshot, config: PostgresSourceConfig) -> None:
-    """Begin the transaction that a session reads in, or work in the caller's.
+    """Begin the reading transaction, or work in the caller's.
 
     Raises:
         ConnectionFailed: the snapshot is gone.

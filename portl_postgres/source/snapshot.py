@@ -1,8 +1,8 @@
-"""Tell the state that a run reads from later ones, and whether chunks of an earlier one still hold.
+"""Tell the state that a run reads from later ones, and whether chunks of an earlier run are still valid.
 
-A block range names places, and an UPDATE gives a row a new place: behind a chunk that is done, or out of one that is
-not. The snapshot of the earlier attempt tells which row versions are younger than it (manual, 9.27.8), and the counters
-of the table whether they are inserted ones.
+A block range identifies physical positions, and an UPDATE moves a row: into a chunk that is done, or out of one that is
+not. The snapshot of the earlier attempt tells which row versions are newer (manual, 9.27.8), and the table's counters
+whether these were inserted.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _RESTART = "run the job with `--restart` to begin again"
 
 
 def taken(session: Session, table: Table | None) -> Mapping[str, Any]:
-    """Return the snapshot that the transaction reads, when it was taken, and facts of the table, if there is one."""
+    """Return the transaction's snapshot, when it was taken, and facts about the table, if there is one."""
     ((snapshot, when),), *facts = session.looking(look(table), what="looking at the snapshot")
     found: dict[str, Any] = {"snapshot": snapshot, "taken": when}
     for ((oid, filenode, inserted, updated, deleted),) in facts:
@@ -44,11 +44,11 @@ def look(table: Table | None) -> list[str]:
 
 
 def check_not_rewritten(session: Session, label: str) -> None:
-    """Refuse what was read of a table that TRUNCATE or ALTER has given a new file since the snapshot was taken.
+    """Refuse what was read if TRUNCATE or ALTER has given a table a new file since the snapshot was taken.
 
-    Such a file looks empty to the snapshot, without an error (manual, 13.6). Every table that the reading has
-    touched is locked by this backend, the partitions and those behind views and queries too; under the snapshot
-    pg_class names the old file, pg_relation_filenode the new one.
+    Such a file looks empty to the snapshot, without an error (manual, 13.6). This backend holds locks on every table
+    that was read, including partitions and tables behind views and queries; under the snapshot, pg_class has the old
+    file, pg_relation_filenode the new one.
     """
     rewritten = session.query(
         "SELECT DISTINCT c.oid::regclass::text FROM pg_catalog.pg_locks AS l"
@@ -75,15 +75,15 @@ def findings(
     *,
     repeatable: bool,
 ) -> list[Finding]:
-    """Return what keeps a run from being resumed, or what the user should know of it.
+    """Return what prevents a run from being resumed, or what the user should know about it.
 
     Args:
-        session: the reading transaction.
-        table: the source's.
+        session: in the reading transaction.
+        table: that of the source.
         from_: what follows FROM, without conditions.
         lines: the run's chunk lines.
-        run: has the snapshots of earlier attempts.
-        repeatable: True if a row that is written twice does no harm.
+        run: with the snapshots of earlier attempts.
+        repeatable: True if writing a row twice does no harm.
     """
     now = taken(session, table)
     blocks = any(_by(line) == BLOCK for line in lines)
@@ -112,7 +112,7 @@ def findings(
 
 
 def _rewritten(table: Table, run: Run, now: Mapping[str, Any]) -> Finding | None:
-    """Return a problem if blocks that the run speaks of are not those of the table any more."""
+    """Return a problem if the run's blocks are no longer those of the table."""
     for snapshot in run.snapshots.values():
         before = snapshot.get("table", {})
         if any(before.get(fact) != now["table"][fact] for fact in ("oid", "file")):
@@ -134,7 +134,7 @@ def _moved(
         return None
     old, new = before.get("table", {}), now["table"]
     same = all(old.get(counter) == new[counter] for counter in ("updated", "deleted"))
-    # Counters arrive late, and a crash resets them: they are believed only if they know of every row that was found.
+    # Counters lag behind, and a crash resets them: trust them only if they account for every row found.
     if same and younger <= new["inserted"] - old["inserted"]:
         return None
     return problem(
@@ -147,11 +147,11 @@ def _moved(
 
 
 def _younger(session: Session, from_: str, snapshot: str) -> tuple[int, int]:
-    """Count the row versions that a snapshot does not see, and those of which that is not sure.
+    """Count the row versions that a snapshot does not see, and those for which that is uncertain.
 
-    A snapshot names no subtransactions, so what lies between its oldest and its next transaction may be younger than
-    it. xmin has 32 bits: the transaction meant is the latest one with these that is not after the present (those that
-    are frozen are older, and a wrong guess for them errs on the side of refusing).
+    A snapshot does not list subtransactions, so anything between its oldest and its next transaction may be newer. xmin
+    has 32 bits: the latest transaction with these bits that is not in the future is assumed (frozen ones are older, and
+    a wrong guess for them errs on the side of refusing).
     """
     ((younger, doubtful),) = session.query(
         "SELECT count(*) FILTER (WHERE NOT pg_catalog.txid_visible_in_snapshot(x, $1::text::pg_catalog.txid_snapshot)),"
@@ -169,7 +169,7 @@ def _younger(session: Session, from_: str, snapshot: str) -> tuple[int, int]:
 
 def _by(line: ChunkLine) -> object:
     bounds = line.bounds or {}
-    # The line of a chunk of which some rows are done holds the bounds of the whole and of the rest.
+    # The line of a partly finished chunk has the bounds of the whole and of the remainder.
     inner = bounds.get("chunk", bounds)
     return inner.get("by") if isinstance(inner, Mapping) else None
 

@@ -1,4 +1,4 @@
-"""Read a table, a view or a query: one REPEATABLE READ, READ ONLY transaction from the first look to the last row."""
+"""Read a table, view or query in one REPEATABLE READ, READ ONLY transaction, from planning to the last row."""
 
 from __future__ import annotations
 
@@ -51,17 +51,17 @@ from portl_postgres.wire.copy import as_they_are, text_options
 from portl_postgres.wire.copy_out import CopyOut
 from portl_postgres.wire.messages import ended
 
-#: A table or query of more rows than this (as the planner of the server guesses) is not counted, but estimated.
+#: A table or query of more rows than this, by the server's estimate, is not counted exactly.
 COUNT_ROWS = 5_000_000
 
 logger = logging.getLogger("portl.postgres")
 
-#: Objects of a database, and what was found.
+#: Objects of a database, and findings.
 Objects = tuple[Sequence[portl.SchemaObject], Sequence[Finding]]
 
 
 class PostgresSource(portl.Source[PostgresSourceConfig]):
-    """A table, a view or a query of PostgreSQL's."""
+    """A PostgreSQL table, view or query."""
 
     digests: ClassVar[Sequence[str]] = ("postgres", portl.ROWS.name)
     increments: ClassVar[Collection[portl.By]] = (portl.By.CURSOR, portl.By.XMIN)
@@ -73,9 +73,9 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         self._stack = ExitStack()
         self._session_: Session | None = None
         self._selected: Selection | None = None
-        #: The COPY under way, and its batches.
+        #: The current COPY and its batches.
         self._reading: tuple[CopyOut, Generator[CopyBatch, None, None]] | None = None
-        #: How many rows the server's planner expects; None: it was not asked.
+        #: The server's row estimate; None if not asked for.
         self._expected: int | None = None
         self._shared = SharedSnapshot()
         self._database_here: server_route.Database | None = None
@@ -88,7 +88,7 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         return self._session_
 
     def listing(self) -> Sequence[portl.TableEntry]:
-        """See ``Source.listing``: a parent of other tables is read alone, a partitioned table as a whole."""
+        """See ``Source.listing``. A parent is read without its inheritance children, a partitioned table as a whole."""
         return addresses.listing(self._session)
 
     def over(self, base: PostgresSource) -> PostgresSource:
@@ -116,7 +116,7 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
 
     def objects(self, schemas: Mapping[str, str], changes: portl.Changes | None = None) -> Objects:
         """See ``Source.objects``."""
-        from portl_postgres.objects import reading  # jobs of one table do without; importing it takes 20 ms
+        from portl_postgres.objects import reading  # jobs of one table do not need it; importing it takes 20 ms
 
         found = reading.read(self._session, schemas, changes)
         return found.objects, found.findings
@@ -153,7 +153,7 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         """See ``Source.since``."""
         opened = None
         if not self._session.nested:
-            # What is open has to be known before the snapshot is taken: another one is taken.
+            # Open transactions must be known before the snapshot is taken, so a new one is taken.
             self._session.rollback()
             opened = increments.opened(self._session)
             begin(self._session, self._shared, self.config)
@@ -183,7 +183,7 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
             if self._reading is not None:
                 copy, batches = self._reading
                 copy.read_out = False  # nothing is read after this
-                batches.close()  # ends a COPY that was left in the middle
+                batches.close()  # ends a COPY that was abandoned halfway
             self._session_.rollback()
         except portl.Error as error:
             logger.warning("%s: ending the reading transaction failed: %s", self.label(), error.message)
@@ -215,7 +215,7 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         return Describer(self._session, self.context.token, self.label())
 
     def cast(self, column: Column, to: str, using: str | None) -> Column:
-        """See ``Source.cast``. A type that is not known here leaves as text, for the destination to read."""
+        """See ``Source.cast``. Values of a type unknown here leave as text, for the destination to parse."""
         return self._describer.cast(self._selection.origin, column, to, using)
 
     def examine(self, fields: Sequence[Field]) -> list[Finding]:
@@ -242,17 +242,17 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         return self.describe() if self.config.lacks is None else None
 
     def formats(self, fields: Sequence[Field]) -> Sequence[Format]:
-        """See ``Source.formats``: binary where it means the same at the other side, text otherwise."""
+        """See ``Source.formats``. Binary if it means the same on the other side, otherwise text."""
         if any(details(field.target) is None for field in fields):
             return (portl.ROWS,)
-        # One of many tables does not go by itself: all are read in one state.
+        # One of many tables does not stay inside the server: all are read from one snapshot.
         where = self._where if self._owns_database else None
         offer = formats.Offer(self._session, self.config, self._selection, where)
         return (*offer.formats(fields), portl.ROWS)
 
     @property
     def _where(self) -> server_route.Database:
-        """Which database this is."""
+        """What identifies the database."""
         if self._database_here is None:
             self._database_here = server_route.database(self._session)
         return self._database_here
@@ -278,7 +278,7 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         return self._selection.rest(self._session, reading, rows)
 
     def identity(self) -> Mapping[str, Any]:
-        """See ``Source.identity``: which rows of which database, however it is reached."""
+        """See ``Source.identity``. The rows and the database, however it is reached."""
         of_table = self._selection.identity if self.config.lacks is None else {}
         return {"system": self._where.server, "database": self._where.name, **of_table}
 
@@ -303,12 +303,12 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         return self._session.near
 
     def room(self) -> int | None:
-        """See ``Source.room``: the pool's connections but the one that is in use already."""
+        """See ``Source.room``. The connections of the pool except the one in use."""
         most = self._database.most
         return most - 1 if most else None  # a pool's 0 is no limit
 
     def for_worker(self) -> PostgresSource | None:
-        """See ``Source.for_worker``: it takes over the snapshot, and the table as it was described."""
+        """See ``Source.for_worker``. It inherits the snapshot and the description of the table."""
         if isinstance(self.handle, psycopg.Connection) or self._session.nested:
             return None
         made = PostgresSource(self.config, self.handle)
@@ -323,7 +323,7 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         return worker_sessions.end(self._session, self._shared.mark)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave connections behind: what comes out of the pickle opens its own."""
+        """Leave out connections: an unpickled copy opens its own."""
         if self.handle is not None:
             raise TypeError("a source on the caller's connection or pool cannot be pickled")
         return {name: getattr(self, name) for name in ("config", "_selected", "_shared")}
@@ -340,7 +340,7 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
             return False
         status = session.connection.info.transaction_status
         if status is pq.TransactionStatus.INTRANS:
-            return not ended(session)  # not asked: another worker's thread may be about to use it
+            return not ended(session)  # without a query: another worker's thread may be about to use it
         return status is pq.TransactionStatus.ACTIVE
 
     def count(self, *, exact: bool) -> RowCount | None:
@@ -355,7 +355,7 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         return RowCount(rows=rows[0][0], exact=True)
 
     def _estimate(self) -> int:
-        """Return what the server's planner expects."""
+        """Return the server's row estimate."""
         if self._expected is None:
             statement = f"EXPLAIN (FORMAT JSON) SELECT 1 FROM {self._source()}"
             self._expected = expected_rows(self._session.query(statement, what="estimating the rows"))
@@ -372,7 +372,7 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         return [tuple(map(_shown, row)) for row in found]
 
     def rows(self) -> Iterable[tuple[Any, ...]]:
-        """See ``Source.rows``; ``read`` is what the engine uses."""
+        """See ``Source.rows``. The engine uses ``read``."""
         columns = self.describe().columns
         fields = [portl.Field(source=c, sent=c, target=c, conversion=portl.Conversion.of()) for c in columns]
         reading = Reading(fields=tuple(fields), format=portl.ROWS, chunk=portl.Chunk(), batch_rows=1000)
@@ -404,7 +404,7 @@ class PostgresSource(portl.Source[PostgresSourceConfig]):
         snapshot.check_not_rewritten(self._session, self.label())
 
     def _passing(self, format: Format) -> AbstractContextManager[None]:
-        """Let bytes that are no UTF-8 pass: the destination refuses their row, not the source the whole reading."""
+        """Let invalid UTF-8 pass, so that the destination refuses the row, rather than the source the whole read."""
         return as_they_are(self._session) if format.name == BINARY else nullcontext()
 
     def comparer(self, intent: portl.Intent) -> portl.Comparer:

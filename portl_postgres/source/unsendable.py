@@ -1,4 +1,4 @@
-"""Name the row that the source's server cannot send, because a value of it is too large in text form."""
+"""Name the row that the source's server cannot send because a value is too large in text form."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from portl_postgres.source.selection import Selection
 from portl_postgres.sql.text import literal, quoted
 from portl_postgres.wire.copy_out import CopyOut
 
-#: What the server says of a value, or of a row, that it cannot make.
+#: The server's error for a value or row that it cannot build.
 TOO_LARGE = ("XX000", "54000")
-#: The largest bytea that has a text form: that is twice as long, and the server makes no value of 1 GB.
+#: The largest bytea with a text form, which is twice as long and must stay below the server's limit of 1 GB.
 PRINTABLE_BYTES = 536_870_900
 
 
 @contextmanager
 def named(session: Session, selection: Selection, reading: Reading, copy: CopyOut) -> Iterator[None]:
-    """Name the row in an error that its server raises while it is read inside."""
+    """Name the row in an error that the server raises inside this context."""
     try:
         yield
     except portl.DataError as error:
@@ -32,7 +32,7 @@ def named(session: Session, selection: Selection, reading: Reading, copy: CopyOu
 
 
 def _describe(error: portl.DataError, session: Session, selection: Selection, reading: Reading) -> None:
-    """Say which value of which row is too large to be sent; the server is asked through another connection."""
+    """Say which value of which row is too large to be sent, by asking the server over another connection."""
     key = selection.table.primary_key
     by_name = {field.source.name: field for field in reading.fields}
     large = [field for field in reading.fields if _is_bytea(field)]

@@ -1,5 +1,5 @@
-"""Digests of rows, computed in the servers, for ``portl.verify``.
+"""Digests of rows, computed by the servers, for ``portl.verify``.
 
-Imports ``wire`` and what lies below. Both sides must compute the same digest for the same
-value, whatever their version.
+Imports ``wire`` and the packages below it. Both sides must compute the same digest for the same value, whatever their
+version.
 """

@@ -1,4 +1,4 @@
-"""Find rows by their keys: to read them again, to tell which comes last, to find an equal key at the destination."""
+"""Find rows by key: to read them again, to tell which comes last, or to find an equal key at the destination."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from portl_postgres.wire import select_list
 
 
 def selection(fields: Sequence[Field], key: Sequence[str], wanted: Mapping[Texts, int], rows: str, version: int) -> str:
-    """Return the SELECT that reads rows with certain keys once more.
+    """Return the SELECT that reads rows with certain keys again.
 
     Args:
         fields: the columns.
-        key: the key's, by their names at the destination; empty: the whole row is meant.
-        wanted: the keys' texts, and how many rows of each at most.
+        key: the key columns, by their names at the destination; empty for the whole row.
+        wanted: the keys as text, each with the most rows to return.
         rows: what follows FROM.
-        version: of the source's server.
+        version: the version of the source's server.
     """
     parts = []
     for field in fields:
@@ -33,7 +33,7 @@ def selection(fields: Sequence[Field], key: Sequence[str], wanted: Mapping[Texts
     texts = [dict(parts)[name] for name in key] if key else [text for _, text in parts]
     names, arrays = _arrays(wanted)
     counts = _array([str(n) for n in wanted.values()], "int8")
-    # The text of a row tells NULL from an empty text, and is the same function at both sides of the comparison.
+    # A row's text tells NULL from an empty string, and both sides of the comparison use the same function.
     keys = (
         f"SELECT {_row_text(names)} AS portl_key, portl_count"
         f" FROM unnest({', '.join([*arrays, counts])}) AS portl_wanted({', '.join([*names, 'portl_count'])})"
@@ -51,11 +51,11 @@ def selection(fields: Sequence[Field], key: Sequence[str], wanted: Mapping[Texts
 
 
 def places(rows: str, key: Sequence[str], wanted: Collection[Texts], *, last: bool) -> str:
-    """Return the query for where the rows of some keys come: the number of the key, from 1, and the place.
+    """Return the query for the positions of rows with some keys: the key's number, from 1, and the position.
 
     Args:
         rows: what follows FROM, with ``portl_order``.
-        key: the texts of the key's columns, as expressions.
+        key: expressions for the key columns as text.
         wanted: the keys.
         last: True for the last row of each key, False for the first.
     """
@@ -75,13 +75,13 @@ def equals(
     *,
     nulls: bool,
 ) -> str:
-    """Return the join that finds the destination's row for each key, by the key's own equality and its index.
+    """Return the join that finds the destination's row for each key, using the key's own equality and its index.
 
     Args:
         key: the key's fields.
-        wanted: the keys, as the source's side of a comparison prints them.
-        operators: the equality of columns where it belongs to an extension.
-        versions: of the source's and of the destination's server.
+        wanted: the keys, as printed by the source's side of a comparison.
+        operators: the equality operators of columns that belong to an extension.
+        versions: those of the source's and the destination's server.
         nulls: True if two NULLs are equal.
     """
     names, arrays = _arrays(wanted)
@@ -96,13 +96,13 @@ def equals(
 
 
 def removal(session: Session, name: str, intent: Intent, keys: Collection[Texts]) -> str:
-    """Return the statement that deletes the rows with some keys, and counts them.
+    """Return the statement that deletes the rows with some keys and counts them.
 
     Args:
-        session: the destination's.
-        name: the table's, quoted.
+        session: that of the destination.
+        name: the table's quoted name.
         intent: the job.
-        keys: texts that the types of the key's columns read.
+        keys: key values as text input of the key columns' types.
     """
     assert intent.key is not None, "rows are found by it"
     key = [intent.target.by_name[column] for column in intent.key.columns]
@@ -113,7 +113,7 @@ def removal(session: Session, name: str, intent: Intent, keys: Collection[Texts]
         f" OR ({quoted(c.name)} IS NULL AND {text} IS NULL))"
         for c, text in zip(key, names, strict=True)
     )
-    # The places are qualified: a join has none, and without a table they would be those of the row to delete.
+    # ctid is qualified: a join has none, and unqualified it would be that of the row to delete.
     found = f"{name} AS portl_r JOIN unnest({', '.join(arrays)}) AS portl_w({', '.join(names)}) ON {equal}"
     return (
         f"WITH done AS (DELETE FROM {name} WHERE (tableoid, ctid) IN (SELECT portl_r.tableoid, portl_r.ctid"
@@ -122,7 +122,7 @@ def removal(session: Session, name: str, intent: Intent, keys: Collection[Texts]
 
 
 def _equal(field: Field, text: str, operator: str, versions: tuple[int, int], *, nulls: bool) -> str:
-    """Return whether a column equals the value that is printed as ``text``, which its type may refuse."""
+    """Return the condition that a column equals the value printed as ``text``, which its type may refuse."""
     column, type = quoted(field.target.name), native(field.target)
     value = f"CAST({text} AS {type})"
     found = details(field.target)
@@ -141,7 +141,7 @@ def _row_text(texts: Iterable[str]) -> str:
 
 
 def _arrays(wanted: Collection[Texts]) -> tuple[list[str], list[str]]:
-    """Return names for the columns of some keys, and their texts as arrays."""
+    """Return names for the key columns, and the keys' texts as arrays."""
     arrays = [_array(texts) for texts in zip(*wanted, strict=True)]
     return [f"portl_k{number}" for number in range(len(arrays))], arrays
 
@@ -152,7 +152,7 @@ def _array(values: Iterable[str | None], type: str = "text") -> str:
 
 
 def _literal(text: str) -> str:
-    """Return a constant; bytes of a database in SQL_ASCII, which are surrogates in ``text``, come out as they are."""
+    """Return a constant; bytes from an SQL_ASCII database, which are surrogates in ``text``, are preserved."""
     try:
         return literal(text)
     except UnicodeEncodeError:

@@ -1,17 +1,17 @@
-"""Compute a comparison in the servers: what the source should have produced, and what the destination holds.
+"""Compute a comparison in the servers: the rows that the source should have produced, and the destination's rows.
 
-The source's side is the SELECT list of the copy, cast to the destination's types, so that scales, precisions, padding
-and the like are those that the destination holds. Each value is then turned into an image: bytes or text that two
-values share exactly if they print alike. So 1.0 is not 1.00, and -0 is not 0; what json holds is compared as written.
+The source's side is the SELECT list of the copy, cast to the destination's types, so that scale, precision, padding and
+so on are those of the destination. Each value is then turned into an image: bytes or text that are equal exactly if the
+values print alike. So 1.0 is not 1.00, and -0 is not 0; json is compared as written.
 
 Three facts about the hash functions decide the images (src/backend/access/hash/hashfunc.c, utils/adt/rowtypes.c):
 
-* they follow equality, which takes 1.0 for 1.00: numbers go in by their binary form (manual, 9.5, ``*send``);
-* those of bigint and of timestamps fold 64 bits into 32, so that 1 and 4294967296 collide: by their binary form, too;
-* that of a record is a linear combination of those of its columns: two rows that swap a value would give the same
-  sum. So a row's digest is seeded with the hash of its key, or with a first hash of the whole row.
+* they follow equality, under which 1.0 equals 1.00: numbers are hashed in binary form (manual, 9.5, ``*send``);
+* those of bigint and timestamps fold 64 bits into 32, so that 1 and 4294967296 collide: also hashed in binary form;
+* that of a record is a linear combination of its columns' hashes, so that two rows that swap a value would have the
+  same sum. So a row's digest is seeded with the hash of its key, or with a first hash of the whole row.
 
-Where the two servers disagree over fixed values, or one stores texts in another encoding than UTF-8, md5 takes over.
+If the two servers disagree on fixed values, or one's encoding is not UTF-8, md5 is used instead.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from portl_postgres.wire.copy_out import CopyOut
 from portl_postgres.wire.row_text import unescape
 
 HASH, MD5, PYTHON = "hash", "md5", portl.Comparer.PYTHON
-#: Whole numbers that differ in their last bits alone share a bucket: rows often lie in the order of their keys, and a
-#: sum that was touched just before is still in the processor's cache. Over 2 M rows, grouping took 1.5 s without it,
-#: 0.3 s with it; and rows that were written together differ together.
+#: Integers that differ only in their last bits share a bucket: rows are often in key order, so that the sum just
+#: updated is still in the processor's cache. Grouping 2 M rows took 1.5 s without this, 0.3 s with it. Also, rows that
+#: were written together tend to differ together.
 NEIGHBOURS = 4
 
 #: One value of each type whose hash function is relied upon, and a NULL.
@@ -49,8 +49,8 @@ _TRIAL = (
 )
 _SETTINGS = {
     "jit": "off",  # compiling takes longer than it saves
-    "synchronize_seqscans": "off",  # LIMIT must mean the same rows as in the run
-    "work_mem": "64MB",  # with less, whole rows are spilled while they are grouped: a third more time
+    "synchronize_seqscans": "off",  # LIMIT must select the same rows as in the run
+    "work_mem": "64MB",  # with less, grouping spills whole rows and takes a third longer
 }
 
 
@@ -58,9 +58,9 @@ class Expressions:
     """The expressions of one side over its rows.
 
     Args:
-        comparison: what was agreed.
+        comparison: the terms.
         by_text: for each field, whether its text is compared.
-        names: how each field is written; by default by the names that ``_rows_of`` gives them.
+        names: the expression for each field; by default the names from ``_rows_of``.
     """
 
     def __init__(self, comparison: Comparison, by_text: Sequence[bool], names: Sequence[str] | None = None) -> None:
@@ -81,7 +81,7 @@ class Expressions:
         self.key = [self.texts[place] for place in places]
         whole, key = _row(images), _row([images[place] for place in places])
         mask = comparison.buckets - 1
-        #: What seeds the digest, to be selected under the name ``portl_spread``.
+        #: The digest's seed, to be selected as ``portl_spread``.
         self.spread = ""
         self.bucket = f"(portl_spread & {mask})"
         if comparison.digest == MD5:
@@ -89,7 +89,7 @@ class Expressions:
             self.digest = _md5(whole, "right")
             return
         if len(places) == 1 and _is_whole(pgs[places[0]], by_text=by_text[places[0]]):
-            # A whole number seeds as it is: it need not be hashed twice. NULL, if there is one, is told from -1.
+            # An integer is its own seed, to save hashing it twice. NULL must differ from -1.
             name = self.names[places[0]]
             images[places[0]] = f"{name} IS NULL"
             self.spread = f"coalesce(CAST({name} AS int8), -1)"
@@ -113,18 +113,18 @@ def _md5(row: str, half: str) -> str:
 
 
 class ServerComparer(Comparer):
-    """One end of a comparison, computed in its server.
+    """One side of a comparison, computed in its server.
 
     Args:
-        session: the end's.
-        token: looked at while waiting.
+        session: that of the side.
+        token: checked while waiting.
         rows: what follows FROM.
         label: where this is, for messages.
-        row_security: the setting; off: rows that a policy hides would look as if they were missing.
+        row_security: the setting; off, because rows hidden by a policy would look as if they were missing.
     """
 
     role = ""
-    #: How the transaction is opened in which everything is compared.
+    #: The mode of the transaction in which everything is compared.
     transaction: ClassVar[str] = "ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 
     def __init__(
@@ -140,7 +140,7 @@ class ServerComparer(Comparer):
 
     def _begin(self) -> None:
         if not self._open:
-            # Inside the source's transaction this is a savepoint, and the settings are undone with it.
+            # Inside the source's transaction this is a savepoint, which also undoes the settings.
             self._session.begin(self.transaction)
             self._open = True
             self._set({**_SETTINGS, "row_security": self._row_security})
@@ -172,26 +172,26 @@ class ServerComparer(Comparer):
             self._expressions = Expressions(comparison, flags)
 
     def _adopt(self, comparison: Comparison) -> None:
-        """Do as the other side does."""
+        """Adopt the terms of the other side."""
 
     def columns(self) -> list[str]:
-        """Return an expression for each field, as the destination holds it."""
+        """Return an expression for each field, in the destination's form."""
         raise NotImplementedError
 
     def _rows_of(self, joined: str = "", *more: str, numbered: bool = False) -> str:
-        """Return what yields the rows.
+        """Return the query for the rows.
 
         Args:
-            joined: what they are joined with.
+            joined: what to join them with.
             more: further columns.
-            numbered: True for a column with their place.
+            numbered: True to add a column with their position.
         """
         columns = [f"{column} AS c{number}" for number, column in enumerate(self.columns())]
         columns += more
         if numbered:
             columns.append("pg_catalog.row_number() OVER () AS portl_order")
         rows = f"SELECT {', '.join(columns)} FROM {self._from} {joined}"
-        # OFFSET 0 keeps the planner from computing the hash of the key twice: two thirds of the time.
+        # OFFSET 0 prevents the planner from computing the key's hash twice, which took two thirds of the time.
         return f"(SELECT *, {self._expressions.spread} AS portl_spread FROM ({rows}) AS portl_r OFFSET 0) AS portl_rows"
 
     def count(self) -> int:
@@ -242,7 +242,7 @@ class ServerComparer(Comparer):
                 yield int(value), RowLine(found[:width], digest, found[width:] if texts else None)
 
     def _decoded(self) -> Iterator[tuple[object, ...]]:
-        """Yield decoded rows, for an end that is not PostgreSQL's to be compared with."""
+        """Yield decoded rows, for comparison with a side that is not PostgreSQL."""
         columns = ", ".join(self.columns())
         statement = f"COPY (SELECT {columns} FROM {self._from}) TO STDOUT ({text_options(self._session)})"
         load = rows_loader(self._types())
@@ -265,7 +265,7 @@ class ServerComparer(Comparer):
 
 
 class SourceComparer(ServerComparer):
-    """What the source should have produced. The arguments are those of ``ServerComparer``."""
+    """The rows that the source should have produced. Takes the arguments of ``ServerComparer``."""
 
     def terms(self) -> Mapping[str, str]:
         """See ``Comparer.terms``."""
@@ -294,7 +294,7 @@ class SourceComparer(ServerComparer):
 
 
 class DestinationComparer(ServerComparer):
-    """What the destination holds. The arguments are those of ``ServerComparer``."""
+    """The destination's rows. Takes the arguments of ``ServerComparer``."""
 
     def _adopt(self, comparison: Comparison) -> None:
         if "TimeZone" in comparison.terms:

@@ -1,4 +1,4 @@
-"""The images of values: bytes or text that two values share exactly if they print alike, on both sides."""
+"""Images of values: bytes or text that are equal, on both sides, exactly if the values print alike."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from portl_postgres.catalog.types import PgType, is_text
 from portl_postgres.sql.text import literal
 from portl_postgres.wire import select_list
 
-#: hash_record_extended is new in this version; pg_input_is_valid in that.
+#: The versions that introduced hash_record_extended and pg_input_is_valid.
 HASHES_RECORDS, JUDGES_INPUT = 14, 16
 
-#: Types whose hash tells all values apart as far as 64 bits can.
+#: Types whose 64-bit hash distinguishes all values.
 _AS_THEY_ARE = {"bool", "int2", "int4", "date", "oid", "uuid", "bytea"}
 _BY_BINARY_FORM = {
     "int8": "int8send",
@@ -23,15 +23,15 @@ _BY_BINARY_FORM = {
     "timestamp": "timestamp_send",
     "timestamptz": "timestamptz_send",
     "interval": "interval_send",
-    "bpchar": "bpcharsend",  # its hash, and its cast to text, leave out spaces at the end
+    "bpchar": "bpcharsend",  # its hash, and its cast to text, ignore trailing spaces
     "money": "cash_send",  # its text depends on lc_monetary
 }
-#: NaN comes in several binary forms, which print alike.
+#: NaN has several binary forms, which print alike.
 _FLOATS = {"float4": "float4send", "float8": "float8send"}
 
 
 def native(column: Column) -> str:
-    """Return the type of a column as the server spells it, below all domains."""
+    """Return a column's type as the server spells it, below all domains."""
     found = details(column)
     spelled, pg = column.native, found.pg if found else None
     while pg is not None and pg.domain is not None:
@@ -40,31 +40,31 @@ def native(column: Column) -> str:
 
 
 class Way(enum.Enum):
-    """How the source's value becomes what the destination should hold."""
+    """How the source's value is converted to the destination's form."""
 
-    #: It is of the destination's type already.
+    #: It already has the destination's type.
     SAME = enum.auto()
-    #: A cast that refuses no row.
+    #: A cast that never refuses a row.
     CAST = enum.auto()
-    #: By its text; where the destination refuses that, the text itself is compared: such a row is missing or differs.
+    #: By its text; if the destination refuses that, the text itself is compared, as such a row is missing or differs.
     TRIED = enum.auto()
-    #: Only texts are compared: the type, or what its binary form holds, is another at the other side.
+    #: Only texts are compared, because the type, or its binary form, differs on the other side.
     TEXT = enum.auto()
 
 
-#: What keeps a value out of the destination.
+#: Risks for which the destination refuses a value.
 _REFUSES = {Risk.OVERFLOW, Risk.FORM, Risk.TRUNCATION}
 
 
 def way(field: Field, version: int) -> Way:
-    """Return how a field is brought to the destination's form.
+    """Return how a field is converted to the destination's form.
 
     Args:
-        field: the column on its way.
-        version: of the source's server.
+        field: the field.
+        version: the version of the source's server.
     """
     sent, target = details(field.sent), details(field.target)
-    assert target is not None  # compared in the server only where both sides are PostgreSQL's
+    assert target is not None  # compared in the servers only if both sides are PostgreSQL
     root = target.pg.root
     if not root.builtin or is_foreign(root):
         return Way.TEXT
@@ -75,7 +75,7 @@ def way(field: Field, version: int) -> Way:
 
 
 def produced(field: Field, version: int) -> str:
-    """Return the source's expression for what the destination should hold. The arguments are those of ``way``."""
+    """Return the source's expression for the value that the destination should hold. Takes the arguments of ``way``."""
     found, value = way(field, version), select_list.item(field).sql
     if found is Way.SAME:
         return value
@@ -90,7 +90,7 @@ def produced(field: Field, version: int) -> str:
 
 
 def judged_by_text(field: Field, version: int) -> bool:
-    """Return whether ``produced`` returns text in place of the destination's type. Takes the arguments of ``way``."""
+    """Return whether ``produced`` returns text instead of the destination's type. Takes the arguments of ``way``."""
     return way(field, version) in (Way.TRIED, Way.TEXT)
 
 
@@ -129,12 +129,12 @@ def image(value: str, pg: PgType, *, by_text: bool, scaled: bool = False) -> str
         return f'CAST({value} AS text) COLLATE "C"'
     if root.kind == "A":
         return f"pg_catalog.array_send({value})"
-    # The row's binary form holds the oid of the type, which is built in.
+    # The row's binary form contains the oid of the type, which is built in.
     return f"CASE WHEN {value} IS NOT NULL THEN pg_catalog.record_send(ROW({value})) END"
 
 
 def shown(value: str, pg: PgType, *, by_text: bool) -> str:
-    """Return the text of a value, for display and for a comparison in the client."""
+    """Return the expression for a value's text, for display and for comparison in the client."""
     root = pg.root
     if not by_text and root.builtin and root.name == "bpchar":
         return f"pg_catalog.convert_from(pg_catalog.bpcharsend({value}), 'UTF8')"

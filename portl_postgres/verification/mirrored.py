@@ -1,4 +1,4 @@
-"""Which rows of a destination are mirrored, and what keeps it from being a mirror."""
+"""Which rows of a destination are mirrored, and what prevents it from being a mirror."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from portl_postgres.catalog.tables import table_details
 from portl_postgres.session.session import Session
 from portl_postgres.sql.text import bound, quoted, statement
 
-#: What a foreign key does to rows that refer to a deleted one, as pg_constraint.confdeltype says it.
+#: What a foreign key does to rows that reference a deleted one, by pg_constraint.confdeltype.
 _ACTIONS = {
     "c": "are deleted, too (ON DELETE CASCADE)",
     "n": "refer to none then (ON DELETE SET NULL)",
@@ -22,7 +22,7 @@ _ACTIONS = {
 
 @attrs.frozen(kw_only=True)
 class Mark:
-    """The column that marks rows as deleted, as SQL: what sets it and clears it, and where it is set or is not."""
+    """The column that marks rows as deleted, as SQL: assignments that set and clear it, and conditions that test it."""
 
     set: str
     cleared: str
@@ -31,7 +31,7 @@ class Mark:
 
     @classmethod
     def of(cls, table: portl.Table, mirroring: Mirroring) -> Mark | None:
-        """Return the mark of a table; None: rows are not marked."""
+        """Return the mark of a table, or None if rows are not marked."""
         if mirroring.deletes is not Deletes.SOFT or mirroring.column is None:
             return None
         name = quoted(mirroring.column)
@@ -46,8 +46,8 @@ def examine(session: Session, name: str, intent: Intent, mirroring: Mirroring) -
     """See ``Destination.examine_mirror``.
 
     Args:
-        session: the destination's.
-        name: the table's, quoted.
+        session: that of the destination.
+        name: the table's quoted name.
         intent: the job.
         mirroring: how it is mirrored.
     """
@@ -68,7 +68,7 @@ def examine(session: Session, name: str, intent: Intent, mirroring: Mirroring) -
 
 
 def _followers(session: Session, intent: Intent, mirroring: Mirroring) -> Iterator[portl.Finding]:
-    """Warn of tables whose rows change when rows that they refer to are deleted."""
+    """Warn about tables whose rows change when rows that they reference are deleted."""
     if mirroring.deletes is not Deletes.DELETE:
         return
     oid = table_details(intent.target).oid
@@ -86,7 +86,7 @@ def mirrored_rows(name: str, intent: Intent, mirroring: Mirroring) -> str:
         conditions.append(mark.absent)
     relation = quoted(table_details(intent.source).name) if intent.source.kind != "query" else "portl_query"
     if mirroring.where is not None and any(f.source.name != f.target.name for f in intent.fields):
-        # The condition knows the source's names alone.
+        # The condition uses the source's names.
         columns = ", ".join(f"portl_there.{quoted(f.target.name)} AS {quoted(f.source.name)}" for f in intent.fields)
         conditions.append(f"EXISTS (SELECT FROM (SELECT {columns}) AS {relation} WHERE (\n{mirroring.where}\n))")
         relation = "portl_there"

@@ -1,11 +1,11 @@
-"""Find the rows in which two tables differ, in the servers: ``portl.connectors.mirroring``.
+"""Find the rows in which two tables differ, in the servers; see ``portl.connectors.mirroring``.
 
-A pair is the hash of a row's key (or of the whole row, where there is no key), the digest of the row, and where the
-source has it: its ``ctid``, which leads to the same row for as long as the source's transaction reads one state. In a
-view, a query or a foreign table rows have no place; there they are found again by the hash. The pairs of buckets that
-differ pass through as binary COPY into a temporary table at the destination, which joins them with its own.
+A pair is the hash of a row's key (or of the whole row, if there is no key), the digest of the row, and its place at the
+source: its ``ctid``, which identifies the same row for as long as the source's transaction lasts. Rows of a view, a
+query or a foreign table have no ctid; they are found again by the hash. The pairs of buckets that differ are relayed as
+binary COPY into a temporary table at the destination, which joins them with its own.
 
-Before the destination removes a row, it computes the row's digest once more: one that was changed meanwhile stays.
+Before the destination removes a row, it computes the row's digest again: a row that has changed since is kept.
 """
 
 from __future__ import annotations
@@ -45,22 +45,22 @@ from portl_postgres.wire.copy_out import CopyOut
 ROW, PARTITION, NONE = "row", "partition", "none"
 PAIRS_ROWS, PAIRS_BYTES = 20_000, 1024 * 1024
 _FOREIGN_KEY = "23503"
-#: For a join of pairs: memory, beyond which the server goes through files; and no sorting, which takes longer.
+#: Settings for the join of pairs: enough memory to avoid files, and no sorting, which takes longer.
 _JOINING = {"work_mem": "128MB", "enable_mergejoin": "off"}
 _numbers = itertools.count(1)
 
 
 @attrs.frozen(kw_only=True)
 class MirroredRows:
-    """The rows of a job, as its source knows them."""
+    """The rows of a job at its source."""
 
     #: What follows FROM.
     rows: str
     row_security: str
     table: portl.Table
-    #: How columns are qualified.
+    #: The qualifier of columns.
     relation: str
-    #: True if tables that inherit from it are left out.
+    #: True if inheritance children are excluded.
     only: bool
 
 
@@ -68,11 +68,11 @@ class PostgresMirrorSource(SourceComparer, MirrorSource):
     """The source's side.
 
     Args:
-        session: the source's.
-        token: looked at while waiting.
+        session: that of the source.
+        token: checked while waiting.
         label: where this is, for messages.
         rows: those of the job.
-        places: takes what is aimed at.
+        places: stores the places of rows to fetch.
     """
 
     def __init__(
@@ -136,9 +136,9 @@ class PostgresMirrorDestination(DestinationComparer, MirrorDestination):
     """The destination's side.
 
     Args:
-        session: the destination's.
-        token: looked at while waiting.
-        name: the table's, quoted.
+        session: that of the destination.
+        token: checked while waiting.
+        name: the table's quoted name.
         label: where this is, for messages.
         intent: the job.
         mirroring: how it is mirrored.
@@ -154,9 +154,9 @@ class PostgresMirrorDestination(DestinationComparer, MirrorDestination):
         self._added = {column.name for column in intent.add}
         self._mark = Mark.of(intent.target, mirroring)
         super().__init__(session, token, mirrored_rows(name, intent, mirroring), label)
-        #: True once ``differ`` has kept what it has found.
+        #: True once ``differ`` has stored the differences.
         self._found = False
-        #: What the temporary tables are called; they are dropped at the end.
+        #: The names of the temporary tables, which are dropped at the end.
         self._prefix = f"portl_mirror_{next(_numbers)}"
 
     def offers(self, intent: Intent) -> Mapping[str, str]:
@@ -164,7 +164,7 @@ class PostgresMirrorDestination(DestinationComparer, MirrorDestination):
         return {name: proof for name, proof in super().offers(intent).items() if name != PYTHON}
 
     def columns(self) -> list[str]:
-        """See ``ServerComparer.columns``. Columns that the run adds are NULL so far."""
+        """See ``ServerComparer.columns``. Columns that the run adds are still NULL."""
         found = super().columns()
         fields = self._comparison.intent.fields
         return [
@@ -189,7 +189,7 @@ class PostgresMirrorDestination(DestinationComparer, MirrorDestination):
         here, there, differing = (self._temporary(name) for name in ("here", "there", "differing"))
         types = {ROW: ", place tid", PARTITION: ", relation int8, place tid", NONE: ""}[kind]
         self._set(_JOINING)
-        with as_they_are(session):  # while the source computes its own, which come ahead
+        with as_they_are(session):  # while the source computes its own, which are read ahead
             session.execute(f"CREATE TEMPORARY TABLE {there} AS {self._own(buckets)}", what="comparing rows")
         session.execute(f"CREATE TEMPORARY TABLE {here} (spread int8, digest int8{types})")
         sent = self._take_in(pairs, here)
@@ -212,7 +212,7 @@ class PostgresMirrorDestination(DestinationComparer, MirrorDestination):
         return quoted("pg_temp", f"{self._prefix}_{name}")
 
     def _take_in(self, pairs: Iterable[Batch], here: str) -> int:
-        """Copy the source's pairs into a table; return the bytes that they took."""
+        """Copy the source's pairs into a table; return their size in bytes."""
         copy = CopyIn(
             self._session,
             f"COPY {here} FROM STDIN (FORMAT binary)",
@@ -241,11 +241,11 @@ class PostgresMirrorDestination(DestinationComparer, MirrorDestination):
         )
 
     def _joined(self, here: str, there: str, differing: str) -> str:
-        """Return the statement that keeps the pairs which one side alone has."""
+        """Return the statement that stores the pairs that only one side has."""
         equal = "h.spread = t.spread AND h.digest = t.digest"
         if not self._comparison.key:
-            # Rows that are the same are counted: the first of here goes with the first of there. Where the source
-            # finds rows by what they are, all that are the same come together, or none.
+            # Duplicate rows are numbered, and matched by number. If the source finds rows by hash, duplicates are
+            # fetched all together or not at all.
             every = self._comparison.terms["places"] == NONE
             same = "PARTITION BY spread, digest"
             number = f"row_number() OVER ({same}) AS n{f', count(*) OVER ({same}) AS m' if every else ''}"
@@ -259,19 +259,19 @@ class PostgresMirrorDestination(DestinationComparer, MirrorDestination):
         )
 
     def _wanted(self, kind: str) -> str:
-        """Return the query for the source's rows that are not at the destination so, in the order of their places."""
+        """Return the query for source rows that are missing or different at the destination, in order of place."""
         distinct = "DISTINCT " if kind == NONE else ""
         return f"SELECT {distinct}here_in AS relation, here AS place FROM {{}} WHERE is_here"
 
     def _removed(self) -> str:
-        """Return the query for the destination's rows that the source does not have, in any form."""
+        """Return the query for the destination's surplus rows."""
         found = "SELECT there_in AS relation, there AS place, spread, digest FROM {} AS d WHERE NOT is_here"
         if not self._comparison.key:
             return found
         return f"{found} AND NOT EXISTS (SELECT FROM {{}} AS h WHERE h.is_here AND h.spread = d.spread)"
 
     def _divide(self, name: str, differing: str, query: str) -> tuple[int, ...]:
-        """Keep rows in a table, each with the number of its part; return how many each part has."""
+        """Store rows in a table, each with the number of its part; return the number of rows in each part."""
         found = query.replace("{}", differing)
         table, size = self._temporary(name), self._mirroring.part_rows
         numbered = f"(row_number() OVER (PARTITION BY relation ORDER BY place) - 1) / {size} AS portl_n"
@@ -286,7 +286,7 @@ class PostgresMirrorDestination(DestinationComparer, MirrorDestination):
         return tuple(count for (count,) in counted)
 
     def _find_marked(self, differing: str, mark: Mark) -> None:
-        """Keep the rows that are marked as deleted and of which the source has the key."""
+        """Store the rows that are marked as deleted but whose key the source has."""
         rows = self._scanned([mark.present])
         self._session.execute(
             f"CREATE TEMPORARY TABLE {self._temporary('marked')} AS SELECT portl_place AS place, portl_relation AS"
@@ -296,7 +296,7 @@ class PostgresMirrorDestination(DestinationComparer, MirrorDestination):
         )
 
     def _scanned(self, conditions: Iterable[str]) -> str:
-        """Return what yields the rows that meet conditions, with their places."""
+        """Return the query for the rows that meet conditions, with their places."""
         found = " AND ".join(conditions)
         columns = [f"{column} AS c{number}" for number, column in enumerate(self.columns())]
         columns += ["tableoid::oid::int8 AS portl_relation", "ctid AS portl_place"]
@@ -337,13 +337,13 @@ class PostgresMirrorDestination(DestinationComparer, MirrorDestination):
             raise
 
     def _change(self, action: str, chosen: str, conditions: Sequence[str] = (), same: str = "true") -> int:
-        """Change the rows at some places, as far as they are still as they were compared; return how many.
+        """Change the rows at some places if they have not changed since the comparison; return their number.
 
         Args:
             action: the statement, up to its condition.
             chosen: the query for the places, with the hashes and digests of their rows.
-            conditions: what the rows have to meet, too.
-            same: what they have to meet by their digest.
+            conditions: further conditions on the rows.
+            same: the condition on their digest.
         """
         self._set({"row_security": self._row_security, "TimeZone": self._comparison.terms["TimeZone"]})
         rows = self._scanned([f"ctid = ANY (ARRAY(SELECT place FROM ({chosen}) AS portl_p))", *conditions])
@@ -370,7 +370,7 @@ def _chosen(bucket: str, buckets: Collection[int] | None) -> str:
 
 
 def _places(kind: str, relation: str) -> tuple[list[str], list[str]]:
-    """Return the columns of a pair that say where its row is, and what yields them."""
+    """Return the columns of a pair that hold its row's place, with their expressions."""
     place = f"{relation}.ctid AS portl_place"
     if kind == PARTITION:
         return ["portl_relation", "portl_place"], [f"{relation}.tableoid::oid::int8 AS portl_relation", place]

@@ -1,4 +1,4 @@
-"""Where the rows are that a mirror fetches: kept in a file, so that memory does not grow with what has changed."""
+"""The places of rows that a mirror fetches, kept in a file so that memory does not grow with the changes."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import attrs
 
 from portl_postgres.sql.text import literal
 
-#: What is kept in memory before a file is opened: many tables of which little has changed need none.
+#: Bytes kept in memory before a file is opened: tables with few changes need none.
 MEMORY_BYTES = 1024 * 1024
 
 
 @attrs.frozen(kw_only=True)
 class Place:
-    """Rows of one part."""
+    """The rows of one part."""
 
-    #: An array, as the server prints it.
+    #: An array, as printed by the server.
     values: str
-    #: The oid of the partition that they are in; 0: the table has none.
+    #: The oid of their partition; 0 if the table has none.
     relation: int = 0
 
 
@@ -27,14 +27,14 @@ class Places:
     """The places of all parts. Several threads read them."""
 
     def __init__(self) -> None:
-        #: What is looked for, in a query over the source, and its type.
+        #: The expression to search by, in a query over the source, and its type.
         self.looked_for = "", ""
         self._file = tempfile.SpooledTemporaryFile(MEMORY_BYTES)  # noqa: SIM115  # ``close`` follows
         self._parts: dict[int, tuple[int, int, int]] = {}
         self._lock = threading.Lock()
 
     def put(self, part: int, place: Place) -> None:
-        """Keep the place of a part."""
+        """Store the place of a part."""
         data = place.values.encode()
         with self._lock:
             self._file.seek(0, 2)
@@ -43,7 +43,7 @@ class Places:
             self._parts[part] = start, len(data), place.relation
 
     def condition(self, part: int) -> str:
-        """Return the condition that the rows of a part meet."""
+        """Return the condition for the rows of a part."""
         with self._lock:
             start, length, relation = self._parts[part]
             self._file.seek(start)
