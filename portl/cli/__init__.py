@@ -1,6 +1,6 @@
 """The command line: each command parses its arguments, calls one function of the library, and prints the result.
 
-Imports everything but ``testing``. A command that does more than that belongs into the library.
+Imports everything but ``testing``. Anything beyond that belongs in the library.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 
 
 def main() -> None:
-    """Run the command line, or report what is not installed."""
+    """Run the command line, or report missing packages."""
     try:
         import click  # noqa: F401
         import rich  # noqa: F401
@@ -21,6 +21,6 @@ def main() -> None:
     code = app()
     sys.stdout.flush()
     sys.stderr.flush()
-    # By now the ledger has recorded that the result was delivered. Python's cleanup, about 30 ms, would only leave more
+    # By now the ledger has recorded that the result was delivered. Python's cleanup, about 30 ms, would only allow more
     # time for a kill to hide the exit code from the caller (docs/reliability.md).
     os._exit(code)

@@ -1,4 +1,4 @@
-"""``portl connectors``, ``explain``, ``schema`` and ``new-connector``: what is installed, and what job files mean."""
+"""``portl connectors``, ``explain``, ``schema`` and ``new-connector``: installed connectors and the job file."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _list(found: Sequence[Explanation]) -> Iterator[Line]:
             owner = item.connector
             yield Line()
             yield Line(f"# keys of {owner}", "head")
-        # The list is for looking up a name; `portl explain KEY` has the whole explanation.
+        # The list is for finding a name; `portl explain KEY` prints the whole explanation.
         text = textwrap.shorten(item.meaning, max(20, WIDTH - width - 2), placeholder=" ...")
         yield Line(f"{item.key:<{width}}  {text}")
 

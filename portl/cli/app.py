@@ -1,4 +1,4 @@
-"""The commands. A connector's package can add more by entry points in the group ``portl.commands``."""
+"""The commands. A connector's package can add more through entry points in the group ``portl.commands``."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ COMMANDS = "portl.commands"
 _SIDES = {"source", "destination"}
 _TOP_LEVEL = re.compile(r"^(\w+):", re.MULTILINE)
 
-#: What may be a password, up to the end of the line, as its own end is unknown.
+#: A possible password, up to the end of the line, as its own end is unknown.
 _ADDRESS = re.compile(r"(?<=://).+|(?<=password=).+", re.IGNORECASE)
 
 #: portl's commands that are imported only when they are called.
@@ -54,7 +54,7 @@ OWN = {
 
 
 class _Commands(click.Group):
-    """A group of commands that are imported only when they are called, or when their help is shown."""
+    """A group of commands that are imported only when called, or when their help is shown."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands."""
@@ -139,7 +139,7 @@ def carry_out(
         verbose: True to log as well.
         as_json: True to print events as JSON.
         table: with ``dry_run``, the one table of many to show.
-        report: without ``dry_run``, where an HTML page about the run goes.
+        report: without ``dry_run``, the path of an HTML report on the run.
         how: arguments of ``portl.plan`` and ``portl.migrate``.
     """
     if sql and not dry_run:
@@ -166,7 +166,7 @@ def carry_out(
 
 
 def guarded(output: Output, work: Callable[[], int], *, verbose: bool = False) -> int:
-    """Do the work of a command, print portl's errors, and return the exit code. Handles SIGTERM like Ctrl-C."""
+    """Run the body of a command, print portl's errors, and return the exit code. Handles SIGTERM like Ctrl-C."""
     try:
         with _terminable():
             return work()
@@ -225,8 +225,7 @@ def _job_files() -> list[Path]:
 def clean(job: Path, table: bool) -> int:
     """Remove the runs of a job from the ledger.
 
-    The rows that they have copied stay, and the next run starts over. Foreign keys that an interrupted run has dropped
-    are made again.
+    Rows already copied stay, and the next run starts over. Foreign keys that an interrupted run dropped are re-created.
     """
     output = _output()
 
@@ -278,7 +277,7 @@ def app(arguments: Sequence[str] | None = None) -> int:
     except click.Abort:
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader of the output is gone (portl … | head); Python would complain again when it exits.
+        # The reader of the output is gone (portl … | head); Python would complain again on exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     return code if isinstance(code, int) else DONE

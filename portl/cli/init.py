@@ -1,4 +1,4 @@
-"""``portl init``: from two URLs and a table to a job file, with prompts on a terminal, with options elsewhere."""
+"""``portl init``: make a job file from two URLs and a table, by prompts on a terminal or by options."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from portl.values.text import printable
 
 #: The schema for editors, beside the job file.
 SCHEMA = "portl.schema.json"
-#: Tables that are listed; if there are more, the user types part of a name.
+#: The most tables to list; if there are more, the user types part of a name.
 MOST_TABLES = 20
 
 _EXCLUDE, _ADD = "exclude", "add"
@@ -91,11 +91,11 @@ class _Wanted:
 
 @attrs.define
 class _Side:
-    """A side that was connected to."""
+    """A side, after connecting."""
 
     connector: portl.Connector
     keys: Mapping[str, Any]
-    #: The tables to choose from; None: the connector cannot list them.
+    #: The tables to choose from; None if the connector cannot list them.
     tables: Sequence[portl.TableEntry] | None
 
 
@@ -104,11 +104,11 @@ class _Interview:
         self._output = output
         self._wanted = wanted
         self._asks = sys.stdin.isatty()
-        #: True once the user was prompted; then they also confirm the result.
+        #: True once the user has been prompted, and so also confirms the result.
         self._asked = False
 
     def write(self) -> int:
-        """Find out what the job is, show its plan, write the file."""
+        """Determine the job, show its plan, and write the file."""
         self._check()
         if self._asks and None in self._wanted.urls.values():
             for example in examples():
@@ -135,7 +135,7 @@ class _Interview:
         return DONE
 
     def _write_many(self, reading: _Side, writing: _Side, tables: str) -> int:
-        """Write a job for all tables, or for those that a pattern matches."""
+        """Write a job for all tables, or for those matching a pattern."""
         job = {
             "name": escaped(self._wanted.file.stem),
             "source": {"type": reading.connector.name, **escaped(reading.keys)},
@@ -164,7 +164,7 @@ class _Interview:
             raise click.UsageError(f"missing {', '.join(lacking)}: there is no terminal to prompt on")
 
     def _connect(self, side: str, question: str) -> _Side:
-        """Return a side that could be connected to."""
+        """Connect to a side and return it."""
         given = self._wanted.urls[side]
         while True:
             url = given if given is not None else self._ask(question)
@@ -219,7 +219,7 @@ class _Interview:
         return self._choice(writing, "Which table there? A new name creates a table", new=True, default=table)
 
     def _choice(self, side: _Side, question: str, *, new: bool, default: str | None = None) -> str:
-        """Offer the tables of a side until one of them is chosen, or a new name if that is allowed."""
+        """Offer the tables of a side until one is chosen, or a new name if allowed."""
         offered = list(side.tables or ())
         self._list(offered)
         while True:
@@ -257,7 +257,7 @@ class _Interview:
             self._output.say(f"      and {more:,} more: type part of a name to list those that contain it", "dim")
 
     def _completed(self, job: Mapping[str, Any], proposal: Proposal) -> dict[str, Any]:
-        """Return the job with what was proposed."""
+        """Return the job with the proposal."""
         found = {**job, "source": dict(job["source"]), "destination": dict(job["destination"])}
         if proposal.missing:
             if self._missing(proposal) == _ADD:
@@ -339,14 +339,14 @@ def _keys(name: str, side: _Side, table: str) -> dict[str, Any]:
 
 
 def _many(side: _Side, answer: str) -> bool:
-    """Return whether an answer means many tables: a pattern, or all, unless a table is called so."""
+    """Return whether an answer means many tables: a pattern, or ``all``, unless that is a table's name."""
     names = {entry.name for entry in side.tables or ()}
     called = answer in names or any(name.endswith(f".{answer}") for name in names)
     return bool(names) and not called and (answer == _ALL or "*" in answer or "?" in answer)
 
 
 def _chosen(side: _Side, answer: str, offered: Sequence[portl.TableEntry]) -> str | None:
-    """Return the table that an answer means by its name or its number in the list; None: there is none."""
+    """Return the table that an answer means, by name or by number in the list, or None."""
     wanted = named("table", side.connector, answer)
     if side.tables is None:
         return answer

@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share."""
+"""Arguments and options shared by several commands."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: The suffixes of the files that a shell completes as jobs.
+#: The suffixes of files that shells complete as jobs.
 _SUFFIXES = (".yaml", ".yml")
 
 

@@ -92,7 +92,7 @@ class Output:
         elif isinstance(event, portl.TableDone):
             self._progress.done(event.result.destination)
         elif isinstance(event, portl.Done):
-            # Here, and not after the call: only then does the ledger record that the result was delivered.
+            # Printed here, not after the call, so that the ledger records the delivery only afterwards.
             self._progress.stop()
             self.result(event.result)
 
@@ -103,7 +103,7 @@ class Output:
             yield
 
     def plan(self, plan: portl.Plan, *, sql: bool = False, table: str | None = None) -> None:
-        """Print a plan, with ``sql`` including its statements; of many tables, ``table`` alone in full."""
+        """Print a plan, with its statements if ``sql``; of many tables, only ``table`` in full if given."""
         if self._as_json:
             self.json({"event": "plan", **plan.to_dict()})
             return

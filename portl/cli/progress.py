@@ -1,4 +1,4 @@
-"""Progress on standard error: bars on a terminal, else a line every few seconds."""
+"""Progress on standard error: bars on a terminal, otherwise a line every few seconds."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
-#: Seconds between two lines of progress if there is no bar; not fewer, as logs are stored.
+#: Seconds between lines of progress without a bar; not fewer, as logs are stored.
 PROGRESS_SECONDS = 2.0
-#: The same for objects that are created: these take longer.
+#: The same for objects, which take longer.
 BUILDING_SECONDS = 30.0
-#: Of many tables, those of at least so many rows have a bar of their own while they are under way.
+#: Of many tables, those with at least this many rows get their own bar while being copied.
 LARGE_ROWS = 10_000
-#: At most so many bars of tables: the screen is the user's.
+#: The most table bars, to leave room on the screen.
 MOST_BARS = 12
-#: Characters of a name on an ordinary terminal, and of the bar; a wide one has room for more.
+#: Characters for a name on an ordinary terminal, and for the bar; a wide terminal has room for more.
 NAME, BAR = 22, 8
 
 
 @attrs.define
 class _Table:
-    """A table under way."""
+    """A table being copied."""
 
     expected: int | None
     rows: int = 0
@@ -39,7 +39,7 @@ class _Table:
 
 
 class ProgressDisplay:
-    """Shows how far a run is.
+    """Shows the progress of a run.
 
     Args:
         console: of standard error.
@@ -52,16 +52,16 @@ class ProgressDisplay:
         self._say = say
         self._bars = bars
         self._bar: Progress | None = None
-        #: Tables of the run; those that have begun, by name; how many have all their rows.
+        #: The number of tables; those that have begun, by name; how many have all their rows.
         self._count = 1
         self._tables: dict[str, _Table] = {}
         self._done = 0
         self._whole: TaskID | None = None
-        #: The bars of what workers create, by worker.
+        #: The bars of objects that workers are creating, by worker.
         self._builds: dict[int, TaskID] = {}
         self._exact = False
         self._began = time.monotonic()
-        #: When a line was last printed about rows; and about what a worker creates, and which phase it told.
+        #: When a line about rows was last printed; and, for each worker's objects, when and for which phase.
         self._printed = float("-inf")
         self._told: dict[int, tuple[float, str]] = {}
 
@@ -122,7 +122,7 @@ class ProgressDisplay:
         self._show(self._rate())
 
     def advance(self, event: portl.BatchCommitted) -> None:
-        """Show rows that are committed."""
+        """Show committed rows."""
         found = self._tables.setdefault(event.table, _Table(None))
         found.rows, found.bytes = event.total_rows, event.total_bytes
         rate = event.rows_per_second
@@ -135,7 +135,7 @@ class ProgressDisplay:
             self._say(self._line(f"{rate:,.0f} rows/s"))
 
     def making(self, event: portl.ObjectsStarted | portl.ObjectProgress) -> None:
-        """Show that a worker creates objects, and how far it is."""
+        """Show a worker's progress in creating objects."""
         phase = event.phase if isinstance(event, portl.ObjectProgress) else ""
         share = event.share if isinstance(event, portl.ObjectProgress) else None
         more = len(event.objects) - 1
@@ -152,14 +152,14 @@ class ProgressDisplay:
             self._bar.update(task, completed=100 * share)
 
     def made(self, event: portl.ObjectsMade) -> None:
-        """Count objects that are there."""
+        """Count created objects."""
         task = self._builds.pop(event.worker, None)
         self._told.pop(event.worker, None)
         if task is not None and self._bar is not None:
             self._bar.remove_task(task)
 
     def _tell(self, worker: int, name: str, phase: str, share: float | None) -> None:
-        """Print a line about what is created: when it is something else, and now and then."""
+        """Print a line about objects being created, whenever these change and at intervals."""
         if self._console.is_terminal or not phase:
             return
         at, last = self._told.get(worker, (float("-inf"), ""))
@@ -169,7 +169,7 @@ class ProgressDisplay:
         self._say(f"creating {name}: {phase}" + (f", {share:.0%}" if share is not None else ""))
 
     def _named(self, name: str) -> str:
-        """Return a name that fits; of a long one, the end says more."""
+        """Return a name that fits; a long one is cut at the start, as its end says more."""
         room = max(NAME, self._console.width - 76)
         return name if len(name) <= room else f"...{name[3 - room :]}"
 
@@ -179,18 +179,18 @@ class ProgressDisplay:
         return rows / max(1e-6, time.monotonic() - self._began)
 
     def _show(self, rate: float) -> None:
-        """Show the bar of the whole."""
+        """Show the overall bar."""
         if self._bar is None or self._whole is None:
             return
         rows, expected, size = self._sums()
-        # With an estimate that is too low, the bar must not show 100 % before the end.
+        # If the estimate is too low, the bar must not show 100 % before the end.
         total = max(expected, rows) if expected else None
         name = f"{self._done:,} of {self._count:,} tables" if self._count > 1 else ""
         said = f"{short(rows)} rows {human_bytes(size)}" + (f" {short(rate)}/s" if rate else "")
         self._bar.update(self._whole, description=name, completed=rows, total=total, said=said)
 
     def _show_table(self, name: str, table: _Table, rate: float) -> None:
-        """Show the bar of a large table under way."""
+        """Show the bar of a large table being copied."""
         if self._bar is None or (table.expected or 0) < LARGE_ROWS:
             return
         if table.task is None:
@@ -202,7 +202,7 @@ class ProgressDisplay:
         self._bar.update(table.task, completed=table.rows, total=total, said=said)
 
     def _sums(self) -> tuple[int, int, int]:
-        """Return the rows that are there, those that are expected, and the bytes."""
+        """Return the rows copied, the rows expected, and the bytes."""
         tables = self._tables.values()
         return (
             sum(table.rows for table in tables),

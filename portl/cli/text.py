@@ -12,7 +12,7 @@ from portl.values.text import WIDTH, Line, counted_rows, printable, wrapped
 
 #: How many runs are shown.
 MOST_RUNS = 10
-#: How many tables of a run are shown that have some of their rows; how many foreign keys.
+#: How many unfinished tables of a run are shown, and how many foreign keys.
 MOST_TABLES, MOST_KEYS = 10, 5
 
 _PHASES = {
@@ -82,7 +82,7 @@ def _run(run: Run, width: int, *, named: bool, latest: bool) -> Iterator[Line]:
 
 
 def _phase(run: Run, width: int) -> Iterator[Line]:
-    """Yield what a run of many tables is at."""
+    """Yield the phase of a run of many tables."""
     words = _PHASES.get(run.phase or "")
     if words is not None:
         yield from wrapped("    ", f"phase: {words}", width)
@@ -94,7 +94,7 @@ def _phase(run: Run, width: int) -> Iterator[Line]:
 
 
 def _tables(run: Run, width: int) -> Iterator[Line]:
-    """Yield what a run is at, and how far its tables are: those that have some of their rows, the furthest first."""
+    """Yield the phase of a run and the progress of its unfinished tables, the furthest first."""
     yield from _phase(run, width)
     found = [(table.name, run.chunks[table.first - 1 : table.last]) for table in run.tables]
     states = Counter(table_state(lines) for _, lines in found)

@@ -13,9 +13,9 @@ from portl.cli.options import JobFile, traces
 from portl.cli.output import Output
 from portl.values.text import Line, counted_tables, cut, printable, wrapped
 
-#: A value is cut at this many characters.
+#: Characters at which a value is cut.
 VALUE_WIDTH = 30
-#: Of more tables than this, only those that differ are shown.
+#: With more tables than this, only those that differ are shown.
 SHOWN = 10
 
 
@@ -28,9 +28,9 @@ SHOWN = 10
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
 @traces
 def verify(job: Path, mode: str | None, repair: bool, as_json: bool, verbose: bool) -> int:
-    """Compare what a job should have copied with what is there.
+    """Compare what a job should have copied with what the destination holds.
 
-    The exit code is 0 if it is equal, 1 if rows differ or the comparison fails, 2 if the job file is wrong.
+    The exit code is 0 if both are equal, 1 if rows differ or the comparison fails, 2 if the job file is wrong.
     """
     output = Output(verbose=verbose)
 

@@ -1,4 +1,4 @@
 """Compare both sides, match rows that differ, and copy them again: ``portl.verify``.
 
-Imports ``planning`` and what lies below. A change here decides what counts as equal.
+Imports ``planning`` and the packages below it. What counts as equal is decided here.
 """

@@ -1,4 +1,4 @@
-"""Have both sides of a comparison do the same at the same time, each in its own thread."""
+"""Make both sides of a comparison do the same thing concurrently, each in its own thread."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Both(Generic[L, R]):
     """Both sides of a comparison.
 
     Args:
-        left: the source's.
-        right: the destination's.
+        left: that of the source.
+        right: that of the destination.
         destination: the destination table's name, for messages.
         purpose: what the rows are read for, for messages.
     """
@@ -43,18 +43,18 @@ class Both(Generic[L, R]):
         bucket_rows: int,
         most: int = MOST_BUCKETS,
     ) -> Comparison:
-        """Settle with both sides what is compared, and how.
+        """Agree with both sides on what is compared, and how.
 
         Args:
             intent: the job, with the columns to compare.
             key: the destination's columns that identify a row.
-            repeats: True if the source can hold two rows with one key.
-            rows: about so many are expected.
-            bucket_rows: about so many make a bucket.
-            most: buckets, at most.
+            repeats: True if source rows can share a key.
+            rows: the approximate number of rows.
+            bucket_rows: the approximate number of rows in a bucket.
+            most: the most buckets.
 
         Raises:
-            Error: the two have no digest in common.
+            Error: the two sides have no digest in common.
         """
         ours, theirs = self.do(lambda side: side.offers(intent))
         digest = next((name for name, proof in ours.items() if theirs.get(name) == proof), "")
@@ -73,7 +73,7 @@ class Both(Generic[L, R]):
         return comparison
 
     def do(self, work: Callable[[Comparer], T]) -> tuple[T, T]:
-        """Do the same at both sides at the same time; if one fails, cancel the other."""
+        """Do the same on both sides concurrently; if one fails, cancel the other."""
         found: list[T] = []
         failed: list[BaseException] = []
 
@@ -100,7 +100,7 @@ class Both(Generic[L, R]):
         return here, found[0]
 
     def readable(self, work: Callable[[], T]) -> T:
-        """Explain what a refusal to read the destination means here."""
+        """Explain a refusal to read the destination."""
         try:
             return work()
         except PermissionDenied as error:

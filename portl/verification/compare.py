@@ -1,9 +1,9 @@
-"""Compare the rows of one table at both sides.
+"""Compare the rows of one table on both sides.
 
-Both sides compute at the same time: each sums the digests of its rows by bucket (``portl.connectors.comparer``). Where
-all buckets agree, so do the tables, and two scans were enough. Where some differ, their rows are fetched and matched by
-key: a row is missing, extra, or different. Memory holds one bucket at a time, about a thousand rows, and the rows that
-the result names.
+Both sides compute concurrently: each sums the digests of its rows by bucket (``portl.connectors.comparer``). If all
+buckets agree, the tables are equal, and two scans were enough. If some differ, their rows are fetched and matched by
+key: a row is missing, extra or different. Memory only holds one bucket, about a thousand rows, and the rows that the
+result names.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ from portl.verification.match import Difference, ahead, as_multisets, by_key, si
 from portl.verification.tally import Tally
 from portl.verification.unmatched import Unmatched
 
-#: Rows in a bucket, about: what is fetched where one row differs.
+#: Approximate rows in a bucket, all of which are fetched if one differs.
 BUCKET_ROWS = 1000
-#: Rows that a result names, if the caller does not say.
+#: How many rows a result names by default.
 NAMED = 100
-#: Up to this many rows in differing buckets, their texts are fetched in the scan that finds the differences.
+#: Up to this many rows in differing buckets, all columns are fetched in the scan that finds the differences.
 FETCH_AT_ONCE = 50_000
-#: Where a problem of the plan stands that keeps rows from being compared; the others concern writing alone.
+#: The places of plan problems that prevent a comparison; other problems only concern writing.
 _FATAL = ("source", "column", "types", "schema_mapping", "exclude_columns", "mask")
 
 
 def compare(config: MigrationConfig, sides: Sides | TableSides, mode: Verify, named: int = NAMED) -> TableVerification:
-    """Compare two open sides; after a run, the source in the state that the run has read.
+    """Compare two open sides; after a run, the source in the state that the run read.
 
     Args:
         config: the job.
-        sides: both, open.
-        mode: not ``none``.
+        sides: both sides, open.
+        mode: any mode but ``none``.
         named: how many differing rows to name.
 
     Raises:
@@ -64,7 +64,7 @@ class TableComparison:
 
     Args:
         config: the job.
-        sides: both, open.
+        sides: both sides, open.
         mode: how to compare.
         named: how many differing rows to name.
         spool: takes the keys of the rows that a repair is to copy again, for ``portl.verification.repair``.
@@ -109,7 +109,7 @@ class TableComparison:
         return task
 
     def run(self) -> TableVerification:
-        """Compare, and return what was found."""
+        """Compare, and return the result."""
         started = time.monotonic()
         intent = self._intent
         with closing(self._source.comparer(intent)) as left, closing(self._destination.comparer(intent)) as right:
@@ -133,7 +133,7 @@ class TableComparison:
         )
 
     def _compare(self, left: Comparer, right: Comparer) -> tuple[int, int]:
-        """Compare both sides into the tally; return their numbers of rows."""
+        """Compare both sides into the tally; return their row counts."""
         self._agree(left, right)
         if self._mode is Verify.COUNT and not self.criteria.repeats:
             counts = self._paired(left, right).do(lambda side: side.count())
@@ -155,10 +155,10 @@ class TableComparison:
         differing: set[int],
         sums: tuple[Mapping[int, BucketSum], Mapping[int, BucketSum]],
     ) -> None:
-        """Look at the rows of buckets that differ."""
+        """Compare the rows of buckets that differ."""
         rows = sum(found[bucket].rows for found in sums for bucket in differing if bucket in found)
         every = differing == {*sums[0], *sums[1]}
-        # Without a key, only the texts of all columns say which row a repair is to copy.
+        # Without a key, only the values of all columns identify the row that a repair has to copy.
         at_once = rows <= FETCH_AT_ONCE or (self._tally.spool is not None and not self.criteria.key)
         self._rows(left, right, None if every else differing, texts=at_once, by_texts=False)
         if not at_once and self._tally.buckets:
@@ -169,7 +169,7 @@ class TableComparison:
             self._tally = attrs.evolve(self._tally, different=0, rows=[])
 
     def _agree(self, left: Comparer, right: Comparer) -> None:
-        """Settle with both sides what is compared, and how."""
+        """Agree with both sides on what is compared, and how."""
         comparison = self._paired(left, right).agree(
             self._intent,
             self.criteria.key,
@@ -185,7 +185,7 @@ class TableComparison:
     def _rows(
         self, left: Comparer, right: Comparer, buckets: Collection[int] | None, *, texts: bool, by_texts: bool
     ) -> tuple[int, int]:
-        """Match the rows of buckets into the tally; return how many each side has."""
+        """Match the rows of buckets into the tally; return each side's row count."""
         counts = [0, 0]
         with closing(Unmatched(self.criteria, texts=texts)) as unmatched:
             with (
@@ -202,7 +202,7 @@ class TableComparison:
         return counts[0], counts[1]
 
     def _differences(self, sent: list[RowLine], there: list[RowLine], *, by_texts: bool) -> Iterator[Difference]:
-        """Yield the rows of a bucket that differ; count those that share a key with others."""
+        """Yield the rows of a bucket that differ; count those that share a key."""
         criteria = self.criteria
         if not criteria.key:
             yield from as_multisets(sent, there, by_texts=by_texts)

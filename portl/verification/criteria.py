@@ -1,11 +1,11 @@
-"""By what the rows of a job are matched, and which differences count against it.
+"""How the rows of a job are matched, and which differences count against it.
 
 * Missing rows always count.
-* Different rows count under overwrite and fail. Under skip and merge the destination's own values may stay, so they
-  are reported and do not count.
-* Extra rows are reported. They count only where there is no key: there, a row that was copied twice looks like this.
+* Different rows count under overwrite and fail. Under skip and merge, the destination's own values may stay, so they
+  are reported but do not count.
+* Extra rows are reported. They count only if there is no key, because then a row copied twice shows up as an extra one.
 
-Of source rows with one key, the last counts under overwrite and merge, the first under skip.
+Of source rows that share a key, the last counts under overwrite and merge, the first under skip.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from portl.verification.tally import Tally
 
 @attrs.frozen(kw_only=True)
 class Criteria:
-    """By what rows are matched, and what counts."""
+    """How rows are matched, and which differences count."""
 
-    #: The destination's columns that tell rows apart; empty where rows are compared as a whole.
+    #: The destination's columns that identify rows; empty if rows are compared as a whole.
     key: tuple[str, ...]
-    #: What the job does with a conflict; ``fail`` where no key decides what a conflict is.
+    #: The conflict strategy; ``fail`` if there is no key.
     strategy: Strategy
-    #: True if the source can hold two rows with one key, of which one arrives.
+    #: True if source rows can share a key, so that only one of them arrives.
     repeats: bool
-    #: True if two NULLs in the key are equal.
+    #: True if NULLs in the key are equal.
     nulls_equal: bool
-    #: False if two keys can be equal and print differently.
+    #: False if keys can be equal but print differently.
     exact: bool
-    #: Columns that are not compared, as rows that existed keep their own value there.
+    #: Columns that are not compared, because existing rows keep their own values.
     kept: tuple[str, ...] = ()
 
     @classmethod
@@ -52,7 +52,7 @@ class Criteria:
 
     @property
     def keeps_own(self) -> bool:
-        """True if rows that were at the destination before may keep their values."""
+        """True if rows that existed before may keep their values."""
         return self.strategy in (Strategy.SKIP, Strategy.MERGE)
 
     def equal(self, tally: Tally) -> bool:
@@ -60,10 +60,10 @@ class Criteria:
         return not (tally.missing or (tally.different and not self.keeps_own) or (tally.extra and not self.key))
 
     def notes(self, tally: Tally, *, rejected_to: str | None, limited: bool) -> Iterator[str]:
-        """Yield what limits the answer.
+        """Yield the limitations of the answer.
 
         Args:
-            tally: what was found.
+            tally: the differences.
             rejected_to: where rejected rows go.
             limited: True if the job has a ``source.limit``.
         """
@@ -87,7 +87,7 @@ class Criteria:
 
 
 def _key(intent: Intent) -> tuple[str, ...]:
-    """Return the columns by which rows are matched: those of the job's key, else of one without NULLs."""
+    """Return the columns to match rows by: those of the job's key, otherwise those of a key without NULLs."""
     filled = {field.target.name for field in intent.fields}
     if intent.key is not None and set(intent.key.columns) <= filled:
         return intent.key.columns

@@ -1,4 +1,4 @@
-"""Match the rows of both sides, holding no more than one bucket of them in memory."""
+"""Match the rows of both sides, with no more than one bucket in memory."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from portl.connectors.comparer import RowLine, Texts
 
 T = TypeVar("T")
 
-#: A row that differs: the source's, None where it is extra, and the destination's, None where it is missing.
+#: A difference: the source's row, None if extra, and the destination's row, None if missing.
 Difference = tuple[RowLine | None, RowLine | None]
 
 
 def by_key(lines: Iterable[RowLine]) -> dict[Texts, list[RowLine]]:
-    """Return the rows of each key."""
+    """Return the rows by key."""
     found: dict[Texts, list[RowLine]] = {}
     for line in lines:
         found.setdefault(line.key, []).append(line)
@@ -45,7 +45,7 @@ def as_multisets(sent: Iterable[RowLine], there: Iterable[RowLine], *, by_texts:
 def side_by_side(
     ours: Iterator[tuple[int, list[RowLine]]], theirs: Iterator[tuple[int, list[RowLine]]]
 ) -> Iterator[tuple[int, list[RowLine], list[RowLine]]]:
-    """Merge two streams of buckets, in ascending order: yield the bucket, the source's rows, the destination's."""
+    """Merge two ascending streams of buckets: yield the bucket, the source's rows, and the destination's rows."""
     left, right = next(ours, None), next(theirs, None)
     while left is not None or right is not None:
         bucket = min(found[0] for found in (left, right) if found is not None)
@@ -58,7 +58,7 @@ def side_by_side(
 
 
 def ahead(items: Iterator[T], most: int = 4) -> Generator[T, None, None]:
-    """Yield the items of an iterator, which runs so many of them ahead, at most, in a thread of its own."""
+    """Yield the items of an iterator that runs ahead, by a limited number of items, in another thread."""
     ready: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=most)
     stopped = threading.Event()
 

@@ -1,4 +1,4 @@
-"""Copy rows again that a comparison has found missing or different (``portl.verify(job, repair=True)``)."""
+"""Copy rows again that a comparison found missing or different (``portl.verify(job, repair=True)``)."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from portl.values.errors import DataError, OperationError
 from portl.values.findings import Severity
 from portl.verification.compare import TableComparison
 
-#: Keys that are asked for in one statement, and rows that are written in one transaction.
+#: Keys fetched in one statement, and rows written in one transaction.
 PORTION = 5000
 
 
 def repair(config: MigrationConfig, sides: Sides | TableSides, comparison: TableComparison, spool: TextIO) -> int:
-    """Copy the rows again whose keys are in the spool; return how many were written.
+    """Copy the rows again whose keys are in the spool; return the number written.
 
     Args:
         config: the job.
-        sides: both, still open.
-        comparison: the one that has filled the spool.
-        spool: the keys, as JSON, one a line.
+        sides: both sides, still open.
+        comparison: the comparison that filled the spool.
+        spool: the keys as JSON, one per line.
 
     Raises:
         PlanError: the job's rows cannot be written.
@@ -48,7 +48,7 @@ def repair(config: MigrationConfig, sides: Sides | TableSides, comparison: Table
 
 
 def _portions(lines: Iterable[str], size: int) -> Iterator[dict[Texts, int]]:
-    """Yield the keys in a spool, at most ``size`` at a time, and how often each occurs."""
+    """Yield the keys in a spool, up to ``size`` at a time, and how often each occurs."""
     found: Counter[Texts] = Counter()
     for line in lines:
         found[tuple(json.loads(line))] += 1
@@ -66,13 +66,13 @@ class _Repair:
         self._source = sides.source
         self._destination = sides.destination
         self._key = comparison.criteria.key
-        #: True if the comparer of the core, not of the connector, has named the keys.
+        #: True if the keys come from the core's comparer, not the connector's.
         self._in_python = comparison.digest == Comparer.PYTHON
         self._planned = comparison.task.intent
         self._intent = self._repairing(self._planned)
 
     def _repairing(self, intent: Intent) -> Intent:
-        """Return the intent to write with: ``overwrite`` on the key, plain inserts where there is none."""
+        """Return the intent to write with: ``overwrite`` on the key, or plain inserts if there is none."""
         named = {frozenset(key.columns): key for key in intent.target.keys}
         key = named.get(frozenset(self._key)) if self._key else None
         strategy = Strategy.OVERWRITE if key is not None else Strategy.FAIL
@@ -83,10 +83,10 @@ class _Repair:
         return attrs.evolve(intent, conflict=conflict, key=key, format=format, distinct=False, quarantine=None)
 
     def carry_out(self, portions: Iterable[Mapping[Texts, int]]) -> int:
-        """Write the rows; return how many there were.
+        """Write the rows; return their number.
 
         Args:
-            portions: keys as the comparer has named them, and how many rows of each at most.
+            portions: keys in the comparer's form, each with the most rows to write.
         """
         writer = self._destination.writer(self._intent)
         written = 0
@@ -117,7 +117,7 @@ class _Repair:
             )
 
     def _write(self, writer: Writer, batches: Sequence[Batch]) -> int:
-        """Write batches in one transaction; after an error, in another way if the writer has one."""
+        """Write batches in one transaction; after an error, try another way if the writer has one."""
         while True:
             writer.begin()
             try:

@@ -1,4 +1,4 @@
-"""Compare the tables of a job that has many, one after the other."""
+"""Compare the tables of a job of many, one at a time."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from portl.verification.compare import NAMED, compare
 def compare_tables(
     config: MigrationConfig, sides: Sides, mode: Verify, named: int = NAMED
 ) -> tuple[TableVerification, ...]:
-    """Compare two open sides, table by table; after a run, the source in the state that the run has read.
+    """Compare two open sides, table by table; after a run, the source in the state that the run read.
 
     Args:
         config: the job.
-        sides: both, open.
-        mode: not ``none``.
-        named: how many differing rows of a table to name.
+        sides: both sides, open.
+        mode: any mode but ``none``.
+        named: how many differing rows of each table to name.
 
     Raises:
-        PlanError: a table is not there.
+        PlanError: a table does not exist.
     """
     return tuple(compare(table.config, table, mode, named) for table in tables_of(config, sides))
 
 
 def tables_of(config: MigrationConfig, sides: Sides) -> list[TableSides]:
-    """Return the sides of each table, over the sessions of the job's."""
+    """Return the sides of each table, on the sessions of the job's sides."""
     chosen, findings = choose(config, sides.source.listing())
     problems = tuple(finding for finding in findings if finding.severity is Severity.PROBLEM)
     if problems:

@@ -1,4 +1,4 @@
-"""Count the rows that differ, name the first of them, and remember those that a repair is to copy again."""
+"""Count the rows that differ, name the first of them, and remember those that a repair has to copy again."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from portl.verification.match import Difference
 
 @attrs.define(kw_only=True)
 class Tally:
-    """What has been found so far."""
+    """The differences found so far."""
 
     intent: Intent
-    #: The columns by which rows are matched.
+    #: The columns that rows are matched by.
     key: tuple[str, ...]
     #: How many rows to name.
     named: int
     #: The kinds of differences that a repair removes.
     repairable: frozenset[str] = frozenset()
-    #: Takes the keys of the rows to repair, as JSON, one a line; None: no repair follows.
+    #: Receives the keys of the rows to repair as JSON, one per line; None if no repair follows.
     spool: TextIO | None = None
     missing: int = 0
     extra: int = 0
@@ -35,11 +35,11 @@ class Tally:
     buckets: set[int] = attrs.field(factory=set)
 
     def fresh(self) -> Tally:
-        """Return an empty tally that names the same number of rows and remembers none for a repair."""
+        """Return an empty tally that names as many rows and remembers none for a repair."""
         return Tally(intent=self.intent, key=self.key, named=self.named)
 
     def add(self, difference: Difference, *buckets: int) -> None:
-        """Count a difference between rows of some buckets, and name it if it is one of the first."""
+        """Count a difference between rows of a bucket, and name it if it is one of the first."""
         source, destination = difference
         kind = EXTRA if source is None else MISSING if destination is None else DIFFERENT
         if self.missing + self.extra + self.different < self.named:
@@ -67,7 +67,7 @@ class Tally:
         )
 
     def _shown(self, name: str, value: str | None) -> str | None:
-        """Return a value for the result: covered where the job masks it, bytes that are no text escaped."""
+        """Return a value for the result: hidden if the job masks it, with non-text bytes escaped."""
         if value is None or name in self.intent.mask:
             return None if value is None else COVER
         return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

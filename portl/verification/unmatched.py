@@ -1,10 +1,10 @@
-"""Rows that found no counterpart whose key prints alike, until the destination says which keys are equal.
+"""Rows without a counterpart whose key prints alike, until the destination says which keys are equal.
 
-Equal keys need not print alike (``Column.exact``): ``1.0`` and ``1.00``, ``'ABC'`` and ``'Abc'``. Which are equal is
-decided by the destination's type, operator class and collation. A canonical form of each key, hashed at both sides,
-would need that collation, in the same version, at the source, which may not have it at all. So rows are matched by the
-texts of their keys, and the destination is asked only about those that are left, a portion of keys at a time, which its
-index answers. They wait on disk.
+Equal keys need not print alike (``Column.exact``): ``1.0`` and ``1.00``, ``'ABC'`` and ``'Abc'``. The destination's
+type, operator class and collation decide which are equal. Hashing a canonical form of each key on both sides would
+require that collation, in the same version, at the source, which may not have it at all. So rows are matched by the
+text of their keys, and the destination, using its index, is only asked about the remaining ones, a portion of keys at a
+time. These wait on disk.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from portl.verification.criteria import Criteria
 from portl.verification.match import Difference
 from portl.verification.tally import Tally
 
-#: Keys that are asked about at a time.
+#: Keys to ask about at a time.
 PORTION = 5000
-#: What waits in memory before it goes to disk.
+#: Bytes kept in memory before going to disk.
 MEMORY_BYTES = 1024 * 1024
 
 
@@ -31,8 +31,8 @@ class Unmatched:
     """Rows of both sides that wait for a counterpart.
 
     Args:
-        criteria: of the comparison.
-        texts: True if the texts of all columns are wanted.
+        criteria: those of the comparison.
+        texts: True to include the values of all columns.
     """
 
     def __init__(self, criteria: Criteria, *, texts: bool) -> None:
@@ -40,9 +40,9 @@ class Unmatched:
         self._texts = texts
         self._missing = _spool()
         self._extra = _spool()
-        #: The hashes of the extra rows' keys, and their buckets.
+        #: The key hashes of extra rows, with their buckets.
         self._buckets: dict[int, int] = {}
-        #: The hashes of those that turned out to be the counterpart of a row.
+        #: The hashes of those that turned out to have a counterpart.
         self._paired: set[int] = set()
 
     def take(self, difference: Difference, bucket: int) -> bool:
@@ -59,7 +59,7 @@ class Unmatched:
         return True
 
     def settle(self, tally: Tally, source: Comparer, destination: Comparer) -> None:
-        """Count the rows: as different from their counterpart if they have one, as missing or extra if not."""
+        """Count the rows: as different if they have a counterpart, otherwise as missing or extra."""
         shared: dict[Texts, _Shared] = {}
         missing = _lines(self._missing)
         while portion := list(islice(missing, PORTION)):
@@ -91,12 +91,12 @@ class Unmatched:
         self._paired.add(there)
 
     def _choose(self, tally: Tally, source: Comparer, groups: list[_Shared]) -> None:
-        """Settle rows of the source that share a key: the last counts, under skip the first."""
+        """Settle source rows that share a key: the last counts, or under skip, the first."""
         last = self._criteria.strategy is not Strategy.SKIP
         keys = {line.key for group in groups for _, line in group.rows} | {group.counterpart.key for group in groups}
         places = source.places(list(keys), last=last)
         for group in groups:
-            # A counterpart that is not extra has a row at the source that prints alike.
+            # A counterpart that is not extra matches a source row that prints alike.
             rival = None if self._free(group.counterpart) else places.get(group.counterpart.key)
             place = (max if last else min)(places[line.key] for _, line in group.rows)
             rows = len(group.rows)
@@ -114,7 +114,7 @@ class Unmatched:
 
 
 class _Shared:
-    """Rows of the source with one counterpart at the destination."""
+    """Source rows that share a counterpart at the destination."""
 
     def __init__(self, counterpart: RowLine) -> None:
         self.counterpart = counterpart
@@ -133,5 +133,5 @@ def _lines(spool: IO[str]) -> Iterator[tuple[int, RowLine]]:
 
 
 def _sayable(key: Texts) -> bool:
-    """Return whether a key is text throughout: bytes that are none find nothing."""
+    """Return whether a key is valid text throughout; other bytes match nothing."""
     return not any(text is not None and any("\ud800" <= character <= "\udfff" for character in text) for text in key)

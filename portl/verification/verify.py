@@ -1,4 +1,4 @@
-"""``portl.verify``: compare what a job should have put at its destination with what is there, and repair it."""
+"""``portl.verify``: compare what a job should have written with its destination, and repair differences."""
 
 from __future__ import annotations
 
@@ -35,12 +35,13 @@ def verify(
     cancel: CancelToken | None = None,
     overrides: Mapping[str, str] | None = None,
 ) -> Verification:
-    """Compare what the job should have put at its destination with what is there.
+    """Compare what a job should have written with what its destination holds.
 
     Args:
         job: as for ``portl.migrate``.
-        mode: ``count`` compares numbers of rows; ``checksum`` digests that the servers compute, and the rows of what
-            differs; ``full`` fetches every column of every row. By default the job's ``verify``, else ``checksum``.
+        mode: ``count`` compares row counts; ``checksum`` compares digests computed by the servers, then the rows where
+            these differ; ``full`` fetches every column of every row. By default the job's ``verify``, else
+            ``checksum``.
         repair: True to copy missing and different rows again. Extra rows stay.
         named: how many differing rows the result names.
         source: as for ``portl.migrate``.
@@ -50,14 +51,14 @@ def verify(
         overrides: as for ``portl.migrate``.
 
     Returns:
-        What was found; after a repair, what was found then.
+        The differences; after a repair, those that are left.
 
     Raises:
-        ConfigError: the job, or ``mode``, is wrong.
+        ConfigError: the job or ``mode`` is wrong.
         PlanError: rows of the source cannot become rows of the destination.
         SchemaError: the destination's table does not exist.
         PermissionDenied: a role may not read its side.
-        LedgerError: with ``repair``: the job was interrupted; it has to be finished first.
+        LedgerError: with ``repair``: the job was interrupted and has to be finished first.
         AlreadyRunning: with ``repair``: another process is running the job.
         OperationError: with ``repair``: some of the missing rows are in the quarantine, and there is no key.
     """
@@ -71,7 +72,7 @@ def verify(
         return _many(request, chosen, named, repair=repair, started=started)
     unfinished, table, repaired = _repair(request, chosen, named) if repair else ([], None, 0)
     if table is None or repaired:
-        # After a repair, open both sides again: the source's snapshot is as old as the comparison.
+        # Reopen both sides after a repair: the source's snapshot is as old as the comparison.
         unfinished, table = request.looking(
             lambda sides: (_unfinished(config, sides), compare(config, sides, chosen, named))
         )
@@ -81,7 +82,7 @@ def verify(
 
 
 def _many(request: Request, mode: Verify, named: int, *, repair: bool, started: float) -> Verification:
-    """Compare the tables of a job that has many; copy rows again, table by table, if ``repair``."""
+    """Compare the tables of a job of many; copy rows again, table by table, if ``repair``."""
     config = request.config
     repaired = 0
     if repair:
@@ -102,7 +103,7 @@ def _many(request: Request, mode: Verify, named: int, *, repair: bool, started: 
 
 
 def _repair(request: Request, mode: Verify, named: int) -> tuple[list[str], TableVerification, int]:
-    """Compare and copy rows again; return notes on an unfinished run, the result, and how many rows were copied."""
+    """Compare and copy rows again; return notes on an unfinished run, the result, and the number of rows copied."""
     config = request.config
     with _spool() as spool, request.reported(), request.opened() as sides, _locked(config, sides):
         comparison = TableComparison(config, sides, mode, named, spool)
@@ -117,7 +118,7 @@ def _spool() -> AbstractContextManager[TextIO]:
 
 
 def _unfinished(config: MigrationConfig, sides: Sides) -> list[str]:
-    """Return a note where the ledger has an unfinished run of the job."""
+    """Return a note if the ledger has an unfinished run of the job."""
     ledger = sides.ledger
     run = ledger.find(job_name(config, sides.destination)) if ledger is not None else None
     if run is None or run.state is RunState.DONE or not begun(run.chunks):
@@ -132,10 +133,10 @@ def _unfinished(config: MigrationConfig, sides: Sides) -> list[str]:
 
 @contextmanager
 def _locked(config: MigrationConfig, sides: Sides) -> Iterator[None]:
-    """Keep others from running the job while a repair writes.
+    """Prevent others from running the job while a repair writes.
 
     Raises:
-        LedgerError: a run of the job was interrupted: the rows that it has not copied yet would be there twice.
+        LedgerError: a run of the job was interrupted, so that the rows it has not copied yet would arrive twice.
         AlreadyRunning: another process is running it.
     """
     ledger = sides.ledger
