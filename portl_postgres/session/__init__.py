@@ -1,5 +1,5 @@
-"""Connections: parameters, connecting and why it failed, the session with its settings, silent servers, errors.
+"""Connections: parameters, connect errors, sessions and their settings, silent servers, errors.
 
-Imports ``config`` and ``sql``. The one boundary that psycopg's errors cross is ``errors``. A change here touches every
-connection that portl opens.
+Imports ``config`` and ``sql``. psycopg's errors are translated in ``errors`` and nowhere else. A change here affects
+every connection that portl opens.
 """

@@ -1,8 +1,8 @@
 """Explain why connecting failed: which failures are transient, and what to change for the others.
 
-libpq gives no SQLSTATE for a failed connect, and the server's text may be in any language. So the same connect is made
-once more with libpq's protocol trace (manual, 32.11, PQtrace) going to a file in memory: the trace shows the code of
-the server's answer. Where tracing is not to be had, PQping is asked, which keeps Python's other threads waiting.
+libpq reports no SQLSTATE for a failed connect, and the server's text may be in any language. So the connect is repeated
+with libpq's protocol trace (manual, 32.11, PQtrace) going to a file in memory, which shows the code of the server's
+answer. If tracing is not available, PQping is used, which blocks Python's other threads.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ HINT_SYSTEM = (
 HINT_STARTING = "the server is starting up or shutting down; try again in a moment"
 HINT_FULL = "the server, database or role has no connection left: close some, or raise the limit"
 
-#: psycopg hands a trace on to libpq on Linux alone.
+#: psycopg only supports tracing on Linux.
 TRACES = sys.platform == "linux"
 
-#: SQLSTATE of a refused connect to its hint; what is not listed has HINT_REFUSED.
+#: SQLSTATE of a refused connect to its hint; any other has HINT_REFUSED.
 _PERMANENT = {"28P01": HINT_PASSWORD, "28000": HINT_ROLE, "3D000": HINT_DATABASE, "42501": HINT_CONNECT}
 _PASSING = {"57P01": HINT_STARTING, "57P02": HINT_STARTING, "57P03": HINT_STARTING, "53300": HINT_FULL}
 _PASSING_CLASSES = ("08", "53", "57")
@@ -61,22 +61,22 @@ _PASSING_CLASSES = ("08", "53", "57")
 _ANSWER = re.compile(rb'\tErrorResponse\t S "[^"]*" (?:V "[A-Z]+" )?C "([0-9A-Z]{5})" ')
 _ADDRESS = ("host", "hostaddr", "port", "connect_timeout", "service", "servicefile")
 _DEFAULT_SECONDS = 10
-#: What ``connect_timeout=0`` means: the system gives up by itself about then.
+#: Stands for ``connect_timeout=0``: the operating system gives up at about this time.
 _NO_LIMIT_SECONDS = 130.0
-#: Seconds between two looks at whether anybody still waits.
+#: Seconds between checks whether anyone is still waiting.
 _SLICE_SECONDS = 0.1
 
 
 def _go_on() -> None:
-    """Let a connect take its time."""
+    """Never end a connect early."""
 
 
 class Stopped(Exception):
-    """A connection was given up because nobody waits for it any more."""
+    """A connect was abandoned because no one is waiting for it any more."""
 
 
 def connect_once(parameters: Mapping[str, str], check: Callable[[], None]) -> pq.abc.PGconn | psycopg.Error:
-    """Connect; return the connection, or what was said against it.
+    """Connect; return the connection or the error.
 
     Args:
         parameters: libpq's keywords.
@@ -104,9 +104,9 @@ def connect_once(parameters: Mapping[str, str], check: Callable[[], None]) -> pq
 
 
 def _attempts(parameters: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
-    """Yield the parameters of each attempt, as libpq would make them by itself (manual, 32.1.1.3).
+    """Yield the parameters of each attempt that libpq would make (manual, 32.1.1.3).
 
-    libpq leaves the time limit for each of several hosts to its caller.
+    With several hosts, libpq leaves the time limit for each to its caller.
     """
     hosts = list(_hosts(parameters))
     if parameters.get("load_balance_hosts") == "random":
@@ -131,13 +131,13 @@ def _hosts(parameters: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
 def ask_server(
     parameters: Mapping[str, str], statement: Callable[[int], str], seconds: float, over: threading.Event
 ) -> list[tuple[bytes | None, ...]] | None:
-    """Connect, execute one query, disconnect; return its rows as text, None if that was not to be had in time.
+    """Connect, execute one query, disconnect; return its rows as text, or None if that failed or took too long.
 
     Args:
         parameters: libpq's keywords, for one host.
-        statement: makes the query from the server's version number.
-        seconds: for all of it.
-        over: ends it.
+        statement: returns the query for the server's version number.
+        seconds: the limit for everything.
+        over: an event that ends it.
 
     Raises:
         Stopped: once ``over`` is set.
@@ -168,7 +168,7 @@ def ask_server(
 
 
 def answers(parameters: Mapping[str, str], seconds: float, over: threading.Event) -> bool:
-    """Return whether a server answers at all, if only with a refusal.
+    """Return whether a server answers at all, even with a refusal.
 
     Raises:
         Stopped: once ``over`` is set.
@@ -193,10 +193,10 @@ def refusal(
     """Return portl's error for a failed connect.
 
     Args:
-        error: what was said against it.
+        error: the driver's error.
         message: its text, without secrets.
         parameters: libpq's keywords.
-        check: called several times a second; what it raises ends the search.
+        check: called several times a second; what it raises ends the diagnosis.
     """
     if isinstance(error, psycopg.errors.ConnectionTimeout):
         return portl.ConnectionFailed(message, hint=HINT_UNREACHABLE, transient=True)
@@ -218,7 +218,7 @@ def refusal(
     if chooses and _ask({**parameters, "target_session_attrs": "any"}, check=check).connected:
         # Transient: a failover may be under way.
         return portl.ConnectionFailed(message, hint=HINT_ATTRIBUTES, transient=True)
-    # Not a word from the server: is nobody there, or did libpq hang up because it did not like the encryption?
+    # No answer from the server: either it is not there, or libpq hung up because of the encryption.
     bare = _ask(_unencrypted(parameters), check=check)
     if bare.connected or bare.needs_password or bare.state is not None:
         return portl.AuthenticationFailed(message, hint=HINT_TLS)
@@ -246,7 +246,7 @@ def _pinged(message: str, parameters: Mapping[str, str]) -> portl.ConnectionFail
 
 
 def _unencrypted(parameters: Mapping[str, str]) -> dict[str, str]:
-    """Return the parameters of a connect that any server answers, if only to refuse it."""
+    """Return the parameters of a connect that any server answers, even if only to refuse it."""
     found = {name: parameters[name] for name in _ADDRESS if name in parameters}
     return {**found, "sslmode": "disable", "gssencmode": "disable"}
 
@@ -261,15 +261,15 @@ class _Answer:
     #: False if libpq gave up before it had an address to connect to.
     attempted: bool = True
     connected: bool = False
-    #: The code of the server's refusal, where it gave one.
+    #: The SQLSTATE of the server's refusal, if it gave one.
     state: str | None = None
-    #: True if the server asked for a password and there was none.
+    #: True if the server asked for a password but none was set.
     needs_password: bool = False
 
 
 def _ask(parameters: Mapping[str, str], seconds: float | None = None, check: Callable[[], None] = _go_on) -> _Answer:
-    """Connect with the protocol traced; return how it ended."""
-    trace = os.memfd_create("portl")  # holds the exchange of passwords: in memory alone, and gone in a moment
+    """Connect with protocol tracing; return the outcome."""
+    trace = os.memfd_create("portl")  # it contains the password exchange, so it is kept in memory only, and briefly
     try:
         pgconn = pq.PGconn.connect_start(make_conninfo(**parameters).encode())
         try:
@@ -286,7 +286,7 @@ def _ask(parameters: Mapping[str, str], seconds: float | None = None, check: Cal
         return _Answer()
     finally:
         os.close(trace)
-    # The last: with sslmode=prefer, or several hosts, libpq goes on after a refusal.
+    # The last one counts: with sslmode=prefer, or several hosts, libpq continues after a refusal.
     return _Answer(
         attempted=attempted,
         connected=connected,
@@ -296,7 +296,7 @@ def _ask(parameters: Mapping[str, str], seconds: float | None = None, check: Cal
 
 
 def _seconds(parameters: Mapping[str, str]) -> float:
-    """Return how long a connect may take, as psycopg has it; libpq itself has refused what is no number."""
+    """Return how long a connect may take, by psycopg's rules; libpq has already refused anything but a number."""
     try:
         seconds = float(parameters.get("connect_timeout") or _DEFAULT_SECONDS)
     except ValueError:
@@ -305,7 +305,7 @@ def _seconds(parameters: Mapping[str, str]) -> float:
 
 
 def _poll(pgconn: pq.abc.PGconn, seconds: float, check: Callable[[], None]) -> bool | None:
-    """Finish a connect; tell whether it succeeded, None if the time was not enough."""
+    """Finish a connect; return whether it succeeded, or None if it ran out of time."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         check()

@@ -1,10 +1,10 @@
-"""Connect to a database: parameters, retries, the connections of a run, and sessions on them with portl's settings.
+"""Connect to a database: parameters, retries, a run's connections, and sessions on them with portl's settings.
 
-The first session of a run has a connection of its own: to small jobs, which need no other, a pool would cost more than
-the connection. Those of workers come from a pool, which ``pool.max_size`` limits together with it.
+The first session of a run has a separate connection, because small jobs need no other, and a pool would cost more than
+the connection itself. Workers' connections come from a pool; ``pool.max_size`` limits both together.
 
-On a caller-supplied connection, the settings that portl changes are restored, a transaction that is open is neither
-committed nor rolled back (portl works in savepoints inside it), and it is never closed.
+On a caller-supplied connection, portl restores the settings that it changes, neither commits nor rolls back an open
+transaction (it works in savepoints inside it), and never closes the connection.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("portl.postgres")
 
-#: Seconds between two looks at the token while a connection is waited for.
+#: Seconds between checks of the cancel token while waiting for a connection.
 _WAIT_SECONDS = 0.25
 
 #: What such a pooler says to that, if it gets to say it (protocol_violation).
 _NO_BLOCKS = "08P01"
 
-#: Caller-supplied connections in use by a run. Two sides, or two runs, on one would disturb each other's statements.
+#: Caller-supplied connections in use by a run. Two sides, or two runs, on one connection would interfere.
 _in_use: weakref.WeakSet[psycopg.Connection[Any]] = weakref.WeakSet()
 _in_use_lock = threading.Lock()
 
@@ -50,7 +50,7 @@ class Database:
 
     Args:
         config: how to connect to it.
-        handle: a caller-supplied psycopg connection or pool; None: portl opens its own.
+        handle: a caller-supplied psycopg connection or pool; None if portl opens its own.
         role: ``source`` or ``destination``.
     """
 
@@ -60,11 +60,11 @@ class Database:
         self._handle = handle
         self._pool: psycopg_pool.ConnectionPool[Any] | None = None
         self._pooling = threading.RLock()
-        #: Held by whoever has the connection that is not the pool's.
+        #: Held by the user of the connection outside the pool.
         self._main = threading.Lock()
         self._attempt: _Attempt | None = None
         self.parameters = {} if handle is not None else keywords(config, role)
-        #: The same for the server, of several, to which the connection leads that is not the pool's.
+        #: The same, narrowed down to the server, of several, that the connection outside the pool leads to.
         self._there: Mapping[str, str] = self.parameters
         self._secrets = secrets_of(config, self.parameters)
 
@@ -82,7 +82,7 @@ class Database:
 
     @property
     def most(self) -> int:
-        """How many connections there may be at a time."""
+        """The most connections at a time."""
         if self._handle is not None and not isinstance(self._handle, psycopg.Connection):
             return int(self._caller_supplied_pool(self._handle).max_size)
         return 1 if self._handle is not None else self._config.pool.max_size
@@ -94,10 +94,10 @@ class Database:
         """Yield a session with portl's settings; on a caller-supplied connection, restore them afterwards.
 
         Args:
-            context: the run's.
-            settings: besides those that every session has.
-            first: what is done in the exchange that changes them, on a connection of portl's own; if its transaction
-                has not begun (``Session.begun``), it is still to be done.
+            context: that of the run.
+            settings: in addition to those of every session.
+            first: what to do in the round trip that changes them, on portl's own connection; if its transaction has not
+                begun afterwards (``Session.begun``), it remains to be done.
         """
         with self._connection(context) as connection, self._exclusive(connection):
             own = self._handle is None
@@ -109,7 +109,7 @@ class Database:
             undo = context.token.subscribe(session.interrupt)
             try:
                 session.vigil.start()
-                connection.pgconn.nonblocking = 1  # as psycopg has it: a blocking call keeps every thread waiting
+                connection.pgconn.nonblocking = 1  # as in psycopg: a blocking call would block every thread
                 if idle and not autocommit:
                     connection.autocommit = True
                 connection.prepare_threshold = None
@@ -140,7 +140,7 @@ class Database:
 
     @contextmanager
     def _exclusive(self, connection: psycopg.Connection[Any]) -> Iterator[None]:
-        """Refuse a caller's connection that cannot be worked with, or that is in use by a run already."""
+        """Refuse a caller-supplied connection that is unusable, or already in use by a run."""
         if self._handle is None:
             yield
             return
@@ -171,10 +171,10 @@ class Database:
         return portl.ConfigError([f"{self._role}: {text}"], origin="what was handed in")
 
     def _check_pooler(self, session: Session) -> None:
-        """Refuse a pooler that hands each transaction to another process of the server: settings would get lost there.
+        """Refuse a pooler in transaction mode, where settings would get lost between transactions.
 
-        A pooler tells its clients other process numbers than the server's. Whether it keeps one process for one
-        client shows when a second client comes while the first is idle: where it does not, both are given the same.
+        A pooler reports other process ids than the server's. Whether it dedicates a backend to each client shows when a
+        second client connects while the first is idle: if it does not, both get the same backend.
         """
         if session.nested or session.pgconn.backend_pid in session.backends:
             return
@@ -204,12 +204,12 @@ class Database:
         )
 
     def begin(self, context: portl.Context) -> None:
-        """Begin to connect, in a thread; the first ``session`` waits for it."""
+        """Start connecting in a thread; the first ``session`` waits for it."""
         if self._handle is None and self._attempt is None:
             self._attempt = _Attempt(self, context)
 
     def close(self) -> None:
-        """Close what is portl's own."""
+        """Close portl's own connections."""
         attempt, self._attempt = self._attempt, None
         if attempt is not None:
             attempt.give_up()
@@ -251,7 +251,7 @@ class Database:
         )
 
     def _is_first(self, context: portl.Context) -> bool:
-        """Return whether the connection outside the pool is free; wait for it if there is no other."""
+        """Return whether to use the connection outside the pool; wait for it if there is no other."""
         if self._main.acquire(blocking=False):
             return True
         if self._config.pool.max_size > 1:
@@ -265,7 +265,7 @@ class Database:
 
     @contextmanager
     def _main_connection(self, context: portl.Context) -> Iterator[psycopg.Connection[Any]]:
-        """Connect; close the connection at the end. A pool of this run's goes with one that was lost."""
+        """Connect; close the connection at the end. If it was lost, discard this run's pool too."""
         with closing(self._connected(context)) as connection:  # its own __exit__ would commit
             self._there = same_server(connection, self.parameters)
             if self._config.pool.min_size > 1:
@@ -285,7 +285,7 @@ class Database:
         )
 
     def _free(self, pool: psycopg_pool.ConnectionPool[Any], context: portl.Context) -> psycopg.Connection[Any]:
-        """Wait for a free connection of a pool."""
+        """Wait for a free connection in a pool."""
         import psycopg_pool
 
         end = time.monotonic() + self._config.pool.timeout
@@ -299,22 +299,22 @@ class Database:
                 if left > _WAIT_SECONDS:
                     continue
             except (psycopg_pool.PoolClosed, psycopg_pool.TooManyRequests) as error:
-                # portl's own is closed as soon as one of its connections is lost; there is a new one next time.
+                # portl's own pool is closed as soon as one of its connections is lost, and replaced on next use.
                 own = self._handle is None
                 hint = None if own else "look at the pool that was handed in"
                 raise portl.ConnectionFailed(f"{self.label}: {error}", hint=hint, transient=own) from None
             if self._handle is None:
-                self.connect_once(context).finish()  # a pool hides why it has none
+                self.connect_once(context).finish()  # connect directly, as a pool hides why it has no connection
             raise self._none_free()
 
     def _retire(self, pool: psycopg_pool.ConnectionPool[Any], connection: psycopg.Connection[Any]) -> None:
-        """Close a pool of portl's own one of whose connections was lost: the others are in doubt.
+        """Close portl's own pool after one of its connections was lost, as the others are in doubt.
 
-        The pool would replace it in the background, and hide a wrong address or a refusal; the next session finds
-        that out, and reports it, with a new pool. Connections that are still in use are closed on return.
+        The pool would replace the connection in the background, hiding a wrong address or a refusal, which the next
+        session, with a new pool, reports. Connections still in use are closed when returned.
         """
         if connection.info.transaction_status is not pq.TransactionStatus.IDLE:
-            connection.close()  # what is open on it must not be waited for
+            connection.close()  # do not wait for anything open on it
         if not connection.closed:
             return
         with self._pooling:
@@ -323,7 +323,7 @@ class Database:
         pool.close(timeout=5)
 
     def _own_pool(self) -> psycopg_pool.ConnectionPool[Any]:
-        """Return the pool of all connections but the first."""
+        """Return the pool for all connections but the first."""
         import psycopg_pool
 
         with self._pooling:
@@ -343,11 +343,11 @@ class Database:
             return self._pool
 
     def _connected(self, context: portl.Context) -> psycopg.Connection[Any]:
-        """Connect, with retries for what may pass. A pool would hide the reason why it cannot.
+        """Connect, retrying transient failures. A pool would hide the reason of a failure.
 
         Raises:
             ConnectionFailed: after the last attempt.
-            AuthenticationFailed: at once.
+            AuthenticationFailed: immediately.
         """
         connection: psycopg.Connection[Any] = psycopg.Connection(self._reached(context))
         connection.autocommit = True
@@ -364,13 +364,13 @@ class Database:
         """Connect, without a second attempt.
 
         Args:
-            context: the run's.
-            check: called several times a second; what it raises ends the attempt. By default it heeds the token.
+            context: that of the run.
+            check: called several times a second; what it raises ends the attempt. By default, checks the cancel token.
         """
         check = check or context.token.check
         timeout = self.parameters.get("connect_timeout", "")
         if not re.fullmatch(r"\s*[-+]?\d*\s*", timeout):
-            # libpq looks at it only where it waits itself.
+            # libpq only honours it in its own waits.
             raise portl.ConnectionFailed(
                 f"{self.label}: invalid integer value {timeout!r} for connection option 'connect_timeout'",
                 hint="give it in whole seconds; 0 waits without a limit",
@@ -382,16 +382,16 @@ class Database:
         for secret in self._secrets:
             text = secret.scrub(text)
         found = refusal(error, f"{self.label}: {text}", self.parameters, check)
-        del error  # psycopg's error holds libpq's parameters, and this frame goes with the exception
+        del error  # psycopg's error holds libpq's parameters, and the traceback would keep it alive
         raise found
 
 
 class _Attempt:
-    """An attempt to connect, in a thread of its own.
+    """An attempt to connect, in a separate thread.
 
     Args:
-        database: where to.
-        context: the run's.
+        database: what to connect to.
+        context: that of the run.
     """
 
     def __init__(self, database: Database, context: portl.Context) -> None:
@@ -415,7 +415,7 @@ class _Attempt:
         self._context.token.check()
 
     def result(self) -> pq.abc.PGconn:
-        """Wait for the connection; raise what has kept it from being made."""
+        """Wait for the connection; raise the error if there is none."""
         try:
             while self._thread.is_alive():
                 self._thread.join(_WAIT_SECONDS)
@@ -429,7 +429,7 @@ class _Attempt:
         return self._found
 
     def give_up(self) -> None:
-        """End the attempt, and close what it has come to."""
+        """End the attempt, and close its connection, if any."""
         self._over.set()
         self._thread.join()
         if self._found is not None:

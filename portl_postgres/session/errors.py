@@ -1,8 +1,8 @@
 """Translate psycopg's errors into portl's: the one boundary that they cross.
 
-What is transient is told by SQLSTATE (manual, appendix A) and by whether the connection is broken, never by the
-server's text, which may be in any language. Secrets are taken out of the text, and the cause is dropped: a driver's
-exception can hold the connection, and the connection knows the password.
+Whether an error is transient is decided by its SQLSTATE (manual, appendix A) and by whether the connection is broken,
+never by the server's text, which may be in any language. Secrets are removed from the text, and the cause is dropped: a
+driver's exception may hold the connection, which knows the password.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ HINT_IDLE = (
 )
 HINT_LOCK = "somebody else holds a lock there for longer than `lock_timeout` allows (pg_locks shows who)"
 
-#: The session is gone; the same on a new one may succeed. What begins with 08 is of this kind too.
+#: The session is gone, and a new one may succeed. Class 08 is of this kind too.
 _LOST = {
     "57P01": HINT_ENDED,
     "57P02": HINT_ENDED,
@@ -34,7 +34,7 @@ _LOST = {
     "25P04": HINT_IDLE,
     "57P05": HINT_IDLE,
 }
-#: The transaction is lost; the same again may succeed.
+#: The transaction failed, and a repetition may succeed.
 _AGAIN = {
     "40001": "another transaction, or on a standby recovery, was in the way: the same again may go through",
     "40P01": "this transaction and another waited for each other, and the server chose this one to end",
@@ -44,16 +44,16 @@ _AGAIN = {
     "53200": "the server is out of memory: use fewer connections at once, smaller batches, or lower work_mem",
     "25006": "this server, role or transaction is read-only; after a failover, another server accepts writes",
 }
-#: Somebody has to do something first.
+#: Someone has to act first.
 _REMEDIES = {
     "53100": "the disk is full; what a failed COPY has written stays there until VACUUM: make room, then run it again",
     "57P04": "the database was dropped",
 }
-#: Codes outside the classes 22 and 23 that a single row can bring about.
+#: Codes outside classes 22 and 23 that a single row can cause.
 _ROW = {"42501", "44000", "54000", "P0001", "P0004"}
-#: Where the server refuses a row that a policy does not allow, with the code of a missing privilege (execMain.c).
+#: Server functions that refuse a row because of a policy, with the code of a missing privilege (execMain.c).
 _CHECKS_ROWS = "ExecWithCheckOptions"
-#: Where it refuses to make a value of more than 1 GB, with the code of a fault of its own.
+#: Server functions that refuse a value of more than 1 GB, with the code of an internal error.
 _ALLOCATES = "mcxt.c"
 HINT_TOO_LARGE = (
     "the server cannot produce a value of more than 1 GB, and bytea as text takes twice its size: leave the column out"
@@ -80,8 +80,8 @@ def translate(error: psycopg.Error, where: str, secrets: Iterable[portl.Secret] 
 
     Args:
         error: what psycopg raised during a statement.
-        where: which end, and what was being done.
-        secrets: to be taken out of the text.
+        where: which side, and what was being done.
+        secrets: to be removed from the text.
     """
     state = error.sqlstate
     secrets = tuple(secrets)

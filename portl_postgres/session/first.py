@@ -1,8 +1,8 @@
 """Look ahead: ask in one exchange what will be asked one after the other, the settings of the session included.
 
-Over a link, each exchange is a round trip. What a session is going to ask anyway is asked together with its settings;
-``Session.looking`` finds the answers. If any of it is refused, nothing of it counts: it is asked once more, each by
-itself, so that a refusal means what it says.
+Queries that a session is going to make anyway are sent together with its settings, to save round trips;
+``Session.looking`` finds the answers. If any statement is refused, nothing of it counts, and everything is repeated
+step by step, so that the error belongs to the right statement.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ _BACK = (f"ROLLBACK TO SAVEPOINT {_LOOK}", f"RELEASE SAVEPOINT {_LOOK}")
 
 @attrs.frozen(kw_only=True)
 class First:
-    """What a session does first, besides changing its settings."""
+    """What a session does first, in addition to changing its settings."""
 
-    #: Of the transaction that begins; None: none begins.
+    #: The mode of the transaction to begin; None for no transaction.
     mode: str | None = None
-    #: What is executed first in it.
+    #: The first statements in it.
     then: Sequence[str] = ()
-    #: The looks that are taken ahead, as ``Session.looking`` is asked for them.
+    #: Statements to send ahead, each as later passed to ``Session.looking``.
     looks: Sequence[Sequence[str]] = ()
-    #: The same, as ``Session.bare`` is asked for them.
+    #: The same, as later passed to ``Session.bare``.
     bare: Sequence[Sequence[str]] = ()
 
 
 def start(session: Session, wanted: Mapping[str, str], first: First) -> bool:
-    """Do what a session does first in one exchange; return False if that was refused, and nothing of it is done.
+    """Do a session's first steps in one round trip; return False if they were refused, leaving nothing done.
 
     Args:
-        session: on a connection of portl's own, outside a transaction.
+        session: on portl's own connection, outside a transaction.
         wanted: its settings.
         first: what comes after them.
     """
@@ -60,9 +60,9 @@ def start(session: Session, wanted: Mapping[str, str], first: First) -> bool:
         return False
     session.answered(answered)
     if first.mode is None:
-        session.rollback()  # takes note that it was rolled back
+        session.rollback()  # notes that it was rolled back
     elif session.pgconn.backend_pid not in session.backends:
-        session.rollback()  # a pooler answers: of what kind it is shows outside a transaction alone
+        session.rollback()  # a pooler answers; its kind only shows outside a transaction
         return False
     _keep(session, looks, found[len(first.then) :])
     return True

@@ -1,9 +1,9 @@
-"""Leave the connections of a run to the process that has opened them.
+"""Leave the connections of a run to the process that opened them.
 
-A process that is forked during a run inherits its sockets: the workers of a pool that forks, or whatever else the
-application starts. While such a process lives, the server does not notice that the run's process was killed, and keeps
-the lock of the job. So a child closes them at once. The servers are sent nothing: each descriptor is replaced by one of
-the null device, because libpq's copy of the connection knows its number.
+A process forked during a run inherits its sockets: a worker of a forking pool, or anything else that the application
+starts. While such a process lives, the server does not notice that the run's process was killed, and keeps the job's
+lock. So a child closes the sockets immediately, without sending anything: each descriptor is redirected to the null
+device, because libpq's copy of the connection still knows its number.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ class Holder(Protocol):
 
 #: Weak references without callbacks: Ctrl-C in a callback would be swallowed.
 _held: set[weakref.ref[Holder]] = set()
-#: So many are kept before those are dropped whose holders have gone.
+#: The number of references above which dead ones are dropped.
 _MANY = 64
 
 
 def hold(holder: Holder) -> None:
-    """Keep a socket from the children of this process, as long as its holder is there."""
+    """Keep a socket from the children of this process, as long as its holder lives."""
     if len(_held) >= _MANY:
         _held.difference_update([reference for reference in list(_held) if reference() is None])
     _held.add(weakref.ref(holder))
 
 
 def release(holder: Holder) -> None:
-    """Leave a socket to whoever inherits it."""
+    """Let child processes inherit a socket."""
     _held.discard(weakref.ref(holder))
 
 
 def _let_go() -> None:
     nothing = os.open(os.devnull, os.O_RDWR)
     for reference in _held:
-        with contextlib.suppress(OSError, psycopg.Error):  # closed meanwhile
+        with contextlib.suppress(OSError, psycopg.Error):  # closed in the meantime
             if (holder := reference()) is not None:
                 os.dup2(nothing, holder.fileno(), inheritable=False)
     os.close(nothing)

@@ -1,11 +1,11 @@
-"""Name who holds the locks that a statement waits for."""
+"""Name the holders of locks that a statement waits for."""
 
 from __future__ import annotations
 
 from portl_postgres.session.watchdog import Vigil
 from portl_postgres.sql.text import literal
 
-#: Who holds locks on relations that a statement names, the strongest first; plain reading is in nobody's way.
+#: The holders of locks on relations that a statement names, strongest first; plain reads block no one.
 _HOLDERS = """
     SELECT 'process ' || l.pid, nullif('(' || a.application_name || ')', '()'), a.state, 'with ' || l.mode, 'on',
         c.oid::regclass
@@ -21,10 +21,10 @@ _HOLDERS = """
 
 
 def holders_of(vigil: Vigil, waiting: str) -> str | None:
-    """Return who holds locks on what a statement names, for display; None if that cannot be found out.
+    """Return who holds locks on the relations that a statement names, for display; None if unknown.
 
     Args:
-        vigil: of the session that has waited for them.
+        vigil: that of the session that waited for them.
         waiting: the statement.
     """
     rows = vigil.ask(_HOLDERS.format(statement=literal(waiting), backend=vigil.backend))

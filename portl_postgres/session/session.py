@@ -1,4 +1,4 @@
-"""A session: one connection in portl's hands, its statements, transactions and settings."""
+"""A session: one connection, its statements, transactions and settings."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ sql_logger = logging.getLogger("portl.postgres.sql")
 #: Seconds that a request to cancel a statement may take.
 CANCEL_SECONDS = 5.0
 
-#: Seconds between two looks at a socket that is waited for.
+#: Seconds between checks while waiting for a socket.
 READY_SECONDS = 1.0
 
-#: The version since which the server compiles queries.
+#: The version that introduced JIT compilation.
 JIT_SINCE = 11
 
 LOCK_NOT_AVAILABLE = "55P03"
 
 
 class Session:
-    """One connection in portl's hands.
+    """One connection, as used by portl.
 
     Args:
         connection: in autocommit mode, unless a caller's transaction is open on it.
-        label: which end this is, for messages.
+        label: which side this is, for messages.
         secrets: to be kept out of messages.
-        token: a cancelled one keeps further statements from being sent, until ``rollback``.
-        network_timeout: seconds of silence after which the server is taken for lost; 0 for no limit.
-        parameters: libpq's keywords of the connection; None has them read from it.
+        token: once cancelled, no further statements are sent until ``rollback``.
+        network_timeout: seconds of silence after which the server is considered lost; 0 for no limit.
+        parameters: libpq's keywords of the connection; None to read them from it.
     """
 
     def __init__(
@@ -59,27 +59,27 @@ class Session:
         parameters: Mapping[str, str] | None = None,
     ) -> None:
         self.connection = connection
-        #: What notices that the server has fallen silent.
+        #: Notices when the server has fallen silent.
         self.vigil = Vigil(connection.pgconn, same_server(connection, parameters), network_timeout)
-        #: What was sent last.
+        #: The last statement sent.
         self.statement = ""
-        #: The processes at the server that have answered so far.
+        #: The server processes that have answered so far.
         self.backends: set[int] = set()
         self.label = label
         self.secrets = tuple(secrets)
         self._token = token or portl.CancelToken()
         self._cancelling = threading.Lock()
-        #: True once nothing is to be cancelled any more: a cancelled run tidies up, or the session has ended.
+        #: True once nothing may be cancelled any more: a cancelled run is cleaning up, or the session has ended.
         self._settled = False
-        #: What ``settings`` has changed for the session to what it was.
+        #: The original values of settings that ``settings`` changed for the session.
         self._original: dict[str, str] = {}
-        #: True inside a transaction of the caller's.
+        #: True inside a caller's transaction.
         self.nested = connection.info.transaction_status is not pq.TransactionStatus.IDLE
-        # Transactions and savepoints that are open; the caller's transaction is the first.
+        # Open transactions and savepoints; a caller's transaction is the first.
         self._depth = 1 if self.nested else 0
-        #: The BEGIN of a transaction in which nothing was done yet.
+        #: The BEGIN of a transaction in which nothing has been done yet.
         self._opening = ""
-        #: The answers to looks that were taken before they are asked for, by their statements.
+        #: The answers to statements sent ahead, by statement.
         self.ahead: dict[tuple[str, ...], list[list[tuple[Any, ...]]]] = {}
 
     @property
@@ -99,7 +99,7 @@ class Session:
 
     @property
     def begun(self) -> bool:
-        """True inside a transaction of portl's, or inside a savepoint of its own in the caller's."""
+        """True inside portl's transaction, or inside its savepoint in the caller's transaction."""
         return self._depth > self.nested
 
     @property
@@ -109,18 +109,18 @@ class Session:
 
     @property
     def near(self) -> bool:
-        """True if the server is on this machine: reached by a socket in a file, or over loopback."""
+        """True if the server is on this machine: reached over a Unix socket or loopback."""
         info = self.connection.info
         in_files = info.host.startswith(("/", "@")) or not info.hostaddr
         return in_files or ipaddress.ip_address(info.hostaddr.partition("%")[0]).is_loopback
 
     @property
     def speaks_unicode(self) -> bool:
-        """True if the database has a form for every character."""
+        """True if the database's encoding has every character."""
         return self.connection.info.parameter_status("server_encoding") == "UTF8"
 
     def readable(self, text: str) -> str:
-        """Return a text in characters that the server's encoding has, others escaped."""
+        """Return text with the characters that the server's encoding lacks escaped."""
         encoding = "utf-8" if self.speaks_unicode else "ascii"
         return text.replace("\0", "\\0").encode(encoding, "backslashreplace").decode(encoding)
 
@@ -148,9 +148,9 @@ class Session:
             return cursor.statusmessage or ""
 
     def queries(self, statements: Sequence[str], *, what: str = "query") -> list[list[tuple[Any, ...]]]:
-        """Execute several statements in one exchange; return the rows of each.
+        """Execute several statements in one round trip; return the rows of each.
 
-        They have no parameters: constants stand in their texts. Outside a transaction they are one.
+        They take no parameters: constants are part of the text. Outside a transaction, they form one.
         """
         found = []
         opening = [text] if (text := self.opening()) else []
@@ -162,9 +162,9 @@ class Session:
         return found[len(opening) :]
 
     def looking(self, statements: Sequence[str], *, what: str = "query") -> list[list[tuple[Any, ...]]]:
-        """Execute statements as ``queries`` does, and undo what they have set, also where one of them fails.
+        """Execute statements as ``queries`` does, and undo their settings, even if one of them fails.
 
-        What was looked at ahead is not asked for again.
+        Statements that were sent ahead are not sent again.
         """
         if (known := self.ahead.pop(tuple(statements), None)) is not None:
             return known
@@ -180,10 +180,10 @@ class Session:
             raise
 
     def bare(self, statements: Sequence[str], *, what: str = "query") -> list[list[tuple[Any, ...]]]:
-        """Execute queries of the catalogs in one exchange, so that the server prints names as they are.
+        """Execute catalog queries in one round trip, with names printed in full.
 
-        Every name outside pg_catalog comes with its schema. They are not compiled: their cost is guessed so high that
-        compiling would take longer than all else (manual, 32.1).
+        Every name outside pg_catalog is qualified. JIT is off: the queries' cost is overestimated so much that
+        compiling would take longer than everything else (manual, 32.1).
         """
         asked = self.barely(statements)
         return self.looking(asked, what=what)[len(asked) - len(statements) :]
@@ -201,19 +201,19 @@ class Session:
         if opening := self.opening():
             self.execute(opening)
         self.log(statement)
-        # A caller's connection may make rows in another way.
+        # A caller's connection may have another row factory.
         with self.translated(what), psycopg.RawCursor(self.connection, row_factory=tuple_row) as cursor:
             try:
                 with self.vigil.waiting():
                     cursor.execute(statement.encode(), parameters or None)
             except KeyboardInterrupt:
-                # Where it comes before psycopg waits, psycopg leaves the statement running.
+                # If it arrives before psycopg waits, psycopg leaves the statement running.
                 self.end_statement()
                 raise
             yield cursor
 
     def end_statement(self) -> None:
-        """End the statement that is running, if one is, and read all that it has still to say."""
+        """End the running statement, if any, and read its remaining results."""
         if self.connection.info.transaction_status is not pq.TransactionStatus.ACTIVE:
             return
         self.cancel()
@@ -239,19 +239,19 @@ class Session:
             self.pgconn.consume_input()
 
     def log(self, statement: str) -> None:
-        """Take note of a statement that is about to be sent."""
+        """Note a statement that is about to be sent."""
         self.statement = statement
         sql_logger.debug("%s: %s", self.label, statement)
 
     def scrubbed(self, text: str) -> str:
-        """Return a server's words without the secrets of this connection."""
+        """Return a server's text without the secrets of this connection."""
         for secret in self.secrets:
             text = secret.scrub(text)
         return text
 
     @contextmanager
     def translated(self, what: str) -> Iterator[None]:
-        """Raise the driver's errors, and the system's, as portl's."""
+        """Translate errors of the driver and of the operating system into portl's."""
         try:
             yield
         except psycopg.Error as error:
@@ -260,7 +260,7 @@ class Session:
             raise self.refused(error, what) from error
 
     def refused(self, error: OSError, what: str) -> portl.Error:
-        """Return portl's error for one of this machine's system: no descriptor is left, as a rule."""
+        """Return portl's error for one of the local system, usually a lack of file descriptors."""
         return portl.OperationError(f"{self.label}, {what}: {error}", hint=HINT_SYSTEM)
 
     def failure(self, error: psycopg.Error, what: str) -> portl.Error:
@@ -283,15 +283,15 @@ class Session:
         before: Sequence[str] = (),
         later: bool = False,
     ) -> list[list[tuple[Any, ...]]]:
-        """Open a transaction, or a savepoint inside one that is open.
+        """Open a transaction, or a savepoint inside an open one.
 
         Args:
-            mode: of the transaction.
-            then: what is executed first in it, in the same exchange; its rows are returned. If one of it fails, the
-                transaction is open.
-            what: what that is, for messages.
-            before: what is executed before that, in the same exchange; its rows come first.
-            later: leave it to the next statement to bring a transaction's BEGIN with it.
+            mode: the transaction mode.
+            then: statements to execute first in it, in the same round trip; their rows are returned. If one fails, the
+                transaction stays open.
+            what: a description of them, for messages.
+            before: statements to execute before BEGIN, in the same round trip; their rows come first.
+            later: True to send BEGIN only along with the next statement.
         """
         if later and not self._depth:
             self._opening, self._depth = f"BEGIN {mode}".strip(), 1
@@ -304,7 +304,7 @@ class Session:
         return found
 
     def opening(self) -> str:
-        """Return the BEGIN that was left to the next statement, which it is the caller's to send now; or nothing."""
+        """Return the BEGIN that is still to be sent, if any; the caller has to send it now."""
         found, self._opening = self._opening, ""
         return found
 
@@ -312,10 +312,10 @@ class Session:
         """Commit, or release the savepoint.
 
         Args:
-            first: what is executed before that, in the same exchange. If one of it fails, the transaction stays open.
+            first: statements to execute before, in the same round trip. If one fails, the transaction stays open.
 
         Raises:
-            OperationError: if the server rolled back instead, which it does without an error after one was swallowed.
+            OperationError: the server rolled back instead, as it does silently if an earlier error was swallowed.
         """
         self.ahead.clear()
         if self._depth > 1:
@@ -331,12 +331,12 @@ class Session:
             raise portl.OperationError(f"{self.label}: COMMIT was answered with {tag!r}: nothing was committed")
 
     def rollback(self) -> None:
-        """Roll back, or back to the savepoint. On a broken connection the server has done it."""
+        """Roll back, or roll back to the savepoint. On a broken connection, the server has done so."""
         self.ahead.clear()
         if self._token.cancelled:
             self.settle()
         if not self.broken:
-            # Ctrl-C may come between a server's answer and what is noted of it: the connection knows how it stands.
+            # Ctrl-C may come between a server's answer and our note of it, but the connection knows its state.
             self.end_statement()
         self._opening = ""
         if not self.open:
@@ -358,7 +358,7 @@ class Session:
 
     @contextmanager
     def scope(self) -> Iterator[None]:
-        """Keep a failure inside from spoiling the transaction that is open, if one is."""
+        """Keep a failure inside this context from aborting the open transaction, if any."""
         if not self._depth:
             yield
             return
@@ -371,55 +371,55 @@ class Session:
         self.commit()
 
     def speak_utf8(self) -> None:
-        """Change the encoding before anything is read: under SQL_ASCII psycopg returns bytes where texts are meant."""
+        """Set the encoding before anything is read: under SQL_ASCII, psycopg returns bytes instead of str."""
         before = self.connection.info.parameter_status("client_encoding") or "UTF8"
         if before != "UTF8":
             self._original.setdefault("client_encoding", before)
             self.execute(f"SET {'LOCAL ' if self.nested else ''}client_encoding = 'UTF8'", what="changing the encoding")
 
     def settings(self, wanted: Mapping[str, str]) -> dict[str, str]:
-        """Change settings of the session, or of the caller's transaction; return what they were.
+        """Change settings of the session, or of the caller's transaction; return their previous values.
 
-        Settings that this version of the server does not have are left out.
+        Settings that this server version does not have are skipped.
         """
         (rows,) = self.queries([changing(wanted, local=self.nested)], what="changing settings")
         changed = {name: before for name, before, set_anew, *_ in rows if set_anew}
         self.answered(rows)
-        if self._depth == self.nested:  # what is set in a transaction of portl's goes with it, or is put back there
+        if self._depth == self.nested:  # settings inside portl's own transaction end with it, or are restored there
             for name, before in changed.items():
                 self._original.setdefault(name, before)
         return changed
 
     def identify(self) -> set[int]:
-        """Learn which process at which server works for this session; return all that have answered it so far."""
+        """Find out which server process serves this session; return all that have answered so far."""
         self.answered(self.query(f"SELECT {SERVER_FACTS}", what="looking at the server"))
         return self.backends
 
     def answered(self, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Take note of the process at the server that has answered, which stands at the end of each row."""
+        """Note the server process that has answered, which is at the end of each row."""
         if rows:
             backend, started, now = rows[0][-3:]
             self.vigil.belongs_to(backend, started, now)
             self.backends.add(backend)
 
     def check(self) -> None:
-        """Raise ``Cancelled`` once the run is cancelled, unless it is tidying up already."""
+        """Raise ``Cancelled`` once the run is cancelled, unless it is already cleaning up."""
         if not self._settled:
             self._token.check()
 
     def interrupt(self) -> None:
-        """End the statement that is running because the run is cancelled; called from another thread."""
+        """End the running statement because the run is cancelled. Called from another thread."""
         with self._cancelling:
             if not self._settled:
                 self.cancel()
 
     def settle(self) -> None:
-        """Wait for a request to cancel that is on its way, and let no other hit what comes now."""
+        """Wait for a pending cancel request, and prevent others from hitting later statements."""
         with self._cancelling:
             self._settled = True
 
     def cancel(self) -> None:
-        """Ask the server to end the statement that is running; give the connection up if it cannot be asked."""
+        """Ask the server to end the running statement; abandon the connection if that is impossible."""
         try:
             self.connection.cancel_safe(timeout=min(CANCEL_SECONDS, self.vigil.seconds or CANCEL_SECONDS))
             self.vigil.hasty = True
@@ -429,10 +429,10 @@ class Session:
             self.vigil.give_up(f"the running statement could not be cancelled, so the connection was closed: {said}")
 
     def give_back(self) -> None:
-        """Put back the settings that were changed on a caller's connection."""
+        """Restore the settings that were changed on a caller's connection."""
         status = self.connection.info.transaction_status
         if self.broken or status not in (pq.TransactionStatus.IDLE, pq.TransactionStatus.INTRANS):
-            return  # a failed transaction takes the settings of its own back
+            return  # a failed transaction restores its settings itself
         try:
             self.settings(self._original)
         except portl.Error as error:

@@ -1,4 +1,4 @@
-"""What a connection is opened with, and what a session on it is set to."""
+"""The parameters of connections, and the settings of sessions."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from portl_postgres.conninfo import SECRET_KEYWORDS, parse_url
 from portl_postgres.session.memory import AUTO, MEMORY, MORE_MEMORY
 from portl_postgres.sql.text import Expression, bound, literal
 
-#: A setting that an error answers where the server's system cannot do it (manual, 20.3.2): on Linux it always can.
+#: A setting that raises an error if the server's system does not support it (manual, 20.3.2); Linux always does.
 LINUX_ALONE = "client_connection_check_interval"
 
-#: Settings that fix how values are printed and read, so that text means the same at both sides (manual, 20.11). Left
-#: as the user has them: TimeZone and the order of DateStyle, which decide what a query means.
+#: Settings that fix how values are printed and parsed, so that text means the same on both sides (manual, 20.11).
+#: TimeZone and the field order of DateStyle are left to the user, because they decide what a query means.
 PRINTING = {
     "DateStyle": "ISO",
     "IntervalStyle": "postgres",
@@ -23,36 +23,36 @@ PRINTING = {
     "client_encoding": "UTF8",
     "xmloption": "content",
     "array_nulls": "on",  # off, {a,NULL} is read as two texts
-    "standard_conforming_strings": "on",  # off, a backslash in a text of portl's own, or of the user's, is an escape
+    "standard_conforming_strings": "on",  # off, a backslash in a literal is an escape
     # A transaction that waits for the other side is not idle in the sense of these limits: the source's holds the
-    # snapshot while the destination works, the destination's its rows while the source does. What the limits are for,
-    # locks that a dead client leaves behind, the server's own look after the client is for (``_LIMITS``).
+    # snapshot while the destination works, and the destination's holds its rows while the source does. The purpose of
+    # the limits, locks left behind by dead clients, is served by the server's own check of the client (``_LIMITS``).
     "idle_in_transaction_session_timeout": "0",
     "idle_session_timeout": "0",
     "transaction_timeout": "0",
 }
 
-#: Which process of which server answers: its number, when the server was started, and what the time is there.
+#: Identifies the answering server process: its pid, the server's start time, and its current time.
 SERVER_FACTS = (
     "pg_backend_pid(), (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint::text,"
     " extract(epoch FROM clock_timestamp())::float8"
 )
 
-#: Seconds between two looks of the server, amid a statement, at whether its client is there.
+#: Seconds between the server's checks, during a statement, whether its client is still there.
 CHECK_SECONDS = 10
 
 
 def _watch_over(seconds: float) -> tuple[int, int, int]:
-    """Return after how many idle seconds TCP asks the peer, how many seconds apart, and how often."""
+    """Return TCP's keepalive idle time and interval in seconds, and the number of probes."""
     return max(1, round(seconds / 2)), max(1, round(seconds / 8)), 3
 
 
 def watchfulness(seconds: float, role: str) -> dict[str, str]:
-    """Return the settings by which the server notices that its client is gone, and gives up what it has locked.
+    """Return the settings that make the server notice that its client is gone, and release its locks.
 
-    ``tcp_user_timeout`` also ends a connection whose peer is well but reads nothing for a while (tcp(7)). That happens
+    ``tcp_user_timeout`` also ends a connection whose peer is alive but reads nothing for a while (tcp(7)), as happens
     to rows while the destination waits for a lock. So it is not set where rows are sent: on the source's server, and in
-    libpq towards the destination, where the watchdog does its work.
+    libpq towards the destination, where the watchdog takes its place.
     """
     if not seconds:
         return {}
@@ -69,7 +69,7 @@ def watchfulness(seconds: float, role: str) -> dict[str, str]:
 
 
 def _keepalives(seconds: float, role: str) -> dict[str, str]:
-    """Return the keywords by which libpq notices that the server is gone; see ``watchfulness``."""
+    """Return the keywords that make libpq notice that the server is gone; see ``watchfulness``."""
     if not seconds:
         return {}
     idle, interval, count = _watch_over(seconds)
@@ -106,22 +106,22 @@ def keywords(config: PostgresEnd, role: str) -> dict[str, str]:
 
 
 def secrets_of(config: PostgresEnd, parameters: Mapping[str, str]) -> tuple[portl.Secret, ...]:
-    """Return what must not stand in a message."""
+    """Return the secrets that must not appear in messages."""
     passwords = (parameters.get(name) for name in SECRET_KEYWORDS)
     found = [portl.Secret(value) for value in passwords if value]
     return (*found, *([config.url] if config.url is not None else []))
 
 
 def changing(wanted: Mapping[str, str], *, local: bool) -> str:
-    """Return the statement that changes settings of a session, and says what they were and who has answered.
+    """Return the statement that changes a session's settings, and returns their old values and who has answered.
 
     Args:
-        wanted: by their names; those that this version of the server does not have are left out.
-        local: True to change them for the transaction alone.
+        wanted: the settings by name; those that this server version does not have are skipped.
+        local: True to change them for the transaction only.
     """
     names, values = (Expression(f"ARRAY[{', '.join(map(literal, of))}]::text[]") for of in (wanted, wanted.values()))
     return bound(
-        # What was so is read first, whole: OFFSET keeps the two steps apart.
+        # OFFSET 0 separates the steps, so that all old values are read first.
         f"SELECT n, before, CASE WHEN before <> v THEN set_config(n, v, $3) END IS NOT NULL, {SERVER_FACTS}"
         f" FROM (SELECT n, CASE WHEN n = '{MEMORY}' AND v = '{AUTO}' THEN {MORE_MEMORY} ELSE v END AS v,"
         " current_setting(n, true) AS before FROM unnest($1, $2) AS s(n, v)"

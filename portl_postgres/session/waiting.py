@@ -1,4 +1,4 @@
-"""Wait for a socket, whatever its number: ``select`` refuses descriptors above 1023, and servers have more."""
+"""Wait for a socket, whatever its descriptor: ``select`` refuses those above 1023, which servers do have."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import select
 
 
 def ready(descriptor: int, seconds: float, *, reading: bool = True, writing: bool = False) -> tuple[bool, bool]:
-    """Wait until a socket can be read from or written to; tell which.
+    """Wait until a socket can be read from or written to; return which.
 
     Args:
-        descriptor: of the socket.
-        seconds: how long at most.
-        reading: wait for something to read.
-        writing: wait for room to write.
+        descriptor: that of the socket.
+        seconds: the longest wait.
+        reading: True to wait for something to read.
+        writing: True to wait for room to write.
 
     Returns:
-        Whether it can be read from, and whether it can be written to. An error counts as what is waited for: the call
-        that follows tells of it.
+        Whether it can be read from, and whether it can be written to. An error counts as ready: the next call on the
+        socket reports it.
     """
     if not hasattr(select, "poll"):  # on Windows, where select has no such limit
         readable, writable, _ = select.select(

@@ -1,21 +1,21 @@
 """Notice a server that has fallen silent, and end the wait for it.
 
-TCP's own limits (keepalives, ``tcp_user_timeout``) find a peer that acknowledges nothing. They do not find a proxy,
-a tunnel or a balancer that acknowledges everything and forwards nothing. So each session notes since when it waits for
-the server; time in which portl itself is at work, or waits for the other side, does not count. After half of
-``network_timeout`` without a byte the watchdog asks through a connection of its own what the backend does
+TCP's own limits (keepalives, ``tcp_user_timeout``) detect a peer that acknowledges nothing, but not a proxy, tunnel or
+load balancer that acknowledges everything and forwards nothing. So each session notes since when it has been waiting
+for the server; time in which portl itself works, or waits for the other side, does not count. After half of
+``network_timeout`` without a byte, the watchdog asks over a separate connection what the backend is doing
 (``pg_stat_activity``, where a role sees its own backends):
 
-* it is at work, waits for a lock or for the disk: all is well, however long it takes;
-* it is gone, or waits for us, in two looks in a row: its words, or ours, have got lost;
-* the server cannot be reached either until ``network_timeout`` is over: neither can it be heard.
+* it is working, or waiting for a lock or the disk: all is well, however long it takes;
+* it is gone, or waiting for us, in two consecutive checks: its messages, or ours, have been lost;
+* the server cannot be reached before ``network_timeout`` is over: the connection is considered lost, too.
 
-Then the socket is shut down, the blocked call ends with an error, and ``Vigil.verdict`` says why.
+In the last two cases the socket is shut down, the blocked call fails, and ``Vigil.verdict`` says why.
 
-While rows are sent into a COPY the server says nothing, and all that is sent may be swallowed: there the bytes that
-``pg_stat_progress_copy`` shows (since version 14) have to grow; older servers are looked at when the COPY ends.
+While rows are sent into a COPY, the server says nothing, and everything sent may be swallowed: then the bytes in
+``pg_stat_progress_copy`` (since version 14) have to grow; older servers are checked when the COPY ends.
 
-One thread watches all sessions of the process, as long as there are any; a look has a thread for its moment.
+One thread watches all sessions of the process, as long as there are any; each check briefly gets its own thread.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ from portl_postgres.session.connect_errors import Stopped, answers, ask_server
 
 logger = logging.getLogger("portl.postgres")
 
-#: Seconds after which a wait is looked into once a cancelled statement does not end.
+#: Seconds after which a cancelled statement that does not end is looked into.
 HASTY_SECONDS = 2.0
-#: A look may take so many seconds at least: on a busy machine to connect takes its time.
+#: The shortest time limit of a check, in seconds: connecting can be slow on a busy machine.
 LOOK_SECONDS = 2.0
-#: Seconds that a question may take on which nothing depends.
+#: The time limit, in seconds, of a query that is only informative.
 ASK_SECONDS = 3.0
-#: Bytes sent into a COPY between two looks from which on the server must have got some: more than any buffer holds
-#: that lies between a server that reads and this side.
+#: Bytes sent into a COPY between two checks above which the server must have received some: more than all buffers
+#: between here and a server that reads can hold.
 SENT_BYTES = 16 * 1024 * 1024
 
 _ACTIVITY = (
@@ -64,13 +64,13 @@ _LAST_RECEIVED = struct.Struct("=52xI")
 
 
 class Backend(enum.Enum):
-    """What a look at a backend has shown."""
+    """The result of a check of a backend."""
 
     WORKING = "at work"
     WAITING = "the server waits for this client"
     GONE = "its backend is gone"
     UNREACHABLE = "it does not answer a new connection either"
-    #: A server answers and does not let us look, or is not the one in question: no ground to end anything.
+    #: The server does not let us look, or is a different one: no reason to end anything.
     UNKNOWN = "unknown"
 
 
@@ -79,12 +79,12 @@ class Look:
     """A backend at one moment."""
 
     backend: Backend
-    #: Bytes that its COPY has taken; None where that is not to be had.
+    #: Bytes that its COPY has received; None if not available.
     copied: int | None = None
 
 
 class Vigil:
-    """What is known of one session: since when it waits for the server, and how that was judged.
+    """The state of one session: since when it has been waiting for the server, and the verdict on that.
 
     Args:
         pgconn: the session's connection.
@@ -102,25 +102,25 @@ class Vigil:
         self._proved = 0.0
         self._over = threading.Event()
         self._looking: threading.Thread | None = None
-        #: The backend's process; behind a pooler not the one that libpq knows.
+        #: The backend's pid; behind a pooler, not the one that libpq knows.
         self.backend = pgconn.backend_pid
         self._server: str | None = None
         self._begun = 0.0
-        #: Why the connection was shut down, for display; None: it was not.
+        #: Why the connection was shut down, for display; None if it was not.
         self.verdict: str | None = None
-        #: True once a cancelled statement is waited for.
+        #: True while waiting for a cancelled statement to end.
         self.hasty = False
-        #: Bytes sent into the COPY that is under way; None outside.
+        #: Bytes sent into the current COPY; None outside of one.
         self.sent: int | None = None
 
     def belongs_to(self, backend: int, server: str, begun: float) -> None:
-        """Take note of who works for the session.
+        """Note which process serves the session.
 
         Args:
-            backend: the process.
-            server: when its server was started, in microseconds of the epoch: behind a balancer the next connection
-                may lead to another one.
-            begun: when the session was there, by the server's clock, in seconds of the epoch.
+            backend: the pid.
+            server: when its server was started, in microseconds since the epoch: behind a load balancer, the next
+                connection may lead to a different one.
+            begun: a time at which the session existed, by the server's clock, in seconds since the epoch.
         """
         self.backend, self._server, self._begun = backend, server, begun
 
@@ -135,25 +135,25 @@ class Vigil:
         return first is not None and first == self.ask("SELECT pg_backend_pid()")
 
     def ask(self, statement: str) -> list[tuple[bytes | None, ...]] | None:
-        """Execute a query through a new connection; return its rows as text, None if it cannot be had soon."""
+        """Execute a query over a new connection; return its rows as text, or None if it is not answered soon."""
         try:
             return ask_server(self._parameters, lambda _: statement, ASK_SECONDS, self._over)
         except Stopped:
             return None
 
     def wait(self) -> None:
-        """Begin to wait for the server, or begin anew because something has moved."""
+        """Start waiting for the server, or restart because something has moved."""
         with self._lock:
             self._since = time.monotonic()
 
     def done(self) -> None:
-        """Wait no longer."""
+        """Stop waiting."""
         with self._lock:
             self._since = None
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Wait for the server inside."""
+        """Count the time inside this context as waiting for the server."""
         self.wait()
         try:
             yield
@@ -161,22 +161,22 @@ class Vigil:
             self.done()
 
     def sending(self) -> None:
-        """Begin to send rows, for which the server gives no sign."""
+        """Start sending rows, which the server does not acknowledge."""
         self._proved = time.monotonic()
         self.sent = 0
 
     def sent_all(self) -> None:
-        """Send no more: the server's answer comes next."""
+        """Stop sending: the server's answer comes next."""
         self.sent = None
 
     def start(self) -> None:
-        """Have this session watched."""
+        """Start watching this session."""
         forked.hold(self)
         if self.seconds:
             _watchdog.add(self)
 
     def stop(self) -> None:
-        """Watch it no longer; no look is under way afterwards."""
+        """Stop watching it; no check is in progress afterwards."""
         self._over.set()
         forked.release(self)
         _watchdog.remove(self)
@@ -190,18 +190,18 @@ class Vigil:
 
     @property
     def tick(self) -> float:
-        """Seconds between two looks in a row."""
+        """Seconds between consecutive checks."""
         return min(1.0, self.seconds / 8)
 
     def consider(self) -> None:
-        """Look at the backend if nothing was heard of it for long; called by the watchdog."""
+        """Check the backend if nothing has been heard from it for long. Called by the watchdog."""
         if self._looking is not None and self._looking.is_alive():
             return
         limit = min(self.seconds / 2, HASTY_SECONDS) if self.hasty else self.seconds / 2
         since = self._since
         if since is not None and time.monotonic() - max(since, self._proved) >= limit:
             received = self._received()
-            if received is None or received >= limit:  # else a long answer is on its way
+            if received is None or received >= limit:  # otherwise a long answer is arriving
                 self._start(self._judge_wait, since)
         elif self.sent is not None and time.monotonic() - self._proved >= limit:
             self._start(self._judge_sending, self._proved)
@@ -231,7 +231,7 @@ class Vigil:
         while not self._over.is_set() and (sent := self.sent) is not None:
             since = self._since
             if since is not None and time.monotonic() - since >= self.seconds / 2:
-                return  # nothing is taken any more: that is a wait like any other
+                return  # nothing more is received: treat it like any other wait
             found = self._look(begun)
             silent = time.monotonic() - begun
             if found.backend in (Backend.GONE, Backend.UNREACHABLE):
@@ -252,7 +252,7 @@ class Vigil:
         self._proved = time.monotonic()
 
     def _look(self, since: float) -> Look:
-        """Ask through a new connection what the backend does."""
+        """Ask over a new connection what the backend is doing."""
 
         def statement(version: int) -> str:
             copied = _COPIED if version >= _COPIED_SINCE else "NULL"
@@ -264,7 +264,7 @@ class Vigil:
             if rows is None:
                 alive = answers(self._parameters, max(end - time.monotonic(), 0.1), self._over)
                 return Look(Backend.UNKNOWN if alive else Backend.UNREACHABLE)
-        except (Stopped, OSError):  # this machine's own: no descriptor is left
+        except (Stopped, OSError):  # a local error, such as no descriptors left
             return Look(Backend.UNKNOWN)
         ((pid, event, copied, server, restarted),) = rows
         if self._server is not None and server != self._server.encode() and restarted != b"t":
@@ -275,7 +275,7 @@ class Vigil:
         return Look(found, int(copied) if copied is not None else None)
 
     def _received(self) -> float | None:
-        """Return how many seconds ago something was received; None where the system does not tell."""
+        """Return how many seconds ago something was received; None if the system does not tell."""
         if sys.platform != "linux":
             return None
         with self._lock, contextlib.suppress(OSError, psycopg.Error, struct.error):
@@ -286,16 +286,16 @@ class Vigil:
         return None
 
     def _shut_down(self, why: str, silent: float, since: float | None) -> None:
-        """End the wait that began at ``since``, or the COPY into which rows are sent."""
+        """End the wait that began at ``since``, or the COPY that rows are sent into."""
         with self._lock:
             if self.sent is None if since is None else self._since != since:
-                return  # it was heard at the last moment
+                return  # it answered at the last moment
             self._end(
                 f"the server has sent nothing for {silent:.0f} s, and {why} (network_timeout: {self.seconds:g} s)"
             )
 
     def give_up(self, verdict: str) -> None:
-        """Shut the connection down because nothing can be had from it any more."""
+        """Shut the connection down because it is no longer of use."""
         with self._lock:
             self._end(verdict)
 
@@ -303,7 +303,7 @@ class Vigil:
         self.verdict = self.verdict or verdict
         logger.debug("backend %d is abandoned: %s", self.backend, verdict)
         with contextlib.suppress(OSError, psycopg.Error):
-            # The descriptor stays libpq's. No twin of it is asked for: there may be no descriptor left.
+            # The descriptor stays libpq's; it is not duplicated, as there may be no descriptors left.
             borrowed = socket.socket(fileno=self._pgconn.socket)
             try:
                 borrowed.shutdown(socket.SHUT_RDWR)
@@ -312,7 +312,7 @@ class Vigil:
 
 
 class _Watchdog:
-    """The thread that considers each vigil again and again."""
+    """The thread that checks all vigils periodically."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -351,7 +351,7 @@ _watchdog = _Watchdog()
 
 
 def _forget() -> None:
-    """Begin anew in a child: its parent's sessions are not its own, and a lock of theirs may be held for ever."""
+    """Start afresh in a child process: the parent's sessions are not its own, and their locks may be held for ever."""
     global _watchdog
     _watchdog = _Watchdog()
 

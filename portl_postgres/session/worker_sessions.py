@@ -1,7 +1,7 @@
-"""Find and end worker sessions in other processes, by a mark that their sessions carry.
+"""Find and end worker sessions in other processes, by a mark on the sessions.
 
-The mark is a shared advisory lock under a random number: the server releases it when the session ends, shows who holds
-it, and lets a role end its own sessions. (manual, 13.3.5, 53.12, 9.28.2; a standby has advisory locks too)
+The mark is a shared advisory lock on a random number: the server releases it when the session ends, shows who holds it,
+and lets a role terminate its own sessions. (manual, 13.3.5, 53.12, 9.28.2; standbys have advisory locks too)
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _END = """
 
 
 def new_mark() -> int:
-    """Return a number that nobody else uses for a lock."""
+    """Return a number that no one else uses for a lock."""
     return secrets.randbits(63)
 
 
@@ -29,9 +29,9 @@ def wear(session: Session, mark: int) -> None:
 
 
 def end(session: Session, mark: int) -> int:
-    """End all marked sessions, by another connection to the same server; return how many there were.
+    """End all marked sessions, over another connection to the same server; return their number.
 
-    A server that cannot be asked ends them itself, once it notices that nobody listens.
+    A server that cannot be reached ends them itself, once it notices that no one is listening.
     """
     rows = session.vigil.ask(_END.format(high=mark >> 32, low=mark & 0xFFFFFFFF))
     return len(rows or ())
