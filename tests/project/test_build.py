@@ -16,7 +16,7 @@ import pytest
 import portl
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("portl", "portl_postgres")
+PACKAGES = ("portl", "portl_postgres", "portl_sqlite")
 #: What somebody who builds, tests or reads portl from the sdist needs besides the packages.
 NEEDED = {
     "CHANGELOG.md",

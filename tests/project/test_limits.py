@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("portl", "portl_postgres")
+PACKAGES = ("portl", "portl_postgres", "portl_sqlite")
 MODULES, LINES, FUNCTION_LINES, ATTRIBUTES = 14, 450, 60, 14
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

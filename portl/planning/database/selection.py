@@ -151,7 +151,8 @@ def _matcher(pattern: str) -> Callable[[str], bool]:
     if len(texts) == 1:
         texts.insert(0, ".*")
     expression = re.compile("\0".join(texts[-2:]), re.DOTALL)
-    return lambda name: expression.fullmatch("\0".join(text for text, _ in _parts(name)[-2:])) is not None
+    # A database without schemas has names of one part.
+    return lambda name: expression.fullmatch("\0".join(["", *(text for text, _ in _parts(name))][-2:])) is not None
 
 
 @cache
