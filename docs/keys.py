@@ -1,4 +1,4 @@
-"""Write the tables of keys into the page of the job file, from the models: ``python docs/keys.py``. A test compares."""
+"""Write the tables of keys into the pages that have them, from the models: ``python docs/keys.py``. A test compares."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from portl.config.documentation import field_docs
 from portl.config.models import Quarantine
 from portl.config.validators import key_of
 from portl_postgres.config import Pool, PostgresDestinationConfig, PostgresSourceConfig
+from portl_sqlite.config import SqliteDestinationConfig, SqliteSourceConfig
 
-PAGE = Path(__file__).with_name("job-file.md")
+PAGES = [Path(__file__).with_name(name) for name in ("job-file.md", "sqlite.md")]
 MODELS: dict[str, type[attrs.AttrsInstance]] = {
     "job": portl.MigrationConfig,
     "source": PostgresSourceConfig,
@@ -26,6 +27,8 @@ MODELS: dict[str, type[attrs.AttrsInstance]] = {
     "quarantine": Quarantine,
     "retry": portl.Retry,
     "pool": Pool,
+    "sqlite_source": SqliteSourceConfig,
+    "sqlite_destination": SqliteDestinationConfig,
 }
 _REGION = re.compile(r"(<!-- keys of (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -53,4 +56,5 @@ def filled(text: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")

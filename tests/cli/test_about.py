@@ -69,8 +69,9 @@ def test_connectors_on_the_command_line() -> None:
     assert done.returncode == 0
     assert done.stdout.startswith(f"postgres (portl {portl.__version__})\n")
     assert "conflicts: fail, merge, overwrite, skip" in done.stdout
-    (found,) = [json.loads(line) for line in cli("connectors", "--json").stdout.splitlines()]
-    assert found["strategies"] == ["fail", "merge", "overwrite", "skip"]
+    found = {found["name"]: found for found in map(json.loads, cli("connectors", "--json").stdout.splitlines())}
+    assert found["postgres"]["strategies"] == ["fail", "merge", "overwrite", "skip"]
+    assert set(found) == {"postgres", "sqlite"}
 
 
 def test_every_key_of_every_connector_is_explained() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import runpy
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +66,13 @@ def here(text: str, source: Db, destination: Db) -> str:
 
 
 @pytest.mark.parametrize("text", whole_jobs())
-def test_a_whole_job_file_in_the_docs_runs(text: str, shop: tuple[Db, Db], tmp_path: Path) -> None:
+def test_a_whole_job_file_in_the_docs_runs(
+    text: str, shop: tuple[Db, Db], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source, destination = shop
+    monkeypatch.chdir(tmp_path)
+    with closing(sqlite3.connect("shop.db")) as file:
+        file.executescript("CREATE TABLE users (id INTEGER PRIMARY KEY); INSERT INTO users VALUES (1), (2)")
     path = tmp_path / "job.yaml"
     path.write_text(here(text, source, destination), encoding="utf-8")
     assert portl.migrate(path).rows_inserted == (8 if "tables: all" in text else 2)
@@ -163,8 +170,9 @@ def test_the_five_minutes_run_from_the_first_command_to_the_last(server_folder: 
 
 def test_the_tables_of_keys_are_those_of_the_models() -> None:
     keys = runpy.run_path(str(DOCS / "keys.py"))
-    page = (DOCS / "job-file.md").read_text(encoding="utf-8")
-    assert keys["filled"](page) == page, "run: python docs/keys.py"
+    for path in keys["PAGES"]:
+        page = path.read_text(encoding="utf-8")
+        assert keys["filled"](page) == page, "run: python docs/keys.py"
 
 
 def test_links_between_the_pages_lead_somewhere() -> None:
