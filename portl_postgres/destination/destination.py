@@ -25,8 +25,8 @@ from portl_postgres.ledger.ledger import PostgresLedger
 from portl_postgres.session import worker_sessions
 from portl_postgres.session.database import Database
 from portl_postgres.session.first import First
-from portl_postgres.session.memory import MEMORY
 from portl_postgres.session.session import Session
+from portl_postgres.session.settings import MEMORY
 from portl_postgres.sql.text import quoted
 from portl_postgres.verification import by_key, mirrored
 from portl_postgres.verification.comparer import DestinationComparer

@@ -32,7 +32,8 @@ from portl_postgres.ledger.lines import all_done, one_line
 from portl_postgres.ledger.location import Location, Locations
 from portl_postgres.ledger.locks import Holders, JobLock, end, holders_of, lock_key, who_holds, writers
 from portl_postgres.ledger.rows import COUNTS, line_of, run_of, snapshots, tables_text, with_holders
-from portl_postgres.ledger.runs import attempted, closed, forgotten, new_run, standing, taken_over
+from portl_postgres.ledger.runs import attempted, closed, filled, forgotten, new_run, standing, taken_over
+from portl_postgres.session.endings import Ending
 from portl_postgres.session.session import Session
 from portl_postgres.sql.text import bound, literal, statement
 
@@ -44,6 +45,8 @@ _Rows = list[tuple[Any, ...]]
 PATIENCE_SECONDS = 15.0
 
 _LOCK_TIMEOUT = "55P03"
+#: What the server says where an attempt that was superseded would close its run.
+_REFUSED = "portl: superseded, runs closed: "
 
 
 class PostgresLedger(portl.Ledger):
@@ -187,31 +190,34 @@ class PostgresLedger(portl.Ledger):
         """See ``Ledger.record``."""
         place = self._home(run)
         expected = () if before is None else (before.attempt, before.state.value, before.rows)
-        with self._transaction():
-            found = self._query(
-                one_line(place, shared=before is not None),
-                run.id,
-                run.attempt,
-                line.number,
-                None if line.bounds is None else json.dumps(line.bounds),
-                line.state.value,
-                *(getattr(line, name) for name in COUNTS),
-                *expected,
-            )
-            if not found:
-                raise self._superseded(place, run, line.number)
+        written = filled(
+            one_line(place, shared=before is not None),
+            run.id,
+            run.attempt,
+            line.number,
+            None if line.bounds is None else json.dumps(line.bounds),
+            line.state.value,
+            *(getattr(line, name) for name in COUNTS),
+            *expected,
+        )
+        self._write(place, run, written, [line])
 
     def record_all(self, run: Run, lines: Sequence[ChunkLine]) -> None:
         """See ``Ledger.record_all``."""
         place = self._home(run)
+        written = filled(
+            all_done(place),
+            run.id,
+            run.attempt,
+            [line.number for line in lines],
+            *([getattr(line, name) for line in lines] for name in COUNTS),
+        )
+        self._write(place, run, written, lines)
+
+    def _write(self, place: Location, run: Run, written: str, lines: Sequence[ChunkLine]) -> None:
+        """Write lines, and wait for the answer: only then ``settled`` waits for what the COMMIT becomes of."""
         with self._transaction():
-            found = self._query(
-                all_done(place),
-                run.id,
-                run.attempt,
-                [line.number for line in lines],
-                *([getattr(line, name) for line in lines] for name in COUNTS),
-            )
+            (found,) = self._session.queries([written], what="the ledger")
             if len(found) != len(lines):
                 raise self._superseded(place, run, lines[0].number)
 
@@ -247,16 +253,13 @@ class PostgresLedger(portl.Ledger):
             Superseded: it was, and ``state`` says that the run is done.
         """
         place = self._home(run)
+        values = run.id, run.attempt, state.value, None if error is None else self._session.readable(error)
         with self._transaction():
-            found = self._query(
-                closed(place),
-                run.id,
-                run.attempt,
-                state.value,
-                None if error is None else self._session.readable(error),
-            )
-            if not found and state is RunState.DONE:
-                raise self._superseded(place, run)
+            if state is RunState.DONE:
+                written = filled(closed(place, _REFUSED), *values)
+                self._session.at_commit(Ending(written, _REFUSED, lambda: self._superseded(place, run)))
+            else:
+                self._session.queries([filled(closed(place, None), *values)], what="the ledger")
 
     def acknowledge(self, run: str) -> None:
         """See ``Ledger.acknowledge``."""
@@ -266,8 +269,8 @@ class PostgresLedger(portl.Ledger):
                 f" WHERE id = {literal(run)}::uuid AND state = 'done' AND acknowledged IS NULL"
             )
             # One round trip, and a COMMIT that waits for the disk: a result reported once must never be reported again.
-            self._session.begin(then=["SET LOCAL synchronous_commit = on", update], what="the ledger")
-            self._session.commit()
+            self._session.begin(later=True)
+            self._session.commit(["SET LOCAL synchronous_commit = on", update])
 
     def forget(self, job: str) -> int:
         """See ``Ledger.forget``."""
@@ -295,7 +298,7 @@ class PostgresLedger(portl.Ledger):
             yield
             return
         # Must see what another transaction committed while this one waited.
-        self._session.begin("ISOLATION LEVEL READ COMMITTED")
+        self._session.begin("ISOLATION LEVEL READ COMMITTED", later=True)
         try:
             yield
         except BaseException:

@@ -39,7 +39,12 @@ def new_run(place: Location, *values: str | int | Sequence[int] | Sequence[str |
         f" INSERT INTO {place.of_chunks} (run, number, bounds)"
         " SELECT run.id, n, b::json FROM run, unnest($17::int4[], $18::text[]) AS c(n, b)"
     )
-    return bound(written, *(Expression(sql.Literal(value).as_string(None)) for value in values))
+    return filled(written, *values)
+
+
+def filled(statement: str, *values: object) -> str:
+    """Return a statement with constants for its parameters."""
+    return bound(statement, *(Expression(sql.Literal(value).as_string(None)) for value in values))
 
 
 def standing(places: Sequence[Location], job: str | None, *, latest: bool, idempotency_key: str | None) -> list[str]:
@@ -74,14 +79,26 @@ def taken_over(place: Location) -> str:
     )
 
 
-def closed(place: Location) -> str:
-    """Return the statement that ends an attempt, with a row if it did: $1 run, $2 attempt, $3 state, $4 error."""
-    return (
+def closed(place: Location, mark: str | None) -> str:
+    """Return the statement that ends an attempt: $1 run, $2 attempt, $3 state, $4 error.
+
+    Args:
+        place: where the run stands.
+        mark: what the server says if the statement fails because the attempt was superseded; None: it changes nothing.
+    """
+    written = (
         f"UPDATE {place.of_migrations} AS m SET state = $3, ended = pg_catalog.clock_timestamp(), error = $4,"
         " total_rows = t.rows, total_bytes = t.bytes, total_rejected = t.rejected"
         " FROM (SELECT coalesce(sum(rows), 0)::int8 AS rows, coalesce(sum(bytes), 0)::int8 AS bytes,"
         f" coalesce(sum(rejected), 0)::int8 AS rejected FROM {place.of_chunks} WHERE run = $1::uuid) AS t"
-        " WHERE m.id = $1::uuid AND m.attempt = $2 RETURNING 1"
+        " WHERE m.id = $1::uuid AND m.attempt = $2"
+    )
+    if mark is None:
+        return written
+    # No constant: the planner would evaluate it.
+    refusal = f"({literal(mark)} || count(*))::int4"
+    return (
+        f"WITH written AS ({written} RETURNING 1) SELECT CASE WHEN count(*) = 1 THEN 1 ELSE {refusal} END FROM written"
     )
 
 

@@ -15,6 +15,7 @@ from psycopg.rows import tuple_row
 
 import portl
 from portl_postgres.session.connect_errors import HINT_SYSTEM
+from portl_postgres.session.endings import Ending, Waiting
 from portl_postgres.session.errors import HINT_SILENT, translate
 from portl_postgres.session.holders import holders_of
 from portl_postgres.session.same_server import same_server
@@ -77,8 +78,7 @@ class Session:
         self.nested = connection.info.transaction_status is not pq.TransactionStatus.IDLE
         # Open transactions and savepoints; a caller's transaction is the first.
         self._depth = 1 if self.nested else 0
-        #: The BEGIN of a transaction in which nothing has been done yet.
-        self._opening = ""
+        self._waiting = Waiting()
         #: The answers to statements sent ahead, by statement.
         self.ahead: dict[tuple[str, ...], list[list[tuple[Any, ...]]]] = {}
 
@@ -95,7 +95,7 @@ class Session:
     @property
     def open(self) -> bool:
         """True inside a transaction, or if the next statement begins one."""
-        return bool(self._opening) or self.connection.info.transaction_status is not pq.TransactionStatus.IDLE
+        return bool(self._waiting.opening) or self.connection.info.transaction_status is not pq.TransactionStatus.IDLE
 
     @property
     def begun(self) -> bool:
@@ -123,19 +123,6 @@ class Session:
         """Return text with the characters that the server's encoding lacks escaped."""
         encoding = "utf-8" if self.speaks_unicode else "ascii"
         return text.replace("\0", "\\0").encode(encoding, "backslashreplace").decode(encoding)
-
-    def log_details(self) -> None:
-        """Log where this connection leads."""
-        info, pgconn = self.connection.info, self.pgconn
-        logger.debug(
-            "%s: PostgreSQL %s, backend %d, role %s, database %s, %s",
-            self.label,
-            info.parameter_status("server_version"),
-            info.backend_pid,
-            info.user,
-            info.dbname,
-            "TLS" if pgconn.ssl_in_use else "no TLS",
-        )
 
     def query(self, statement: str, *parameters: object, what: str = "query") -> list[tuple[Any, ...]]:
         """Execute one statement, with $1, $2 … for parameters; return its rows."""
@@ -294,7 +281,7 @@ class Session:
             later: True to send BEGIN only along with the next statement.
         """
         if later and not self._depth:
-            self._opening, self._depth = f"BEGIN {mode}".strip(), 1
+            self._waiting.opening, self._depth = f"BEGIN {mode}".strip(), 1
             return []
         first = f"SAVEPOINT portl_{self._depth}" if self._depth else f"BEGIN {mode}".strip()
         self._depth += bool(then)
@@ -305,8 +292,12 @@ class Session:
 
     def opening(self) -> str:
         """Return the BEGIN that is still to be sent, if any; the caller has to send it now."""
-        found, self._opening = self._opening, ""
+        found, self._waiting.opening = self._waiting.opening, ""
         return found
+
+    def at_commit(self, ending: Ending) -> None:
+        """Send a statement along with the COMMIT of the open transaction."""
+        self._waiting.endings.append(ending)
 
     def commit(self, first: Sequence[str] = ()) -> None:
         """Commit, or release the savepoint.
@@ -316,16 +307,28 @@ class Session:
 
         Raises:
             OperationError: the server rolled back instead, as it does silently if an earlier error was swallowed.
+            Error: the meaning of an ``Ending`` that was refused; the transaction is rolled back.
         """
         self.ahead.clear()
         if self._depth > 1:
             self.queries([*first, f"RELEASE SAVEPOINT portl_{self._depth - 1}"])
             self._depth -= 1
             return
-        with self._cursor(";\n".join([*first, "COMMIT"]), (), "COMMIT") as cursor:
-            while cursor.nextset():
-                pass
-            tag = cursor.statusmessage
+        opening = [text] if (text := self.opening()) else []
+        endings = list(self._waiting.endings)
+        statements = [*opening, *(ending.statement for ending in endings), *first, "COMMIT"]
+        try:
+            with self._cursor(";\n".join(statements), (), "COMMIT") as cursor:
+                while cursor.nextset():
+                    pass
+                tag = cursor.statusmessage
+        except portl.Error as error:
+            refused = next((ending.refused for ending in endings if ending.mark in error.message), None)
+            if refused is None:
+                raise
+            self.rollback()
+            raise refused() from None
+        self._waiting.endings.clear()
         self._depth = 0
         if tag != "COMMIT":
             raise portl.OperationError(f"{self.label}: COMMIT was answered with {tag!r}: nothing was committed")
@@ -338,7 +341,9 @@ class Session:
         if not self.broken:
             # Ctrl-C may come between a server's answer and our note of it, but the connection knows its state.
             self.end_statement()
-        self._opening = ""
+        self._waiting.opening = ""
+        if self._depth <= 1:
+            self._waiting.endings.clear()
         if not self.open:
             self._depth = 0
             return

@@ -7,9 +7,15 @@ from collections.abc import Mapping
 import portl
 from portl_postgres.config import PostgresEnd
 from portl_postgres.conninfo import SECRET_KEYWORDS, parse_url
-from portl_postgres.session.memory import AUTO, MEMORY, MORE_MEMORY
 from portl_postgres.sql.text import Expression, bound, literal
 
+#: The setting, and the expression for its value: a 16th of the presumed cache size, at most 1 GB, as each of a few
+#: workers may use it; never less than the server's own setting.
+MEMORY, AUTO = "maintenance_work_mem", "auto"
+MORE_MEMORY = (
+    f"(greatest(pg_size_bytes(current_setting('{MEMORY}')), least(1073741824,"
+    " pg_size_bytes(current_setting('effective_cache_size')) / 16)) / 1024) || 'kB'"
+)
 #: A setting that raises an error if the server's system does not support it (manual, 20.3.2); Linux always does.
 LINUX_ALONE = "client_connection_check_interval"
 

@@ -17,7 +17,7 @@ from tests.servers import Db
 #: Most statements that one more chunk may take, at both sides together, and most exchanges with the destination.
 STATEMENTS, EXCHANGES = 7, 6
 #: Most exchanges of a job of a few rows with the source, and with the destination.
-SMALL_SOURCE, SMALL_DESTINATION = 7, 16
+SMALL_SOURCE, SMALL_DESTINATION = 7, 14
 #: What a message adds to what it carries: its kind and its length (manual, 55.7).
 HEADER = 5
 #: Bytes of a large value: many times what a chunk may hold in memory otherwise.
