@@ -1,4 +1,4 @@
-"""What the system catalogs say: tables, columns, keys, types, sequences; whether a table has changed since.
+"""Read the system catalogs: tables, columns, keys, types, sequences, and changes to a table.
 
-Imports ``session`` and what lies below. Reads; writes nothing.
+Imports ``session`` and the packages below it. Writes nothing.
 """

@@ -1,4 +1,4 @@
-"""Parse what a user types to name a table, a URL and a name, and list the tables there are to choose from."""
+"""Parse the URL and the name that a user types for a table, and list the tables to choose from."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _KEYS = {
 }
 _NUMBERS = ("port", "connect_timeout")
 
-#: A name as it is, or in double quotes, which are doubled within it. A dot separates schema and table.
+#: A plain name, or one in double quotes, which are doubled inside. A dot separates schema and table.
 _PART = r'(?:"(?:[^"]|"")+"|[^".][^.]*)'
 _NAME = re.compile(rf"(?:(?P<schema>{_PART})\.)?(?P<table>{_PART})")
 
@@ -54,7 +54,7 @@ def from_url(url: Secret) -> Mapping[str, Any]:
 
 
 def from_name(name: str) -> Mapping[str, Any]:
-    """Return the keys for TABLE or SCHEMA.TABLE, each exactly as it is named, or in double quotes.
+    """Return the keys for TABLE or SCHEMA.TABLE, each the exact name, plain or in double quotes.
 
     Raises:
         FieldError: it is neither.
@@ -104,7 +104,7 @@ def listing(session: Session) -> list[portl.TableEntry]:
 
 
 def requoted(name: str) -> str:
-    """Return a table's name, as messages show it, as SQL takes it in any case."""
+    """Return a table's name, as shown in messages, with the quotes that SQL needs."""
     parts = re.findall(r'"((?:[^"]|"")+)"|([^".]+)', name)
     return quoted(*(inner.replace('""', '"') or plain for inner, plain in parts))
 

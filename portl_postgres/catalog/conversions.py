@@ -1,4 +1,4 @@
-"""What happens to values of one PostgreSQL type in a column of another: the verdict that the plan prints."""
+"""Judge what happens to values of one PostgreSQL type in a column of another, for the plan."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _CASTS: Mapping[tuple[str, str], Conversion] = {
 
 @attrs.frozen
 class Typed:
-    """The type of a column, in the three ways in which it is known."""
+    """The type of a column, in its three representations."""
 
     pg: PgType
     type: Type
@@ -74,7 +74,7 @@ def conversion(source: Typed, target: Typed) -> Conversion:
 
 
 def _same_type(source: Typed, target: Typed) -> Conversion:
-    """Return the verdict for types of one name, which need not be made alike on both sides."""
+    """Return the verdict for types of the same name, which may be defined differently on both sides."""
     if (elements := source.element) is not None and (room := target.element) is not None:
         return _same_type(elements, room)
     left, right = source.pg, target.pg
@@ -89,7 +89,7 @@ def _same_type(source: Typed, target: Typed) -> Conversion:
 
 
 def _to_name(source_type: Type) -> Conversion:
-    """Return the verdict on a column of type name, whose input function silently cuts at 63 bytes."""
+    """Return the verdict on a column of type name, whose input function silently truncates at 63 bytes."""
     bytes_per_character = 4 if source_type.kind in (Kind.CHAR, Kind.VARCHAR, Kind.TEXT) else 1
     room = Type(kind=Kind.VARCHAR, length=63 // bytes_per_character)
     fits = portl.conversion(source_type, room).verdict is Verdict.LOSSLESS
@@ -117,7 +117,7 @@ def _narrowed(source: Typed, target: Typed) -> list[Risk]:
 def _finest(modifier: int) -> int:
     """Return the rank of the finest field that an interval's modifier keeps: 0 year to 5 second.
 
-    The upper half of the modifier has one bit a field (timestamp.h, datetime.h).
+    The upper half of the modifier has one bit per field (timestamp.h, datetime.h).
     """
     if modifier < 0:
         return 5

@@ -1,7 +1,7 @@
 """Detect that a table was altered between the plan and the rows.
 
-Binary COPY silently reads an integer as a real of the same width. So the table that the plan has seen is compared with
-the one that is there while the transaction's own lock keeps others from altering it.
+Binary COPY silently reads an integer as a real of the same width. So the planned table is compared with the current one
+while the transaction's own lock prevents others from altering it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class ColumnMark:
 
 @attrs.frozen(kw_only=True)
 class Fingerprint:
-    """The columns of a table at one moment, as far as rows depend on them."""
+    """The columns of a table at one point in time, as far as rows depend on them."""
 
     #: The relation's oid; 0 if it does not exist or is unknown.
     oid: int
@@ -57,7 +57,7 @@ def statement(table: str, columns: Sequence[str]) -> str:
     """Return the query whose rows ``of`` reads.
 
     Args:
-        table: quoted.
+        table: its quoted name.
         columns: those that the job fills.
     """
     return bound(_QUERY, table, Expression(f"ARRAY[{', '.join(map(literal, columns))}]"))
@@ -73,7 +73,7 @@ def of(rows: Sequence[tuple[Any, ...]]) -> Fingerprint:
 
 
 def planned(intent: Intent) -> Fingerprint:
-    """Return what the plan knows of a table, without what this run itself creates."""
+    """Return the planned fingerprint of a table, without what this run itself creates."""
     if intent.create:
         return Fingerprint(oid=0, columns={})
     added = {column.name for column in intent.add}
@@ -89,12 +89,12 @@ def insist(name: str, before: Fingerprint, now: Fingerprint) -> None:
     """Refuse a table that was altered.
 
     Args:
-        name: the table's, for messages.
-        before: may know less than ``now``.
-        now: as it is.
+        name: the table's name, for messages.
+        before: the earlier fingerprint, which may know less than ``now``.
+        now: the current fingerprint.
 
     Raises:
-        SchemaError: it names the changes.
+        SchemaError: the table was altered; names the changes.
     """
     changes = _changes(before, now)
     if changes:

@@ -1,8 +1,8 @@
-"""When values of a key are equal and not the same, and which operator says so.
+"""When key values are equal without being identical, and which operator decides.
 
-A unique index compares by the equality of its operator class and collation. There ``1.0`` equals ``1.00``, ``-0``
-equals ``0``, and ``'ABC'`` equals ``'Abc'`` in a ``citext`` column or under a nondeterministic collation. So a row that
-is found by its key may hold that key in another form.
+A unique index compares by the equality of its operator class and collation. ``1.0`` equals ``1.00``, ``-0`` equals
+``0``, and ``'ABC'`` equals ``'Abc'`` in a ``citext`` column or under a nondeterministic collation. So a row found by
+its key may contain that key in a different form.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from portl_postgres.catalog.types import PgType, is_text
 from portl_postgres.session.session import Session
 from portl_postgres.sql.text import bound, quoted
 
-#: Built-in types of which two values that are equal are the same, bit by bit.
+#: Built-in types whose equal values are identical, bit by bit.
 _EXACT = {
     "bool", "int2", "int4", "int8", "oid", "xid8", "pg_lsn", "money", "bytea", "bit", "varbit", "uuid",
     "date", "time", "timetz", "timestamp", "timestamptz", "inet", "cidr", "macaddr", "macaddr8",
@@ -35,12 +35,12 @@ SELECT a.attname::text, n.nspname::text, o.oprname::text
 
 
 def exact(pg: PgType, type: Type, *, deterministic: bool = True) -> bool:
-    """Return whether equal values of a column are the same.
+    """Return whether equal values of a column are identical.
 
     Args:
         pg: its type.
-        type: its generic type, which knows the modifier.
-        deterministic: False if its collation takes different texts for equal.
+        type: its generic type, which has the modifier.
+        deterministic: False if its collation treats different texts as equal.
     """
     root = pg.root
     if root.kind == "A" and root.element is not None and type.kind is Kind.ARRAY and type.element is not None:
@@ -54,7 +54,7 @@ def exact(pg: PgType, type: Type, *, deterministic: bool = True) -> bool:
     if root.name == "numeric":
         return type.scale is not None
     if root.name == "bpchar":
-        return deterministic and type.length is not None  # without a length, spaces at the end stay and do not count
+        return deterministic and type.length is not None  # without a length, trailing spaces are kept but ignored
     return root.name in _EXACT or (is_text(root) and deterministic)
 
 
@@ -64,9 +64,9 @@ def look(table: str) -> list[str]:
 
 
 def key_operators(session: Session, table: str, key: Collection[str]) -> dict[str, str]:
-    """Return the equality of a key's columns by which the index compares, where it belongs to an extension.
+    """Return the equality operators of an index on a key's columns, if they belong to an extension.
 
-    The extension's schema need not be in the search path; then ``=`` would be another operator, or none.
+    If the extension's schema is not in the search path, ``=`` would be a different operator, or none.
 
     Args:
         session: the destination's.

@@ -1,4 +1,4 @@
-"""Sequences: their options, where they are, and which value comes next (manual, CREATE SEQUENCE)."""
+"""Sequences: their options, positions and next values (manual, CREATE SEQUENCE)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import attrs
 from portl import Kind
 from portl_postgres.session.session import Session
 
-#: The values of the types that a sequence can have.
+#: The ranges of the types that a sequence can have.
 RANGES = {
     Kind.SMALLINT: (-(2**15), 2**15 - 1),
     Kind.INT: (-(2**31), 2**31 - 1),
@@ -35,13 +35,13 @@ class SequenceOptions:
         return self.increment > 0
 
     def limited(self, kind: Kind) -> SequenceOptions:
-        """Return the options for a column of a whole number's type, which may hold less than the sequence's own."""
+        """Return the options for a column of an integer type, whose range may be smaller than the sequence's."""
         low, high = RANGES[kind]
         low, high = max(self.minimum, low), min(self.maximum, high)
         return attrs.evolve(self, minimum=low, maximum=high, start=min(max(self.start, low), high))
 
     def clause(self, kind: Kind) -> str:
-        """Return what CREATE SEQUENCE needs to be told of them for a type: those that are not its defaults."""
+        """Return the options for CREATE SEQUENCE that are not the defaults of a type."""
         low, high = RANGES[kind]
         minimum, maximum = (1, high) if self.ascending else (low, -1)
         start = self.minimum if self.ascending else self.maximum
@@ -63,15 +63,15 @@ class PgSequence:
     #: Qualified and quoted.
     name: str
     options: SequenceOptions
-    #: ``last_value``: the value returned last, or, if it was not ``called``, the one that comes next. None if the role
-    #: may not read it. A sequence that has moved on is still the same.
+    #: ``last_value``: the value returned last or, if not ``called``, the next one. None if the role may not read it.
+    #: Ignored in comparisons: a sequence that has advanced is still the same.
     last: int | None = attrs.field(eq=False)
     called: bool = attrs.field(eq=False)
     may_set: bool
 
     @property
     def is_unused(self) -> bool:
-        """True if it is where it was when it was created."""
+        """True if it has not been used since it was created."""
         return not self.called and self.last == self.options.start
 
     def at(self, last: int, *, called: bool) -> PgSequence:
@@ -88,7 +88,7 @@ class PgSequence:
 
     @property
     def _next(self) -> int | None:
-        """The next value; where a limit is reached, the one that would come without it."""
+        """The next value, disregarding limits."""
         if self.last is None:
             return None
         return self.last + self.options.increment if self.called else self.last

@@ -1,4 +1,4 @@
-"""The names under which SQL knows the generic types: ``numeric(12,2)``, ``double precision``, ``integer[]``."""
+"""The SQL names of the generic types: ``numeric(12,2)``, ``double precision``, ``integer[]``."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def spelled(type: Type) -> str:
         element = type.element or Type(kind=Kind.TEXT)
         return f"{spelled(element)}[]" if element.kind is not Kind.ARRAY else spelled(element)
     if type.kind is Kind.CHAR and type.length is None:
-        return "bpchar"  # character without a length would be one of a single character
+        return "bpchar"  # character without a length would mean a single character
     spelling = _SPELLINGS[type.kind]
     parameters = [str(p) for p in (type.length, type.precision, type.scale) if p is not None]
     if not parameters:

@@ -28,13 +28,13 @@ KINDS = {
 
 @attrs.frozen(kw_only=True)
 class ColumnDetails:
-    """What the catalogs say of a column beyond ``portl.Column``."""
+    """Facts about a column beyond ``portl.Column``."""
 
     pg: PgType
     modifier: int = -1
-    #: The major version of the server that the column is, or will be, on.
+    #: The major version of the server where the column is, or will be.
     version: int
-    #: The settings of the session that has described it by which a text becomes a date or a time.
+    #: The settings of the describing session that decide how text becomes a date or time.
     settings: Mapping[str, str] = attrs.field(factory=dict, hash=False)
     #: The kinds of objects that the default depends on, except built-in ones: function, relation, type, other.
     default_needs: tuple[str, ...] = ()
@@ -51,17 +51,17 @@ class ColumnDetails:
 
 @attrs.frozen(kw_only=True)
 class Due:
-    """What is to be done with a table after the last rows of the run that has created it."""
+    """What remains to be done to a table after the last rows of the run that created it."""
 
-    #: The columns of its primary key; empty: it has that already, or gets none.
+    #: The columns of its primary key; empty if it already exists, or if there is to be none.
     key: tuple[str, ...] = ()
-    #: What comes with it: the groups, the label and the statements of each.
+    #: The objects that go with it: the groups, the label and the statements of each.
     objects: tuple[tuple[str, str, tuple[str, ...]], ...] = ()
 
 
 @attrs.frozen(kw_only=True)
 class TableDetails:
-    """What the catalogs say of a relation beyond ``portl.Table``."""
+    """Facts about a relation beyond ``portl.Table``."""
 
     schema: str
     name: str
@@ -77,7 +77,7 @@ class TableDetails:
     triggers: tuple[str, ...] = ()
     rules: tuple[str, ...] = ()
     foreign_keys: int = 0
-    #: What a run that was interrupted has left to be done with the table; None: nothing.
+    #: What an interrupted run left to be done to the table; None if nothing.
     due: Due | None = None
 
     @property
@@ -87,13 +87,13 @@ class TableDetails:
 
 
 def read_table(session: Session, schema: str, name: str, *, alone: bool = False) -> Table | None:
-    """Return a table, view or foreign table as the catalogs have it; None if there is none of that name.
+    """Return a table, view or foreign table from the catalogs, or None if there is none of that name.
 
     Args:
-        session: on the database.
-        schema: exactly as it is called.
-        name: exactly as it is called.
-        alone: True to ignore the tables that inherit from it.
+        session: connected to the database.
+        schema: the exact name.
+        name: the exact name.
+        alone: True to ignore inheritance children.
     """
     return read_tables(session, [(schema, name)], alone=alone).get((schema, name))
 
@@ -101,7 +101,7 @@ def read_table(session: Session, schema: str, name: str, *, alone: bool = False)
 def read_tables(
     session: Session, names: Sequence[tuple[str, str]], *, alone: bool = False
 ) -> dict[tuple[str, str], Table]:
-    """Return several tables as ``read_table`` does, by schema and name, in one exchange."""
+    """Return several tables as ``read_table`` does, by schema and name, in one round trip."""
     relation_rows, columns, types, keys, sequences = session.bare(
         looks(names),
         what=f"looking at {quoted(*names[0])}" + (f" and {len(names) - 1:,} more" if len(names) > 1 else ""),
@@ -122,7 +122,7 @@ def read_tables(
 
 
 def looks(names: Sequence[tuple[str, str]]) -> list[str]:
-    """Return what ``read_tables`` asks ``Session.bare`` for."""
+    """Return the queries of ``read_tables`` for ``Session.bare``."""
     wanted = ", ".join(f"({literal(schema)}, {literal(name)})" for schema, name in names)
     relations = (
         "SELECT c.oid, n.nspname, c.relname FROM pg_catalog.pg_class AS c"
@@ -149,7 +149,7 @@ def looks(names: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def _grouped(rows: Sequence[tuple[Any, ...]]) -> dict[int, list[tuple[Any, ...]]]:
-    """Return rows by their first column, without it."""
+    """Group rows by their first column, which is removed."""
     found: dict[int, list[tuple[Any, ...]]] = {}
     for first, *rest in rows:
         found.setdefault(first, []).append(tuple(rest))
@@ -194,12 +194,12 @@ def _table(
 
 
 def shown(schema: str, name: str) -> str:
-    """Return a qualified name for messages, quoted only where it must be."""
+    """Return a qualified name for messages, quoted only where necessary."""
     return ".".join(part if part.isidentifier() and part.islower() else quoted(part) for part in (schema, name))
 
 
 def near_names(session: Session, schema: str, name: str) -> list[str]:
-    """Return up to three names of relations that may have been meant, with their schemas."""
+    """Return up to three qualified names of relations that may have been meant."""
     rows = session.query(
         "SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_class AS c"
         " JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace"
@@ -254,7 +254,7 @@ def _column(row: tuple[Any, ...], pg: PgType, sequence: PgSequence | None, sessi
 
 
 def _clock_settings(session: Session) -> Mapping[str, str]:
-    """Return what the server reports without being asked (manual, 32.2, ``PQparameterStatus``)."""
+    """Return settings that the server reports unasked (manual, 32.2, ``PQparameterStatus``)."""
     info = session.connection.info
     return {name: info.parameter_status(name) or "" for name in ("DateStyle", "TimeZone")}
 
@@ -275,7 +275,7 @@ def _key(row: tuple[Any, ...], children: Sequence[str]) -> Key:
 
 
 def read_types(session: Session, oids: Sequence[int]) -> dict[int, PgType]:
-    """Return types by oid, with all that they are made of."""
+    """Return types by oid, with all their component types."""
     if not oids:
         return {}
     (rows,) = session.bare([bound(statement("types"), sorted(set(oids)))], what="looking at types")
@@ -329,7 +329,7 @@ def _type(row: tuple[Any, ...], make: Callable[[int], PgType | None]) -> PgType:
 
 
 def described_columns(session: Session, described: Sequence[tuple[str, int, int]]) -> tuple[Column, ...]:
-    """Return columns for names, type oids and modifiers, as the server describes a query's result."""
+    """Return the columns of a query's result, from the names, type oids and modifiers that the server describes."""
     oids, modifiers = [oid for _, oid, _ in described], [modifier for _, _, modifier in described]
     naming = "SELECT format_type(t, m) FROM unnest($1::oid[], $2::int4[]) WITH ORDINALITY AS x(t, m, n) ORDER BY n"
     rows, spelled = session.bare(
@@ -350,12 +350,12 @@ def described_columns(session: Session, described: Sequence[tuple[str, int, int]
 
 
 def details(column: Column) -> ColumnDetails | None:
-    """Return what the catalogs say of a column; None for another connector's column."""
+    """Return the details of a column, or None for another connector's column."""
     return column.details if isinstance(column.details, ColumnDetails) else None
 
 
 def table_details(table: Table) -> TableDetails:
-    """Return what the catalogs say of a table.
+    """Return the details of a table.
 
     Raises:
         SchemaError: it is another connector's table.

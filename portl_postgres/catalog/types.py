@@ -1,4 +1,4 @@
-"""PostgreSQL's types: what each is made of, its generic type, and whether its binary form is portable."""
+"""PostgreSQL's types: their components, generic types, and whether their binary form is portable."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ KINDS: Mapping[str, Kind] = {
     "json": Kind.JSON,
     "jsonb": Kind.JSONB,
 }
-#: Types whose binary form holds an oid of one database (manual, 8.19), or that have no binary form. And vectors and
-#: tsquery: their receive functions refuse the empty value that their send functions write (int.c, oid.c, tsquery.c).
+#: Types whose binary form contains an oid of one database (manual, 8.19), or that have no binary form. Also vectors and
+#: tsquery, whose receive functions refuse the empty value that their send functions write (int.c, oid.c, tsquery.c).
 _NOT_BINARY = {
     "regclass", "regproc", "regprocedure", "regoper", "regoperator", "regtype", "regrole", "regnamespace",
     "regconfig", "regdictionary", "regcollation", "regdatabase", "aclitem", "int2vector", "oidvector", "tsquery",
@@ -46,7 +46,7 @@ _TEXTS = {"text", "varchar", "bpchar", "name"}
 
 @attrs.frozen(kw_only=True)
 class Domain:
-    """What a domain is made from, and what it adds to that."""
+    """The base type of a domain, and what the domain adds to it."""
 
     base: PgType
     #: The base type's modifier.
@@ -60,22 +60,22 @@ class Domain:
 
     @property
     def constrained(self) -> bool:
-        """True if it refuses values that its base type takes."""
+        """True if it refuses values that its base type accepts."""
         return self.not_null or bool(self.checks)
 
     def refuses_more_than(self, other: Domain) -> bool:
-        """Return whether it may refuse a value that ``other`` takes."""
+        """Return whether it may refuse a value that ``other`` accepts."""
         return bool(set(self.checks) - set(other.checks)) or self.not_null > other.not_null
 
 
 @attrs.frozen(kw_only=True)
 class PgType:
-    """A type as the catalog has it, with the types that it is made of."""
+    """A type from the catalog, with its component types."""
 
     oid: int
     schema: str
     name: str
-    #: As the server prints it, with the schema unless it is built in.
+    #: As printed by the server, with the schema unless it is built in.
     spelled: str
     #: b base, c composite, d domain, e enum, p pseudo, r range, m multirange; A array.
     kind: str
@@ -99,7 +99,7 @@ class PgType:
 
     @property
     def builtin(self) -> bool:
-        """True if every server has it under the same oid."""
+        """True if it has the same oid on every server."""
         return self.oid < FIRST_USER_OID and self.schema == "pg_catalog"
 
     def is_builtin(self, name: str) -> bool:
@@ -119,7 +119,7 @@ class PgType:
         yield self
 
     def same_as(self, other: PgType) -> bool:
-        """Return whether both are one built-in type, or user-made ones of one name that are made from the same type."""
+        """Return whether both are the same built-in type, or user-defined ones of the same name and makeup."""
         if self.builtin or other.builtin:
             return self.oid == other.oid and self.builtin == other.builtin
         if self.kind == "A" and other.kind == "A" and self.element and other.element:
@@ -136,19 +136,19 @@ class PgType:
             return self.base.binary(version)
         inner = [t for t in (self.element, self.subtype, *(a for _, a, _ in self.attributes)) if t is not None]
         if self.kind in ("A", "c") and version < 14 and any(not part.builtin for part in inner):
-            return False  # array_recv and record_recv insist on equal oids of user-made types before version 14
+            return False  # before version 14, array_recv and record_recv insist on equal oids of user-defined types
         return all(part.binary(version) for part in inner)
 
     @property
     def makeup(self) -> tuple[tuple[str, str], ...]:
-        """The names and types of a composite's attributes, or of those of an array's elements."""
+        """The names and types of the attributes of a composite, or of an array's composite elements."""
         if self.root.kind == "A" and self.root.element is not None:
             return self.root.element.makeup
         return tuple((name, attribute.name) for name, attribute, _ in self.root.attributes)
 
 
 def generic(type: PgType, modifier: int) -> Type:
-    """Return the generic type; ``text`` for what has none."""
+    """Return the generic type, ``text`` if there is none."""
     if type.domain is not None:
         return generic(type.domain.base, type.domain.modifier)
     if type.kind == "A" and type.element is not None:
@@ -173,7 +173,7 @@ def generic(type: PgType, modifier: int) -> Type:
 
 
 def has_generic(type: PgType) -> bool:
-    """Return whether the generic type of ``type`` is its own, not the text that stands in for others."""
+    """Return whether ``type`` has a generic type of its own, rather than ``text`` as a substitute."""
     root = type.root
     if root.kind == "A" and root.element is not None:
         return has_generic(root.element)

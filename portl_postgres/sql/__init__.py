@@ -1,4 +1,4 @@
-"""The text of SQL: named queries (``*.sql``, each runs in psql as it is), quoting, embedding a user's SQL safely.
+"""SQL text: named queries (``*.sql``, each can be run in psql), quoting, and embedding a user's SQL safely.
 
-Imports nothing of this package.
+Imports nothing else from this package.
 """

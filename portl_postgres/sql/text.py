@@ -1,7 +1,7 @@
-"""Named queries, quoting, and scanning a user's SQL just far enough to embed it: where it ends, whether it is balanced.
+"""Named queries, quoting, and just enough scanning of a user's SQL to embed it: where it ends, whether it is balanced.
 
-The lexical rules are those of the manual, 4.1: quoted strings, E'' strings, dollar quotes, quoted names, comments of
-both kinds, the second kind nested.
+The lexical rules are those of the manual, 4.1: quoted strings, E'' strings, dollar quotes, quoted names, and both kinds
+of comments, the second kind nested.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from importlib.resources import files
 
 from psycopg import sql
 
-# The first and the further characters of a name: letters, _ and all that is not ASCII. The classes are negated because
-# a range up to the last code point takes Python's regex compiler milliseconds.
+# The first and later characters of a name: letters, _ and everything beyond ASCII. The classes are negated because a
+# range up to the last code point takes Python's regex compiler milliseconds.
 _INITIAL = r"[^\x00-@\[-^`{-\x7f]"
 _FURTHER = r"[^\x00-/:-@\[-^`{-\x7f]"
 _TOKEN = re.compile(
@@ -43,7 +43,7 @@ def statement(name: str) -> str:
 
 
 class Expression(str):
-    """An SQL expression, for ``bound``, which takes any other text as a constant."""
+    """An SQL expression, for ``bound``, which treats any other str as a constant."""
 
 
 class Unbalanced(ValueError):
@@ -51,7 +51,7 @@ class Unbalanced(ValueError):
 
 
 def tokens(text: str) -> Iterator[tuple[str, int, int]]:
-    """Yield kind, start and end of each token that is neither space nor comment."""
+    """Yield kind, start and end of each token except spaces and comments."""
     position = 0
     while position < len(text):
         match = _TOKEN.match(text, position)
@@ -85,7 +85,7 @@ def _block_end(text: str, position: int) -> int:
 
 
 def without_end(query: str) -> str:
-    """Return a query without the semicolons, spaces and comments at its end."""
+    """Return a query without trailing semicolons, spaces and comments."""
     end = 0
     for kind, start, stop in tokens(query):
         if not (kind == "other" and query[start:stop] == ";"):
@@ -140,7 +140,7 @@ def literal(value: str) -> str:
 def bound(statement: str, *values: str | int | Sequence[int]) -> str:
     """Return a catalog query with its parameters replaced by constants, or by expressions in parentheses.
 
-    The comment at its top is dropped. Beyond that, no parameter may be mentioned in a string or a comment.
+    Its leading comment is dropped. Anywhere else, strings and comments must not mention parameters.
     """
     lines = statement.split("\n")
     first = next(number for number, line in enumerate(lines) if not line.startswith("--"))
@@ -157,7 +157,7 @@ def _constant(value: str | int | Sequence[int]) -> str:
 
 
 def with_columns(table: str, names: Iterable[str]) -> str:
-    """Return a table, already quoted, with its columns to write in parentheses, or without any: () is no SQL."""
+    """Return a quoted table name followed by columns in parentheses, or alone if there are none: () is not SQL."""
     columns = listed(names)
     return f"{table} ({columns})" if columns else table
 

@@ -1,4 +1,4 @@
-"""How rows travel: COPY, the messages on the socket, its binary and text formats, the SELECT list that feeds it.
+"""How rows travel: COPY, its messages on the socket, its binary and text formats, and the SELECT list that feeds it.
 
-Imports ``catalog`` and what lies below. This is the fast path: a change here comes with a run of the benchmark.
+Imports ``catalog`` and the packages below it. This is the fast path: run the benchmark after any change.
 """

@@ -27,12 +27,12 @@ class CopyBatch(portl.Batch):
     binary: bool
     #: Whole rows in each piece, about ``PUT_BYTES`` long.
     pieces: list[Piece] = attrs.field(repr=False)
-    #: True if each row is in a CopyData message of its own, as the wire has it.
+    #: True if each row is in its own CopyData message, as on the wire.
     framed: bool = False
 
     @property
     def bare(self) -> Iterator[Piece]:
-        """The pieces without the messages around the rows. A row that is a piece by itself is not copied."""
+        """The pieces without message headers. A row that is a piece of its own is not copied."""
         if not self.framed:
             yield from self.pieces
             return
@@ -56,7 +56,7 @@ class CopyBatch(portl.Batch):
         return list(map(bytes, self._split()))
 
     def _split(self) -> Sequence[Piece]:
-        """Return the rows; a large one is not copied where it came as a message."""
+        """Return the rows; a large one that came as a message is not copied."""
         if self.framed:
             return [row for piece in self.pieces for row in bare(piece)]
         data = b"".join(self.pieces)
@@ -70,7 +70,7 @@ class CopyBatch(portl.Batch):
         return rows
 
     def values(self, row: int, fields: Sequence[portl.Field]) -> dict[str, str | None]:
-        """See ``Batch.values``. Binary values are shown as text where psycopg knows how, else in hexadecimal."""
+        """See ``Batch.values``. Binary values are shown as text if psycopg can decode them, otherwise in hex."""
         data = bytes(self._split()[row])
         if self.binary:
             found = [_readable(value, field) for value, field in zip(binary_values(data), fields, strict=True)]

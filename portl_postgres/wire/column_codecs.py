@@ -1,8 +1,8 @@
 """Decode and encode rows of COPY's text format column by column, many rows at a time.
 
 A call per value costs more than what most calls do. So the fields of many rows are split at once, every column goes
-through one function that loops in C (``map``, ``str.replace``), and rows come out of a ``zip``. What a value means is
-said in ``rowtext``, value by value; a column with a value that is out of the ordinary goes that way.
+through one function that loops in C (``map``, ``str.replace``), and rows come out of a ``zip``. ``row_text`` defines
+the conversion of single values, and is used for columns with unusual values.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from portl import Batch, Kind, RowBatch, Type
 from portl_postgres.wire.messages import Piece
 from portl_postgres.wire.row_text import MIDNIGHT, Loader, dump, loader, unescape
 
-#: Rows that are taken together: more of them fall out of the processor's cache.
+#: Rows processed together: more would not fit into the processor's cache.
 PORTION_ROWS = 1000
-#: The same in bytes of COPY's text, for decoding.
+#: The same limit in bytes of COPY text, for decoding.
 PORTION_BYTES = 256 * 1024
 
 NULL = "\\N"
 
-#: The characters that COPY's text format writes with a backslash (manual, COPY, Text Format); the backslash first.
+#: The characters that COPY's text format escapes (manual, COPY, Text Format), the backslash first.
 _ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\b": "\\b", "\f": "\\f", "\v": "\\v"}
 _MUST_ESCAPE = str.maketrans(_ESCAPES)
 
@@ -38,21 +38,21 @@ _Texts = list[str]
 _Load = Callable[[_Texts], Sequence[Any]]
 _Dump = Callable[[Sequence[Any]], Iterable[str]]
 
-#: What the conversion of a whole column raises for a text that is none of its values, such as NULL's.
+#: What converting a whole column raises for text that is not a regular value, such as NULL's.
 _UNUSUAL = (ValueError, OverflowError, ArithmeticError, KeyError)
 _ITEM = re.compile(r'"((?:[^"\\]|\\.)*)"|([^,{}"\\]+)', re.DOTALL)
 
 
 class CopiedRows(RowBatch):
-    """Decoded rows that are kept as the text of which they were made.
+    """Decoded rows that are kept as their original text.
 
-    Python's objects take several times the memory of the text, and the garbage collector looks at them. So a batch
-    that waits for its COMMIT has the text alone, and is decoded again in the rare case that it is asked for again.
+    Python objects take several times the memory of the text, and burden the garbage collector. So a batch that waits
+    for its COMMIT keeps only the text, and is decoded again in the rare case that it is needed again.
 
     Args:
-        batch: what to take number, first row, rows and size from.
+        batch: supplies number, first row, rows and size.
         pieces: lines of COPY's text format.
-        load: what decodes them.
+        load: decodes them.
     """
 
     def __init__(self, batch: Batch, pieces: Sequence[Piece], load: _LoadRows) -> None:
@@ -75,10 +75,10 @@ class CopiedRows(RowBatch):
         self._pieces, self._load = (b"",), lambda _: rows
 
     def portions(self) -> Iterator[list[tuple[Any, ...]]]:
-        """Yield the rows of one piece after the other, none of which is kept.
+        """Yield the rows piece by piece, without keeping them.
 
-        Where rows are gone before the next ones are made, the garbage collector hardly has a reason to run, and what
-        is made stays in the processor's cache.
+        If rows are freed before the next ones are created, the garbage collector hardly ever runs, and the objects stay
+        in the processor's cache.
         """
         return (self._load([piece]) for piece in self._pieces)
 
@@ -91,7 +91,7 @@ class CopiedRows(RowBatch):
 
 
 def rows_loader(types: Sequence[Type]) -> _LoadRows:
-    """Return what makes tuples of pieces of COPY's text format, each of them whole lines."""
+    """Return a function that converts pieces of COPY text, each of whole lines, to tuples."""
     loaders = [_column_loader(type) for type in types]
     width = len(loaders)
 
@@ -112,7 +112,7 @@ def rows_loader(types: Sequence[Type]) -> _LoadRows:
 
 
 def _portions(pieces: Iterable[Piece]) -> Iterator[Piece]:
-    """Join pieces up to a size at which the loops pay and the memory for what is in between stays small."""
+    """Join pieces up to a size at which the loops pay off while intermediate memory stays small."""
     gathered: list[Piece] = []
     size = 0
     for piece in pieces:
@@ -126,16 +126,16 @@ def _portions(pieces: Iterable[Piece]) -> Iterator[Piece]:
 
 
 def _column_loader(type: Type) -> _Load:
-    """Return what makes values of the fields of one column."""
+    """Return a function that converts the fields of one column to values."""
     single, bulk = (_escaped_binary if type.kind is Kind.BINARY else loader(type)), _bulk_loader(type)
-    #: Numbers, dates and the like hold no character that would be escaped, or always the same.
+    #: Numbers, dates and so on contain no escaped characters, or always the same ones.
     escapes = single is None or type.kind is Kind.ARRAY
 
     def load(texts: _Texts) -> Sequence[Any]:
         if not (escapes and "\\" in "".join(texts)):
             if single is None:
                 return texts
-            with suppress(*_UNUSUAL):  # a NULL, or what Python's type cannot hold: to look for them first costs more
+            with suppress(*_UNUSUAL):  # a NULL, or a value beyond Python's type: looking for them first costs more
                 if bulk is not None:
                     return bulk(texts)
         nulls = NULL in texts
@@ -257,17 +257,17 @@ def _without_backslashes(text: str) -> str:
 
 
 def rows_dumper(types: Sequence[Type]) -> Callable[[Sequence[Sequence[Any]]], Iterator[bytes]]:
-    """Return what yields rows as lines of COPY's text format, ``PORTION_ROWS`` of them and a line's end at a time.
+    """Return a function that yields rows as COPY text, alternately ``PORTION_ROWS`` lines and a line end.
 
     Args:
-        types: of the columns that they are for; without one, a value is written by its own type alone.
+        types: those of the target columns; without one, a value's Python type alone decides its form.
     """
     dumpers = [{**_BULK_DUMP, **_FOR_KIND.get(type.kind, {})} for type in types]
 
     def dump_rows(rows: Sequence[Sequence[Any]]) -> Iterator[bytes]:
         for start in range(0, len(rows), PORTION_ROWS):
             yield _dump_portion(rows[start : start + PORTION_ROWS], dumpers).encode("utf-8", "surrogateescape")
-            yield b"\n"  # apart, for it would take a copy of a large row
+            yield b"\n"  # separately, because appending it would copy a large row
 
     return dump_rows
 
@@ -275,7 +275,7 @@ def rows_dumper(types: Sequence[Type]) -> Callable[[Sequence[Sequence[Any]]], It
 def _dump_portion(rows: Sequence[Sequence[Any]], dumpers: Sequence[Mapping[type, _Dump]]) -> str:
     try:
         columns = list(map(_dump_column, zip(*rows, strict=True), chain(dumpers, repeat(_BULK_DUMP))))
-    except ValueError:  # rows of different lengths: the server says which one is wrong
+    except ValueError:  # rows of different lengths: the server will report which one is wrong
         columns = []
     lines = map("\t".join, zip(*columns, strict=True)) if columns else ("\t".join(map(dump_field, row)) for row in rows)
     return "\n".join(lines)
@@ -302,7 +302,7 @@ def dump_field(value: Any) -> str:
 
 
 def _escaped(values: Sequence[str]) -> Sequence[str]:
-    """Return texts as fields: all of them are searched, and replaced in, at once."""
+    """Return texts as fields, searching and replacing in all of them at once."""
     joined = "\0".join(values)
     if not any(map(joined.__contains__, _ESCAPES)):
         return values
@@ -331,10 +331,10 @@ def _dump_times(values: Sequence[dt.datetime]) -> Iterable[str]:
 
 
 def _dump_instants(values: Sequence[dt.datetime]) -> Iterable[str]:
-    """Write aware times as those of UTC: asking each of them for its offset takes as long as all the rest."""
+    """Write aware times in UTC: asking each for its offset takes as long as everything else."""
     try:
         in_utc = list(map(add, map(sub, values, repeat(_AWARE)), repeat(_NAIVE)))
-    except (TypeError, OverflowError):  # one has no zone, or is in another year there than Python knows
+    except (TypeError, OverflowError):  # one has no zone, or falls outside Python's years in UTC
         return _dump_times(values)
     return "+00\0".join([*_dump_times(in_utc), ""]).split("\0")[:-1]
 
@@ -348,7 +348,7 @@ def _dump_uuids(values: Sequence[uuid.UUID]) -> Iterable[str]:
 _AWARE = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
 _NAIVE = dt.datetime(2000, 1, 1)
 
-#: By the exact type of all values of a column.
+#: By the exact type shared by all values of a column.
 _BULK_DUMP: dict[type, _Dump] = {
     int: lambda values: map(int.__repr__, values),
     float: lambda values: map(float.__repr__, values),
@@ -363,7 +363,7 @@ _BULK_DUMP: dict[type, _Dump] = {
     uuid.UUID: lambda values: map(str, values),
     list: _dump_lists,
 }
-#: The same where the column's type takes a form that is made faster, by the column's kind.
+#: Faster forms that the column's type accepts, by the column's kind.
 _FOR_KIND: Mapping[Kind, dict[type, _Dump]] = {
     Kind.UUID: {uuid.UUID: _dump_uuids},
     Kind.TIMESTAMPTZ: {dt.datetime: _dump_instants},

@@ -1,4 +1,4 @@
-"""COPY at libpq's level: rows pass through as the bytes that the server sent (manual, 32.10 and 53.2.7).
+"""COPY at libpq's level: rows pass through as the bytes sent by the server (manual, 32.10 and 53.2.7).
 
 The server sends one CopyData message a row, so the boundaries of rows cost nothing to see. Where nothing wraps the
 connections, these messages are read and written as they are, past libpq (``frames``). Where TLS or GSSAPI does, libpq
@@ -22,15 +22,15 @@ from portl_postgres.session.session import Session, logger
 from portl_postgres.session.waiting import ready
 from portl_postgres.wire.messages import POLL_SECONDS
 
-#: Bytes joined before each put; larger ones were 10 to 30 % slower in trials.
+#: Bytes joined before each put; larger puts were 10 to 30 % slower in measurements.
 PUT_BYTES = 32 * 1024
 
-#: Signature, flags and length of the header's extension (manual, COPY, Binary Format).
+#: Signature, flags and length of the header extension (manual, COPY, Binary Format).
 HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 
 
 def unchecked(session: Session) -> bool:
-    """Return whether the database is in SQL_ASCII: it holds bytes that need not be a text in any encoding."""
+    """Return whether the database is SQL_ASCII, so that its bytes may not be text in any encoding."""
     return session.connection.info.parameter_status("server_encoding") == "SQL_ASCII"
 
 
@@ -41,7 +41,7 @@ def text_options(session: Session) -> str:
 
 @contextmanager
 def as_they_are(session: Session) -> Iterator[None]:
-    """Let the bytes of an SQL_ASCII database pass as they are.
+    """Let the bytes of an SQL_ASCII database pass unchanged.
 
     Binary COPY, and all other values, have no encoding of their own: they are converted to the client's, or from it
     (manual, COPY, ENCODING), and what is no UTF-8 is refused.
@@ -58,20 +58,20 @@ def as_they_are(session: Session) -> Iterator[None]:
 
 
 def receive(session: Session, *, sending: bool = False) -> None:
-    """Wait a moment until the server has said something, or will take something, and take in what it said."""
+    """Wait briefly until the server sends or can receive something, and read what it sent."""
     pgconn = session.pgconn
     readable, writable = ready(pgconn.socket, POLL_SECONDS, writing=sending)
     if readable or writable:
-        session.vigil.wait()  # what moves is not silent
+        session.vigil.wait()  # data is flowing, so the server is not silent
     if readable:
         pgconn.consume_input()
 
 
 def flush(session: Session, token: portl.CancelToken) -> bool:
-    """Send all that libpq holds back, reading what the server has to say so that neither waits for the other.
+    """Send everything that libpq has buffered, reading what the server sends so that neither blocks the other.
 
     Returns:
-        True if it went at once, and nothing was read.
+        True if it was sent immediately and nothing was read.
     """
     if not session.pgconn.flush():
         return True
@@ -83,7 +83,7 @@ def flush(session: Session, token: portl.CancelToken) -> bool:
 
 
 def wait_result(session: Session) -> pq.abc.PGresult | None:
-    """Return the next result, without holding the interpreter while the server is at work."""
+    """Return the next result, without holding the interpreter lock while the server is working."""
     if session.pgconn.is_busy():
         with session.vigil.waiting():
             while session.pgconn.is_busy():
@@ -93,7 +93,7 @@ def wait_result(session: Session) -> pq.abc.PGresult | None:
 
 @contextmanager
 def unfinished(session: Session) -> Iterator[None]:
-    """End the statement at the server if waiting for its answer is interrupted, by Ctrl-C or by the token."""
+    """End the statement at the server if waiting for its answer is interrupted by Ctrl-C or the cancel token."""
     try:
         yield
     except psycopg.Error:
@@ -103,7 +103,7 @@ def unfinished(session: Session) -> Iterator[None]:
             try:
                 session.end_statement()
             except portl.Error as error:
-                # The connection was lost meanwhile, or given up: nothing is left to end.
+                # The connection was lost or abandoned in the meantime: there is nothing to end.
                 logger.debug("%s", error.message)
         raise
 

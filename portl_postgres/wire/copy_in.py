@@ -1,4 +1,4 @@
-"""``COPY … FROM STDIN``: rows on their way to the server."""
+"""``COPY … FROM STDIN``: send rows to the server."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from portl_postgres.wire.copy import HEADER, PUT_BYTES, drain, flush, receive, u
 from portl_postgres.wire.messages import BUFFER_BYTES, Pace, Piece, bare, error_of, framed, twin, unwrapped
 
 TRAILER = b"\xff\xff"
-#: Spares the process a signal when the server is gone; where the system has no such flag, Python ignores the signal.
+#: Suppresses SIGPIPE when the server is gone; on systems without the flag, Python ignores the signal.
 _NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)
 
 
 class CopyIn:
-    """``COPY … FROM STDIN`` on one session. ``finish`` must follow, or ``abort``.
+    """``COPY … FROM STDIN`` on one session. ``finish`` or ``abort`` must follow.
 
     Args:
         session: inside a transaction.
-        statement: the COPY, none of a user's text in it.
-        binary: which format it takes.
-        token: looked at while waiting.
+        statement: the COPY, free of user-supplied SQL.
+        binary: True for the binary format.
+        token: checked while waiting.
         what: for messages.
-        types: of the columns, for rows that come decoded.
+        types: those of the columns, for decoded rows.
     """
 
     def __init__(
@@ -50,9 +50,9 @@ class CopyIn:
         self._token = token
         self._what = what
         self._pace = Pace()
-        #: What is left of a message of which a part is sent.
+        #: The rest of a partially sent message.
         self._unsent = memoryview(b"")
-        #: The bytes of it that were sent since, until they are counted.
+        #: The bytes of it sent since, until they are counted.
         self._sent: list[int] = []
         opening = session.opening()
         session.log(f"{opening}; {statement}" if opening else statement)
@@ -76,7 +76,7 @@ class CopyIn:
             self._put(HEADER)
 
     def write(self, batch: portl.Batch) -> int:
-        """Send a batch; return its bytes. A refusal of the server's shows at ``finish``."""
+        """Send a batch; return its size in bytes. A refusal by the server is raised by ``finish``."""
         if isinstance(batch, portl.RowBatch):
             portions = batch.portions() if isinstance(batch, CopiedRows) else [batch.data]
             return sum(self._put_all(data) for rows in portions for data in self._dump(rows))
@@ -103,7 +103,7 @@ class CopyIn:
     def _send_rest(self, wire: socket.socket, token: portl.CancelToken) -> None:
         while self._left():
             try:
-                # Ctrl-C comes between a call and what is made of its answer. Here both are one call.
+                # Ctrl-C can come between a call and the use of its result. Here both are one call.
                 self._sent.extend(map(wire.send, (self._unsent,), (_NO_SIGNAL,)))
             except BlockingIOError:
                 with self._session.translated(self._what), self._session.vigil.waiting(), self._pace.waiting():
@@ -111,22 +111,22 @@ class CopyIn:
                 token.check()
             except OSError:
                 # The connection is lost. libpq will say why once the COPY is ended: it reads the server's last words.
-                # If it is not quite lost, nothing may follow a message of which a part was sent.
+                # If it is not entirely lost, nothing may follow a partially sent message.
                 with contextlib.suppress(OSError):
                     wire.shutdown(socket.SHUT_WR)
                 self._unsent = memoryview(b"")
 
     def _left(self) -> bool:
-        """Count what was sent; tell whether anything is left of the message."""
+        """Count what was sent; return whether anything is left of the message."""
         sent = self._sent
         if sent:
-            # A view of nothing would keep a large message in memory.
+            # Even an empty view would keep a large message in memory.
             self._unsent = self._unsent[sent[0] :] if sent[0] < len(self._unsent) else memoryview(b"")
             self._sent = []
         return bool(self._unsent)
 
     def _put_all(self, data: Piece) -> int:
-        """Send rows in messages that libpq can buffer: where one ends need not be where a row does."""
+        """Send rows in messages that libpq can buffer, which need not end at row boundaries."""
         if len(data) <= BUFFER_BYTES:
             self._put(data)
             return len(data)
@@ -149,17 +149,17 @@ class CopyIn:
             flush(self._session, self._token)
 
     def finish(self) -> int:
-        """End the COPY and return the number of rows it took.
+        """End the COPY and return the number of rows accepted.
 
         Raises:
-            DataError: if a row was refused.
+            DataError: a row was refused.
         """
         if self._binary:
             self._put(TRAILER)
         return self._end(None)
 
     def abort(self) -> None:
-        """End the COPY without its rows. The transaction is failed afterwards."""
+        """Abort the COPY and its rows. The transaction is failed afterwards."""
         if not self.open or self._session.broken:
             self.open = False
             return
@@ -169,7 +169,7 @@ class CopyIn:
         try:
             self._end(b"given up by portl")
         except portl.Error:
-            # The server answers with an error that says just this: the COPY was given up.
+            # The server answers with an error that only confirms this.
             return
 
     def _end(self, reason: bytes | None) -> int:

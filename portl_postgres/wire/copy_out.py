@@ -1,4 +1,4 @@
-"""``COPY (…) TO STDOUT``: rows on their way from the server."""
+"""``COPY (…) TO STDOUT``: read rows from the server."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class CopyOut:
     Args:
         session: inside a transaction.
         statement: the COPY.
-        token: looked at while waiting.
+        token: checked while waiting.
         what: for messages.
-        read_out: True: leaving early reads the remainder to its end, which leaves the transaction as it is; False: it
-            cancels the statement, and the transaction is failed.
+        read_out: True if leaving early reads the remainder to its end, which keeps the transaction intact; False if it
+            cancels the statement, which fails the transaction.
     """
 
     def __init__(
@@ -64,11 +64,11 @@ class CopyOut:
             )
 
         with contextlib.closing((self._messages if wire else self._joined)(rows, limit, binary)) as found:
-            # Not a loop: its variables would keep a batch in memory while the next one is read.
+            # Not a for loop: its variable would keep a batch in memory while the next one is read.
             yield from starmap(batch, found)
 
     def _joined(self, rows: int, limit: int, binary: bool) -> Generator[tuple[list[Piece], int, int], None, None]:
-        """Yield the pieces of each batch, its rows and its bytes, as libpq hands them over."""
+        """Yield the pieces of each batch, its row count and its size, as read through libpq."""
         pieces: list[Piece] = []
         piece: list[bytes | memoryview] = []
         piece_bytes = batch_bytes = count = 0
@@ -90,7 +90,7 @@ class CopyOut:
             yield [*pieces, b"".join(piece)], count, batch_bytes + piece_bytes
 
     def _messages(self, rows: int, limit: int, binary: bool) -> Generator[tuple[list[Piece], int, int], None, None]:
-        """Yield the same as ``_joined``, as the wire has it."""
+        """Yield the same as ``_joined``, but as messages on the wire."""
         with self._session.translated(self._what), unfinished(self._session):
             frames = Frames(self._session, self._token, HEADER if binary else b"")
         left = False
@@ -123,12 +123,12 @@ class CopyOut:
             frames.close()
 
     def rows(self, *, binary: bool) -> Iterator[bytes | memoryview]:
-        """Yield each row as the server sends it."""
+        """Yield each row as sent by the server."""
         self._send()
         yield from self._rows(binary)
 
     def _rows(self, binary: bool) -> Generator[bytes | memoryview, None, None]:
-        """Yield the rows of the statement that was sent, as libpq hands them over."""
+        """Yield the rows of the statement that was sent, as read through libpq."""
         pgconn = self._session.pgconn
         get, consume, fileno = pgconn.get_copy_data, pgconn.consume_input, pgconn.socket
         vigil = self._session.vigil
@@ -170,7 +170,7 @@ class CopyOut:
         self._end()
 
     def _send(self) -> bool:
-        """Send the statement; tell whether its answer can be read past libpq."""
+        """Send the statement; return whether its answer can be read past libpq."""
         self._session.log(self._statement)
         with self._session.translated(self._what), unfinished(self._session):
             # The extended protocol takes exactly one statement, whatever a query in it says.
@@ -178,7 +178,7 @@ class CopyOut:
             return flush(self._session, self._token) and unwrapped(self._session)
 
     def _started(self) -> None:
-        """Wait until the server begins to send rows."""
+        """Wait until the server starts to send rows."""
         pgconn = self._session.pgconn
         with self._session.translated(self._what), unfinished(self._session):
             result = wait_result(self._session)
@@ -209,7 +209,7 @@ class CopyOut:
             skip(None)
             self._session.vigil.hasty = False
         except psycopg.Error as error:
-            # The connection was lost meanwhile: there is nothing left to stop.
+            # The connection was lost in the meantime: there is nothing to stop.
             logger.debug("%s: %s", self._session.label, words(error))
         except OSError as error:
             self._session.vigil.give_up(str(error))

@@ -1,8 +1,8 @@
-"""Between the text of COPY and Python values (manual, COPY, Text Format; 8.15.6 for arrays).
+"""Convert between COPY's text and Python values (manual, COPY, Text Format; 8.15.6 for arrays).
 
-A value that its Python type cannot hold stays the text that the server sent: ``portl.schema`` says which those are.
-Texts are read without a driver's adapters, because those round what Python cannot hold: a month becomes thirty days,
-and the lower bounds of an array are lost.
+A value that its Python type cannot represent stays the text that the server sent; ``portl.schema`` lists these. The
+driver's adapters are not used, because they approximate such values: a month becomes thirty days, and an array loses
+its lower bounds.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ _LOADERS: dict[Kind, Loader | None] = {
 
 
 def loader(type: Type) -> Loader | None:
-    """Return what makes a Python value of a text; None where the text is the value."""
+    """Return the function that converts text to a Python value; None if the text is the value."""
     if type.kind is Kind.ARRAY:
         return _array_loader(loader(type.element) if type.element else None)
     return _LOADERS.get(type.kind)
@@ -111,7 +111,7 @@ def _array_loader(element: Loader | None) -> Loader:
 
 
 def _array(text: str, position: int, element: Loader | None) -> tuple[list[Any], int]:
-    """Parse from behind an opening brace; return the list and the position behind the closing one."""
+    """Parse after an opening brace; return the list and the position after the closing one."""
     items: list[Any] = []
     while True:
         character = text[position]
@@ -137,7 +137,7 @@ def _array(text: str, position: int, element: Loader | None) -> tuple[list[Any],
 
 
 def unescape(text: str) -> str:
-    """Take COPY's backslashes out of a field."""
+    """Undo COPY's backslash escapes in a field."""
     if "\\" not in text:
         return text
     if "\0" in text:  # which no text of the server's holds
@@ -155,7 +155,7 @@ def _unescape(text: str) -> str:
 
 
 def dump(value: Any) -> str:
-    """Return a value as the server reads it, without COPY's backslashes."""
+    """Return a value as input for the server, without COPY's escapes."""
     kind = type(value)
     if kind is str:
         return str(value)

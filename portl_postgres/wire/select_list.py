@@ -1,8 +1,8 @@
-"""The SELECT list of the source: casts and renames belong there, so that the relay stays a relay.
+"""The source's SELECT list, which does the casts and renames, so that the relay only relays.
 
 A conversion that cannot fail is done by the source (``a::bigint``), and the row travels in binary form. One that may
-refuse a row is left to the destination's input function, from the text form: a failure in the source's SELECT would
-end the whole stream without saying which row it was, one at the destination can be rolled back, named and quarantined.
+refuse a row is left to the destination's input function, from text form: a failure in the source's SELECT would end the
+whole stream without naming the row, while a failure at the destination can be rolled back, named and quarantined.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from portl_postgres.sql.text import quoted
 _WHOLE = {Kind.SMALLINT, Kind.INT, Kind.BIGINT}
 _REALS = {Kind.FLOAT, Kind.DOUBLE}
 _CLOCKS = {Kind.DATE, Kind.TIME, Kind.TIMETZ, Kind.TIMESTAMP, Kind.TIMESTAMPTZ, Kind.INTERVAL}
-#: Types whose text means something else under another DateStyle or TimeZone.
+#: Types whose text changes its meaning with DateStyle or TimeZone.
 _READ_BY_SETTINGS = {"date", "timestamp", "timestamptz", "timetz"}
 
 
@@ -30,7 +30,7 @@ class Item:
     sql: str
     #: Why the row cannot travel in binary form because of it; None if it can.
     obstacle: str | None = None
-    #: True if it has the type of ``Field.sent`` still.
+    #: True if it still has the type of ``Field.sent``.
     keeps_type: bool = True
 
 
@@ -112,7 +112,7 @@ def binary_obstacle(fields: Sequence[Field]) -> str | None:
 
 
 def keeps_value(field: Field) -> bool:
-    """Return whether a column is handed on as it is, without a conversion."""
+    """Return whether a column is passed on without conversion."""
     sent, target = details(field.sent), details(field.target)
     if sent is None or target is None or field.using or field.sent != field.source:
         return False
@@ -120,7 +120,7 @@ def keeps_value(field: Field) -> bool:
 
 
 def text_obstacle(fields: Sequence[Field]) -> str | None:
-    """Return which of these fields the destination has to read from its text; None if it has to read none."""
+    """Return which of these fields the destination has to parse from text; None if none."""
     return next((found for f in fields if (found := item(f).obstacle) is not None and not _same(f)), None)
 
 

@@ -1,8 +1,8 @@
-"""The route ``server``: both sides are one database of one running server, and rows do not leave it.
+"""The route ``server``: both sides are the same database of one running server, and rows do not leave it.
 
-Each side finds out by itself which database it is in, by the system identifier and the database's oid, so it does not
-matter by what name or address it was reached. A standby shares both with its primary, as does a clone made from its
-files, so the time at which the server was started is compared too.
+Each side identifies its database by the system identifier and the database's oid, so the name or address used to
+connect does not matter. A standby, or a clone made from the files, shares both with its primary, so the server's start
+time is compared too.
 
 The statement runs in the destination's session: in its transaction, as its role, under its settings. Three things
 follow.
@@ -13,7 +13,7 @@ follow.
 * SQL of the user's (a query, a condition, a conversion, a view) could mean something else there: it takes this route
   only if role, settings and search path are the same on both sides, and if it calls nothing that could write, which
   the source's own transaction would not allow.
-* The server does not say which row of a SELECT it has refused. Such a chunk is rolled back and goes by COPY.
+* The server does not say which row of a SELECT it refused. Such a chunk is rolled back and copied by COPY.
 """
 
 from __future__ import annotations
