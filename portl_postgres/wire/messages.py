@@ -1,17 +1,17 @@
-"""Rows as the messages that they are on the wire, read past libpq in whole runs (manual, 54.2.6 and 54.7).
+"""Rows as messages on the wire, read past libpq in whole runs (manual, 54.2.6 and 54.7).
 
-libpq hands over one row a call and makes an object of each; with what Python does around it a narrow row costs more
-here than at either server. But on a connection that nothing wraps, a stream of CopyData messages is the same in both
-directions. So it is taken from the socket as it comes, and only the lengths are looked at, to count the rows and to
-cut between them. Rows of one length, as fixed-width columns have them, are counted in runs. A row that is longer than
-the buffer gets one of its own length, which is handed on as it is: a large value is in memory once.
+libpq returns one row per call and creates an object for each; together with Python's overhead, a narrow row costs more
+here than at either server. But on an unencrypted connection, a stream of CopyData messages is the same in both
+directions. So it is read from the socket as it comes, and only the lengths are examined, to count the rows and to split
+between them. Rows of equal length, as with fixed-width columns, are counted in runs. A row longer than the buffer gets
+one of its own size, which is passed on unchanged, so that a large value is in memory only once.
 
 Whether TLS, GSSAPI or anything else wraps the connection shows in the first bytes of the server's answer, before
-anybody has read them: where they are not those of a message that is expected, libpq does the work (``copying``).
+anything has been read: if they are not those of an expected message, libpq does the work (``copy``).
 
-libpq notices nothing: it has read nothing before the COPY was sent, so nothing of its rows is in its buffers. All that
-is no row is kept, and handed to it at the end, through a pair of sockets that for this moment stands in the place of
-the connection's own. So errors, notices, settings and the state of the transaction are libpq's, as ever.
+libpq notices nothing: it has not read since before the COPY was sent, so none of the rows are in its buffers.
+Everything that is not a row is kept and passed to libpq at the end, through a socket pair that briefly replaces the
+connection's socket. So errors, notices, settings and the transaction state remain libpq's, as ever.
 """
 
 from __future__ import annotations
@@ -32,73 +32,73 @@ from portl_postgres.session.forked import hold
 from portl_postgres.session.session import Session
 from portl_postgres.session.waiting import ready
 
-#: What a CopyData message has before the row: its kind and its length, which counts itself (manual, 54.7).
+#: The header of a CopyData message: its kind, and its length, which includes itself (manual, 54.7).
 FRAME = 5
 ROW = ord("d")
 _READY = ord("Z")
-#: How the answer begins: with ParseComplete, or, where a BEGIN came with the COPY, with its CommandComplete.
+#: How the answer begins: with ParseComplete or, if a BEGIN was sent along with the COPY, with its CommandComplete.
 _ANSWERS = (b"1\0\0\0\4", b"C\0\0\0\n")
-#: What is heard last: nothing, an ErrorResponse that nothing has asked for, or an alert of TLS.
+#: The last bytes of a connection: none, an unsolicited ErrorResponse, or a TLS alert.
 _LAST_WORDS = (b"", b"E", b"\x15")
 _HEAD = struct.Struct("!BI")
 #: The length of the message that ends the rows in the binary format; no row with a column is so short.
 _TRAILER_LENGTH = 6
 _TRAILER = b"d\0\0\0\x06\xff\xff"
 
-#: Rows, with or without the messages around them.
+#: Rows, with or without message headers.
 Piece = bytes | bytearray | memoryview
 
-#: Bytes that are read ahead. A message that is longer gets a buffer of its own.
+#: Bytes to read ahead. A longer message gets its own buffer.
 BUFFER_BYTES = 64 * 1024
-#: Bytes gathered before they are handed on, unless the batch is full before.
+#: Bytes gathered before they are passed on, unless the batch is full earlier.
 PIECE_BYTES = 32 * 1024
-#: From so many rows of one length on, counting them in a run is faster than one by one.
+#: From this many rows of equal length on, counting them as a run is faster than one by one.
 _RUN = 16
-#: Rows that are counted one by one before a run is looked for again.
+#: Rows counted one by one before looking for a run again.
 _SINGLY = 256
-#: Bytes of other messages that are kept at most before libpq gets them: a function may give a notice for each row.
+#: The most bytes of other messages kept before libpq gets them, as a function may raise a notice for each row.
 _KEPT_BYTES = 64 * 1024
-#: Seconds of sending after which it is judged whether the link is slow.
+#: Seconds of sending between judgements of whether the link is slow.
 PACE_SECONDS = 0.1
-#: Bytes a second of a link that counts as slow: 100 Mbit/s, and a little for what buffers take.
+#: Bytes per second up to which a link counts as slow: 100 Mbit/s, and a little for buffers.
 SLOW_BYTES = 13_000_000
-#: Shares of waiting: from the first on rows are joined, and as long as it does not fall below the second, for joining
-#: takes from it.
+#: Shares of time spent waiting: above the first, rows are joined, until it falls below the second, as joining itself
+#: reduces it.
 WAITS, STILL_WAITS = 0.9, 0.6
-#: Seconds between two looks at the token while nothing arrives.
+#: Seconds between checks of the cancel token while nothing arrives.
 POLL_SECONDS = 0.25
 
 
 def twin(session: Session) -> socket.socket:
-    """Return a socket on a session's connection. To close it leaves libpq's own open."""
+    """Return a duplicate of a session's socket. Closing it leaves libpq's open."""
     found = socket.socket(fileno=os.dup(session.pgconn.socket))
-    # As libpq has it, whatever limit the application gives all its sockets (socket.setdefaulttimeout).
+    # As in libpq, whatever default the application has set (socket.setdefaulttimeout).
     found.setblocking(False)
     hold(found)
     return found
 
 
 def unwrapped(session: Session) -> bool:
-    """Wait for the answer to the statement just sent; tell whether its bytes are the protocol's own.
+    """Wait for the answer to the statement just sent; return whether its bytes are plain protocol messages.
 
-    Nothing is taken from the socket.
+    Nothing is read from the socket.
     """
     if os.name != "posix":
         return False  # descriptors of sockets cannot be duplicated
     fileno = session.pgconn.socket
     with twin(session) as wire, session.vigil.waiting():
         while not ready(fileno, POLL_SECONDS)[0]:
-            pass  # a cancelled run ends the statement, and a silent server is the watchdog's to find
+            pass  # a cancelled run ends the statement, and the watchdog detects a silent server
         try:
             return wire.recv(FRAME, socket.MSG_PEEK) in _ANSWERS
         except OSError:
-            return False  # libpq will meet it too, and say so
+            return False  # libpq will run into it too, and report it
 
 
 def ended(session: Session) -> bool:
-    """Return whether the server has ended an idle connection, as far as that is known here.
+    """Return whether the server is known to have ended an idle connection.
 
-    Nothing is sent, and nothing is taken from the socket, so any thread may ask while another uses the session.
+    Nothing is sent, and nothing is read from the socket, so any thread may call this while another uses the session.
     """
     if not ready(session.pgconn.socket, 0)[0]:
         return False
@@ -117,12 +117,12 @@ def walk(data: bytearray, position: int, end: int, most: int, *, binary: bool) -
     Args:
         data: messages.
         position: where a message begins.
-        end: where the bytes end that have arrived.
-        most: no more rows than this.
+        end: where the received bytes end.
+        most: the most rows to count.
         binary: stop at the message that ends the rows in the binary format.
 
     Returns:
-        Where the first message begins that is no row, or is not whole, or one too many; and the number of rows.
+        Where the first message begins that is not a row, is incomplete, or exceeds ``most``; and the number of rows.
     """
     unpack, special = _HEAD.unpack_from, _TRAILER_LENGTH if binary else 0
     last, count = end - FRAME, 0
@@ -145,7 +145,7 @@ def walk(data: bytearray, position: int, end: int, most: int, *, binary: bool) -
 
 
 def _run(data: bytearray, position: int, end: int, most: int, special: int) -> tuple[int, int]:
-    """Return the length of the message here, and how many like it follow each other, itself included."""
+    """Return the length of the message here, and the number of consecutive messages of that length."""
     kind, length = _HEAD.unpack_from(data, position)
     step = length + 1
     found = min(most, (end - position) // step)
@@ -160,7 +160,7 @@ def _run(data: bytearray, position: int, end: int, most: int, special: int) -> t
 
 
 def bare(piece: Piece) -> list[Piece]:
-    """Return the rows of whole CopyData messages without what is before each; a large one is not copied."""
+    """Return the rows of whole CopyData messages without headers; a large one is not copied."""
     rows: list[Piece] = []
     position, end, unpack = 0, len(piece), _HEAD.unpack_from
     found = piece if end <= BUFFER_BYTES else memoryview(piece)
@@ -177,11 +177,11 @@ def framed(row: Piece) -> bytes:
 
 
 class Pace:
-    """Tells whether what is sent goes over a slow link: nearly all time goes by waiting until little is taken.
+    """Tells whether rows are sent over a slow link: nearly all time is spent waiting, and little is sent.
 
-    A message for each row costs five bytes a row, which on a slow link are time: of a row of two integers, a fifth.
-    To join the rows costs the processor's, of which there is plenty then. A destination nearby that is busy is waited
-    for too; there the processor may be what it lacks, so it is not enough to wait.
+    A message for each row costs five bytes per row, which take time on a slow link: a fifth, for a row of two integers.
+    Joining the rows costs processor time instead, of which there is then plenty. A busy destination on this machine
+    also makes us wait, but it may be short of processor time, so waiting alone is not enough.
     """
 
     def __init__(self) -> None:
@@ -201,7 +201,7 @@ class Pace:
             self._waited += time.monotonic() - began
 
     def sent(self, size: int) -> None:
-        """Count bytes, and judge by those since the last judgement, if that was long enough ago."""
+        """Count bytes, and judge by those since the last judgement, if it was long enough ago."""
         self._sent += size
         passed = time.monotonic() - self._since
         if passed >= PACE_SECONDS:
@@ -214,9 +214,9 @@ class Frames:
     """The answer to a COPY TO STDOUT.
 
     Args:
-        session: has sent the statement; ``unwrapped`` has said yes.
-        token: looked at while waiting.
-        header: what precedes the first row in its message, and is left out.
+        session: has sent the statement, for which ``unwrapped`` returned True.
+        token: checked while waiting.
+        header: bytes before the first row in its message, to be removed.
     """
 
     def __init__(self, session: Session, token: portl.CancelToken, header: bytes) -> None:
@@ -241,11 +241,11 @@ class Frames:
         self._socket.close()
 
     def piece(self, most: int) -> tuple[Piece, int]:
-        """Return the next rows, ``most`` of them at most, as whole messages, and their number; none after the last.
+        """Return up to ``most`` next rows, as whole messages, and their number; none after the last.
 
         Raises:
-            psycopg.Error: with what the server said, or that it said nothing more.
-            Cancelled: by the token.
+            psycopg.Error: the server's error, or the loss of the connection.
+            Cancelled: the token was cancelled.
         """
         position, count = self._start, 0
         while not self.finished:
@@ -282,7 +282,7 @@ class Frames:
         return rows, count
 
     def _leave_header_out(self) -> None:
-        """Take the header out of the first row's message, or pass over a message that is the header alone."""
+        """Remove the header from the first row's message, or skip a message with only the header."""
         start, left_out = self._start, len(self._header)
         if self._end - start < FRAME + left_out:
             return
@@ -295,7 +295,7 @@ class Frames:
         self._header = b""
 
     def _interrupted(self, position: int) -> bool:
-        """Return whether there is a whole message that is not a row, or is as short as the trailer."""
+        """Return whether the next message is complete but not a row, or as short as the trailer."""
         if self._end - position < FRAME:
             return False
         kind, length = _HEAD.unpack_from(self._data, position)
@@ -316,7 +316,7 @@ class Frames:
         return b""
 
     def skip(self, token: portl.CancelToken | None = None) -> bool:
-        """Read what is left and forget it; return False if the token was cancelled before its end."""
+        """Read and discard the remainder; return False if the token was cancelled before its end."""
         self._token = None
         self._count()
         while not self.finished:
@@ -331,7 +331,7 @@ class Frames:
         return True
 
     def _fill(self, position: int, *, patient: bool = True) -> int:
-        """Take in what has arrived, once something has; return by how much everything was moved to the front."""
+        """Read what has arrived, once something has; return by how much the buffer was shifted to the front."""
         moved = 0
         if self._end == len(self._data):
             moved = self._start
@@ -346,7 +346,7 @@ class Frames:
             self._start, self._end = 0, length
         try:
             with memoryview(self._data) as view:
-                # Ctrl-C comes between a call and what is made of its answer. Here both are one call.
+                # Ctrl-C can come between a call and the use of its result. Here both are one call.
                 self._arrived.extend(map(self._socket.recv_into, (view[self._end :],)))
         except BlockingIOError:
             self._wait(patient)
@@ -372,7 +372,7 @@ class Frames:
                     self._token.check()
 
     def _lost(self) -> None:
-        """Raise why no more will come; libpq is to see that the connection is lost, too."""
+        """Raise the reason why no more will come, and let libpq see that the connection is lost."""
         with contextlib.suppress(psycopg.Error):
             self._settle()
         try:
@@ -382,13 +382,13 @@ class Frames:
         raise self._failure or psycopg.OperationalError("the server closed the connection unexpectedly")
 
     def _settle(self) -> None:
-        """Give libpq all that is kept; raise the server's error if there is one."""
+        """Pass everything kept to libpq; raise the server's error if there is one."""
         self._hand_over()
         if self._failure is not None:
             raise self._failure
 
     def _hand_over(self) -> None:
-        """Let libpq read what is kept for it."""
+        """Let libpq read the messages kept for it."""
         pgconn = self._session.pgconn
         rest = memoryview(bytes(self._kept))
         self._kept.clear()
@@ -401,7 +401,7 @@ class Frames:
 
     @contextlib.contextmanager
     def _stand_in(self, fileno: int) -> Iterator[socket.socket]:
-        """Put one side of a pair of sockets where libpq expects its own; give the other side."""
+        """Replace libpq's socket with one side of a socket pair; yield the other side."""
         ours, theirs = socket.socketpair()
         with ours, theirs:
             for end in (ours, theirs):
@@ -413,7 +413,7 @@ class Frames:
                 os.dup2(self._socket.fileno(), fileno, inheritable=False)
 
     def _digest(self, pgconn: pq.abc.PGconn) -> None:
-        """Go through the results as far as libpq has them."""
+        """Process the results that libpq has so far."""
         while not pgconn.is_busy() and (result := pgconn.get_result()) is not None:
             if result.status == pq.ExecStatus.COPY_OUT:
                 if pgconn.get_copy_data(1)[0] == 0:
@@ -423,7 +423,7 @@ class Frames:
 
 
 def error_of(result: pq.abc.PGresult | None, pgconn: pq.abc.PGconn) -> psycopg.Error:
-    """Return psycopg's exception for a result that is none."""
+    """Return psycopg's exception for an error result."""
     if result is None or result.status != pq.ExecStatus.FATAL_ERROR:
         status = pq.ExecStatus(result.status).name if result is not None else "no result"
         return psycopg.OperationalError(f"unexpected answer to COPY: {status}; {pgconn.get_error_message()}")
