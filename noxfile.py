@@ -1,4 +1,4 @@
-"""What is run before a change lands: ``nox`` runs lint, types, the docs and the tests on the Python at hand."""
+"""The checks to run before a change lands: ``nox`` runs lint, types, docs and tests on the current Python."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ nox.needs_version = ">=2025.2.9"
 nox.options.sessions = ["lint", "types", "docs", f"tests-{HERE}"]
 nox.options.reuse_existing_virtualenvs = True
 
-#: Most of what is installed to look at the code is never imported, and compiling it takes as long as the rest.
+#: Most packages installed for the checks are never imported, and compiling them takes as long as everything else.
 LEAN = "--no-compile"
 
 
@@ -50,7 +50,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the documentation into site/, warnings being errors; ``nox -s docs -- serve`` shows it while one writes."""
+    """Build the documentation into site/, with warnings as errors; ``nox -s docs -- serve`` serves it while writing."""
     session.install(LEAN, *nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "docs"))
     session.env["NO_MKDOCS_2_WARNING"] = "1"  # of the theme's, to leave MkDocs: not ours to heed in each build
     session.run("mkdocs", *(session.posargs or ["build", "--quiet"]))
@@ -65,7 +65,7 @@ def build(session: nox.Session) -> None:
 
 @nox.session(python=HERE)
 def faults(session: nox.Session) -> None:
-    """Run what takes long: kills at many more moments, cuts, restarts, more drawn examples; about half an hour."""
+    """Run the slow tests, about half an hour: kills at many more points, lost connections, restarts, more examples."""
     session.install(".[test]")
     _compile_once(session)
     session.run("pytest", "-m", "faults", *(session.posargs or ["-n", "auto", "--dist", "worksteal"]))
@@ -75,6 +75,6 @@ def faults(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure portl beside its peers; arguments go to the benchmark: ``nox -s bench -- --quick``."""
     session.install(".[demo]")
-    # The peers are no dependency of portl's: what cannot be installed is left out of the table.
+    # The peers are not dependencies of portl: those that cannot be installed are left out of the table.
     session.run("python", "-m", "pip", "install", "-q", "-r", "benchmarks/peers.txt", success_codes=[0, 1])
     session.run("python", "-m", "benchmarks", *session.posargs)

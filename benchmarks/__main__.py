@@ -12,12 +12,12 @@ from benchmarks.measuring import Outcome, measure
 from benchmarks.servers import Bench, servers, system_binaries
 from benchmarks.works import WORKS, warm_up
 
-#: What ``--quick`` takes where nothing else is said.
+#: The defaults of ``--quick``.
 QUICK_SCALE, QUICK_ROUNDS = 0.015, 1
 
 
 def main() -> None:
-    """Measure, print and write down."""
+    """Measure, and print and write the results."""
     arguments = _arguments()
     scale = arguments.scale or (QUICK_SCALE if arguments.quick else 1.0)
     rounds = arguments.rounds or (QUICK_ROUNDS if arguments.quick else 5)
@@ -46,13 +46,13 @@ def main() -> None:
 
 
 def _may_hold(group: str, names: list[str]) -> bool:
-    """Return whether a work of this group may be among the names: the works are known only once the group runs."""
+    """Return whether the names may include a work of this group: its works are known only once it runs."""
     holds = {"overwrite": ("overwrite-", "skip")}
     return any(name.startswith(holds.get(group, (f"{group}-",))) for name in names)
 
 
 def _write(folder: Path | None, outcomes: list[Outcome], about: dict[str, object]) -> None:
-    """Write what there is so far, so that a run that is ended has not been for nothing."""
+    """Write the results so far, so that an aborted run is not wasted."""
     if folder is None:
         return
     folder.mkdir(parents=True, exist_ok=True)

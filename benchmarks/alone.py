@@ -1,4 +1,4 @@
-"""Run one job in a process of its own and say what it took: ``python -m benchmarks.alone`` with the job as JSON."""
+"""Run one job in a separate process and report its cost: ``python -m benchmarks.alone`` with the job as JSON."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pathlib import Path
 
 
 def peak_kib() -> int:
-    """Return the most memory that this process has had, in KiB.
+    """Return the peak memory of this process, in KiB.
 
-    ``ru_maxrss`` of a child begins with what its parent had when it forked; VmHWM is its own.
+    ``ru_maxrss`` of a child starts at its parent's value at the fork; VmHWM does not.
     """
     status = Path("/proc/self/status")
     if status.exists():

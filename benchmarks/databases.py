@@ -120,7 +120,7 @@ def _work(bench: Bench, name: str, title: str, statements: list[str], bound: flo
 
     def by_dump() -> None:
         folder = Path(tempfile.mkdtemp(prefix="portl-bench-dump-"))
-        folder.chmod(0o777)  # the programs run as the account of the server
+        folder.chmod(0o777)  # the programs run under the server's account
         try:
             bench.source.run("pg_dump", "-Fd", "-j2", "-f", str(folder / "d"), *_where(bench, "source"), base)
             bench.target.run("pg_restore", "-j2", *_where(bench, "target"), "-d", base, str(folder / "d"))

@@ -1,8 +1,8 @@
-"""What an executor costs, and when it pays: ``python -m benchmarks.executors``, in turns on two servers of its own.
+"""What an executor costs, and when it pays off: ``python -m benchmarks.executors``, in turns on two private servers.
 
-One process with one worker is the measure; beside it several workers, and processes that were started before. Bytes
-that are passed through undecoded hardly need Python, so there processes can only cost; rows that Python decodes and
-encodes share one lock in one process.
+The baseline is one process with one worker, compared with several workers and with processes started beforehand. Bytes
+passed through undecoded hardly need Python, so there processes can only cost; rows decoded and encoded in Python share
+one interpreter lock per process.
 """
 
 from __future__ import annotations

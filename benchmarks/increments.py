@@ -41,7 +41,7 @@ def _work(bench: Bench, name: str, share: str, incremental: Mapping[str, str], e
         migrate(table, mode="incremental", incremental=incremental)
 
     def prepare() -> None:
-        """Let the last run have read everything but the change."""
+        """Make the last run have read everything but the change."""
         if table not in bench.made:
             execute(
                 bench.source,
@@ -119,4 +119,4 @@ def nightly(bench: Bench) -> Iterator[Work]:
 
 
 def _nothing(_: portl.Result) -> None:
-    """Let the way's figure be the seconds that it took."""
+    """Return None, so that the elapsed time is the figure."""

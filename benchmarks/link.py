@@ -1,8 +1,8 @@
-"""A link with a delay and a width, on loopback: ``python -m benchmarks.link HOST PORT DELAY RATE WINDOW``.
+"""A link with a delay and a bandwidth, on loopback: ``python -m benchmarks.link HOST PORT DELAY RATE WINDOW``.
 
-It runs in a process of its own, which prints the port it listens on. All connections share the width, as they share a
-wire: with a limit for each connection, several of them would only prove that the link is no link. ``WINDOW`` is what
-one connection may have on its way; one connection therefore carries at most a window a delay, however wide the link.
+It runs in a separate process, which prints the port it listens on. All connections share the bandwidth, as on a real
+link: with a limit for each connection, opening several would defeat the limit. ``WINDOW`` is what one connection may
+have in flight, so that one connection carries at most a window per delay, whatever the bandwidth.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 
 #: 100 Mbit/s, and half of a round trip of 20 ms.
 LINK_RATE, LINK_DELAY = 100e6 / 8, 0.010
-#: A piece takes about a millisecond of 100 Mbit/s: small enough for connections to take turns.
+#: A piece takes about a millisecond at 100 Mbit/s: small enough for connections to take turns.
 PIECE_BYTES = 16 * 1024
 
 
@@ -73,7 +73,7 @@ async def direction(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, 
 
 
 async def serve(host: str, port: int, delay: float, rate: float, window: int) -> None:
-    """Forward until the process is ended."""
+    """Forward until the process is terminated."""
     up, down = Wire(delay, rate), Wire(delay, rate)
 
     async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -89,7 +89,7 @@ async def serve(host: str, port: int, delay: float, rate: float, window: int) ->
 
 @contextmanager
 def link(host: str, port: int, *, delay: float, rate: float, window: int) -> Iterator[int]:
-    """Start a link; give the port that it listens on."""
+    """Start a link; yield the port that it listens on."""
     call = [sys.executable, "-m", __name__, host, str(port), str(delay), str(rate), str(window)]
     process = subprocess.Popen(call, stdout=subprocess.PIPE, text=True)
     try:

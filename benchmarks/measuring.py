@@ -1,4 +1,4 @@
-"""Several ways to do one piece of work, measured in turns, and what is to be reached."""
+"""Several ways to do one piece of work, measured in turns, and the targets to reach."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import attrs
 
 
 class Missing(Exception):
-    """A way cannot be measured here; the text says why."""
+    """A way that cannot be measured here; the text says why."""
 
 
 def nothing() -> None:
@@ -23,24 +23,24 @@ class Way:
     """One way to do the work."""
 
     name: str
-    #: Returns the figure where it measures itself, else None: then it is the seconds it took.
+    #: Returns the figure if it measures itself; otherwise None, and the figure is the elapsed time in seconds.
     run: Callable[[], float | None]
     #: Done before each run, not measured.
     prepare: Callable[[], None] = nothing
-    #: Not alternated: the figure is no time that the neighbours' load could bend.
+    #: True if it need not alternate, because its figure does not depend on the load.
     once: bool = False
 
 
 @attrs.frozen(kw_only=True)
 class Reach:
-    """What is to be reached: a bound for one way's figure, or for its ratio to the best of others."""
+    """A target: a bound for one way's figure, or for its ratio to the best of others."""
 
     way: str
-    #: The ways it is compared with; the best of those that were measured. None: the figure itself is judged.
+    #: The ways to compare with, of which the best one measured counts; None to judge the figure itself.
     against: tuple[str, ...] = ()
     bound: float
     kind: Literal["at most", "at least", "under"] = "at most"
-    #: What the bound is about, where it is more than a ratio of times.
+    #: What the bound is about, if it is more than a ratio of times.
     label: str = ""
 
     def holds(self, found: float) -> bool:
@@ -60,13 +60,13 @@ class Work:
     reaches: Sequence[Reach] = ()
     unit: str = "s"
     note: str = ""
-    #: Fewer than the run's rounds, where one takes long.
+    #: Fewer than the run's rounds, if one takes long.
     rounds: int | None = None
 
 
 @attrs.frozen(kw_only=True)
 class Figure:
-    """What was measured for one way."""
+    """The measurements of one way."""
 
     way: str
     #: One for each round.
@@ -81,7 +81,7 @@ class Figure:
 
 @attrs.frozen(kw_only=True)
 class Verdict:
-    """A bound and what was found."""
+    """A bound and the measured result."""
 
     reach: Reach
     found: float | None
@@ -89,7 +89,7 @@ class Verdict:
 
     @property
     def met(self) -> bool | None:
-        """None where it could not be measured."""
+        """Whether it was met; None if it could not be measured."""
         return None if self.found is None else self.reach.holds(self.found)
 
 
@@ -106,7 +106,7 @@ class Outcome:
 
     @property
     def verdicts(self) -> list[Verdict]:
-        """What became of the bounds."""
+        """The results for the bounds."""
         return [self._verdict(reach) for reach in self.work.reaches]
 
     def _verdict(self, reach: Reach) -> Verdict:
@@ -123,9 +123,9 @@ class Outcome:
 
 
 def measure(work: Work, rounds: int, settle: Callable[[], None], say: Callable[[str], None]) -> Outcome:
-    """Run the ways in turns; the order turns too, so that none always comes after the same neighbour.
+    """Run the ways in turns, rotating the order so that none always follows the same neighbour.
 
-    A way that fails is left out with its reason: no timing and no peer ends a benchmark.
+    A way that fails is left out with its reason: neither a timing nor a peer may end a benchmark.
     """
     values: dict[str, list[float]] = {way.name: [] for way in work.ways}
     missing: dict[str, str] = {}

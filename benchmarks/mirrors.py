@@ -1,4 +1,4 @@
-"""Mirrors of equal tables, and of tables of which a little has changed, beside a full copy into an empty table."""
+"""Mirrors of equal tables, and of tables with few changes, beside a full copy into an empty table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.servers import MIXED, Bench, execute, pipe
 
 COPY, MIRROR, PIPE = "a full copy into an empty table", "mode: mirror", "psql pipe"
 
-#: At the source, one row in a hundred has changed, and one in a thousand is gone.
+#: At the source, one row in a hundred has changed, and one in a thousand has been deleted.
 _CHANGED = (
     "UPDATE {table} SET n = n + 1, remark = remark || '.' WHERE id % 100 = 50",
     "DELETE FROM {table} WHERE id % 1000 = 7",
@@ -113,7 +113,7 @@ def _empty(bench: Bench, table: str) -> None:
 
 
 def _as_before(bench: Bench, name: str, changed: str) -> None:
-    """Let the destination hold what the source had before the change, and the source have both."""
+    """Reset the destination to the source's state before the change, and keep both states at the source."""
     if changed not in bench.made:
         execute(
             bench.source,

@@ -1,7 +1,7 @@
-"""The other tools, one function each: what it takes to let them copy one table into one that they create.
+"""The other tools, one function each, which copies one table into one that the tool creates.
 
-A tool that is a Python package runs in the Python that ``--peers-python`` names, so that its dependencies stay out of
-portl's; the time is taken there, after its imports. Nothing of a tool's own is switched off but its telemetry.
+Tools that are Python packages run in the Python given by ``--peers-python``, so that their dependencies do not mix with
+portl's; time is measured there, after imports. Nothing but telemetry is switched off.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class Peer:
     """A tool that copies a whole table."""
 
     name: str
-    #: Copies the table of this name; returns the seconds it took, None to have it measured from outside.
+    #: Copies the table of this name; returns the seconds it took, or None to be measured from outside.
     run: Callable[[Bench, str], float | None]
-    #: What it does less, or otherwise, than portl.
+    #: What it does less than portl, or differently.
     note: str
 
 
@@ -54,7 +54,7 @@ def adbc_with_key(bench: Bench, table: str) -> float:
 
 
 def executemany(bench: Bench, table: str) -> float:
-    """Copy with psycopg, in batches of 1000 rows, into a table that is there."""
+    """Copy with psycopg, in batches of 1000 rows, into an existing table."""
     return _script(bench, "psycopg", "run_executemany.py", table)
 
 
@@ -158,7 +158,7 @@ def _script(bench: Bench, package: str, script: str, *arguments: str) -> float:
 
 
 def _call(call: list[str], env: dict[str, str], folder: str | None = None) -> str:
-    # In a group of its own: pgcopydb ends every process of its group when it gives up.
+    # In a separate process group: pgcopydb ends every process of its group when it fails.
     done = subprocess.run(
         call, env=env, cwd=folder, capture_output=True, text=True, check=False, start_new_session=True
     )

@@ -1,7 +1,7 @@
 """Where the time of a job goes: ``python -m benchmarks.profiling``, with py-spy on the PATH for the functions.
 
-Processor time is divided between portl and the backends of both servers; whoever is near the wall time holds the rest
-back. py-spy samples the functions of portl's process, waiting left out.
+Processor time is split between portl and the backends of both servers; whichever is close to the wall time is the
+bottleneck. py-spy samples the functions of portl's process, except while waiting.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ RATE = 250
 
 
 def backends(server: Server) -> float:
-    """Return the processor seconds of the server's backends that have ended."""
+    """Return the processor seconds of the server's finished backends."""
     fields = Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
 
@@ -48,7 +48,7 @@ def profile(bench: Bench, title: str, config: dict[str, object]) -> None:
 
 
 def _sample(sampler: str | None, config: dict[str, object]) -> None:
-    """Run the job again under py-spy and print in which functions it was found at work."""
+    """Run the job again under py-spy and print the functions that take the time."""
     if sampler is None:
         return
     with tempfile.TemporaryDirectory(prefix="portl-bench-") as folder:
@@ -69,7 +69,7 @@ def _sample(sampler: str | None, config: dict[str, object]) -> None:
 
 
 def halves(bench: Bench, name: str, rows: int = 100_000, times: int = 5) -> None:
-    """Print what decoding and encoding take alone, without servers: best of some times, in processor time."""
+    """Print the processor time of decoding and encoding alone, without servers: the best of several runs."""
     with connect(bench.source) as connection, connection.cursor() as cursor:
         cursor.execute(f"SELECT * FROM {name} LIMIT 0".encode())
         assert cursor.description is not None

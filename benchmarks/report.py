@@ -1,4 +1,4 @@
-"""What was measured, as text, as JSON, as a table for the docs and as a chart."""
+"""The measurements as text, JSON, tables for the docs, and a chart."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Row = tuple[str, str, str]
 
 
 def machine(bench: Bench) -> dict[str, str]:
-    """Return what was measured on and with."""
+    """Return the machine and the versions measured with."""
     return {
         "processor": _processor(),
         "memory": _memory(),
@@ -41,7 +41,7 @@ def text(outcome: Outcome) -> str:
 
 
 def summary(outcomes: Sequence[Outcome]) -> str:
-    """Return the table of everything that is to be reached."""
+    """Return the table of all targets."""
     rows = [(o.work.name, _asked(v), _found(v), _said(v)) for o in outcomes for v in o.verdicts]
     head = ("work", "reach", "found", "")
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(4)]
@@ -94,7 +94,7 @@ def chart(outcomes: Sequence[Outcome]) -> str:
 
 
 def draw(bars: Sequence[tuple[str, float, float, bool | None]]) -> str:
-    """Draw a bar for each label and figure, with a mark at what is allowed."""
+    """Draw a bar for each label and figure, with a mark at the bound."""
     left, width, line = 330, 420, 22
     most = max([1.2, *(max(found, bound) for _, found, bound, _ in bars)])
     height = 48 + line * len(bars)

@@ -1,4 +1,4 @@
-"""The two servers of a run, what they hold, and psql."""
+"""The two servers of a run, their data, and psql."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import psycopg
 from benchmarks.measuring import Missing
 from portl_postgres.demo.server import Server
 
-#: The same at both sides: a checkpoint or a vacuum in the middle of a run would hit one tool and spare the next.
+#: The same on both sides: a checkpoint or vacuum in the middle of a run would hit one tool and spare the next.
 SETTINGS = {"max_wal_size": "'16GB'", "shared_buffers": "'512MB'", "autovacuum": "off", "checkpoint_timeout": "'1h'"}
 
 COLUMNS = """id bigint PRIMARY KEY, n int, u uuid, name varchar(80), price numeric(12,2), ratio float8, good bool,
@@ -61,7 +61,7 @@ WIDE = Table(name="wide", columns="id int PRIMARY KEY, body text", fill=_WIDE, r
 
 @attrs.define
 class Bench:
-    """Two servers, and how large the data is."""
+    """Two servers, and the scale of the data."""
 
     source: Server
     target: Server
@@ -94,13 +94,13 @@ class Bench:
         execute(self.target, *(f"DROP TABLE IF EXISTS {name}" for name in names))
 
     def settle(self) -> None:
-        """Write out what is dirty, so that no run pays for the one before."""
+        """Write out dirty buffers, so that no run pays for the previous one."""
         for server in (self.source, self.target):
             execute(server, "CHECKPOINT")
 
 
 def system_binaries() -> Path | None:
-    """Return the folder of a PostgreSQL of the system, the newest if there are several."""
+    """Return the binaries' folder of the system's PostgreSQL, the newest if there are several."""
     folders = ("/usr/lib/postgresql", "/usr/local/lib/postgresql", "/opt/homebrew/opt")
     found = [path.parent for root in folders for path in Path(root).glob("*/bin/initdb")]
     return max(found, key=lambda path: int("".join(filter(str.isdigit, path.parent.name)) or 0), default=None)
@@ -135,7 +135,7 @@ def connect(server: Server, database: str = "postgres", **more: Any) -> psycopg.
 
 
 def execute(server: Server, *statements: str, database: str = "postgres") -> None:
-    """Execute statements, each in a transaction of its own."""
+    """Execute statements, each in its own transaction."""
     with connect(server, database) as connection:
         for statement in statements:
             connection.execute(statement.encode())
