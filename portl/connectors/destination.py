@@ -135,7 +135,7 @@ class Destination(Side[D]):
         return Comparer(lambda: self.stored(intent.fields))
 
     def examine_mirror(self, intent: Intent, mirroring: Mirroring) -> list[Finding]:
-        """Return what keeps the table from being a mirror. Called as ``mirror`` is. Writes nothing."""
+        """Return what prevents the table from being a mirror. Called as ``mirror`` is. Writes nothing."""
         return []
 
     def mirror(self, intent: Intent, mirroring: Mirroring) -> MirrorDestination:
@@ -143,11 +143,11 @@ class Destination(Side[D]):
         raise NotImplementedError
 
     def remove(self, intent: Intent, keys: Sequence[Texts]) -> int:
-        """Remove the rows with these keys, in the writer's transaction; return how many there were.
+        """Remove the rows with these keys, in the writer's transaction; return their number.
 
         Args:
-            intent: has a ``key``.
-            keys: the values of its columns as ``canonical`` has them; rows with equal values may be gone.
+            intent: with a ``key``.
+            keys: the values of its columns in the form of ``canonical``; their rows may be gone already.
         """
         raise NotImplementedError
 

@@ -148,10 +148,10 @@ class Source(Side[S]):
     def since(self, wanted: IncrementalConfig, watermark: Mapping[str, Any] | None) -> list[Finding]:
         """Read from now on only what changed since an earlier run (``mode: incremental``).
 
-        Called only if there are ``increments``, before all other looks at the source; once more, replacing what it was
-        told before, if the plan is made anew. From then on ``snapshot`` has the key ``watermark``, plain data:
-        ``value`` (where reading ends) and ``taken`` (when), both for display; ``since`` (the argument, without its own
-        ``since``); and whatever else this method needs next time.
+        Called only if there are ``increments``, before the source is examined, and again, replacing the earlier call,
+        if planning is repeated. From then on ``snapshot`` has the key ``watermark``, plain data: ``value`` (where
+        reading ends) and ``taken`` (when), both for display; ``since`` (the argument, without its own ``since``); and
+        whatever else this method needs next time.
 
         Args:
             wanted: the job's settings for it.
@@ -163,7 +163,7 @@ class Source(Side[S]):
         raise NotImplementedError
 
     def behind(self, wanted: IncrementalConfig, watermark: Mapping[str, Any]) -> Behind | None:
-        """Return how much of the source is beyond a watermark; None: that cannot be told. Must be cheap.
+        """Return how much of the source is beyond a watermark, or None if unknown. Must be cheap.
 
         Called only if there are ``increments``. The arguments are those of ``since``.
         """

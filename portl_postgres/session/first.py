@@ -1,4 +1,4 @@
-"""Look ahead: ask in one exchange what will be asked one after the other, the settings of the session included.
+"""Look ahead: make a session's first queries in one round trip, together with its settings.
 
 Queries that a session is going to make anyway are sent together with its settings, to save round trips;
 ``Session.looking`` finds the answers. If any statement is refused, nothing of it counts, and everything is repeated
@@ -69,7 +69,7 @@ def start(session: Session, wanted: Mapping[str, str], first: First) -> bool:
 
 
 def look_ahead(session: Session, looks: Sequence[Sequence[str]]) -> None:
-    """Take several looks in one exchange, in the open transaction, for ``Session.looking`` to find the answers."""
+    """Send several queries in one round trip, in the open transaction, for ``Session.looking`` to find the answers."""
     try:
         found = session.queries(_apart(looks), what="looking ahead")
     except (portl.ConnectionFailed, portl.Cancelled):
@@ -82,7 +82,7 @@ def look_ahead(session: Session, looks: Sequence[Sequence[str]]) -> None:
 
 
 def _apart(looks: Sequence[Sequence[str]]) -> list[str]:
-    """Return the statements of several looks, each without what another has set."""
+    """Return the statements of several queries, each without the settings of the others."""
     return [statement for look in looks for statement in (f"SAVEPOINT {_LOOK}", *look, *_BACK)]
 
 
