@@ -24,7 +24,7 @@ class Ending:
 class Waiting:
     """Statements to be sent along with others."""
 
-    #: The BEGIN of a transaction in which nothing has been done yet; empty if it was sent.
-    opening: str = ""
+    #: Statements to send with the next one: the BEGIN of a transaction in which nothing has been done yet, and others.
+    opening: list[str] = attrs.field(factory=list)
     #: Statements to send with COMMIT, in order.
     endings: list[Ending] = attrs.field(factory=list)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -140,7 +140,7 @@ class Session:
         They take no parameters: constants are part of the text. Outside a transaction, they form one.
         """
         found = []
-        opening = [text] if (text := self.opening()) else []
+        opening = self.opening()
         with self._cursor(";\n".join([*opening, *statements]), (), what) as cursor:
             more: bool | None = True
             while more:
@@ -185,8 +185,8 @@ class Session:
     @contextmanager
     def _cursor(self, statement: str, parameters: Sequence[object], what: str) -> Iterator[psycopg.RawCursor[Any]]:
         self.check()
-        if opening := self.opening():
-            self.execute(opening)
+        if self._waiting.opening:
+            self.queries([])
         self.log(statement)
         # A caller's connection may have another row factory.
         with self.translated(what), psycopg.RawCursor(self.connection, row_factory=tuple_row) as cursor:
@@ -281,7 +281,7 @@ class Session:
             later: True to send BEGIN only along with the next statement.
         """
         if later and not self._depth:
-            self._waiting.opening, self._depth = f"BEGIN {mode}".strip(), 1
+            self._waiting.opening, self._depth = [f"BEGIN {mode}".strip()], 1
             return []
         first = f"SAVEPOINT portl_{self._depth}" if self._depth else f"BEGIN {mode}".strip()
         self._depth += bool(then)
@@ -290,10 +290,14 @@ class Session:
         del found[len(before)]
         return found
 
-    def opening(self) -> str:
-        """Return the BEGIN that is still to be sent, if any; the caller has to send it now."""
-        found, self._waiting.opening = self._waiting.opening, ""
+    def opening(self) -> list[str]:
+        """Return the statements that are still to be sent; the caller has to send them now."""
+        found, self._waiting.opening = self._waiting.opening, []
         return found
+
+    def along(self, statements: Iterable[str]) -> None:
+        """Send statements along with the next one of the open transaction."""
+        self._waiting.opening += statements
 
     def at_commit(self, ending: Ending) -> None:
         """Send a statement along with the COMMIT of the open transaction."""
@@ -314,7 +318,7 @@ class Session:
             self.queries([*first, f"RELEASE SAVEPOINT portl_{self._depth - 1}"])
             self._depth -= 1
             return
-        opening = [text] if (text := self.opening()) else []
+        opening = self.opening()
         endings = list(self._waiting.endings)
         statements = [*opening, *(ending.statement for ending in endings), *first, "COMMIT"]
         try:
@@ -341,7 +345,7 @@ class Session:
         if not self.broken:
             # Ctrl-C may come between a server's answer and our note of it, but the connection knows its state.
             self.end_statement()
-        self._waiting.opening = ""
+        self._waiting.opening = []
         if self._depth <= 1:
             self._waiting.endings.clear()
         if not self.open:

@@ -55,17 +55,18 @@ class CopyIn:
         #: The bytes of it sent since, until they are counted.
         self._sent: list[int] = []
         opening = session.opening()
-        session.log(f"{opening}; {statement}" if opening else statement)
+        all_of_it = "; ".join([*opening, statement])
+        session.log(all_of_it)
         pgconn = session.pgconn
         with session.translated(what), unfinished(session):
             if opening:
-                pgconn.send_query(f"{opening}; {statement}".encode())
+                pgconn.send_query(all_of_it.encode())
             else:
                 pgconn.send_query_params(statement.encode(), None)
             #: True if messages can be sent past libpq.
             self._unwrapped = flush(session, token) and unwrapped(session)
             result = wait_result(session)
-            if opening and result is not None and result.status == pq.ExecStatus.COMMAND_OK:
+            while opening and result is not None and result.status == pq.ExecStatus.COMMAND_OK:
                 result = wait_result(session)
             if result is None or result.status != pq.ExecStatus.COPY_IN:
                 drain(session)

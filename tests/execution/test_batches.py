@@ -29,13 +29,18 @@ def ordered(source: Db) -> dict[str, object]:
 
 
 def left_behind(db: Db) -> list[tuple[Any, ...]]:
-    """Temporary relations and open transactions of any session but this one."""
-    return db.execute(
-        "SELECT relname::text FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace"
-        " WHERE nspname ~ '^pg_temp' UNION ALL"
-        " SELECT state || ': ' || query FROM pg_stat_activity WHERE datname = current_database()"
-        " AND pid <> pg_backend_pid() AND backend_type = 'client backend' AND xact_start IS NOT NULL"
-    )
+    """Temporary relations and open transactions of any session but this one, once those that are closed have ended."""
+    for _ in range(500):
+        found = db.execute(
+            "SELECT relname::text FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace"
+            " WHERE nspname ~ '^pg_temp' UNION ALL"
+            " SELECT state || ': ' || query FROM pg_stat_activity WHERE datname = current_database()"
+            " AND pid <> pg_backend_pid() AND backend_type = 'client backend' AND xact_start IS NOT NULL"
+        )
+        if not found:
+            break
+        db.execute("SELECT pg_sleep(0.01)")
+    return found
 
 
 @attrs.frozen

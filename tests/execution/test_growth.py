@@ -39,7 +39,7 @@ class Statements(logging.Handler):
         return sum(found == side for found, _ in self.sent)
 
     def copies(self) -> Counter[str]:
-        return Counter(side for side, statement in self.sent if re.match("(BEGIN; )?COPY ", statement))
+        return Counter(side for side, statement in self.sent if re.search("(^|; )COPY ", statement))
 
     @property
     def exchanges(self) -> int:

@@ -7,8 +7,7 @@ the transaction.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Collection, Sequence
 
 from portl import Batch, Counts, Intent, Strategy
 from portl_postgres.destination.writing.conflicts import Merge, identities, verdict
@@ -44,8 +43,7 @@ class StagingTable:
         """Create it, or empty it."""
         if not self.made:
             self.merge = comparing(self._session, self._intent, self._name)
-            for statement in self.merge.prepare:
-                self._session.execute(statement, what="creating the staging table")
+            self._session.along(self.merge.prepare)
             self.made = True
         elif self.full:
             self._session.execute(f"TRUNCATE {self.merge.stage}")
@@ -89,6 +87,8 @@ class StagedWay(Way):
         self.table = StagingTable(session, intent)
         #: True if most staged rows are expected to be unchanged, judging from those before.
         self._filters = True
+        #: What ``TargetTable.check`` asks after the merge; sent along with it.
+        self.checks: Sequence[str] = ()
 
     def write(self, batch: Batch) -> int:
         """See ``Way.write``."""
@@ -135,7 +135,7 @@ class StagedWay(Way):
         """Merge the rows, including GENERATED ALWAYS AS IDENTITY columns if their values change."""
         own = [name for name in identities(self._intent) if name not in self._intent.kept]
         if not self._meeting(own):
-            return self._run(merge.statement(merge.rows, filtered=self._filters))
+            return self._run(merge.statement(merge.rows, filtered=self._filters), self.checks)
         what = f"overwriting identity columns of {self._intent.target.name}"
         self._session.execute(merge.altered(own, "BY DEFAULT"), what=what)
         counts = self._run(merge.opened.statement(merge.rows, filtered=self._filters))
@@ -156,7 +156,7 @@ class StagedWay(Way):
         merge = self.table.merge
         ((rounds,),) = self._session.query(merge.most_repeats)
         if rounds == 1:
-            inserted, updated = self._run(merge.statement(merge.all_rows, filtered=self._filters))
+            inserted, updated = self._run(merge.statement(merge.all_rows, filtered=self._filters), self.checks)
             self._filters = staged - inserted - updated >= staged * UNCHANGED_SHARE
             return Counts(inserted=inserted, updated=updated, unchanged=staged - inserted - updated)
         for statement in merge.number_rounds:
@@ -168,7 +168,9 @@ class StagedWay(Way):
         self._session.execute(merge.drop_rounds)
         return done + Counts(unchanged=staged - done.inserted - done.updated)
 
-    def _run(self, statement: str) -> tuple[int, int]:
-        rows: list[tuple[Any, ...]] = self._session.query(statement, what=f"writing to {self._intent.target.name}")
+    def _run(self, statement: str, checks: Sequence[str] = ()) -> tuple[int, int]:
+        (rows, *answers) = self._session.queries([statement, *checks], what=f"writing to {self._intent.target.name}")
+        if checks:
+            self._session.ahead[tuple(checks)] = answers
         inserted, updated = rows[0]
         return inserted, updated

@@ -141,13 +141,19 @@ class TargetTable:
         """Check deferred constraints and, once in a transaction, that the table has not been altered."""
         if self._own and self._known is None:
             return  # one of several tables in a transaction, none of which has deferred constraints
-        check = [] if self._session.nested else ["SET CONSTRAINTS ALL IMMEDIATE"]
+        checks = self.checks
         if not self.verified:
-            self._insist(check)
+            self._insist(checks)
             self.verified = True
-        elif check:
-            self._session.execute(check[0], what=f"writing to {self._intent.target.name}")
-        self._immediate = bool(check)
+        elif checks and self._session.ahead.pop(tuple(checks), None) is None:
+            self._session.queries(checks, what=f"writing to {self._intent.target.name}")
+        self._immediate = not self._session.nested
+
+    @property
+    def checks(self) -> list[str]:
+        """The statements that ``check`` executes, or finds answered in ``Session.ahead``."""
+        look = [self._look] if not self.verified and self._known is not None else []
+        return look + ([] if self._session.nested else ["SET CONSTRAINTS ALL IMMEDIATE"])
 
     def refused(self, error: DataError) -> None:
         """Note a refused row, and name the policy that refused it."""
@@ -163,12 +169,15 @@ class TargetTable:
 
     def recheck(self) -> None:
         """Refuse a table that was altered."""
-        self._insist([])
+        self._insist([self._look] if self._known is not None else [])
 
-    def _insist(self, then: Sequence[str]) -> None:
-        """Refuse a table that was altered; execute the next statements in the same round trip."""
-        look = [self._look] if self._known is not None else []
-        found = self._session.queries([*look, *then], what=f"writing to {self._intent.target.name}")
+    def _insist(self, checks: Sequence[str]) -> None:
+        """Refuse a table that was altered; the first of some statements reads it, if it is known."""
+        if not checks:
+            return
+        found = self._session.ahead.pop(tuple(checks), None)
+        if found is None:
+            found = self._session.queries(checks, what=f"writing to {self._intent.target.name}")
         if self._known is not None:
             drift.insist(self._intent.target.name, self._known, drift.of(found[0]))
         self._suspect = False

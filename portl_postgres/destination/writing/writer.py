@@ -147,6 +147,7 @@ class PostgresWriter(portl.Writer):
         if self._way is None:
             return Counts()
         try:
+            self._staged.checks = self._table.checks
             rows, counts = self._way.take_in()
             self._table.check()
         except DataError as error:
