@@ -85,7 +85,7 @@ def nightly(bench: Bench) -> Iterator[Work]:
                 bench.source,
                 f"CREATE TABLE {table} (LIKE {made} INCLUDING ALL)",
                 f"ALTER TABLE {table} ADD COLUMN changed timestamptz NOT NULL DEFAULT clock_timestamp()",
-                f"INSERT INTO {table} SELECT *, now() - interval '1 day' FROM {made}",
+                f"INSERT INTO {table} SELECT *, now() - interval '1 day' + id * interval '1 ms' FROM {made}",
                 f"CREATE INDEX ON {table} (changed)",
                 f"VACUUM (ANALYZE) {table}",
             )
