@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # for type checkers and the docs; at run time _HOMES counts, 
     from portl.config.models import MirrorConfig as MirrorConfig
     from portl.config.models import Mode as Mode
     from portl.config.models import OnError as OnError
+    from portl.config.models import OnSchemaChange as OnSchemaChange
     from portl.config.models import OnTableError as OnTableError
     from portl.config.models import Quarantine as Quarantine
     from portl.config.models import Resume as Resume
@@ -177,7 +178,7 @@ _HOMES = {
     "portl.config.incremental": "By IncrementalConfig Nulls",
     "portl.config.models": (
         "MERGE_WORDS Auto Conflict CreateTable Deletes DestinationConfig LedgerConfig LedgerMode MigrationConfig "
-        "MirrorConfig Mode OnError OnTableError Quarantine Resume Retry Route SourceConfig "
+        "MirrorConfig Mode OnError OnSchemaChange OnTableError Quarantine Resume Retry Route SourceConfig "
         "Strategy TableChoice Tables TypeRule Verify"
     ),
     "portl.config.objects": "ForeignKeys ObjectGroup Objects",

@@ -290,6 +290,14 @@ class Tables(enum.StrEnum):
     ALL = "all"
 
 
+class OnSchemaChange(enum.StrEnum):
+    """What happens when the source's columns no longer fit the destination's table."""
+
+    FAIL = "fail"
+    ADD_COLUMNS = "add_columns"
+    IGNORE = "ignore"
+
+
 class OnTableError(enum.StrEnum):
     """What happens to the other tables when one fails."""
 
@@ -363,6 +371,11 @@ class MigrationConfig:
     foreign_keys: ForeignKeys = attrs.field(default=ForeignKeys.KEEP, validator=_for_many)
     #: stop: the first table that fails ends the run; continue: the other tables are still copied.
     on_table_error: OnTableError = attrs.field(default=OnTableError.STOP, validator=_for_many)
+    #: What happens when the destination's table lacks a column of the source, or has it with a narrower type. fail: a
+    #: missing column is a problem of the plan, and a narrower type a warning; add_columns: missing columns are added
+    #: and types widened; ignore: missing columns are not copied. Columns that only the destination has keep their
+    #: default.
+    on_schema_change: OnSchemaChange = OnSchemaChange.FAIL
     #: What the destination holds after a run. full: its own rows and the source's, with conflicts resolved by
     #: `conflict`; mirror: exactly the source's rows, of which only those that differ are copied; replace: the same in
     #: one transaction, so that readers see the old rows or the new ones; incremental: also the rows that changed at the

@@ -31,6 +31,8 @@ class Destination(Side[D]):
     #: True if its writers implement ``save``, ``restore``, ``release`` and ``reject``, so that rows can be quarantined
     #: and a job can be one transaction.
     savepoints: ClassVar[bool] = False
+    #: True if it changes the types of columns as ``Intent.widen`` says.
+    widens: ClassVar[bool] = False
     #: See ``Source.digests``; that of ``ROWS`` needs ``stored`` and ``remove``.
     digests: ClassVar[Collection[str]] = ()
 

@@ -216,6 +216,8 @@ class Intent:
     create: bool
     #: Columns that this run adds to an existing table.
     add: tuple[Column, ...]
+    #: Columns whose types this run widens, as they will be.
+    widen: tuple[Column, ...] = ()
     conflict: Conflict
     #: The conflict target; None if there is none.
     key: Key | None

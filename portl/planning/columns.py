@@ -6,11 +6,18 @@ from collections.abc import Collection, Iterator, Sequence
 
 import attrs
 
-from portl.config.models import CreateTable, DestinationConfig, MigrationConfig, SourceConfig, TypeRule
+from portl.config.models import (
+    CreateTable,
+    DestinationConfig,
+    MigrationConfig,
+    OnSchemaChange,
+    SourceConfig,
+    TypeRule,
+)
 from portl.connectors.destination import Destination
 from portl.connectors.exchange import Field
 from portl.connectors.source import Source
-from portl.schema.conversions import Conversion, Verdict
+from portl.schema.conversions import Conversion, Verdict, widens
 from portl.schema.tables import Column, Table
 from portl.values.errors import SchemaError
 from portl.values.findings import Finding, note, problem, warning
@@ -23,8 +30,9 @@ class ColumnMapping:
 
     #: The destination's table as it will be.
     target: Table
-    #: The columns that the job adds to it.
+    #: The columns that the job adds to it, and those whose types it widens.
     added: tuple[Column, ...]
+    widened: tuple[Column, ...]
     fields: tuple[Field, ...]
     #: The destination's columns whose values must not be shown.
     mask: frozenset[str]
@@ -72,6 +80,7 @@ class _Mapper:
         }
         proposed = self._destination.propose(table, renamed)
         target, added = self._target(existing, proposed, names)
+        target, widened = self._widened(existing, target, proposed)
         fields = tuple(
             field
             for column, leaving, name in zip(columns, sent, names, strict=True)
@@ -83,6 +92,7 @@ class _Mapper:
         return ColumnMapping(
             target=target,
             added=added,
+            widened=widened,
             fields=fields,
             mask=self._masked(columns, names),
             ignored=tuple(self._ignored),
@@ -169,7 +179,11 @@ class _Mapper:
                 self._findings.append(problem("destination", message, remedy))
             return proposed, ()
         lacking = [name for name in dict.fromkeys(names) if name not in existing.by_name]
-        if self._config.destination.add_columns:
+        wanted = self._config.on_schema_change
+        if wanted is OnSchemaChange.IGNORE:
+            self._ignored += [(name, "the destination has no such column") for name in lacking]
+            return existing, ()
+        if self._config.destination.add_columns or wanted is OnSchemaChange.ADD_COLUMNS:
             added = tuple(attrs.evolve(proposed.by_name[name], nullable=True) for name in lacking)
             return attrs.evolve(existing, columns=existing.columns + added), added
         for name in lacking:
@@ -179,10 +193,29 @@ class _Mapper:
                     f"column {name!r}",
                     f"the destination {existing.name} has no such column",
                     f"map it{f' to {near!r}' if near else ''} in `schema_mapping`, exclude it in"
-                    " `source.exclude_columns`, or set `destination.add_columns: true`",
+                    " `source.exclude_columns`, or set `on_schema_change: add_columns`, or `ignore`",
                 )
             )
         return existing, ()
+
+    def _widened(self, existing: Table | None, target: Table, proposed: Table) -> tuple[Table, tuple[Column, ...]]:
+        """Return the destination's table with the types that the source has outgrown, and the columns concerned."""
+        if existing is None or self._config.on_schema_change is not OnSchemaChange.ADD_COLUMNS:
+            return target, ()
+        wider = {
+            column.name: attrs.evolve(column, type=new.type, native=new.native, details=new.details)
+            for column in existing.columns
+            if (new := proposed.by_name.get(column.name)) is not None and widens(column.type, new.type)
+        }
+        if wider and not self._destination.widens:
+            said = f"{existing.name}: the types of its columns cannot be changed from here: {', '.join(wider)}"
+            self._findings.append(warning("on_schema_change", said, "widen them by hand"))
+            return target, ()
+        for name, column in wider.items():
+            said = f"{existing.by_name[name].native} becomes {column.native} at the destination"
+            self._findings.append(note(f"column {name!r}", said))
+        columns = tuple(wider.get(column.name, column) for column in target.columns)
+        return attrs.evolve(target, columns=columns), tuple(wider.values())
 
     def _field(self, column: Column, leaving: Column, arriving: Column | None, kind: str) -> Iterator[Field]:
         """Yield the field of a column, if it has a target."""

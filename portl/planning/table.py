@@ -141,6 +141,7 @@ class _Planner:
             fields=mapping.fields,
             create=created,
             add=mapping.added,
+            widen=mapping.widened,
             conflict=conflict,
             key=key,
             distinct=distinct(table, mapping.fields, key),

@@ -102,6 +102,17 @@ def conversion(source: Type, target: Type) -> Conversion:
     return _clocks(source, target)
 
 
+#: Types of one family differ in how much they hold.
+_FAMILIES: tuple[set[Kind], ...] = (set(_INTEGER_DIGITS), set(_REALS), {Kind.DECIMAL}, {Kind.VARCHAR, Kind.TEXT})
+
+
+def widens(narrow: Type, wide: Type) -> bool:
+    """Return whether ``wide`` holds every value of ``narrow`` in the same way, and more: bigint after int."""
+    related = any({narrow.kind, wide.kind} <= family for family in _FAMILIES)
+    there, back = conversion(narrow, wide), conversion(wide, narrow)
+    return related and there.verdict is Verdict.LOSSLESS and back.verdict is Verdict.LOSSY
+
+
 def _to_text(source: Type, target: Type) -> Conversion:
     if source.kind is Kind.BINARY:
         return IMPOSSIBLE

@@ -76,7 +76,7 @@ def planned(intent: Intent) -> Fingerprint:
     """Return the planned fingerprint of a table, without what this run itself creates."""
     if intent.create:
         return Fingerprint(oid=0, columns={})
-    added = {column.name for column in intent.add}
+    added = {column.name for column in (*intent.add, *intent.widen)}
     known = {
         field.target.name: ColumnMark(found.pg.oid, found.modifier, field.target.native)
         for field in intent.fields

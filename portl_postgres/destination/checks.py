@@ -196,8 +196,8 @@ class _Checks:
         if lacking := self._lacking():
             grant = f"GRANT {', '.join(lacking)} ON {quoted(found.schema, found.name)} TO the role"
             findings.append(_problem(f"the role lacks {' and '.join(lacking)} on {name}", grant))
-        if self._intent.add and not self._facts.owns:
-            findings.append(_problem(f"the role does not own {name}, so it cannot add columns"))
+        if (self._intent.add or self._intent.widen) and not self._facts.owns:
+            findings.append(_problem(f"the role does not own {name}, so it cannot change its columns"))
         if not self._facts.may_use:
             grant = f"GRANT USAGE ON SCHEMA {quoted(found.schema)} TO the role"
             findings.append(_problem(f"the role lacks USAGE on the schema {found.schema!r}", grant))

@@ -26,7 +26,8 @@ def around_rows(
     if not intent.create:
         first, after = _due_key(intent, config)
         added = [*before, add_columns(intent.add, config)] if intent.add else []
-        return [*first, *added], after
+        widened = [widen_columns(intent.widen, config)] if intent.widen else []
+        return [*first, *added, *widened], after
     labels = {made.label for made in own}
     objects = [o for o in intent.objects if o.stage is Stage.BEFORE and o.label not in labels]
     before += [text for made in objects for text in made.statements]
@@ -148,3 +149,9 @@ def add_columns(added: Sequence[Column], config: PostgresDestinationConfig) -> s
     """Return the statement that adds columns to an existing table."""
     name = quoted(config.schema, config.table)
     return f"ALTER TABLE {name} " + ", ".join(f"ADD COLUMN {_definition(column, config)}" for column in added)
+
+
+def widen_columns(columns: Sequence[Column], config: PostgresDestinationConfig) -> str:
+    """Return the statement that gives columns of an existing table wider types."""
+    name = quoted(config.schema, config.table)
+    return f"ALTER TABLE {name} " + ", ".join(f"ALTER COLUMN {quoted(c.name)} TYPE {c.native}" for c in columns)

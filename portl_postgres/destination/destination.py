@@ -50,6 +50,7 @@ class PostgresDestination(portl.Destination[PostgresDestinationConfig]):
 
     strategies: ClassVar[Collection[Strategy]] = tuple(Strategy)
     savepoints: ClassVar[bool] = True
+    widens: ClassVar[bool] = True
     digests: ClassVar[Collection[str]] = ("postgres", portl.ROWS.name)
 
     def __init__(self, config: PostgresDestinationConfig, handle: object | None = None) -> None:

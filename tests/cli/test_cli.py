@@ -88,7 +88,7 @@ def test_a_run_with_problems_ends_with_1_and_says_what_to_do(job: Path, destinat
     done = portl_cli("run", job)
     assert done.returncode == 1
     assert "the plan has problems; nothing was written" in done.stderr
-    assert "destination.add_columns: true" in done.stderr
+    assert "on_schema_change: add_columns" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -190,7 +190,7 @@ def test_all_problems_come_at_once_each_with_a_remedy(people: Db, destination: D
     assert by_where["column 'name'"] == (
         "the destination public.t has no such column",
         "map it to 'nmae' in `schema_mapping`, exclude it in `source.exclude_columns`, or set"
-        " `destination.add_columns: true`",
+        " `on_schema_change: add_columns`, or `ignore`",
     )
     assert by_where["column 'must'"][0] == (
         "public.t requires a value (NOT NULL, no default), and the job provides none"
@@ -389,7 +389,7 @@ def test_adding_columns_needs_the_owner(people: Db, destination: Db, role: str) 
     keys = {**LOGIN, "add_columns": True}
     config = job(people, destination, source={"columns": ["id", "name"]}, destination=keys)
     (problem,) = portl.plan(config).problems
-    assert problem.message == "the role does not own public.t, so it cannot add columns"
+    assert problem.message == "the role does not own public.t, so it cannot change its columns"
 
 
 def test_a_destination_that_only_reads_is_a_problem(people: Db, destination: Db) -> None:
