@@ -11,7 +11,7 @@ SELECT n.nspname::text,
    AND n.nspname !~ '^pg_'
    AND n.nspname <> 'information_schema'
    AND coalesce(pg_catalog.obj_description(c.oid, 'pg_class'), '')
-       !~ '^(portl''s ledger|what became of each chunk of portl''s runs)'
+       !~ '^(portl''s ledger|the state of each chunk of portl''s runs)'
    AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
                     WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
  ORDER BY n.nspname = 'public' DESC, n.nspname, c.relname

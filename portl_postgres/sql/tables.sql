@@ -11,7 +11,7 @@ WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f')
   AND n.nspname !~ '^pg_'
   AND n.nspname <> 'information_schema'
   AND coalesce(pg_catalog.obj_description(c.oid, 'pg_class'), '')
-      !~ '^(portl''s ledger|what became of each chunk of portl''s runs)'
+      !~ '^(portl''s ledger|the state of each chunk of portl''s runs)'
   AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')
   AND pg_catalog.has_any_column_privilege(c.oid, $1)
 ORDER BY n.nspname = 'public' DESC, n.nspname, c.relname

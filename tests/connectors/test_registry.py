@@ -57,7 +57,7 @@ def job(**source: object) -> dict[str, object]:
 
 def test_a_plugin_is_found_through_its_entry_point(install) -> None:
     install("shelf", SHELF)
-    assert sorted(registry.available()) == ["postgres", "shelf"]
+    assert sorted(registry.available()) == ["postgres", "shelf", "sqlite"]
     assert "portl_plugin_of_test_shelf" not in sys.modules
     connector = registry.load("shelf")
     assert (connector.name, connector.summary) == ("shelf", "a made-up store")
@@ -90,11 +90,11 @@ def test_an_end_that_a_connector_lacks_is_said(install) -> None:
     [
         (
             "mysql",
-            "no connector 'mysql' is installed; there is 'postgres'; connectors are packages; this one may be: "
+            "no connector 'mysql' is installed; there are 'postgres', 'sqlite'; connectors are packages; this one may be: "
             "python -m pip install portl-mysql",
         ),
-        ("postgers", "no connector 'postgers' is installed; there is 'postgres'; did you mean 'postgres'?"),
-        ("my sql; true", "no connector 'my sql; true' is installed; there is 'postgres'"),
+        ("postgers", "no connector 'postgers' is installed; there are 'postgres', 'sqlite'; did you mean 'postgres'?"),
+        ("my sql; true", "no connector 'my sql; true' is installed; there are 'postgres', 'sqlite'"),
     ],
 )
 def test_a_missing_connector_is_named_with_those_that_there_are(name: str, message: str) -> None:
@@ -105,7 +105,7 @@ def test_a_missing_connector_is_named_with_those_that_there_are(name: str, messa
 
 def test_several_installed_connectors_are_all_named(install) -> None:
     install("shelf", SHELF)
-    with pytest.raises(portl.PluginError, match=r"^no connector 'x' is installed; there are 'postgres', 'shelf'; conn"):
+    with pytest.raises(portl.PluginError, match=r"^no connector 'x' is installed; there are 'postgres', 'shelf', 'sqlite'; conn"):
         registry.load("x")
 
 

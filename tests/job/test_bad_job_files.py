@@ -60,17 +60,17 @@ BAD: dict[str, tuple[str, list[str]]] = {
     "no destination": (SOURCE, ["line 1: destination: missing; it is required"]),
     "no type": (
         "source:\n  table: a\n" + DESTINATION,
-        ["line 1: source.type: missing: the name of a connector; installed: postgres"],
+        ["line 1: source.type: missing: the name of a connector; installed: postgres, sqlite"],
     ),
     "an unknown connector": (
         "source:\n  type: mongodb\n  table: a\n" + DESTINATION,
         [
-            "line 2: source.type: no connector 'mongodb' is installed; there is 'postgres'; connectors are packages; this one may be: python -m pip install portl-mongodb"
+            "line 2: source.type: no connector 'mongodb' is installed; there are 'postgres', 'sqlite'; connectors are packages; this one may be: python -m pip install portl-mongodb"
         ],
     ),
     "a connector misspelt": (
         "source:\n  type: postgresql\n  table: a\n" + DESTINATION,
-        ["line 2: source.type: no connector 'postgresql' is installed; there is 'postgres'; did you mean 'postgres'?"],
+        ["line 2: source.type: no connector 'postgresql' is installed; there are 'postgres', 'sqlite'; did you mean 'postgres'?"],
     ),
     "a type that is a list": (
         "source:\n  type: [postgres]\n  table: a\n" + DESTINATION,
