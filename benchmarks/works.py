@@ -14,6 +14,7 @@ import portl
 from benchmarks import peers
 from benchmarks.alone import run_alone
 from benchmarks.databases import whole
+from benchmarks.files import sqlite_files
 from benchmarks.increments import increments, nightly
 from benchmarks.link import LINK_DELAY, LINK_RATE, link
 from benchmarks.measuring import Missing, Reach, Way, Work
@@ -429,6 +430,7 @@ WORKS: dict[str, Callable[[Bench], Iterator[Work]]] = {
     "mirror-link": mirror_far_away,
     "increment": increments,
     "nightly": nightly,
+    "sqlite": sqlite_files,
     "one-database": one_database,
     "tools": other_tools,
     "pgbench": pgbench,

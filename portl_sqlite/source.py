@@ -37,10 +37,13 @@ from portl_sqlite import catalog
 from portl_sqlite.catalog import quoted
 from portl_sqlite.config import SqliteSourceConfig
 from portl_sqlite.connection import connected, failure
-from portl_sqlite.values import loader
+from portl_sqlite.values import loaded
 
 #: What a row takes, about; how many are looked at to find out.
 _SAMPLE_ROWS = 100
+_FETCHED_ROWS = 1000
+#: Of so many rows of a batch, one is measured.
+_SAMPLED = 16
 #: The storage classes that the values of a generic type may have (``typeof``).
 _CLASSES: Mapping[portl.Kind, tuple[str, ...]] = {
     portl.Kind.SMALLINT: ("integer",),
@@ -216,8 +219,7 @@ class SqliteSource(Source[SqliteSourceConfig]):
         if rowid is None or self.config.limit is not None:
             return Split(reason="there are no rowids" if rowid is None else "`limit` counts rows from the first on")
         size = splitting.chunk_rows or self._chunk_rows(splitting)
-        numbered = f"SELECT {rowid} AS r, row_number() OVER (ORDER BY {rowid}) AS n FROM {self._from()}"
-        starts = [row[0] for row in self._query(f"SELECT r FROM ({numbered}) WHERE n % ? = 1 OR ? = 1", size, size)]
+        starts = list(self._starts(rowid, size))
         if not starts:
             return Split(chunks=(Chunk(bounds={"from": None, "to": None}, rows=0),), by="rowids", reason="")
         ends = [*starts[1:], None]
@@ -226,6 +228,14 @@ class SqliteSource(Source[SqliteSourceConfig]):
             for number, (start, end) in enumerate(zip(starts, ends, strict=True), 1)
         )
         return Split(chunks=chunks, by="ranges of rowids", reason="", resumable=True, divisible=True)
+
+    def _starts(self, rowid: str, size: int) -> Iterator[int]:
+        """Yield the first rowid of each chunk. To count entries of the tree is cheaper than to number rows."""
+        found = self._query(f"SELECT min({rowid}) FROM {self._from()}").fetchone()
+        while found is not None and found[0] is not None:
+            yield found[0]
+            beyond = self._from(f"{rowid} >= {found[0]}")
+            found = self._query(f"SELECT {rowid} FROM {beyond} ORDER BY {rowid} LIMIT 1 OFFSET {size}").fetchone()
 
     def _chunk_rows(self, splitting: Splitting) -> int:
         """Return how many rows make a chunk of the wanted size, by a few rows."""
@@ -252,9 +262,11 @@ class SqliteSource(Source[SqliteSourceConfig]):
 
     def rows(self) -> Iterator[tuple[Any, ...]]:
         """See ``Source.rows``."""
-        loads = [loader(column.type) for column in self.describe().columns]
+        types = [column.type for column in self.describe().columns]
         limit = f" LIMIT {self.config.limit}" if self.config.limit is not None else ""
-        return map(_loading(loads), self._query(f"SELECT * FROM {self._from()}{limit}"))
+        cursor = self._query(f"SELECT * FROM {self._from()}{limit}")
+        while found := cursor.fetchmany(_FETCHED_ROWS):
+            yield from loaded(found, types)
 
     def _selected(self, reading: Reading, columns: str) -> str:
         bounds, rowid = reading.chunk.bounds, self._rowid
@@ -269,7 +281,7 @@ class SqliteSource(Source[SqliteSourceConfig]):
         """See ``Source.read``."""
         columns = ", ".join(map(self._expression, reading.fields)) or "NULL"
         cursor = self._query(self._selected(reading, columns))
-        load = _loading([loader(field.sent.type) for field in reading.fields])
+        types = [field.sent.type for field in reading.fields]
         number, first = 1, 1
         while True:
             self.context.token.check()
@@ -277,8 +289,8 @@ class SqliteSource(Source[SqliteSourceConfig]):
                 found = cursor.fetchmany(reading.batch_rows)
             if not found:
                 return
-            data = list(map(load, found)) if reading.fields else [()] * len(found)
-            size = sum(len(v) if isinstance(v, (str, bytes)) else 8 for row in found for v in row)
+            data = loaded(found, types) if types else [()] * len(found)
+            size = _SAMPLED * sum(map(len, map(str, found[::_SAMPLED])))
             yield RowBatch(number=number, first_row=first, rows=len(data), size=size, data=data)
             number, first = number + 1, first + len(data)
 
@@ -296,16 +308,3 @@ class SqliteSource(Source[SqliteSourceConfig]):
     def holds(self) -> bool:
         """See ``Source.holds``."""
         return self._connection_ is not None and self._connection_.in_transaction
-
-
-def _loading(loads: Sequence[Any]) -> Any:
-    """Return what makes a row of stored values one of portl's."""
-    changed = [(place, load) for place, load in enumerate(loads) if load is not None]
-
-    def loaded(row: tuple[Any, ...]) -> tuple[Any, ...]:
-        values = list(row)
-        for place, load in changed:
-            values[place] = load(values[place])
-        return tuple(values)
-
-    return loaded

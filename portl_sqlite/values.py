@@ -11,8 +11,9 @@ import datetime as dt
 import json
 import re
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
+from types import NoneType
 from typing import Any
 
 from portl import DataError, Kind, Type
@@ -61,6 +62,27 @@ def _item(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     return value.hex() if isinstance(value, bytes) else _text(value)
+
+
+#: What stored values of a generic type have to be to need no conversion.
+_NATIVE: Mapping[Kind, frozenset[type]] = {
+    **dict.fromkeys((Kind.SMALLINT, Kind.INT, Kind.BIGINT), frozenset({int, NoneType})),
+    **dict.fromkeys((Kind.FLOAT, Kind.DOUBLE), frozenset({float, NoneType})),
+    **dict.fromkeys((Kind.CHAR, Kind.VARCHAR, Kind.TEXT, Kind.JSON, Kind.JSONB), frozenset({str, NoneType})),
+    Kind.BINARY: frozenset({bytes, NoneType}),
+}
+
+
+def loaded(rows: list[tuple[Any, ...]], types: Sequence[Type]) -> list[tuple[Any, ...]]:
+    """Return stored rows as values of generic types; column by column, as most columns need no conversion."""
+    columns: list[Any] = list(zip(*rows, strict=True))
+    changed = False
+    for place, wanted in enumerate(types):
+        if not set(map(type, columns[place])) <= _NATIVE.get(wanted.kind, frozenset()):
+            load = loader(wanted)
+            columns[place] = columns[place] if load is None else list(map(load, columns[place]))
+            changed = True
+    return list(zip(*columns, strict=True)) if changed else rows
 
 
 def loader(type: Type) -> Callable[[Any], Any] | None:

@@ -105,7 +105,9 @@ def test_a_missing_connector_is_named_with_those_that_there_are(name: str, messa
 
 def test_several_installed_connectors_are_all_named(install) -> None:
     install("shelf", SHELF)
-    with pytest.raises(portl.PluginError, match=r"^no connector 'x' is installed; there are 'postgres', 'shelf', 'sqlite'; conn"):
+    with pytest.raises(
+        portl.PluginError, match=r"^no connector 'x' is installed; there are 'postgres', 'shelf', 'sqlite'; conn"
+    ):
         registry.load("x")
 
 

@@ -70,7 +70,9 @@ BAD: dict[str, tuple[str, list[str]]] = {
     ),
     "a connector misspelt": (
         "source:\n  type: postgresql\n  table: a\n" + DESTINATION,
-        ["line 2: source.type: no connector 'postgresql' is installed; there are 'postgres', 'sqlite'; did you mean 'postgres'?"],
+        [
+            "line 2: source.type: no connector 'postgresql' is installed; there are 'postgres', 'sqlite'; did you mean 'postgres'?"
+        ],
     ),
     "a type that is a list": (
         "source:\n  type: [postgres]\n  table: a\n" + DESTINATION,
