@@ -90,8 +90,8 @@ def test_an_end_that_a_connector_lacks_is_said(install) -> None:
     [
         (
             "mysql",
-            "no connector 'mysql' is installed; there are 'postgres', 'sqlite'; connectors are packages; this one may be:"
-            " python -m pip install portl-mysql",
+            "no connector 'mysql' is installed; there are 'postgres', 'sqlite'; connectors are packages; this one may"
+            " be: python -m pip install portl-mysql",
         ),
         ("postgers", "no connector 'postgers' is installed; there are 'postgres', 'sqlite'; did you mean 'postgres'?"),
         ("my sql; true", "no connector 'my sql; true' is installed; there are 'postgres', 'sqlite'"),
