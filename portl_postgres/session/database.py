@@ -126,6 +126,7 @@ class Database:
                 if first is None or not own or not self._started(session, wanted, first):
                     session.settings(wanted)
                 self._check_pooler(session)
+                _log_details(session)
                 yield session
             finally:
                 undo()
@@ -434,3 +435,11 @@ class _Attempt:
         self._thread.join()
         if self._found is not None:
             self._found.finish()
+
+
+def _log_details(session: Session) -> None:
+    """Log where a connection leads."""
+    info, tls = session.connection.info, "TLS" if session.pgconn.ssl_in_use else "no TLS"
+    said = "%s: PostgreSQL %s, backend %d, role %s, database %s, %s"
+    version = info.parameter_status("server_version")
+    logger.debug(said, session.label, version, info.backend_pid, info.user, info.dbname, tls)
