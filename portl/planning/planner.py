@@ -20,7 +20,7 @@ def plan(request: Request, sides: Sides, *, exact: bool, restart: bool) -> Plan:
     if config.tables is not None:
         from portl.planning.database.planner import plan_tables  # most jobs have one table
 
-        return plan_tables(config, sides, restart=restart)
+        return plan_tables(config, sides, restart=restart, refresh=restart and request.full_refresh)
     refresh = restart and request.full_refresh
     task = plan_table(config, source, destination, sides.kept, exact=exact, restart=restart, refresh=refresh)
     return Plan(config=config, source=source.label(), destination=destination.label(), tables=(task,))

@@ -23,7 +23,16 @@ from typing import Any
 
 import attrs
 
-from portl.config.models import DestinationConfig, MigrationConfig, Mode, OnError, Resume, SourceConfig, Strategy
+from portl.config.models import (
+    DestinationConfig,
+    MigrationConfig,
+    Mode,
+    OnError,
+    OnSchemaChange,
+    Resume,
+    SourceConfig,
+    Strategy,
+)
 from portl.connectors.destination import Destination
 from portl.connectors.exchange import Chunk, Intent, Split
 from portl.connectors.ledger import Ledger
@@ -61,6 +70,10 @@ class Resumption:
     recopy: bool = False
     #: The latest run of the job, in whatever state.
     found: Run | None = None
+    #: One table's part of that, in a job of many.
+    part: Run | None = None
+    #: True if the run creates the table as it is at the source, in a job of many.
+    made: bool = False
     #: A finished run that is reported instead of copying rows; None if rows are copied.
     reported: Run | None = None
     findings: tuple[Finding, ...] = ()
@@ -148,16 +161,8 @@ class _Inquiry:
                 "newest_by": conflict.newest_by,
             },
             **({"mode": self._config.mode.value} if intent.mirror else {}),
-            **self._incremental(),
+            **incremental.settings(self._config),
         }
-
-    def _incremental(self) -> Mapping[str, Any]:
-        """Return what determines which rows an incremental run reads; ``lag`` may change."""
-        wanted = self._config.incremental
-        if wanted is None:
-            return {}
-        read = {"by": wanted.by.value, "cursor": wanted.cursor, "from": wanted.from_, "nulls": wanted.nulls.value}
-        return {"mode": "incremental", "incremental": read}
 
     def _moved_on(self, found: Run | None, identity: Mapping[str, Any], *, restart: bool) -> None:
         """Report why a watermark is no longer valid for this run."""
@@ -165,18 +170,14 @@ class _Inquiry:
             return
         if found.state is not RunState.DONE and begun(found.chunks) and not restart:
             return  # either resumed or already a problem
-        if different := changes(found.identity, identity):
+        different = changes(found.identity, identity)
+        if self._config.on_schema_change is not OnSchemaChange.FAIL:
+            # Columns that come, go or grow are what the job expects; rows that were copied before stay as they are.
+            different = [name for name in different if not name.startswith("columns.")]
+        if different:
             self._findings.append(incremental.changed(found, different))
-            return
-        what = None
-        if self._intent.create:
-            what = "is gone"
-        elif found.incarnation not in (None, self._destination.incarnation()):
-            what = "has been replaced by another table"
-        elif any(line.rows for line in found.chunks) and self._destination.empty():
-            what = "has been emptied"
-        if what is not None:
-            self._findings.append(incremental.gone(found, self._intent.target.name, what))
+        elif (lost := incremental.lost(self._destination, found, self._intent.target.name)) is not None:
+            self._findings.append(lost)
 
     def _delivery(self) -> Delivery:
         if self._config.atomic or self._config.mode is Mode.REPLACE:

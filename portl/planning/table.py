@@ -12,6 +12,7 @@ from portl.connectors.exchange import ROWS, Intent, Split, Splitting
 from portl.connectors.ledger import Ledger
 from portl.connectors.source import Source
 from portl.planning.columns import map_columns
+from portl.planning.delivery import job_name
 from portl.planning.keys import choose_key, distinct, report_nulls
 from portl.planning.modes import incremental, mirror
 from portl.planning.placing import with_objects
@@ -20,6 +21,7 @@ from portl.planning.route import choose_format, snapshot_need
 from portl.planning.tasks import TableTask
 from portl.values.findings import Finding, Severity
 from portl.values.masking import COVER
+from portl.values.runs import Run
 
 PREVIEW_ROWS = 5
 
@@ -74,16 +76,16 @@ class _Planner:
     def plan(self, *, exact: bool, restart: bool, refresh: bool) -> TableTask:
         changing = incremental.is_incremental(self._config)
         if changing:
-            self._findings += incremental.confine(
-                self._config, self._source, self._destination, self._ledger, refresh=refresh
-            )
+            latest = None if refresh else self._latest()
+            self._findings += incremental.confine(self._config, self._source, self._ledger, latest)
         intent, ignored = self._intent()
         together = "all tables are read in one state" if self._resumption is not None else None
         if intent.mirror:
             together = "a mirror moves rows in the state in which they were compared"
             self._findings += mirror.examine(self._config, intent, self._source, self._destination)
         if changing:
-            self._findings += incremental.examine(self._config, intent)
+            made = self._resumption is not None and self._resumption.made
+            self._findings += incremental.examine(self._config, intent, made=made)
         intent = self._with_format(intent, together or snapshot_need(self._config))
         self._findings += self._source.examine(intent.fields)
         if self._resumption is None:
@@ -123,6 +125,12 @@ class _Planner:
             recopy=resumption.recopy,
             ignored=ignored,
         )
+
+    def _latest(self) -> Run | None:
+        """Return the latest run of the table."""
+        if self._resumption is not None:
+            return self._resumption.part
+        return self._ledger.find(job_name(self._config, self._destination)) if self._ledger is not None else None
 
     def _intent(self) -> tuple[Intent, tuple[tuple[str, str], ...]]:
         """Return the intent, still without its format, and the columns that are not read, with reasons."""

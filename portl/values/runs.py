@@ -265,4 +265,5 @@ def table_progress(run: Run, table: RunTable) -> dict[str, Any]:
         "chunks_done": sum(line.state is ChunkState.DONE for line in lines),
         "rows_read": sum(line.rows for line in lines),
         "rows_rejected": sum(line.rejected for line in lines),
+        "watermark": shown_watermark(run.of(table).watermark),
     }

@@ -93,7 +93,10 @@ class Expressions:
             name = self.names[places[0]]
             images[places[0]] = f"{name} IS NULL"
             self.spread = f"coalesce(CAST({name} AS int8), -1)"
-            self.bucket = f"(pg_catalog.hashint8extended(portl_spread >> {NEIGHBOURS}, 1) & {mask})"
+            # All bits are folded into the number, so that the numbers of a dense key fill the buckets evenly, and those
+            # of a key with gaps as well.
+            folded = range(NEIGHBOURS, 63, max(1, mask.bit_length()))
+            self.bucket = f"(({' # '.join(f'(portl_spread >> {shift})' for shift in folded)}) & {mask})"
         else:
             self.spread = f"pg_catalog.hash_record_extended({key if places else whole}, 1)"
         self.digest = f"pg_catalog.hash_record_extended({_row(images)}, portl_spread)"

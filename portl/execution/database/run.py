@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from portl.config.models import Auto, OnTableError
+from portl.config.models import Auto, Mode, OnTableError
 from portl.connectors.context import Context
 from portl.connectors.objects import SchemaObject, Stage
 from portl.execution.chunks.progress import Progress, in_doubt
@@ -123,7 +123,9 @@ class DatabaseRun:
     def _states(self) -> dict[str, Mapping[str, Any]]:
         """Return what tells apart the states of tables that may be resumed halfway."""
         tables = self._sides.tables
-        names = [task.destination.name for task in self._plan.tables if len(task.split.chunks) > 1]
+        # The watermark of each table, too, is part of its state.
+        every = self._config.mode is Mode.INCREMENTAL
+        names = [task.destination.name for task in self._plan.tables if every or len(task.split.chunks) > 1]
         return {name: tables[name].source.snapshot() for name in names}
 
     def _begin(self) -> None:
@@ -389,7 +391,7 @@ class DatabaseRun:
 
     def _result(self, table: TableWork) -> TableResult:
         tracking = table.tracking
-        run = attrs.evolve(self._record.run, chunks=tuple(tracking.lines))
+        run = attrs.evolve(self._record.run.of(table.part), chunks=tuple(tracking.lines))
         result = counted(
             run,
             table.task,

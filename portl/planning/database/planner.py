@@ -21,6 +21,7 @@ from portl.planning.database.order import in_order
 from portl.planning.database.selection import Chosen
 from portl.planning.database.selection import choose as choose_tables
 from portl.planning.delivery import Delivery, begun, job_name, whole_bounds
+from portl.planning.modes import incremental
 from portl.planning.modes.mirror import missing, modes
 from portl.planning.placing import placement
 from portl.planning.plan import Plan
@@ -33,15 +34,16 @@ from portl.values.runs import ChunkState, DroppedKey, Run, RunState, RunTable
 from portl.values.text import counted_tables
 
 
-def plan_tables(config: MigrationConfig, sides: Sides, *, restart: bool) -> Plan:
+def plan_tables(config: MigrationConfig, sides: Sides, *, restart: bool, refresh: bool = False) -> Plan:
     """Return what a run would do.
 
     Args:
         config: the job.
         sides: both sides, open; the sides of each table are added to it.
         restart: True to start over instead of resuming an interrupted run.
+        refresh: True to read all rows in ``mode: incremental``.
     """
-    return _Planner(config, sides).plan(restart=restart)
+    return _Planner(config, sides).plan(restart=restart, refresh=refresh)
 
 
 class _Planner:
@@ -56,7 +58,7 @@ class _Planner:
         #: The source's objects, once read.
         self._read: tuple[Sequence[SchemaObject], Sequence[Finding]] | None = None
 
-    def plan(self, *, restart: bool) -> Plan:
+    def plan(self, *, restart: bool, refresh: bool) -> Plan:
         config, sides = self._config, self._sides
         chosen, findings = choose_tables(config, sides.source.listing())
         self._findings += [*findings, *self._unsuitable()]
@@ -70,7 +72,10 @@ class _Planner:
             chosen = self._kept(chosen, self._run)
         there = sides.destination.objects() if not mirrored else None
         created = self._created(chosen, there)
-        tasks = self._tasks(chosen, created, found, identity)
+        watermarks = None if refresh else found
+        if watermarks is not None:
+            self._findings += self._moved_on(watermarks, identity)
+        tasks = self._tasks(chosen, created, found, identity, watermarks)
         self._findings += missing(tasks) if mirrored else ()
         objects = self._objects(tasks, there, created, found)
         self._findings += _twice(tasks)
@@ -125,7 +130,18 @@ class _Planner:
             "exclude": list(config.exclude),
             "schemas": dict(config.schemas or {}),
             "conflict": config.conflict.strategy.value,
+            **incremental.settings(config),
         }
+
+    def _moved_on(self, found: Run, identity: Mapping[str, Any]) -> list[Finding]:
+        """Report why watermarks are no longer valid: tables may come and go, the rest may not change."""
+        if not incremental.is_incremental(self._config) or self._run is not None:
+            return []
+        before, now = ({k: v for k, v in known.items() if k != "exclude"} for known in (found.identity, identity))
+        entries = [known.pop("tables") for known in (before, now)]
+        old, new = ({e[0]: e[1:] for e in known} if isinstance(known, list) else {} for known in entries)
+        different = changes(before, now) + [f"tables.{n}" for n in sorted(old.keys() & new) if old[n] != new[n]]
+        return [incremental.changed(found, different)] if different else []
 
     def _resumed(self, found: Run, identity: Mapping[str, Any]) -> Run | None:
         """Return the run to resume, if the latest one was interrupted."""
@@ -237,7 +253,12 @@ class _Planner:
         ]
 
     def _tasks(
-        self, chosen: Sequence[Chosen], created: Collection[str], found: Run | None, identity: Mapping[str, Any]
+        self,
+        chosen: Sequence[Chosen],
+        created: Collection[str],
+        found: Run | None,
+        identity: Mapping[str, Any],
+        watermarks: Run | None,
     ) -> list[TableTask]:
         """Return a task for each table, with chunks numbered consecutively."""
         place, target = self._sides.source, self._sides.destination
@@ -259,6 +280,10 @@ class _Planner:
                 # The table is new, so no row conflicts; the source's keys are created after the rows.
                 config = attrs.evolve(config, conflict=Conflict(strategy=Strategy.FAIL))
             lines = run.chunks if run is not None else ()
+            part = _part_of(watermarks, name)
+            if part is not None and run is None and incremental.last_watermark(part) is not None:
+                lost = incremental.lost(destination, part, name)
+                self._findings += [lost] if lost is not None else []
             resumption = Resumption(
                 delivery=Delivery.CHUNKS,
                 job=self._job,
@@ -266,6 +291,8 @@ class _Planner:
                 run=run if run is not None and (begun(lines) or made) else None,
                 chunks=tuple(Chunk(number=line.number, bounds=whole_bounds(line).whole) for line in lines),
                 found=found,
+                part=part,
+                made=made,
             )
             task = plan_table(config, source, destination, ledger, exact=False, resumption=resumption)
             if run is None:
@@ -359,6 +386,12 @@ def run_tables(tasks: Sequence[TableTask], sides: Sides, dropped: Sequence[Dropp
     return tuple(found)
 
 
+def _part_of(run: Run | None, name: str) -> Run | None:
+    """Return a table's part of a run."""
+    table = next((table for table in run.tables if table.name == name), None) if run is not None else None
+    return run.of(table) if run is not None and table is not None else None
+
+
 def in_stage(objects: Sequence[SchemaObject], *stages: Stage) -> list[SchemaObject]:
     """Return the objects of some stages, in order."""
     return [found for found in objects if found.stage in stages]
@@ -376,6 +409,8 @@ def _difference(config: MigrationConfig, job: MigrationConfig) -> dict[str, Any]
     for name in ("schema_mapping", "conflict", "types"):
         if getattr(job, name) != getattr(config, name):
             found[name] = str(getattr(job, name))
+    if (own := incremental.settings(job)) != incremental.settings(config):
+        found.update(own)
     return found
 
 

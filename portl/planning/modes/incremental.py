@@ -16,7 +16,6 @@ from portl.connectors.destination import Destination
 from portl.connectors.exchange import Intent
 from portl.connectors.ledger import Ledger
 from portl.connectors.source import Source
-from portl.planning.delivery import job_name
 from portl.values.findings import Finding, note, problem
 from portl.values.runs import Run, RunState
 
@@ -36,21 +35,15 @@ def last_watermark(found: Run | None) -> Mapping[str, Any] | None:
 
 
 def confine(
-    config: MigrationConfig,
-    source: Source[SourceConfig],
-    destination: Destination[DestinationConfig],
-    ledger: Ledger | None,
-    *,
-    refresh: bool,
+    config: MigrationConfig, source: Source[SourceConfig], ledger: Ledger | None, latest: Run | None
 ) -> list[Finding]:
     """Limit the source to what changed since the last run; return what the user should know about that.
 
     Args:
         config: the job.
         source: open.
-        destination: open.
         ledger: the destination's ledger; None if it has none.
-        refresh: True to read all rows again.
+        latest: the latest run of the table; None to read all rows.
     """
     assert config.incremental is not None, "the mode needs it"
     if ledger is None:
@@ -64,14 +57,20 @@ def confine(
     if by is not By.AUTO and by not in source.increments:
         known = ", ".join(sorted(source.increments))
         return [problem("incremental.by", f"the source {source.label()} does not know {by.value}", f"use {known}")]
-    found = None if refresh else ledger.find(job_name(config, destination))
-    return source.since(config.incremental, last_watermark(found))
+    return source.since(config.incremental, last_watermark(latest))
 
 
-def examine(config: MigrationConfig, intent: Intent) -> list[Finding]:
-    """Return what prevents an incremental run from writing its rows, and which changes it does not see."""
-    if not intent.idempotent:
-        what = "needs a key" if intent.key is None else f"does not go with `conflict: {intent.conflict.strategy.value}`"
+def examine(config: MigrationConfig, intent: Intent, *, made: bool = False) -> list[Finding]:
+    """Return what prevents an incremental run from writing its rows, and which changes it does not see.
+
+    Args:
+        config: the job.
+        intent: what it asks of the destination.
+        made: True if the run creates the table as it is at the source, and its key after the rows.
+    """
+    if not (intent.source.primary_key is not None if made else intent.idempotent):
+        keyless = made or intent.key is None
+        what = "needs a key" if keyless else f"does not go with `conflict: {intent.conflict.strategy.value}`"
         said = f"`mode: incremental` {what}: rows at the watermark are read again"
         return [problem("mode", said, "use a key, and `conflict: overwrite`, `skip` or an idempotent `merge`")]
     cursor = config.incremental.cursor if config.incremental is not None else None
@@ -83,12 +82,35 @@ def examine(config: MigrationConfig, intent: Intent) -> list[Finding]:
     return [note("mode", "rows that are deleted at the source stay at the destination; `mode: mirror` removes them")]
 
 
+def settings(config: MigrationConfig) -> Mapping[str, Any]:
+    """Return what determines which rows an incremental run reads; ``lag`` may change."""
+    wanted = config.incremental
+    if wanted is None:
+        return {}
+    read = {"by": wanted.by.value, "cursor": wanted.cursor, "from": wanted.from_, "nulls": wanted.nulls.value}
+    return {"mode": "incremental", "incremental": read}
+
+
+def lost(destination: Destination[DestinationConfig], latest: Run, name: str) -> Finding | None:
+    """Return a problem if the destination no longer holds what earlier runs wrote into a table.
+
+    Args:
+        destination: the table's.
+        latest: the latest run of the table, which has a watermark.
+        name: the table's.
+    """
+    if destination.describe() is None:
+        what = "is gone"
+    elif latest.incarnation not in (None, destination.incarnation()):
+        what = "has been replaced by another table"
+    elif any(line.rows for line in latest.chunks) and destination.empty():
+        what = "has been emptied"
+    else:
+        return None
+    return problem("incremental", f"{name} {what} since the run of {latest.began}", REFRESH)
+
+
 def changed(found: Run, different: list[str]) -> Finding:
     """Return the problem that the job has changed since the watermark was set."""
     said = f"the job has changed since the run of {found.began}: {', '.join(different)}"
     return problem("incremental", said, f"change it back, or {REFRESH}")
-
-
-def gone(found: Run, name: str, what: str) -> Finding:
-    """Return the problem that the destination no longer holds what earlier runs wrote."""
-    return problem("incremental", f"{name} {what} since the run of {found.began}", REFRESH)

@@ -90,7 +90,7 @@ def modes(config: MigrationConfig, tables: Sequence[MigrationConfig]) -> Iterato
         config: the job.
         tables: the job of each table.
     """
-    if config.mode not in (Mode.FULL, Mode.MIRROR):
+    if config.mode not in (Mode.FULL, Mode.MIRROR, Mode.INCREMENTAL):
         yield problem("mode", f"`mode: {config.mode.value}` is for one table", "write a job for each table")
     if any(table.mode is not config.mode for table in tables):
         yield problem(
