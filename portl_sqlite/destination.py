@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -152,6 +153,9 @@ class SqliteDestination(Destination[SqliteDestinationConfig]):
             for field in intent.fields
             if not strict and field.target.type.kind in _ROUNDED and field.sent.type.kind is Kind.DECIMAL
         ]
+        if not os.access(self._path if self._path.exists() else self._path.parent, os.W_OK):
+            said = f"{self.config.path} cannot be written by this user"
+            findings.append(portl.problem("destination", said, "change the permissions of the file and its folder"))
         reals = [field.target.name for field in intent.fields if field.target.type.kind in (Kind.FLOAT, Kind.DOUBLE)]
         if reals:
             said = f"SQLite keeps -0.0 as 0.0 and refuses NaN: {', '.join(reals)}"

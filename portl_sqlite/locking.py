@@ -59,10 +59,14 @@ class JobLock:
 
         Raises:
             AlreadyRunning: another process has it; the message says which.
+            PermissionDenied: the folder cannot be written to.
         """
         path, patience = self.path(job), time.monotonic() + PATIENCE_SECONDS
         while True:
-            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            except OSError as error:
+                raise _unusable(self._database, error) from error
             if _locked(file) and _is(file, path):
                 os.ftruncate(file, 0)
                 os.write(file, f"process {os.getpid()}".encode())
@@ -81,6 +85,8 @@ class JobLock:
             file = os.open(self.path(job), os.O_RDWR)
         except FileNotFoundError:
             return False
+        except PermissionError:
+            return False  # whoever holds it, this process cannot tell
         try:
             return not _locked(file)
         finally:
@@ -96,6 +102,12 @@ class JobLock:
         except OSError:
             pass  # where open files cannot be removed, it stays, unlocked
         os.close(file)
+
+
+def _unusable(database: Path, error: OSError) -> portl.Error:
+    kind = portl.PermissionDenied if isinstance(error, PermissionError) else portl.OperationError
+    said = f"{database}: a lock cannot be created beside it: {error.strerror}"
+    return kind(said, hint="let the role write to the file's folder, as SQLite itself needs for its journal")
 
 
 def _is(file: int, path: Path) -> bool:

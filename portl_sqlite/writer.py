@@ -21,7 +21,7 @@ from portl_sqlite.catalog import column_sql, create_sql, quoted
 from portl_sqlite.connection import failure
 from portl_sqlite.values import dumped
 
-_STAGE, _SAVEPOINT = "temp.portl_stage", "portl"
+_SAVEPOINT = "portl"
 SUFFIX = "__rejected"
 
 
@@ -60,6 +60,8 @@ class SqliteWriter(Writer):
         self._counts = Counts()
         self._saved = Counts()
         self._columns = [field.target.name for field in intent.fields]
+        # Tables with as many columns share it: a temporary table has no types.
+        self._stage = f"portl_stage_{len(self._columns)}"
 
     @property
     def _connection(self) -> sqlite3.Connection:
@@ -73,7 +75,7 @@ class SqliteWriter(Writer):
         """See ``Writer.begin``."""
         if self._intent.conflict.strategy is Strategy.OVERWRITE and self._intent.key is not None and self._columns:
             columns = ", ".join(f"c{number}" for number in range(len(self._columns)))
-            self._execute(f"CREATE TEMPORARY TABLE IF NOT EXISTS portl_stage ({columns})")
+            self._execute(f"CREATE TEMPORARY TABLE IF NOT EXISTS {self._stage} ({columns})")
         self._execute("BEGIN IMMEDIATE")
         self._counts = Counts()
         if not self._made:
@@ -116,21 +118,21 @@ class SqliteWriter(Writer):
         assert key is not None, "the caller has looked"
         table, names = quoted(self._intent.target.name), list(map(quoted, self._columns))
         with failure(self._label):
-            self._connection.execute(f"DELETE FROM {_STAGE}")
-            self._connection.executemany(f"INSERT INTO {_STAGE} VALUES ({', '.join('?' * len(names))})", rows)
+            self._connection.execute(f"DELETE FROM temp.{self._stage}")
+            self._connection.executemany(f"INSERT INTO temp.{self._stage} VALUES ({', '.join('?' * len(names))})", rows)
         staged = {name: f"c{number}" for number, name in enumerate(self._columns)}
         same = " AND ".join(f"t.{quoted(name)} = s.{staged[name]}" for name in key.columns)
         keys = ", ".join(f"s.{staged[name]}" for name in key.columns)
         ((new,),) = self._execute(
-            f"SELECT count(*) FROM (SELECT DISTINCT {keys} FROM {_STAGE} AS s"
+            f"SELECT count(*) FROM (SELECT DISTINCT {keys} FROM temp.{self._stage} AS s"
             f" WHERE NOT EXISTS (SELECT 1 FROM {table} AS t WHERE {same}))"
         )
         updates = ", ".join(f"{name} = excluded.{name}" for name in names)
         differs = f"({', '.join(f't.{name}' for name in names)}) IS NOT ({', '.join(f'excluded.{n}' for n in names)})"
         columns = ", ".join(staged.values())
         changed = self._execute(
-            f"INSERT INTO {table} AS t ({', '.join(names)}) SELECT {columns} FROM {_STAGE} WHERE true ORDER BY rowid"
-            f" ON CONFLICT ({', '.join(map(quoted, key.columns))}) DO UPDATE SET {updates} WHERE {differs}"
+            f"INSERT INTO {table} AS t ({', '.join(names)}) SELECT {columns} FROM temp.{self._stage} WHERE true"
+            f" ORDER BY rowid ON CONFLICT ({', '.join(map(quoted, key.columns))}) DO UPDATE SET {updates} WHERE {differs}"
         ).rowcount
         return Counts(inserted=new, updated=changed - new, unchanged=len(rows) - changed)
 

@@ -198,6 +198,18 @@ def test_columns_are_added_and_read_back_by_their_types(execute: Execute, path: 
     assert [str(field.source.type) for field in described.tables[0].fields] == ["int", "uuid", "timestamptz"]
 
 
+def test_a_folder_that_is_missing_and_a_file_that_is_none_are_told(tmp_path: Path, copied: Any, path: Path) -> None:
+    source = {"type": "memory", "database": "sqlite", "table": "s"}
+    memory.database("sqlite").create("s", [memory.column("id", "int")], key=["id"])
+    with pytest.raises(portl.SchemaError, match="there is no folder"):
+        portl.migrate(to(tmp_path / "nowhere" / "x.db", source))
+    path.write_bytes(b"this is no database" * 100)
+    with pytest.raises(portl.Error, match="file is not a database"):
+        copied()
+    with pytest.raises(portl.OperationError, match="a lock cannot be created beside it"):
+        JobLock(path / "below").acquire("x")
+
+
 def test_a_job_that_runs_is_not_run_twice(execute: Execute, path: Path) -> None:
     store = memory.database("sqlite")
     store.create("s", [memory.column("id", "int")], key=["id"])

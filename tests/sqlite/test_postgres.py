@@ -77,6 +77,20 @@ def test_a_whole_file_comes_with_its_keys(destination: Db, tmp_path: Path) -> No
     assert portl.verify(job).equal
 
 
+def test_a_whole_file_goes_into_another(tmp_path: Path) -> None:
+    path, other = tmp_path / "one.db", tmp_path / "other.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(
+            "CREATE TABLE one (id INTEGER PRIMARY KEY);"
+            'CREATE TABLE "odd.na""me" (id INTEGER PRIMARY KEY, b TEXT, c INT);'
+            'INSERT INTO one VALUES (1), (2); INSERT INTO "odd.na""me" VALUES (1, \'b\', 3)'
+        )
+    job = {"source": at(path), "destination": at(other), "tables": "all"}
+    assert portl.migrate(job).rows_inserted == 3
+    assert portl.migrate(job).rows_unchanged == 3
+    assert rows(other, 'SELECT * FROM "odd.na""me"') == [(1, "b", 3)]
+
+
 def test_a_whole_database_goes_into_a_file_and_back(source: Db, destination: Db, tmp_path: Path) -> None:
     source.execute(
         "CREATE TABLE a (id int PRIMARY KEY, at timestamptz); CREATE TABLE b (x int, y uuid, PRIMARY KEY (x, y));"
