@@ -49,9 +49,8 @@ def failure(label: str) -> Iterator[None]:
         raise _refused(str(error)) from error
     except sqlite3.OperationalError as error:
         if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
-            raise portl.PermissionDenied(
-                f"{label}: {error}", hint="change the permissions of the file and its folder"
-            ) from error
+            hint = "change the permissions of the file and its folder"
+            raise portl.PermissionDenied(f"{label}: {error}", hint=hint) from error
         busy = getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
         raise portl.OperationError(f"{label}: {error}", transient=busy) from error
     except (sqlite3.Error, OverflowError) as error:
