@@ -130,9 +130,10 @@ class SqliteWriter(Writer):
         updates = ", ".join(f"{name} = excluded.{name}" for name in names)
         differs = f"({', '.join(f't.{name}' for name in names)}) IS NOT ({', '.join(f'excluded.{n}' for n in names)})"
         columns = ", ".join(staged.values())
+        target = ", ".join(map(quoted, key.columns))
         changed = self._execute(
             f"INSERT INTO {table} AS t ({', '.join(names)}) SELECT {columns} FROM temp.{self._stage} WHERE true"
-            f" ORDER BY rowid ON CONFLICT ({', '.join(map(quoted, key.columns))}) DO UPDATE SET {updates} WHERE {differs}"
+            f" ORDER BY rowid ON CONFLICT ({target}) DO UPDATE SET {updates} WHERE {differs}"
         ).rowcount
         return Counts(inserted=new, updated=changed - new, unchanged=len(rows) - changed)
 
