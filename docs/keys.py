@@ -45,7 +45,7 @@ def table(model: type[attrs.AttrsInstance]) -> str:
 def _default(value: object) -> str:
     if value is attrs.NOTHING:
         return "required"
-    if value is None or value == () or not isinstance(value, (str, int, float)):
+    if value in (None, (), "") or not isinstance(value, (str, int, float)):
         return ""
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
